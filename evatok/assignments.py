@@ -1,0 +1,79 @@
+"""Assignments: how many tokens each temporal block of a clip gets.
+
+An assignment is a row of K token counts, one a temporal block, each from an ascending list of m levels. The m^K
+candidates are numbered like the digits of a number in base m, first block first, so that candidates which agree on
+their first k blocks lie side by side.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """All assignments of m levels over K temporal blocks (the paper: m = 5, K = 4, 625 candidates, Sec. 4.1).
+
+    Args:
+        levels: tokens a block may get, ascending, all different and positive.
+        blocks: K, temporal blocks a clip.
+    """
+
+    levels: tuple[int, ...]
+    blocks: int
+
+    def __post_init__(self) -> None:
+        ascending = all(low < high for low, high in itertools.pairwise(self.levels))
+        if not self.levels or self.levels[0] < 1 or not ascending:
+            raise ValueError(f"levels must be positive and ascending, got {self.levels}")
+        if self.blocks < 1:
+            raise ValueError(f"an assignment needs at least one temporal block, got {self.blocks}")
+
+    def __len__(self) -> int:
+        return len(self.levels) ** self.blocks
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(m^K, K) token counts, in index order."""
+        return np.array(list(itertools.product(self.levels, repeat=self.blocks)), dtype=np.int64)
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """(m^K,) tokens a clip under each candidate."""
+        return self.rows.sum(axis=1)
+
+    @cached_property
+    def uniform(self) -> np.ndarray:
+        """(m,) indices of the candidates which give every block the same level, shortest first."""
+        step = sum(len(self.levels) ** k for k in range(self.blocks))
+        return np.arange(len(self.levels)) * step
+
+    def index(self, rows: np.ndarray) -> np.ndarray:
+        """Token counts (..., K) -> candidate indices (...).
+
+        Raises:
+            ValueError: another number of blocks, or a count that is no level.
+        """
+        rows = np.asarray(rows)
+        if rows.shape[-1] != self.blocks:
+            raise ValueError(f"assignment has {rows.shape[-1]} blocks, the candidate set has {self.blocks}")
+        digits = np.searchsorted(self.levels, rows)
+        known = np.asarray(self.levels)[np.minimum(digits, len(self.levels) - 1)] == rows
+        if not known.all():
+            raise ValueError(f"{rows[~known].ravel()[0]} tokens is no level: the levels are {self.levels}")
+        weights = len(self.levels) ** np.arange(self.blocks - 1, -1, -1)
+        return np.asarray(digits @ weights)
+
+    def row(self, index: np.ndarray | int) -> np.ndarray:
+        """Candidate indices (...) -> token counts (..., K)."""
+        return self.rows[np.asarray(index)]
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """(count, K) assignments, every block's level uniform and independent (facts: uniform over candidates)."""
+        digits = torch.randint(len(self.levels), (count, self.blocks), generator=generator)
+        return torch.tensor(self.levels)[digits]

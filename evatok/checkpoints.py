@@ -1,0 +1,120 @@
+"""Checkpoints: one safetensors file with the weights, what they are weights of, and their hash.
+
+The header carries kind, configuration, parents, and a sha256 over itself and all tensors, so that a file cut
+short, edited, or made for something else is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another model."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by name, and the header that says what they belong to."""
+
+    kind: str
+    config: dict[str, Any]
+    parents: dict[str, str]
+    facts: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    sha256: str
+
+    def fill(self, module: nn.Module) -> None:
+        """Load the weights into a module in the module's own precision.
+
+        Raises:
+            CheckpointError: names or shapes that do not fit.
+        """
+        own = module.state_dict()
+        odd = sorted(own.keys() ^ self.weights.keys())
+        odd += [n for n in own.keys() & self.weights.keys() if own[n].shape != self.weights[n].shape]
+        if odd:
+            raise CheckpointError(f"the {self.kind} checkpoint is of another size: {odd[0]} does not fit")
+        module.load_state_dict(self.weights)
+
+
+def save(
+    path: Path,
+    module: nn.Module,
+    *,
+    kind: str,
+    config: dict[str, Any],
+    parents: dict[str, str] | None = None,
+    facts: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """Write a module's weights atomically; returns the sha256 of weights and header, the checkpoint's identity.
+
+    Args:
+        kind: what the weights are of ("tokenizer", "router").
+        config: everything needed to build the module again.
+        parents: sha256 of the checkpoints and tables this one was made from, by role.
+        facts: further JSON facts (steps, size).
+        dtype: precision of floating-point weights on disk.
+    """
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in module.state_dict().items()
+    }
+    header: dict[str, Any] = {"kind": kind, "config": config, "parents": parents or {}, "facts": facts or {}}
+    digest = header["sha256"] = _sha256(header, weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    save_file(weights, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return digest
+
+
+def load(path: Path, kind: str) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        CheckpointError: absent, cut short, tampered with, or not of this kind.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(json.loads((file.metadata() or {})["evatok"]))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole evatok checkpoint ({error}); fetch or train it again") from error
+    if _sha256(header, weights) != header["sha256"]:
+        raise CheckpointError(f"{path}: its content does not match the checkpoint's sha256; fetch or train it again")
+    if header["kind"] != kind:
+        raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
+    return Checkpoint(weights=weights, **header)
+
+
+def _header(values: Any) -> dict[str, Any]:
+    names = {field.name for field in fields(Checkpoint)} - {"weights"}
+    if not isinstance(values, dict) or values.keys() != names:
+        raise ValueError(f"its header should hold {', '.join(sorted(names))}")
+    return values
+
+
+def _sha256(header: dict[str, Any], weights: dict[str, torch.Tensor]) -> str:
+    told = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(weights):
+        value = weights[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

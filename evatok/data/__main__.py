@@ -1,0 +1,207 @@
+"""Clip sets from the command line: `python -m evatok.data build|check|show NAME`.
+
+NAME is an embedded set (freedoom, arcade), the folder of a built set, a manifest CSV, or a folder of class
+folders. A user's error is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+
+from evatok.data import clips, sets
+from evatok.data.clips import ClipSet, ClipSetError
+from evatok.data.contact_sheet import contact_sheet
+from evatok.data.manifest import ManifestError
+from evatok.data.probe import VideoError
+
+COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
+NAMED = 8  # labels, or failures, that are named; the rest is a number
+CLIPS, SIZE, FRAMES = 64, 64, 16
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command; exits with code 2 after one line on stderr where the user can mend what is wrong."""
+    options = _parser().parse_args(argv)
+    try:
+        options.command(options)
+    except (ClipSetError, ManifestError, VideoError, ImportError, OSError) as error:
+        print(f"evatok.data: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def build(options: argparse.Namespace) -> None:
+    """Make or decode the set, unless it is in the cache, and say what it holds."""
+    _describe(_clip_set(options))
+
+
+def check(options: argparse.Namespace) -> None:
+    """Read every pixel of a built set and compare with its hash; with --remake make its first reel again."""
+    size, frames = _shape(options)
+    folder = sets.built(
+        options.name,
+        options.split,
+        _count(options),
+        size=size,
+        frames=frames,
+        seed=options.seed,
+        fps=options.fps,
+    )
+    if folder is None:
+        raise ClipSetError(f"{options.name} is not in {clips.cache_folder()} yet: build it first")
+    found = clips.load(folder, verify=True)
+    print(f"{folder}: {len(found)} clips match sha256 {found.sha256}")
+    if options.remake:
+        _remake(options, found)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Write a contact sheet of the set."""
+    found = _clip_set(options)
+    captions = [_caption(number, row) for number, row in enumerate(found.labels.to_dict("records"))]
+    sheet = contact_sheet(found.clips, captions, columns=2 if len(found) > CLIPS // 8 else 1)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.output)
+    print(f"{options.output}: {len(found)} clips of {found.name}, {sheet.width} x {sheet.height} pixels")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def _parser() -> _Parser:
+    shared = _Parser(add_help=False)
+    shared.add_argument("name", metavar="NAME", help="freedoom, arcade, a built folder, a CSV, class folders")
+    shared.add_argument("--split", choices=clips.SPLITS, default="validation")
+    shared.add_argument("--clips", type=_positive, help=f"default: {CLIPS} of an embedded set, else all")
+    shared.add_argument("--size", type=_positive, help=f"pixels a side (default: {SIZE}, or as built)")
+    shared.add_argument("--frames", type=_positive, help=f"frames a clip (default: {FRAMES}, or as built)")
+    shared.add_argument("--seed", type=_whole, default=0, help="of an embedded set (default: 0)")
+    shared.add_argument("--fps", type=_rate, help="frames a second taken from a video (default: its own)")
+    shared.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    parser = _Parser("python -m evatok.data", description="Build, check and look at clip sets.")
+    commands = parser.add_subparsers(required=True, metavar="build|check|show")
+    commands.add_parser("build", parents=[shared], help=build.__doc__).set_defaults(command=build)
+    checking = commands.add_parser("check", parents=[shared], help=check.__doc__)
+    checking.add_argument("--remake", action="store_true", help="make the first reel again and compare")
+    checking.set_defaults(command=check)
+    showing = commands.add_parser("show", parents=[shared], help=show.__doc__)
+    showing.add_argument("--output", type=_png, default=Path("sheet.png"), help="default: sheet.png")
+    showing.set_defaults(command=show)
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _whole(text) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not (np.isfinite(rate) and rate > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return rate
+
+
+def _png(text: str) -> Path:
+    if Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png")
+    return Path(text)
+
+
+def _clip_set(options: argparse.Namespace) -> ClipSet:
+    size, frames = _shape(options)
+    return sets.clip_set(
+        options.name,
+        options.split,
+        _count(options),
+        size=size,
+        frames=frames,
+        seed=options.seed,
+        fps=options.fps,
+        workers=options.workers,
+    )
+
+
+def _count(options: argparse.Namespace) -> int:
+    return options.clips or (CLIPS if options.name in sets.EMBEDDED else 0)
+
+
+def _shape(options: argparse.Namespace) -> tuple[int, int]:
+    """Size and frames asked for; by default those of a built folder, which come in one shape only."""
+    size, frames = SIZE, FRAMES
+    if options.name not in sets.EMBEDDED and (Path(options.name) / "manifest.json").exists():
+        _, frames, size, _, _ = clips.load(Path(options.name)).clips.shape
+    return options.size or size, options.frames or frames
+
+
+def _describe(found: ClipSet) -> None:
+    count, frames, height, width, _ = found.clips.shape
+    print(f"set       {found.name}")
+    print(f"folder    {found.folder}")
+    print(f"clips     {count} of {frames} frames, {width} x {height} pixels")
+    print(f"sha256    {found.sha256}")
+    for column in COUNTED:
+        if column in found.labels:
+            print(f"{column:<10}{_counts(found.labels[column])}")
+    if "failures" in found.manifest:
+        _print_failures(found)
+
+
+def _counts(values: pd.Series) -> str:
+    counts = values.value_counts()
+    named = ", ".join(f"{value or '(none)'} {count}" for value, count in counts.head(NAMED).items())
+    return named + (f", and {len(counts) - NAMED} more" if len(counts) > NAMED else "")
+
+
+def _print_failures(found: ClipSet) -> None:
+    print(f"failures  {found.manifest['failures']}")
+    if not found.manifest["failures"] or found.folder is None:
+        return
+    listing = found.folder / "failures.csv"
+    failures = pd.read_csv(listing, dtype=str, keep_default_na=False)
+    for path, reason in failures.head(NAMED).itertuples(index=False):
+        print(f"  {path}: {reason}")
+    if len(failures) > NAMED:
+        print(f"  and {len(failures) - NAMED} more in {listing}")
+
+
+def _remake(options: argparse.Namespace, found: ClipSet) -> None:
+    if options.name not in sets.EMBEDDED:
+        raise ClipSetError(f"--remake: {options.name} is not made from numbers, only {', '.join(sets.EMBEDDED)} are")
+    source, (_, frames, size, _, _) = sets.source(options.name), found.clips.shape
+    made, _ = source.reel(clips.stream(options.split, options.seed), 0, size, frames)
+    made = made[: len(found)]
+    same = (made == found.clips[: len(made)]).all(axis=(1, 2, 3, 4))
+    if not same.all():
+        told = f"{(~same).sum()} of the first {len(made)} clips come out differently now"
+        raise ClipSetError(f"{found.folder}: {told}; delete the folder and build it again")
+    print(f"the first {len(made)} clips come out bit for bit the same when made again")
+
+
+def _caption(number: int, labels: Mapping[Hashable, object]) -> str:
+    words = [str(labels[column]) for column in COUNTED if labels.get(column)]
+    return "\n".join([str(number), *words])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""Clip sets on disk: one memory-mapped array, a row of labels a clip, one manifest that says what made them.
+
+Legend of shapes: N clips, T frames, H x W pixels; clips are uint8 RGB (N, T, H, W, 3) on disk and float
+(B, 3, T, H, W) in [0, 1] for a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from tqdm import tqdm
+
+SPLITS = ("train", "validation", "test")
+
+Reel = tuple[np.ndarray, list[dict[str, Any]]]
+
+
+class ClipSetError(ValueError):
+    """A clip set is missing, incomplete or not what its manifest says."""
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Something that makes clips from numbers alone.
+
+    Attributes:
+        name: the set's name.
+        reel_length: clips a reel; a reel is the smallest piece that can be made on its own.
+        reel: (seed, number, size, frames) -> (uint8 (reel_length, T, H, W, 3), one dict of labels a clip).
+            A module-level function, so that worker processes can import it.
+        recipe: every constant that decides the pixels.
+        versions: versions of the packages that decide the pixels.
+    """
+
+    name: str
+    reel_length: int
+    reel: Callable[[int, int, int, int], Reel]
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """N clips with their labels, the manifest that says where they come from, and the folder they lie in."""
+
+    clips: np.ndarray
+    labels: pd.DataFrame
+    manifest: dict[str, Any]
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all pixels: the set's identity in records."""
+        return str(self.manifest["sha256"])
+
+    def head(self, count: int) -> ClipSet:
+        """The first `count` clips, under their own hash. Raises ClipSetError for none, or more than there are."""
+        if not 1 <= count <= len(self):
+            raise ClipSetError(f"clip set {self.name}: {count} clips asked, it has {len(self)}")
+        if count == len(self):
+            return self
+        clips = self.clips[:count]
+        manifest = {
+            **self.manifest,
+            "clips": count,
+            "shape": list(clips.shape),
+            "sha256": pixels_sha256(clips),
+        }
+        return ClipSet(clips, self.labels.iloc[:count], manifest, self.folder)
+
+
+def cache_folder() -> Path:
+    """Where built sets lie: $EVATOK_CACHE, else ~/.cache/evatok."""
+    return Path(os.environ.get("EVATOK_CACHE", "~/.cache/evatok")).expanduser()
+
+
+def to_network(clips: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [0, 1]."""
+    if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
+        raise ClipSetError(f"clips must be uint8 (B, T, H, W, 3), got {clips.dtype} {clips.shape}")
+    pixels = torch.from_numpy(np.array(clips)).to(device)
+    return rearrange(pixels, "b t h w c -> b c t h w").float().div_(255)
+
+
+def pixels_sha256(clips: np.ndarray) -> str:
+    """sha256 of shape and pixels, read in pieces so that a memory map stays on disk."""
+    digest = hashlib.sha256(str(clips.shape).encode())
+    for start in range(0, len(clips), 256):
+        digest.update(clips[start : start + 256].tobytes())
+    return digest.hexdigest()
+
+
+def build(
+    source: ClipSource,
+    split: str,
+    count: int,
+    *,
+    size: int = 64,
+    frames: int = 16,
+    seed: int = 0,
+    workers: int = 2,
+    cache: Path | None = None,
+) -> ClipSet:
+    """The first `count` clips of a split, from the cache or made now; a killed build goes on where it stopped.
+
+    Splits are separate random streams, so their clips never overlap; a longer set begins with the shorter one.
+    Several processes may build the same set at once: each reel is whole or absent, and the last one wins.
+    Raises ClipSetError for an unknown split, a negative seed and less than one clip.
+    """
+    if count < 1:
+        raise ClipSetError(f"clip set {source.name}: {count} clips asked, a set has at least one")
+    found = cached(source, split, count, size=size, frames=frames, seed=seed, cache=cache)
+    if found is not None:
+        return load(found).head(count)
+    folder = (cache or cache_folder()) / f"{_stem(source, split, size, frames, seed)}-{count}"
+    manifest = {
+        "name": source.name,
+        "split": split,
+        "seed": seed,
+        "recipe": source.recipe,
+        "versions": source.versions,
+    }
+    try:
+        labels = _make_reels(source, folder, stream(split, seed), count, size, frames, workers)
+        _merge_reels(folder, count, labels, manifest)
+    except FileNotFoundError:
+        if not (folder / "manifest.json").exists():
+            raise  # else another process has finished the same set and cleared its reels away
+    shutil.rmtree(folder / "reels", ignore_errors=True)
+    return load(folder)
+
+
+def stream(split: str, seed: int) -> int:
+    """The number of the random stream from which a split's reels are made: no two share one."""
+    if split not in SPLITS:
+        raise ClipSetError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+    if seed < 0:
+        raise ClipSetError(f"seed is {seed}: it must be 0 or more")
+    return seed * len(SPLITS) + SPLITS.index(split)
+
+
+def cached(
+    source: ClipSource,
+    split: str,
+    count: int,
+    *,
+    size: int = 64,
+    frames: int = 16,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> Path | None:
+    """The shortest complete set in the cache that begins with these clips; None where there is none.
+
+    Raises ClipSetError for an unknown split and a negative seed.
+    """
+    stream(split, seed)
+    cache, stem = cache or cache_folder(), _stem(source, split, size, frames, seed)
+    counts = [int(path.parent.name.rsplit("-", 1)[1]) for path in cache.glob(f"{stem}-*/manifest.json")]
+    enough = [n for n in counts if n >= count]
+    return cache / f"{stem}-{min(enough)}" if enough else None
+
+
+def save(folder: Path, clips: np.ndarray, labels: pd.DataFrame, manifest: dict[str, Any]) -> ClipSet:
+    """Write clips from anywhere (decoded videos, say) as a set; the manifest gains shape and hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _replacing(folder / "clips.npy") as partial, partial.open("wb") as file:
+        np.save(file, clips)
+    _seal(folder, labels, manifest)
+    return load(folder)
+
+
+def load(folder: Path, *, verify: bool = False) -> ClipSet:
+    """Open a set; `verify` reads every pixel and compares with the manifest's hash.
+
+    Labels are as they were written: what looks like a number in the column `label` stays a word.
+
+    Raises:
+        ClipSetError: no set there, or the arrays are not what the manifest says.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        shape, sha256 = manifest["shape"], manifest["sha256"]
+        clips = np.load(folder / "clips.npy", mmap_mode="r")
+        labels = pd.read_csv(folder / "labels.csv", index_col="clip", dtype={"label": str}, keep_default_na=False)
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        told = f"no complete clip set ({type(error).__name__}: {error})"
+        raise ClipSetError(f"{folder}: {told}; delete the folder and build it again") from error
+    if list(clips.shape) != shape or len(labels) != len(clips):
+        raise ClipSetError(f"{folder}: clips {clips.shape}, labels {len(labels)}, manifest says {shape}")
+    if verify and pixels_sha256(clips) != sha256:
+        raise ClipSetError(f"{folder}: pixels do not match the manifest's sha256; delete the folder and build it again")
+    return ClipSet(clips, labels, manifest, folder)
+
+
+def _stem(source: ClipSource, split: str, size: int, frames: int, seed: int) -> str:
+    """The folder's name but for the number of clips."""
+    recipe = json.dumps([source.recipe, source.versions], sort_keys=True)
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
+    return f"{source.name}-{key}-{frames}x{size}-{split}-{seed}"
+
+
+def _make_reels(
+    source: ClipSource, folder: Path, stream: int, count: int, size: int, frames: int, workers: int
+) -> pd.DataFrame:
+    """Make the reels that are not there yet and return the labels of the first `count` clips."""
+    reels = folder / "reels"
+    reels.mkdir(parents=True, exist_ok=True)
+    total = -(-count // source.reel_length)
+    jobs = [(source.reel, stream, number, size, frames, reels) for number in range(total)]
+    todo = [job for job in jobs if not _is_made(reels, job[2])]
+    with tqdm(total=total, initial=total - len(todo), desc=f"{source.name} reels", disable=None) as bar:
+        if workers > 1 and len(todo) > 1:
+            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo))) as pool:
+                for _ in pool.imap_unordered(_make_reel, todo):
+                    bar.update()
+        else:
+            for job in todo:
+                _make_reel(job)
+                bar.update()
+    tables = [pd.read_csv(_reel_path(reels, number).with_suffix(".csv")) for number in range(total)]
+    return pd.concat(tables, ignore_index=True).iloc[:count]
+
+
+def _make_reel(job: tuple[Callable[[int, int, int, int], Reel], int, int, int, int, Path]) -> None:
+    make, stream, number, size, frames, reels = job
+    clips, labels = make(stream, number, size, frames)
+    path = _reel_path(reels, number)
+    with _replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, clips)
+    with _replacing(path.with_suffix(".csv")) as partial:
+        pd.DataFrame(labels).to_csv(partial, index=False)
+
+
+def _reel_path(reels: Path, number: int) -> Path:
+    return reels / f"{number:06d}.npy"
+
+
+def _is_made(reels: Path, number: int) -> bool:
+    path = _reel_path(reels, number)
+    return path.exists() and path.with_suffix(".csv").exists()
+
+
+def _merge_reels(folder: Path, count: int, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    reels = folder / "reels"
+    first = np.load(_reel_path(reels, 0), mmap_mode="r")
+    with _replacing(folder / "clips.npy", beside=reels) as partial:
+        merged = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *first.shape[1:]))
+        for start in range(0, count, len(first)):
+            reel = np.load(_reel_path(reels, start // len(first)))
+            merged[start : start + len(reel)] = reel[: count - start]
+        merged.flush()
+        del merged
+    _seal(folder, labels, manifest)
+
+
+def _seal(folder: Path, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    """Write the labels and, last, the manifest, whose presence says that the set is complete."""
+    clips = np.load(folder / "clips.npy", mmap_mode="r")
+    whole = {**manifest, "clips": len(clips), "shape": list(clips.shape), "sha256": pixels_sha256(clips)}
+    with _replacing(folder / "labels.csv") as partial:
+        labels.rename_axis("clip").to_csv(partial)
+    with _replacing(folder / "manifest.json") as partial:
+        partial.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+@contextmanager
+def _replacing(path: Path, beside: Path | None = None) -> Iterator[Path]:
+    """A file of a name nobody else uses, which becomes `path` in one step once it is written.
+
+    It lies in the folder `beside` until then, by default that of `path`.
+    """
+    handle, name = tempfile.mkstemp(dir=beside or path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+"""The Freedoom set: first-person clips rendered on the spot by ViZDoom from the free game files in its wheel.
+
+A clip is a function of (seed, index) alone. Clips come in reels of 32, each one life of the game process, which
+any number of processes can make in any order. A simple policy walks through one of 68 maps; what it does, frame
+by frame, is the clip's motion label.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evatok.data.clips import ClipSetError
+
+WADS = ("freedoom1", "freedoom2")
+MAPS = {
+    "freedoom1": [f"E{episode}M{number}" for episode in range(1, 5) for number in range(1, 10)],
+    "freedoom2": [f"map{number:02d}" for number in range(1, 33)],
+}
+REEL = 32
+
+# Motion -> (probability, shortest, longest duration in frames). Idle stretches are common and long, as in filmed
+# video, so that some temporal blocks stand still while others of the same clip do not.
+MOTIONS: dict[str, tuple[float, int, int]] = {
+    "idle": (0.36, 4, 13),
+    "walk": (0.23, 3, 11),
+    "run": (0.10, 3, 11),
+    "pan": (0.14, 3, 11),
+    "turn": (0.09, 3, 9),
+    "strafe": (0.08, 3, 9),
+}
+
+RECIPE: dict[str, Any] = {
+    "version": 1,
+    "set": "freedoom",
+    "maps": sum(map(len, MAPS.values())),
+    "reel": REEL,
+    "tics_per_frame": 2,
+    "frames_per_second": 17.5,
+    "motions": {name: list(values) for name, values in MOTIONS.items()},
+    "attack": 0.10,
+    "use": 0.25,
+    "notarget": 0.6,
+    "headings": 6,
+    "darkest_mean": 8.0,
+    "resize": "area",
+}
+
+# Standing on these tints the whole frame for the rest of the clip.
+_TINTING = ("Invulnerability", "RadSuit", "Infrared", "Berserk")
+_BUTTONS = (
+    "MOVE_FORWARD_BACKWARD_DELTA",
+    "MOVE_LEFT_RIGHT_DELTA",
+    "TURN_LEFT_RIGHT_DELTA",
+    "ATTACK",
+    "USE",
+)
+_ATTEMPTS = 20
+
+# The engine fills the sections that a settings file lacks with paths in `_vizdoom`, and makes that folder in the
+# current one. Sections that are there but empty keep it from doing so.
+_SECTIONS = (
+    *("IWADSearch.Directories", "FileSearch.Directories", "Doom.AutoExec", "Heretic.AutoExec"),
+    *("Hexen.AutoExec", "Strife.AutoExec", "Chex.AutoExec"),
+)
+_SETTINGS = "".join(f"[{section}]\n" for section in _SECTIONS)
+
+
+def recipe_versions() -> dict[str, str]:
+    """Versions of the packages that decide the pixels."""
+    return {"vizdoom": version("vizdoom")}
+
+
+def freedoom_reel(seed: int, number: int, size: int = 64, frames: int = 16) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Reel `number` of the stream `seed`: uint8 (REEL, frames, size, size, 3) and one dict of labels a clip.
+
+    Clip i of the stream is clip i % REEL of reel i // REEL. A reel is one life of the game process, because the
+    phase of animated textures carries over from episode to episode: a clip made alone would differ from the same
+    clip made after others.
+    Raises ClipSetError where the current folder holds settings of ViZDoom's, which would change the pixels.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, number]))
+    wad = WADS[number % len(WADS)]
+    with _game(wad, large=size > 120) as game:
+        shots = [_good_episode(game, wad, child, size, frames) for child in rng.spawn(REEL)]
+    return np.stack([clip for clip, _ in shots]), [labels for _, labels in shots]
+
+
+def _good_episode(
+    game: Any, wad: str, rng: np.random.Generator, size: int, frames: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    for _ in range(_ATTEMPTS):
+        episode = _episode(game, wad, rng, size, frames)
+        if episode is not None and episode[0].mean() >= RECIPE["darkest_mean"]:
+            return episode
+    raise RuntimeError(f"Freedoom: {_ATTEMPTS} episodes in a row too dark or cut short")
+
+
+def _episode(
+    game: Any, wad: str, rng: np.random.Generator, size: int, frames: int
+) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """One clip and its labels; None where the player left the level or fell before the clip was full."""
+    level = str(rng.choice(MAPS[wad]))
+    game.set_doom_map(level)
+    game.set_seed(int(rng.integers(2**31)))
+    game.new_episode()
+    if rng.random() < RECIPE["notarget"]:
+        game.send_game_command("notarget")
+    _warp_to_an_object(game, rng)
+    _face_the_open(game)
+    plan = _plan(rng, frames)
+    shots = []
+    for _, action in plan:
+        if game.is_episode_finished():
+            return None
+        shots.append(_area_resize(game.get_state().screen_buffer, size))
+        game.make_action(action, RECIPE["tics_per_frame"])
+    motions = [motion for motion, _ in plan]
+    labels = {
+        "map": level,
+        "motion": Counter(motions).most_common(1)[0][0],
+        "motions": " ".join(motions),
+    }
+    return np.stack(shots), labels
+
+
+@contextmanager
+def _game(wad: str, *, large: bool) -> Iterator[Any]:
+    """A game process that leaves no file behind and meets none of an earlier one."""
+    with tempfile.TemporaryDirectory(prefix="evatok-vizdoom-", ignore_cleanup_errors=True) as folder:
+        settings = Path(folder) / "settings.ini"
+        settings.write_text(_SETTINGS)
+        game = _configured_game(wad, settings, large=large)
+        try:
+            game.init()
+            yield game
+        finally:
+            game.close()
+
+
+def _configured_game(wad: str, settings: Path, *, large: bool) -> Any:
+    import vizdoom
+
+    if Path("_vizdoom.cfg").exists():  # read unasked by every game, and it decides pixels
+        raise ClipSetError("ViZDoom would obey the _vizdoom.cfg in this folder: move that, or run from another folder")
+    game = vizdoom.DoomGame()
+    game.set_doom_game_path(str(Path(vizdoom.__file__).parent / f"{wad}.wad"))
+    resolution = "RES_320X240" if large else "RES_160X120"
+    game.set_screen_resolution(getattr(vizdoom.ScreenResolution, resolution))
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_window_visible(False)
+    game.set_depth_buffer_enabled(True)
+    game.set_objects_info_enabled(True)
+    for hide in ("hud", "weapon", "crosshair", "messages", "decals"):
+        getattr(game, f"set_render_{hide}")(False)
+    game.set_available_buttons([getattr(vizdoom.Button, name) for name in _BUTTONS])
+    game.add_game_args("+con_midtime 0 +cl_showsecretmessage 0 +nosound 1")
+    game.set_episode_timeout(0)
+    game.set_doom_config_path(str(settings))  # the engine writes it back, by default into the current folder
+    return game
+
+
+def _warp_to_an_object(game: Any, rng: np.random.Generator) -> None:
+    game.send_game_command("god")
+    spots = [
+        (round(thing.position_x), round(thing.position_y))
+        for thing in game.get_state().objects
+        if not thing.name.startswith(_TINTING) and thing.name != "DoomPlayer"
+    ]
+    if spots:
+        x, y = spots[rng.integers(len(spots))]
+        game.send_game_command(f"warp {x} {y}")
+    game.make_action([0, 0, float(rng.uniform(0, 60)), 0, 0], 4)
+
+
+def _face_the_open(game: Any) -> None:
+    """Turn once around and stop at the heading with the deepest view."""
+    headings = RECIPE["headings"]
+    depths = []
+    for _ in range(headings):
+        if game.is_episode_finished():
+            return
+        depths.append(float(game.get_state().depth_buffer.mean()))
+        game.make_action([0, 0, 360 / headings, 0, 0], 1)
+    for _ in range(int(np.argmax(depths))):
+        game.make_action([0, 0, 360 / headings, 0, 0], 1)
+
+
+def _plan(rng: np.random.Generator, frames: int) -> list[tuple[str, list[float]]]:
+    """A motion and a button vector for each frame."""
+    names = list(MOTIONS)
+    chances = [MOTIONS[name][0] for name in names]
+    plan: list[tuple[str, list[float]]] = []
+    while len(plan) < frames:
+        motion = names[rng.choice(len(names), p=chances)]
+        _, shortest, longest = MOTIONS[motion]
+        action = _action(motion, rng)
+        plan += [(motion, action)] * int(rng.integers(shortest, longest + 1))
+    return plan[:frames]
+
+
+def _action(motion: str, rng: np.random.Generator) -> list[float]:
+    side = float(rng.choice([-1.0, 1.0]))
+    forward = {"walk": rng.uniform(4, 10), "run": rng.uniform(18, 40)}.get(motion, 0.0)
+    sideways = side * rng.uniform(6, 20) if motion == "strafe" else 0.0
+    turn = {"pan": side * rng.uniform(0.5, 2), "turn": side * rng.uniform(4, 9)}.get(motion, 0.0)
+    attack = float(rng.random() < RECIPE["attack"])
+    use = float(rng.random() < RECIPE["use"])
+    return [float(forward), float(sideways), float(turn), attack, use]
+
+
+def _area_resize(screen: np.ndarray, size: int) -> np.ndarray:
+    """Middle square of an (H, W, 3) screen, box-filtered to (size, size, 3)."""
+    from PIL import Image
+
+    height, width, _ = screen.shape
+    left = (width - height) // 2
+    square = Image.fromarray(screen[:, left : left + height])
+    return np.asarray(square.resize((size, size), Image.Resampling.BOX))

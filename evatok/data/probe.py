@@ -1,0 +1,196 @@
+"""What a video file holds, told by its packets: which frames are shown when, and whether decord may decode them."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+DECORD_CODECS = (
+    "h264",
+    "vp9",
+    "mpeg4",
+)  # where decord was found exact; it errs on open-GOP HEVC, refuses AV1
+
+
+class VideoError(ValueError):
+    """A file that cannot become the clip asked for; `path` is the file, `reason` a plain sentence."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(str(path), reason)  # the same two arguments, so that the error can be pickled
+        self.path = Path(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class _Packet(NamedTuple):
+    pts: int | None
+    dts: int | None
+    duration: int | None
+    is_keyframe: bool
+    is_discard: bool
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a video file holds: F frames in the order they are shown."""
+
+    pts: np.ndarray  # (F,) int64, strictly increasing, in units of time_base seconds
+    keys: np.ndarray  # (K,) int64: pts of the keyframes, where decoding may begin
+    time_base: float  # seconds
+    lasts: float  # seconds for which the last frame is shown
+    doubt: str  # why the file is not given to decord; empty where it is
+    loss: str = ""  # what the header claims beyond the F frames; empty for a whole file
+
+    @property
+    def times(self) -> np.ndarray:
+        """(F,) seconds since the first frame."""
+        return (self.pts - self.pts[0]) * self.time_base
+
+
+def probe(path: Path) -> Probe:
+    """Walk over the packets of a video without decoding more than its first frame.
+
+    decord is trusted only with complete H.264, VP9 and MPEG-4 that begins with a keyframe at time 0 and is
+    not rotated, and never with open groups of pictures (frames shown before a keyframe but stored after it,
+    as with the B-frames of MPEG-4): there it seeks to wrong frames without an error.
+    """
+    with opened(path) as (container, stream):
+        packets, damaged, rotation = _walk(container, stream)
+        stamped = [packet for packet in packets if not packet.is_discard]
+        if not stamped:
+            raise VideoError(path, "it holds no whole video frame")
+        ticks = [packet.pts for packet in stamped]
+        if None in ticks or len(set(ticks)) < len(ticks):
+            return scan(path)
+        pts = np.array(ticks, dtype=np.int64)
+        is_key = np.array([packet.is_keyframe for packet in stamped])
+        base, lasts = (
+            float(stream.time_base or 0),
+            float((stamped[-1].duration or 0) * (stream.time_base or 0)),
+        )
+        lasts = lasts or _usual_gap(pts) * base
+        doubts = {
+            _doubt(stream, pts, [packet.dts for packet in stamped], is_key): True,
+            (loss := _loss(container, stream, len(packets), (pts.max() - pts.min()) * base + lasts)): True,
+            "a damaged packet": damaged,
+            "a rotation": rotation != 0,
+            "an edit list": len(stamped) < len(packets),
+        }
+        held = np.sort(pts)
+        if not stream.frames or loss or damaged:
+            held = _unbroken(held, packets[-1].dts, cut=bool(loss or damaged))
+    return Probe(held, np.sort(pts[is_key]), base, lasts, _join(doubts), loss)
+
+
+def scan(path: Path) -> Probe:
+    """Decode the whole video for its presentation times, where its packets do not tell them."""
+    with opened(path) as (container, stream):
+        ticks = [tick(path, frame) for frame in container.decode(stream)]
+        base = float(stream.time_base or 0)
+    pts = np.array(ticks, dtype=np.int64)
+    if not len(pts) or (np.diff(pts) <= 0).any():
+        raise VideoError(path, "its presentation times do not increase; re-encode it with ffmpeg")
+    return Probe(pts, pts[:1], base, _usual_gap(pts) * base, "packets without sound times")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first video stream, read by one thread; within, what FFmpeg refuses is a VideoError."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+            if not streams:
+                raise VideoError(path, "it has no video stream, only " + _kinds(container))
+            if streams[0].codec_context is None:
+                raise VideoError(path, "its codec is not one that FFmpeg knows (is the file damaged?)")
+            streams[0].codec_context.thread_count = 1
+            yield container, streams[0]
+    except av.error.FFmpegError as error:
+        raise VideoError(path, f"FFmpeg cannot read it as a video ({error.strerror})") from error
+
+
+def tick(path: Path, frame: VideoFrame) -> int:
+    """A decoded frame's presentation time in units of the stream's time base. Raises VideoError without one."""
+    moment = frame.pts if frame.pts is not None else frame.dts
+    if moment is None:
+        way_out = "wrap it with its rate first: ffmpeg -r 30 -i FILE -c copy wrapped.mp4"
+        raise VideoError(path, f"its frames carry no presentation times; {way_out}")
+    return moment
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)  # the picture of a music file
+
+
+def _kinds(container: InputContainer) -> str:
+    return ", ".join(sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})) or "data"
+
+
+def _walk(container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], bool, int]:
+    """The packets in stored order up to the first damaged one, whether there was one, and the rotation."""
+    packets: list[_Packet] = []
+    first: list[VideoFrame] = []
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                return packets, True, 0
+            first = first or packet.decode()[:1]  # the rotation is known only once a frame is
+            if packet.size:  # the one without is the end of the stream
+                packets.append(_Packet(*(getattr(packet, field) for field in _Packet._fields)))
+    except av.error.FFmpegError:
+        if not packets:
+            raise
+        return packets, True, 0
+    return packets, False, first[0].rotation if first else 0
+
+
+def _doubt(stream: VideoStream, pts: np.ndarray, dts: list[int | None], is_key: np.ndarray) -> str:
+    codec = stream.codec_context.name
+    newest_key = np.maximum.accumulate(np.where(is_key, pts, pts.min()))  # in stored order
+    doubts = {
+        "decord is not installed": importlib.util.find_spec("decord") is None,
+        f"codec {codec}": codec not in DECORD_CODECS,
+        "no keyframe at the beginning": not is_key[0],
+        "an open group of pictures": bool((pts < newest_key).any()),
+        "the first frame is not at time 0": pts.min() != 0,
+        "decoding times that do not increase": None in dts or bool((np.diff(dts) <= 0).any()),  # type: ignore[arg-type]
+    }
+    return _join(doubts)
+
+
+def _join(doubts: dict[str, bool]) -> str:
+    return ", ".join(doubt for doubt, holds in doubts.items() if doubt and holds)
+
+
+def _loss(container: InputContainer, stream: VideoStream, packets: int, seconds: float) -> str:
+    if stream.frames and stream.frames != packets:
+        return f"its header claims {stream.frames} frames"
+    claimed = (container.duration or 0) / av.time_base
+    if not stream.frames and claimed > seconds + 1.0:  # a second of grace: sound often ends later
+        return f"its header claims {claimed:.1f} s"
+    return ""
+
+
+def _unbroken(pts: np.ndarray, last_dts: int | None, *, cut: bool) -> np.ndarray:
+    """The frames (F,) in the order shown that surely follow one another.
+
+    A lost frame is shown no earlier than the last packet's decoding time, so only beyond it can there be
+    holes: a file known to be cut gives up all frames there, one that claims no number those after a gap.
+    """
+    late = pts > max(pts[0] if last_dts is None else last_dts, pts[0])
+    gap = np.diff(pts, prepend=pts[0]) > 1.5 * _usual_gap(pts)
+    return pts[~(late & (cut | np.logical_or.accumulate(late & gap)))]
+
+
+def _usual_gap(pts: np.ndarray) -> float:
+    return float(np.median(np.diff(np.sort(pts)))) if len(pts) > 1 else 0.0

@@ -1,0 +1,117 @@
+"""Clips by name: an embedded set, a set built earlier, or a user's own videos."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from evatok.data import arcade, clips, freedoom, manifest
+from evatok.data.clips import ClipSet, ClipSetError, ClipSource
+
+EMBEDDED = ("freedoom", "arcade")
+
+
+def source(name: str) -> ClipSource:
+    """The embedded set `name`: "freedoom", or "arcade" (needs the extra evatok[arcade])."""
+    if name == "freedoom":
+        return ClipSource(name, freedoom.REEL, freedoom.freedoom_reel, freedoom.RECIPE, freedoom.recipe_versions())
+    if name == "arcade":
+        return ClipSource(name, arcade.REEL, arcade.arcade_reel, arcade.RECIPE, arcade.recipe_versions())
+    raise ClipSetError(f"unknown embedded set {name!r}: {' or '.join(EMBEDDED)}")
+
+
+def clip_set(
+    name: str,
+    split: str,
+    count: int,
+    *,
+    size: int,
+    frames: int,
+    seed: int = 0,
+    fps: float | None = None,
+    workers: int = 2,
+) -> ClipSet:
+    """`count` clips of a split.
+
+    Args:
+        name: "freedoom", "arcade", the folder of a built set, a manifest CSV, or a folder of class folders.
+        count: clips; 0 takes all that a user's own set has.
+        fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
+
+    Raises:
+        ClipSetError, ManifestError: nothing of that name, or fewer clips than asked.
+        ImportError: "arcade" without its package.
+    """
+    if name in EMBEDDED:
+        return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
+    path = Path(name)
+    if (path / "manifest.json").exists():
+        found = clips.load(path)
+        if found.manifest.get("split", split) != split:
+            raise ClipSetError(f"{path} is a {found.manifest['split']} split: it cannot serve as {split} clips")
+        if found.clips.shape[1:] != (frames, size, size, 3):
+            raise ClipSetError(f"{path}: clips are {found.clips.shape[1:]}, {(frames, size, size, 3)} needed")
+    elif path.exists():
+        found = decode(path, split, size=size, frames=frames, fps=fps)
+    else:
+        raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
+    return found.head(count) if count else found
+
+
+def built(
+    name: str,
+    split: str,
+    count: int,
+    *,
+    size: int,
+    frames: int,
+    seed: int = 0,
+    fps: float | None = None,
+) -> Path | None:
+    """The folder from which `clip_set` with these arguments would serve clips; None where it must make them.
+
+    Raises as `clip_set` does.
+    """
+    path = Path(name)
+    if name in EMBEDDED:
+        return clips.cached(source(name), split, count, size=size, frames=frames, seed=seed)
+    if (path / "manifest.json").exists():
+        return path
+    if not path.exists():
+        raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
+    folder = _decoded_folder(_rows(path, split), split, size=size, frames=frames, fps=fps)
+    return folder if (folder / "manifest.json").exists() else None
+
+
+def decode(path: Path, split: str, *, size: int, frames: int, fps: float | None) -> ClipSet:
+    """Decode a manifest CSV or a folder of classes into the cache, once; failures land in failures.csv there.
+
+    A manifest without a `split` column serves every split. A video that has changed since is decoded anew.
+    """
+    rows = _rows(path, split)
+    folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
+    if (folder / "manifest.json").exists():
+        return clips.load(folder)
+    pixels, labels, failures = manifest.decode_manifest(rows, frames=frames, size=size, fps=fps)
+    folder.mkdir(parents=True, exist_ok=True)
+    failures.to_csv(folder / "failures.csv", index=False)
+    facts = {"name": path.stem, "split": split, "fps": fps, "failures": len(failures)}
+    return clips.save(folder, pixels, labels.drop(columns="path"), facts)
+
+
+def _rows(path: Path, split: str) -> pd.DataFrame:
+    rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
+    if rows["split"].ne("").any():
+        rows = rows[rows["split"] == split].reset_index(drop=True)
+    if rows.empty:
+        raise ClipSetError(f"{path}: no row of split {split!r}")
+    return rows
+
+
+def _decoded_folder(rows: pd.DataFrame, split: str, *, size: int, frames: int, fps: float | None) -> Path:
+    files = [Path(path).stat() for path in rows["path"]]
+    states = [(file.st_size, file.st_mtime_ns) for file in files]
+    key = hashlib.sha256(f"{rows.to_csv()} {states} {size} {frames} {fps}".encode()).hexdigest()[:16]
+    return clips.cache_folder() / f"videos-{frames}x{size}-{split}-{key}"

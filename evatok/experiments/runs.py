@@ -1,0 +1,128 @@
+"""The stores of runs: Sacred's folders and MongoDB, and a listing of what lies in the folders.
+
+`python -m evatok.experiments.runs [FOLDER]` prints the listing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evatok import records
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    import sacred
+    from sacred.observers import FileStorageObserver, MongoObserver, RunObserver
+    from sacred.observers.mongo import parse_mongo_db_arg
+    from sacred.serializer import flatten
+
+BEAT_SECONDS = float(sacred.SETTINGS.DEFAULT_BEAT_INTERVAL)
+MONGO_TIMEOUT_MS = 2000
+STORE_FILES = ("run.json", "config.json", "cout.txt", "metrics.json", "info.json")
+
+
+class StoreError(ValueError):
+    """A store of runs that cannot be used."""
+
+
+class RunFolder(FileStorageObserver):
+    """Sacred's file store, with JSON files that are always valid and whole, even after a kill."""
+
+    def save_json(self, obj: Any, filename: str) -> None:
+        """Write `obj` in one step, with null for what is not finite."""
+        content = records.plain(flatten(obj), filename, nonfinite_as_null=True)
+        records.write_json(Path(str(self.dir)) / filename, content)
+
+
+def runs_folder() -> Path:
+    """Where runs are stored by default: EVATOK_RUNS, or results/runs below the current folder."""
+    return Path(os.environ.get("EVATOK_RUNS") or Path("results", "runs"))
+
+
+def list_runs(folder: Path | str | None = None, died_after: float | None = None) -> pd.DataFrame:
+    """Every run below `folder`, oldest first: id, experiment, status, started and heartbeat (UTC).
+
+    A run that says RUNNING is shown as DIED once its last beat is `died_after` seconds old (default: three of
+    its own beats, usually 30 s). A file that cannot be read shows as UNREADABLE.
+    """
+    paths = Path(folder or runs_folder()).glob("**/run.json")
+    rows = [_row(path, died_after) for path in paths]
+    columns = ["id", "experiment", "status", "started", "heartbeat"]
+    return pd.DataFrame(rows, columns=columns).sort_values("started", ignore_index=True)
+
+
+def stores(name: str, folder: str | None, address: str | None, given: bool) -> list[RunObserver]:
+    """The stores for a run of the experiment `name`: those asked for, or the default folder if none was.
+
+    `folder` is where folders of runs go, `address` that of a MongoDB; `given` says that the run has a store already.
+    Raises StoreError where no MongoDB answers at `address`.
+    """
+    chosen: list[RunObserver] = [_mongo_store(address)] if address else []
+    if folder or not (chosen or given):
+        chosen.append(RunFolder(folder or runs_folder() / name))
+    return chosen
+
+
+def _row(path: Path, died_after: float | None) -> dict[str, Any]:
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        name, status, options = entry["experiment"]["name"], entry["status"], entry["meta"].get("options", {})
+    except (ValueError, KeyError, TypeError):
+        name, started = path.parent.parent.name, None
+        return {
+            "id": f"{name}/{path.parent.name}",
+            "experiment": name,
+            "status": "UNREADABLE",
+            "started": started,
+        }
+    started, heartbeat = _time(entry.get("start_time")), _time(entry.get("heartbeat"))
+    limit = died_after if died_after is not None else 3 * float(options.get("--beat-interval") or BEAT_SECONDS)
+    last = heartbeat or started
+    if status == "RUNNING" and last is not None and (datetime.now(UTC) - last).total_seconds() > limit:
+        status = "DIED"
+    run_id = f"{name}/{path.parent.name}"
+    return {"id": run_id, "experiment": name, "status": status, "started": started, "heartbeat": heartbeat}
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _mongo_store(address: str) -> MongoObserver:
+    """The MongoDB at `[host:port:]database` or a mongodb:// URL. Raises StoreError if none answers in 2 s."""
+    try:
+        import pymongo
+        from pymongo.errors import PyMongoError
+        from pymongo.uri_parser import parse_uri
+    except ImportError as error:
+        raise StoreError("storing runs in MongoDB needs pymongo: pip install evatok[mongo]") from error
+    shown = re.sub(r"(?<=://)[^/@]+@", "", address)
+    client: pymongo.MongoClient[dict[str, Any]]
+    target: dict[str, Any]
+    try:
+        if "://" in address:
+            target = {"url": address, "db_name": parse_uri(address)["database"] or "sacred"}
+        else:
+            target = parse_mongo_db_arg(address)
+        with pymongo.MongoClient(target.get("url"), serverSelectionTimeoutMS=MONGO_TIMEOUT_MS) as client:
+            client.admin.command("ping")
+    except AttributeError as error:  # what Sacred's parser raises for an address it cannot read
+        raise StoreError(f"-m {shown} is not [HOST:PORT:]DATABASE or a mongodb:// URL") from error
+    except PyMongoError as error:
+        reason = str(error).partition(",")[0].splitlines()[0]
+        advice = "start the server, or leave out -m to store runs in files"
+        raise StoreError(f"no MongoDB answers at {shown} ({reason}): {advice}") from error
+    return MongoObserver(**target)
+
+
+if __name__ == "__main__":
+    print(list_runs(sys.argv[1] if len(sys.argv) > 1 else None).to_string(index=False))

@@ -1,0 +1,102 @@
+"""What the stages share: threads, precision, and the folder in which a training may be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from evatok import records
+from evatok.experiments.tracking import ConfigError, Tracker
+from evatok.training import Recipe
+
+Shape = TypeVar("Shape")
+
+# Where results go, how often they are saved and on what they are computed may differ between a run and its
+# continuation; everything else decides the numbers.
+_FREE_KEYS = {"work", "checkpoint", "records_folder", "save_every", "device"}
+
+
+def set_threads(threads: int) -> None:
+    """Use that many CPU threads; 0 leaves PyTorch's choice."""
+    if threads < 0:
+        raise ConfigError(f"config key threads: {threads} threads make no sense; 0 leaves PyTorch's choice")
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def of_size(sizes: dict[str, Shape], size: str) -> Shape:
+    """The shape a configured size names.
+
+    Raises:
+        ConfigError: no such size.
+    """
+    if size not in sizes:
+        raise ConfigError(f"config key size: {size!r} is none of {', '.join(sizes)}")
+    return sizes[size]
+
+
+def autocast(config: dict[str, Any]) -> AbstractContextManager[Any]:
+    """bfloat16 autocast on the configured device if `bf16`."""
+    return torch.autocast(config["device"], torch.bfloat16, enabled=config["bf16"])
+
+
+def claim_folder(folder: Path, config: dict[str, Any], inputs: str, tracker: Tracker) -> Path:
+    """Make `folder` the place of this training, or find it so; the run then names the one it resumes.
+
+    Args:
+        inputs: identity (sha256) of the data trained on.
+
+    Raises:
+        ConfigError: the folder holds a training of another configuration or of other data.
+    """
+    claim = folder / "training.json"
+    mine: dict[str, Any] = {"config": {k: v for k, v in config.items() if k not in _FREE_KEYS}, "inputs": inputs}
+    if claim.exists():
+        found = json.loads(claim.read_text())
+        keys = mine["config"].keys() | found["config"].keys()
+        odd = sorted(k for k in keys if mine["config"].get(k) != found["config"].get(k))
+        if odd or found["inputs"] != inputs:
+            what = f"{odd[0]} was {found['config'].get(odd[0])!r}" if odd else "it was trained on other clips"
+            raise ConfigError(f"{folder} holds another training ({what}): delete it, or set work=FOLDER")
+        if found["run"]:
+            tracker.resumes(found["run"])
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write_json(claim, {**mine, "run": tracker.run_id})
+    return folder
+
+
+def recipe(config: dict[str, Any]) -> Recipe:
+    """The training recipe a flat configuration asks for."""
+    return Recipe(
+        steps=config["steps"],
+        learning_rate=config["learning_rate"],
+        final_learning_rate=config["final_learning_rate"],
+        warmup=config["warmup"],
+        weight_decay=config["weight_decay"],
+        clip_norm=config["clip_norm"],
+        ema=config["ema"],
+        seed=config["seed"],
+        log_every=config["log_every"],
+        save_every=config["save_every"],
+    )
+
+
+def log_to(tracker: Tracker) -> Callable[[int, dict[str, float]], None]:
+    """A training's `on_log` that stores every term as a scalar of the run."""
+
+    def on_log(step: int, line: dict[str, float]) -> None:
+        for name, value in line.items():
+            tracker.scalar(name, value, step)
+
+    return on_log
+
+
+def optional_artifact(name: str, path: Path) -> dict[str, records.Artifact]:
+    """The file as a record's artifact if it lies in the repository, else none: a record names no path outside."""
+    inside = path.is_file() and path.resolve().is_relative_to(records.REPOSITORY)
+    return {name: records.Artifact.of(path)} if inside else {}

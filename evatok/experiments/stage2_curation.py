@@ -1,0 +1,234 @@
+"""Stage 2: score every clip under every candidate assignment with the proxy tokenizer (EVATok Sec. 3.2).
+
+Shards of the candidate table are written one by one, so a killed run loses at most one; run again, the command
+fills what is missing. `shard=i/n` lets n processes share a set; whichever finishes last merges the table. Labels
+for any weights (w_q, w_l) are computed from the same table afterwards.
+
+    python -m evatok.experiments.stage2_curation with embedded split=validation clips=320
+    python -m evatok.experiments.stage2_curation with embedded split=train clips=4000 shard=1/2
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from evatok import checkpoints, curation, records
+from evatok.data.clips import ClipSet, pixels_sha256
+from evatok.data.sets import clip_set
+from evatok.experiments import tracking
+from evatok.experiments.setting import optional_artifact, set_threads
+from evatok.metrics.perceptual import PerceptualDistance, perceptual_metric
+from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
+from evatok.search import score_set, visits
+
+ex = tracking.experiment("stage2_curation", __doc__)
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # the records' status: toy, small or paper
+    tokenizer = "results/work/stage1_proxy/proxy.safetensors"  # the proxy that scores
+    data = "freedoom"  # freedoom, arcade, a built set's folder, a manifest CSV, a folder of class folders
+    fps = None  # frames a second taken from a user's videos; None keeps their own (WebVid: 3.0 [suppl. C])
+    split = "validation"  # train, validation or test
+    clips = 64  # clips to score (paper: 100000 of WebVid [Sec. 3.2])
+    search = "tree"  # tree (exact, shared prefixes) or brute (the reference)
+    perceptual = "none"  # lpips-vgg (the paper's family), lpips-alex, st-lpips, or none: L1, MSE and PSNR only
+    batch = 32  # clips scored together
+    shard_length = 64  # clips a shard file
+    shard = "0/1"  # i/n: this process takes every n-th shard, from the i-th; torchrun ranks split further
+    bf16 = True  # autocast of the tokenizer; errors are summed in float32
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    work = "results/work/stage2_curation"  # folder of the shards
+    table = ""  # where the merged table goes; empty: only shards
+    records_folder = "results/records"  # where the record goes
+    seed = 0
+
+
+@ex.named_config
+def toy() -> None:
+    clips = 64
+
+
+@ex.named_config
+def embedded() -> None:
+    tokenizer = "results/checkpoints/proxy-toy.safetensors"
+    work = "results/work/embedded/stage2_curation"
+
+
+@ex.named_config
+def small() -> None:
+    size = "small"
+    device = "cuda"
+    batch = 128
+    clips = 10000
+    split = "train"
+
+
+@ex.named_config
+def paper() -> None:
+    size = "paper"
+    device = "cuda"
+    batch = 128
+    clips = 100000
+    split = "train"
+    fps = 3.0
+    perceptual = "lpips-vgg"
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    started = time.monotonic()
+    checkpoint = checkpoints.load(Path(config["tokenizer"]), "tokenizer")
+    shape = TokenizerConfig.from_dict(checkpoint.config)
+    tokenizer = AdaptiveTokenizer(shape)
+    checkpoint.fill(tokenizer)
+    tokenizer.eval().requires_grad_(False).to(config["device"])
+    clips = clip_set(
+        config["data"],
+        config["split"],
+        config["clips"],
+        size=shape.size,
+        frames=shape.frames,
+        fps=config["fps"],
+    )
+    scorer = Scorer(tokenizer, clips, config, origin(checkpoint, shape, clips, config))
+    folder = scorer.folder
+    mine = my_ranges(len(clips), config["shard_length"], config["shard"])
+    everything = curation.ranges(len(clips), config["shard_length"])
+    for start, stop in everything:
+        path = curation.shard_path(folder, start, stop)
+        if path.exists():
+            curation.check_origin(path, scorer.shard_origin(start, stop))
+    todo = [r for r in mine if not curation.shard_path(folder, *r).exists()]
+    scored = scorer.score(todo)
+    if not all(curation.shard_path(folder, *r).exists() for r in everything):
+        return {"scored": scored, "shards": len(todo), "complete": False}
+    table = replace(curation.merge(folder, len(clips), config["shard_length"]), origin=scorer.origin)
+    if config["table"]:
+        curation.write(Path(config["table"]), table)
+    seconds = (time.monotonic() - started) / max(scored, 1)
+    written = records.write(_record(config, tracker, table, clips, scored, seconds), config["records_folder"])
+    return {"scored": scored, "clips": len(clips), "complete": True, "record": written.stem}
+
+
+class Scorer:
+    """Scores ranges of one clip set with one tokenizer, a shard file each."""
+
+    def __init__(
+        self, tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any], made_by: dict[str, Any]
+    ) -> None:
+        self.tokenizer, self.clips, self.config, self.origin = tokenizer, clips, config, made_by
+        self.folder = Path(config["work"]) / f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}"
+        self.perceptual: PerceptualDistance | None = perceptual_metric(
+            config["perceptual"], config["device"], torch.bfloat16 if config["bf16"] else torch.float32
+        )
+
+    def shard_origin(self, start: int, stop: int) -> dict[str, Any]:
+        """A shard names its own clips' hash, so that a set may later be scored further."""
+        pixels = pixels_sha256(self.clips.clips[start:stop])
+        return {**self.origin, "data": {**self.origin["data"], "clips": stop - start, "sha256": pixels}}
+
+    def score(self, ranges: list[tuple[int, int]]) -> int:
+        """Score and write shards; returns the number of clips scored."""
+        batches = sum(-(-(stop - start) // self.config["batch"]) for start, stop in ranges)
+        total = batches * visits(self.tokenizer.config.candidates, self.config["search"])
+        with tqdm(total=total, desc="stage 2", unit="visit", disable=None) as bar:
+            for start, stop in ranges:
+                scores = score_set(
+                    self.tokenizer,
+                    self.clips.clips[start:stop],
+                    search=self.config["search"],
+                    batch=self.config["batch"],
+                    bf16=self.config["bf16"],
+                    perceptual=self.perceptual,
+                    name=self.config["perceptual"],
+                    tick=bar.update,
+                )
+                table = curation.CandidateTable(np.arange(start, stop), scores, self.shard_origin(start, stop))
+                curation.write(curation.shard_path(self.folder, start, stop), table)
+        return sum(stop - start for start, stop in ranges)
+
+
+def my_ranges(clips: int, length: int, shard: str) -> list[tuple[int, int]]:
+    """The shard files that `i/n`, and this rank under torchrun, is to make.
+
+    Raises:
+        ConfigError: not of the form i/n with 0 <= i < n.
+    """
+    index, _, count = shard.partition("/")
+    if length < 1:
+        raise tracking.ConfigError(f"config key shard_length: {length} clips a shard make no sense")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise tracking.ConfigError(f"config key shard: {shard!r} is not i/n with 0 <= i < n, such as 0/4")
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return curation.ranges(clips, length)[int(index) * ranks + rank :: int(count) * ranks]
+
+
+def origin(
+    checkpoint: checkpoints.Checkpoint, shape: TokenizerConfig, clips: ClipSet, config: dict[str, Any]
+) -> dict[str, Any]:
+    """What a shard's header says: everything that decides its numbers."""
+    return {
+        "levels": list(shape.levels),
+        "blocks": shape.candidates.blocks,
+        "tokenizer": checkpoint.sha256,
+        "perceptual": config["perceptual"],
+        "precision": "bf16" if config["bf16"] else "fp32",
+        "data": {
+            "source": config["data"],
+            **{key: clips.manifest.get(key) for key in ("name", "split", "seed", "clips", "sha256", "versions")},
+        },
+    }
+
+
+def _record(
+    config: dict[str, Any],
+    tracker: tracking.Tracker,
+    table: curation.CandidateTable,
+    clips: ClipSet,
+    scored: int,
+    seconds: float,
+) -> records.Record:
+    """The set's mean scores over all candidates, and what scoring cost."""
+    count = len(table.clips)
+    metrics = {
+        name: records.Metric(float(values.mean()), "dB" if name == "psnr" else "", count, _direction(name))
+        for name, values in table.scores.items()
+    }
+    if scored:
+        metrics["seconds_per_clip"] = records.Metric(seconds, "s", scored, "lower")
+    return records.new_record(
+        kind="stage2_curation",
+        status=config["size"],
+        protocol={
+            "data": config["data"],
+            "split": config["split"],
+            "clips": count,
+            "candidates": len(table.candidates),
+            "manifest": clips.manifest,
+        },
+        model={"tokenizer": table.origin["tokenizer"], "table": table.sha256, "run": tracker.run_id},
+        metrics=metrics,
+        config=config,
+        environment=tracker.environment(),
+        artifacts=optional_artifact("table", Path(config["table"])),
+    )
+
+
+def _direction(metric: str) -> str:
+    return "higher" if metric == "psnr" else "lower"
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

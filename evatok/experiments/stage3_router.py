@@ -1,0 +1,280 @@
+"""Stage 3: train a router to name the max-proxy-reward assignment in one pass (EVATok Sec. 3.3).
+
+The paper's router is a ViT with cross-entropy over all candidates; `target=hard` and `head=joint` is that one. Few
+scored clips starve 625 hard classes, so a router may also learn from whole rows of the table (`target=soft` or
+`reward`), with a head a block (`head=per_block`), or from hand-made statistics (`router=features`).
+
+    python -m evatok.experiments.stage3_router with toy
+    python -m evatok.experiments.stage3_router with embedded target=soft
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evatok import checkpoints, curation, records, reward, routing, training
+from evatok.data.clips import ClipSet, to_network
+from evatok.data.sets import clip_set
+from evatok.experiments import tracking
+from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.models.initialise import initialise_router
+from evatok.models.router import ROUTER_SIZES, FeatureRouter, RouterConfig, ViTRouter, build_router
+
+ex = tracking.experiment("stage3_router", __doc__)
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # network size: toy, small or paper; also the records' status
+    router = "vit"  # vit (the paper's) or features (a control: an MLP on the clip's statistics)
+    head = "joint"  # joint: one logit a candidate (the paper's); per_block: m logits a block, summed
+    target = "hard"  # hard: the best candidate (the paper's); soft: softmax of the rewards; reward: expected reward
+    temperature = 0.15  # of soft, and weight of reward's entropy bonus; in units of the reward
+    metric = "l1"  # quality in the reward: l1, mse, psnr, or the perceptual metric in the table (paper: LPIPS)
+    w_q = 1.2  # weight of quality; the weight of length is 2 - w_q [Sec. 4.2]
+    token_share = 0.0  # not 0: find the w_q whose best assignments average this share of the middle uniform row
+    train_table = "results/work/stage2_curation/train.parquet"  # candidate table of the training clips
+    validation_table = "results/work/stage2_curation/validation.parquet"  # and of the validation clips
+    fps = None  # as in stage 2
+    steps = 600  # optimiser steps (paper: 50000 [suppl. C])
+    batch = 64  # clips a step (paper: 128 [suppl. C])
+    learning_rate = 5e-4  # peak of the cosine (not stated; facts: 1e-4 to 3e-4)
+    final_learning_rate = 1e-5  # end of the cosine (not stated)
+    warmup = 50  # steps (not stated)
+    weight_decay = 0.05  # (not stated)
+    clip_norm = 1.0  # gradient norm (not stated)
+    ema = 0.995  # decay of the weights' running mean, which is what ships (not stated)
+    dropout = 0.1  # of residual branches (not stated)
+    flip = True  # mirror half of the clips; their scores are taken to stay
+    bf16 = True  # autocast while training; decisions are made in float32
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    log_every = 20  # steps a line of the curve
+    save_every = 100  # steps between resumable states and looks at the validation clips
+    work = "results/work/stage3_router"  # folder of the resumable state and the curve
+    checkpoint = "results/work/stage3_router/router.safetensors"  # where the finished router goes
+    records_folder = "results/records"  # where the record goes
+    seed = 0
+
+
+@ex.named_config
+def toy() -> None:
+    steps = 600
+
+
+@ex.named_config
+def embedded() -> None:
+    steps = 3000
+    token_share = 0.704
+    train_table = "results/work/embedded/train.parquet"
+    validation_table = "results/tables/candidates/freedoom-validation.parquet"
+
+
+@ex.named_config
+def small() -> None:
+    size = "small"
+    steps = 10000
+    batch = 128
+    device = "cuda"
+
+
+@ex.named_config
+def paper() -> None:
+    size = "paper"
+    metric = "lpips-vgg"
+    steps = 50000
+    batch = 128
+    learning_rate = 1e-4
+    dropout = 0.0
+    fps = 3.0
+    device = "cuda"
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    steps = recipe(config)
+    lesson = Lesson.read(config)
+    folder = claim_folder(Path(config["work"]), config, lesson.identity, tracker)
+    module = _router(config, lesson)
+    module.to(config["device"])
+
+    log = log_to(tracker)
+
+    def look(step: int, line: dict[str, float]) -> None:
+        log(step, line)
+        if step % config["save_every"] == 0:
+            for name, value in lesson.examine(module).items():
+                tracker.scalar(f"validation.{name}", value, step)
+
+    averaged = training.train(module, Objective(lesson, config), steps, folder, description="stage 3", on_log=look)
+    path = Path(config["checkpoint"])
+    sha256 = checkpoints.save(
+        path,
+        averaged,
+        kind="router",
+        config=module.config.to_dict(),
+        parents=lesson.parents,
+        facts={
+            "point": asdict(lesson.point),
+            "target": config["target"],
+            "size": config["size"],
+            "train_clips": len(lesson.train_clips),
+        },
+        dtype=torch.float16,
+    )
+    result = lesson.examine(averaged)
+    record = records.new_record(
+        kind="stage3_router",
+        status=config["size"],
+        protocol={
+            "data": lesson.validation_clips.name,
+            "split": "validation",
+            "clips": len(lesson.validation_clips),
+            "w_q": lesson.point.w_q,
+            "metric": lesson.point.metric,
+            "train_clips": len(lesson.train_clips),
+        },
+        model={
+            "sha256": sha256,
+            "parents": lesson.parents,
+            "parameters": sum(p.numel() for p in averaged.parameters()),
+            "run": tracker.run_id,
+        },
+        metrics={k: records.Metric(v, "%", len(lesson.validation_clips), "higher") for k, v in result.items()},
+        config=config,
+        environment=tracker.environment(),
+        artifacts=optional_artifact("checkpoint", path),
+    )
+    written = records.write(record, config["records_folder"])
+    tracker.artifact(folder / "curve.jsonl")
+    return {"checkpoint": str(path), "record": written.stem, "w_q": lesson.point.w_q, **result}
+
+
+class Lesson:
+    """Clips with their rewards under one operating point, for training and for validation."""
+
+    def __init__(
+        self, tables: dict[str, curation.CandidateTable], clips: dict[str, ClipSet], point: routing.OperatingPoint
+    ) -> None:
+        self.point = point
+        self.candidates = tables["train"].candidates
+        self.train_clips, self.validation_clips = clips["train"], clips["validation"]
+        self.rewards = {
+            name: reward.proxy_reward(table.quality(point.metric), self.candidates, point.scale, point.w_q)
+            for name, table in tables.items()
+        }
+        self.parents = {
+            "tokenizer": tables["train"].origin["tokenizer"],
+            "train_table": tables["train"].sha256,
+            "validation_table": tables["validation"].sha256,
+        }
+
+    @classmethod
+    def read(cls, config: dict[str, Any]) -> Lesson:
+        """Tables, their clips, and the operating point, which the training table alone decides.
+
+        Raises:
+            CurationError: tables of different tokenizers, or clips that are not those that were scored.
+        """
+        tables = {name: curation.read(Path(config[f"{name}_table"])) for name in ("train", "validation")}
+        scorers = {table.origin["tokenizer"] for table in tables.values()}
+        if len(scorers) > 1:
+            raise curation.CurationError("the training and validation tables were scored by different tokenizers")
+        shape = of_size(ROUTER_SIZES, config["size"])
+        clips = {name: _scored_clips(table, shape, config["fps"]) for name, table in tables.items()}
+        return cls(tables, clips, operating_point(tables["train"], config))
+
+    @property
+    def identity(self) -> str:
+        return " ".join(self.parents.values())
+
+    def examine(self, module: torch.nn.Module) -> dict[str, float]:
+        """top1, top5 and percentile on the validation clips."""
+        was_training = module.training
+        module.eval()
+        ranks = routing.ranking(routing.logits(module, self.validation_clips.clips))
+        module.train(was_training)
+        return routing.quality_of_ranking(self.rewards["validation"], ranks)
+
+
+class Objective:
+    """The loss of one step: a batch of clips, their reward rows, the configured target."""
+
+    def __init__(self, lesson: Lesson, config: dict[str, Any]) -> None:
+        if config["target"] not in routing.TARGETS:
+            raise tracking.ConfigError(
+                f"config key target: {config['target']!r} is none of {', '.join(routing.TARGETS)}"
+            )
+        self.lesson, self.config = lesson, config
+        self.rewards = torch.from_numpy(lesson.rewards["train"]).float()
+        self.target = routing.TARGETS[config["target"]]
+
+    def __call__(
+        self, module: torch.nn.Module, step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, training.Terms]:
+        clips, batch, device = self.lesson.train_clips, self.config["batch"], self.config["device"]
+        rows = training.batch_indices(len(clips), batch, step, self.config["seed"])
+        real = to_network(clips.clips[rows], device)
+        if self.config["flip"]:
+            real = training.mirror_half(real, generator)
+        rewards = self.rewards[torch.from_numpy(rows)].to(device)
+        with autocast(self.config):
+            logits = module(real)
+        loss = self.target(logits.float(), rewards, self.config["temperature"])
+        chosen = rewards.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return loss, {"regret": rewards.max(1).values.mean() - chosen}
+
+
+def operating_point(table: curation.CandidateTable, config: dict[str, Any]) -> routing.OperatingPoint:
+    """The configured metric and weights on the scale of the training table."""
+    quality = table.quality(config["metric"])
+    scale = reward.Scale.of(quality, table.candidates)
+    w_q = config["w_q"]
+    if config["token_share"]:
+        middle = table.candidates.totals[table.candidates.uniform[len(table.candidates.levels) // 2]]
+        w_q = reward.matched_weight(quality, table.candidates, scale, config["token_share"] * middle)
+    return routing.OperatingPoint(config["metric"], w_q, scale)
+
+
+def _router(config: dict[str, Any], lesson: Lesson) -> ViTRouter | FeatureRouter:
+    shape: RouterConfig = replace(
+        of_size(ROUTER_SIZES, config["size"]), kind=config["router"], head=config["head"], dropout=config["dropout"]
+    )
+    if shape.levels != lesson.candidates.levels or shape.blocks != lesson.candidates.blocks:
+        raise tracking.ConfigError(
+            f"config key size: a {config['size']} router knows levels {shape.levels} over {shape.blocks} blocks, "
+            f"the table was scored with {lesson.candidates.levels} over {lesson.candidates.blocks}"
+        )
+    module = build_router(shape)
+    sample = lesson.train_clips.clips[:: max(1, len(lesson.train_clips) // 256)]
+    initialise_router(module, to_network(sample))
+    return module
+
+
+def _scored_clips(table: curation.CandidateTable, shape: RouterConfig, fps: float | None) -> ClipSet:
+    """The clips of a table, made again and checked to be those that were scored."""
+    data = table.origin["data"]
+    clips = clip_set(
+        data["source"],
+        data["split"],
+        len(table.clips),
+        size=shape.size,
+        frames=shape.frames,
+        seed=data["seed"] or 0,
+        fps=fps,
+    )
+    if clips.sha256 != data["sha256"]:
+        raise curation.CurationError(
+            f"the {data['split']} clips of {data['name']} differ from those that were scored (made with "
+            f"{data['versions']}): run stage2_curation again"
+        )
+    return clips
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

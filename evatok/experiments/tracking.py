@@ -1,0 +1,363 @@
+"""Everything the experiments share with Sacred: configuration checks, scalars, signals, errors in one line.
+
+An experiment declares its configuration and one main function; nothing else in the project knows Sacred:
+
+    ex = tracking.experiment("stage1_proxy", __doc__)
+
+    @ex.config
+    def config():
+        steps = 100  # optimiser steps
+
+    @tracking.main(ex)
+    def main(config: dict, tracker: tracking.Tracker) -> dict: ...
+
+    if __name__ == "__main__":
+        tracking.command_line(ex)
+
+Runs land in results/runs/<experiment>/<number> (EVATOK_RUNS sets another base folder), in DIR/<number> with
+`-F DIR`, or in a MongoDB with `-m`. `python -m evatok.experiments.runs` lists them.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import logging
+import math
+import mimetypes
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from evatok import records
+from evatok.environment import REPOSITORY, environment
+from evatok.experiments import runs
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    import sacred
+    from sacred.dependencies import gather_sources_and_dependencies
+    from sacred.observers import FileStorageObserver
+    from sacred.run import Run
+    from sacred.utils import ConfigAddedError, NamedConfigNotFoundError, SacredError, SacredInterrupt
+
+sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would put every refresh of a progress bar into cout.txt
+
+Main = Callable[[dict[str, Any], "Tracker"], dict[str, Any] | None]
+
+
+class ConfigError(ValueError):
+    """A configuration value the experiment cannot start with."""
+
+
+class Preempted(SacredInterrupt):
+    """Raised inside a run by SIGTERM; Sacred records the run with this status."""
+
+    STATUS = "PREEMPTED"
+
+
+class _Raised(BaseException):
+    """Carries an exception past Sacred's command line, which would print it and exit by itself."""
+
+
+class Experiment(sacred.Experiment):
+    """Sacred's experiment with typed configuration, a default store, and errors left to `command_line`."""
+
+    commanded = False
+    path: str
+    logger: Any
+    captured_out_filter: Any
+
+    def run(self, *arguments: Any, **keywords: Any) -> Run:
+        """Run a command as Sacred does. Raises what the command raises."""
+        options = keywords.get("options") or {}
+        try:
+            return super().run(*arguments, **keywords)
+        except Exception as error:
+            if not self.commanded or options.get("--pdb") or options.get("--debug"):
+                raise
+            raise _Raised from error
+
+    def _create_run(
+        self,
+        command_name: str | None = None,
+        config_updates: dict[str, Any] | None = None,
+        named_configs: tuple[str, ...] = (),
+        info: dict[str, Any] | None = None,
+        meta_info: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> Run:
+        """The run Sacred makes of its arguments, checked before anything is stored."""
+        options = dict(options or {})
+        _check_seed(config_updates or {})
+        folder, address = options.pop("--file_storage", None), options.pop("--mongo_db", None)
+        if options.get("--sql"):
+            raise runs.StoreError("Sacred's SQL store cannot hold results that are dictionaries: use -F or -m")
+        if options.pop("--enforce_clean", False) and environment()["dirty"] is not False:
+            raise ConfigError("--enforce_clean: the code is not a clean checkout of a commit; commit it first")
+        run = super()._create_run(command_name, config_updates, named_configs, info, meta_info, options)
+        _settle_types(run)
+        run.unobserved = run.unobserved or os.environ.get("RANK", "0") != "0"  # one run for all of torchrun
+        if not run.unobserved:
+            run.observers += runs.stores(self.path, folder, address, given=bool(run.observers))
+        return run
+
+
+def experiment(name: str, doc: str | None) -> Experiment:
+    """An experiment called `name`, described by `doc`, whose configuration starts with `seed = 0`."""
+    told_by = sys._getframe(1).f_globals
+    home = Path(told_by["__file__"]).resolve()
+    base = REPOSITORY if home.is_relative_to(REPOSITORY) else home.parent
+    ex = Experiment(name, base_dir=base, save_git_info=False)
+    ex.mainfile, ex.sources, ex.dependencies = gather_sources_and_dependencies(told_by, False, str(base))
+    ex.doc = doc or ""
+    ex.captured_out_filter = _without_bars
+    ex.logger = logging.getLogger("evatok.runs")
+    ex.logger.setLevel(logging.INFO)
+    ex.logger.addFilter(_keep_message)
+    ex.add_config(seed=0)
+    return ex
+
+
+def main(ex: Experiment) -> Callable[[Main], Main]:
+    """Decorator for the experiment's main function, which stays callable as `main(config, tracker)`.
+
+    `config` is a plain dictionary with sorted keys, `seed` among them; torch, numpy and random are seeded
+    from it. The returned dictionary becomes the run's result, with null for what is not finite.
+    """
+
+    def decorate(function: Main) -> Main:
+        def command(_run: Run) -> dict[str, Any] | None:
+            config = _plain_config(_run.config)
+            tracker = Tracker(_run)
+            tracker.info({"environment": tracker.environment()})
+            _seed_everything(config["seed"])
+            with _preemptible():
+                result = function(config, tracker)
+            return records.plain(result, "result", nonfinite_as_null=True)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        ex.main(command)
+        return function
+
+    return decorate
+
+
+def command_line(ex: Experiment, argv: list[str] | None = None) -> None:
+    """Run `ex` from the command line: a user's error is one line on stderr and exit code 2.
+
+    A user's error is one found in the configuration, or any exception type that `evatok` itself defines:
+    those say what is wrong and the way out. Everything else is a bug and keeps its traceback, as does every
+    error with `--debug`. SIGTERM exits with 143.
+    """
+    logging.basicConfig(format="%(message)s")
+    ex.commanded = True
+    try:
+        ex.run_commandline(argv)
+        return
+    except _Raised as raised:
+        error = raised.__cause__
+    finally:
+        ex.commanded = False
+    if isinstance(error, Preempted):
+        sys.exit(128 + signal.SIGTERM)
+    line = _one_line(error, ex)
+    if line is None:
+        raise error  # type: ignore[misc]  # _Raised always has a cause
+    print(f"{ex.path}: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+class Tracker:
+    """What a running experiment writes to its run: scalars, files, facts. Works without a store, too."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._started = time.monotonic()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.seed: int = run.config["seed"]
+        self.nonfinite: dict[str, int] = {}
+        # The heartbeat thread reads run.info at any time, so it is replaced, never changed. Sacred's MongoDB
+        # store appends to "metrics" from that thread: all copies share the one list.
+        run.info = {"metrics": [], **run.info}
+
+    @property
+    def run_id(self) -> str | None:
+        """`<experiment>/<number>`, or None for a run that is not stored."""
+        return None if self._run._id is None else f"{self._run.experiment_info['name']}/{self._run._id}"
+
+    @property
+    def folder(self) -> Path:
+        """Where this run may write files: its folder in the store, or one that vanishes if it has no store.
+
+        A run stored in MongoDB alone gets `<runs>/<experiment>/mongo-<number>`.
+        """
+        for observer in self._run.observers:
+            if isinstance(observer, FileStorageObserver):
+                return Path(str(observer.dir))
+        if self._run._id is None:
+            self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="evatok-run-")
+            return Path(self._temporary.name)
+        folder = runs.runs_folder() / self._run.experiment_info["name"] / f"mongo-{self._run._id}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def scalar(self, name: str, value: Any, step: int) -> None:
+        """Store one number (a float, or a tensor or array of one element) of the series `name` at `step`.
+
+        NaN and infinity are stored as null and counted, by name, in `nonfinite` and in the run's info.
+        Raises ValueError for more than one element.
+        """
+        if math.prod(getattr(value, "shape", ())) != 1:
+            raise ValueError(f"scalar {name} at step {step} has shape {tuple(value.shape)}: reduce it to one number")
+        number = float(value.item() if hasattr(value, "item") else value)
+        if not math.isfinite(number):
+            self.nonfinite = {**self.nonfinite, name: self.nonfinite.get(name, 0) + 1}
+            self.info({"nonfinite": self.nonfinite})
+        self._run.log_scalar(name, number if math.isfinite(number) else None, int(step))
+
+    def info(self, facts: Mapping[str, Any]) -> None:
+        """Add `facts` to the run's info, as plain JSON types; NaN becomes null, an old key is replaced."""
+        self._run.info = {**self._run.info, **records.plain(facts, "info", nonfinite_as_null=True)}
+
+    def resumes(self, run_id: str) -> None:
+        """Say that this run continues `run_id` ("stage1_proxy/11")."""
+        if not re.fullmatch(r"[^/\s]+/[^/\s]+", run_id):
+            raise ConfigError(f"cannot resume {run_id!r}: a run is named <experiment>/<number>")
+        self.info({"resumes": run_id})
+
+    def artifact(self, path: Path | str, name: str | None = None) -> None:
+        """Store a copy of the file at `path` with the run.
+
+        Raises FileNotFoundError, and ValueError for a name the store itself uses.
+        """
+        path, name = _existing(path), name or Path(path).name
+        if name in runs.STORE_FILES:
+            raise ValueError(f"artifact {name}: the store keeps a file of that name itself, choose another name")
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        self._run.add_artifact(str(path), name=name, content_type=kind)
+
+    def resource(self, path: Path | str) -> None:
+        """Store a copy of a (small) input such as a manifest, once per content. Raises FileNotFoundError."""
+        self._run.add_resource(str(_existing(path)))
+
+    def environment(self) -> dict[str, Any]:
+        """`evatok.environment.environment` with the seconds since this run's main began as its wall time."""
+        return environment(wall_seconds=round(time.monotonic() - self._started, 3))
+
+
+def _check_seed(updates: Mapping[str, Any]) -> None:
+    """Sacred asserts on a seed that is no integer, and invents one for None."""
+    seed = updates.get("seed", 0)
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed: expected an int from 0 to 2**32 - 1, got {seed!r}; print_config shows the defaults")
+
+
+def _settle_types(run: Run) -> None:
+    """Turn an int given for a float into one. Raises ConfigError for any other change of a value's type."""
+    for key, (expected, given) in sorted(run.config_modifications.typechanged.items()):
+        *parents, last = key.split(".")
+        holder = run.config
+        for parent in parents:
+            holder = holder[parent]
+        if (expected, given) != (float, int):
+            told = f"expected {_type_name(expected)}, got {holder[last]!r} ({_type_name(given)})"
+            raise ConfigError(f"config key {key}: {told}; print_config lists every key with its default")
+        holder[last] = float(holder[last])
+
+
+def _type_name(kind: type) -> str:
+    for plain in (dict, list, tuple):
+        if issubclass(kind, plain):
+            return plain.__name__
+    return "None" if kind is type(None) else kind.__name__
+
+
+def _plain_config(value: Any) -> Any:
+    """A deep copy of a configuration in plain dictionaries and lists, keys sorted, docstrings left out."""
+    if isinstance(value, Mapping):
+        return {key: _plain_config(value[key]) for key in sorted(value, key=str) if key != "__doc__"}
+    if isinstance(value, list | tuple):
+        return [_plain_config(entry) for entry in value]
+    return copy.deepcopy(value)
+
+
+def _seed_everything(seed: int) -> None:
+    """Sacred seeds torch only if it was imported in time; this does not depend on that."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # libraries still draw from numpy's global state
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _preemptible() -> Iterator[None]:
+    """Raise Preempted in the main thread at the first SIGTERM; processes forked meanwhile just die of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            os._exit(128 + number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # let the run's own cleaning up finish
+        raise Preempted("stopped by SIGTERM")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def _one_line(error: BaseException | None, ex: Experiment) -> str | None:
+    """The line a user needs to get past `error`, or None for a bug."""
+    if isinstance(error, ConfigAddedError):
+        return _unknown_key(list(error.__conflicting_configs__), error.__config__)
+    if isinstance(error, NamedConfigNotFoundError):
+        asked = str(error).partition('"')[2].partition('"')[0]
+        return f"unknown named config {asked!r}; known ones: {', '.join(sorted(ex.named_configs)) or 'none'}"
+    if isinstance(error, SacredError) and not error.print_traceback:
+        return " ".join(str(error).split())
+    if isinstance(error, Exception) and type(error).__module__.partition(".")[0] == "evatok":
+        return " ".join(str(error).split())
+    return None
+
+
+def _unknown_key(conflicts: list[str], config: Mapping[str, Any]) -> str:
+    key = ", ".join(conflicts)
+    known = sorted(set(config) - set(conflicts) - {"__doc__"})
+    close = difflib.get_close_matches(key, known, n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"unknown config key {key}; {meant}known keys: {', '.join(known)} (print_config explains them)"
+
+
+def _existing(path: Path | str) -> Path:
+    """Sacred switches a store off for the rest of the run at the first file it cannot copy: check before."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not a file, so it cannot be stored with the run")
+    return Path(path)
+
+
+def _keep_message(record: logging.LogRecord) -> bool:
+    """Drop Sacred's warnings of a changed type (here an error or settled) and of a docstring."""
+    return not str(record.msg).startswith(("Changed type of config entry", 'Added new config entry: "__doc__"'))
+
+
+def _without_bars(text: str) -> str:
+    """Captured output without the states of a progress bar that the terminal has overwritten."""
+    return re.sub(r"[^\n]*\r(?!\n)", "", text)

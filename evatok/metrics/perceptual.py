@@ -1,0 +1,222 @@
+"""Perceptual distances of frames: LPIPS (VGG or AlexNet trunk) and ST-LPIPS, its shift-tolerant relative.
+
+All of them compare the feature maps of a frozen network: at each of five taps the channel vectors are brought
+to unit length, their squared differences weighted by a learned head, summed over channels, averaged over the
+map, and added up over the taps. They differ in trunk and heads, so their values never share a column: a
+record names the metric by its key here. Lower is better, 0 for equal frames.
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018;
+Ghildyal and Liu, "Shift-tolerant Perceptual Similarity Metric", ECCV 2022.
+
+Shape letters: B clips, T frames, H x W pixels; N any leading dimensions of a stack of frames.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evatok import weights
+from evatok.metrics.pixels import check_shapes
+from evatok.records import sha256_file
+
+METRICS = ("lpips-vgg", "lpips-alex", "st-lpips", "none")
+
+_SMALLEST_FRAME = {"vgg": 16, "alex": 31, "st": 21}  # pixels a side; below it a feature map vanishes
+
+
+def perceptual_metric(
+    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> "PerceptualDistance | None":
+    """The metric called `name` (one of METRICS), frozen, on `device`; None for "none".
+
+    `dtype` is that of the trunk alone, and holds under autocast too: bfloat16 is the faster choice for a
+    training loss, float32 the one for a number that is reported.
+    Raises ValueError for an unknown name, WeightsError when the weights cannot be had.
+    """
+    if name not in METRICS:
+        raise ValueError(f"unknown perceptual metric {name!r}: choose one of {', '.join(METRICS)}")
+    if name == "none":
+        return None
+    metric = _load_st_lpips() if name == "st-lpips" else _load_lpips(name.removeprefix("lpips-"))
+    metric.trunk.to(dtype).to(memory_format=torch.channels_last)  # the layout: up to twice as fast on a CPU
+    return metric.to(device)
+
+
+class PerceptualDistance(nn.Module):
+    """Distance of frames in [0, 1] by weighted differences of unit-length features; nothing in it trains.
+
+    `trunk` maps frames (N, 3, H, W) to one feature map a tap, `heads` are the taps' channel weights, `shift`
+    and `scale` (3 values each) standardise frames in [-1, 1] as the trunk's training did. `weights_sha256`
+    names the files everything was read from, for the record of a measurement.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        heads: Sequence[Tensor],
+        shift: Tensor,
+        scale: Tensor,
+        *,
+        smallest_frame: int = 1,
+        weights_sha256: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk.requires_grad_(False).eval()
+        self.smallest_frame = smallest_frame
+        self.weights_sha256 = weights_sha256 or {}
+        for tap, head in enumerate(heads):
+            self.register_buffer(f"head{tap}", head.detach().float().reshape(-1, 1, 1))
+        self.register_buffer("shift", shift.detach().float().reshape(3, 1, 1))
+        self.register_buffer("scale", scale.detach().float().reshape(3, 1, 1))
+
+    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+        """(B, 3, T, H, W) twice, in [0, 1], to the mean distance over each clip's frames: (B,) float32.
+
+        Gradients flow to both. Values are not checked: as a loss it also meets output that leaves [0, 1].
+        Raises ValueError for unlike shapes, other layouts and integer clips.
+        """
+        return self.forward_frames(real, fake).mean(dim=1)
+
+    def forward_frames(self, real: Tensor, fake: Tensor) -> Tensor:
+        """As `forward`, but one distance for every frame: (B, T) float32."""
+        check_shapes(real, fake)
+        real_BT3HW, fake_BT3HW = real.transpose(1, 2), fake.transpose(1, 2)
+        return self.distance(self.features(real_BT3HW), self.features(fake_BT3HW))
+
+    def features(self, frames: Tensor) -> list[Tensor]:
+        """(*N, 3, H, W) in [0, 1] to the unit-length features of each tap, (*N, C, h, w) float32.
+
+        Computing a target's features once and comparing many reconstructions to them by `distance` saves half
+        of the work. Raises ValueError for other shapes and for frames too small for the trunk.
+        """
+        if frames.ndim < 3 or frames.shape[-3] != 3:
+            raise ValueError(f"frames must have the shape (..., 3, H, W), got {tuple(frames.shape)}")
+        if min(frames.shape[-2:]) < self.smallest_frame:
+            raise ValueError(
+                f"frames of {frames.shape[-2]}x{frames.shape[-1]} are too small for this metric, "
+                f"which needs {self.smallest_frame}x{self.smallest_frame}"
+            )
+        dtype = next(self.trunk.parameters()).dtype
+        with torch.autocast(frames.device.type, enabled=False):
+            standard = (2 * frames.float() - 1 - self.shift) / self.scale
+            maps = self.trunk(standard.reshape(-1, *frames.shape[-3:]).to(dtype))
+        return [_unit_length(tap.float()).reshape(*frames.shape[:-3], *tap.shape[1:]) for tap in maps]
+
+    def distance(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
+        """Distances (*N,) float32 of two results of `features`, whose leading dimensions may broadcast."""
+        values = []
+        for tap, (a, b) in enumerate(zip(features_a, features_b, strict=True)):
+            weighted = (a - b).square() * self.get_buffer(f"head{tap}")
+            values.append(weighted.sum(dim=-3).mean(dim=(-2, -1)))
+        return torch.stack(values).sum(dim=0)
+
+
+def lpips_distance(model: Any, *, weights_sha256: dict[str, str] | None = None) -> PerceptualDistance:
+    """The distance an `lpips.LPIPS` module (version 0.1, with heads, net "vgg" or "alex") computes, on clips.
+
+    The trunk is shared with `model`, not copied. Raises ValueError for another version or net.
+    """
+    if model.version != "0.1" or not model.lpips or model.pnet_type not in weights.TRUNKS:
+        raise ValueError(
+            f"expected an LPIPS of version 0.1 with heads and net vgg or alex, got version {model.version}, "
+            f"lpips={model.lpips}, net {model.pnet_type}"
+        )
+    return PerceptualDistance(
+        model.net,
+        [layer.model[-1].weight for layer in model.lins],
+        model.scaling_layer.shift,
+        model.scaling_layer.scale,
+        smallest_frame=_SMALLEST_FRAME[model.pnet_type],
+        weights_sha256=weights_sha256,
+    )
+
+
+class ShiftTolerantAlexNet(nn.Module):
+    """The trunk of ST-LPIPS: an AlexNet that blurs wherever it subsamples, against aliasing.
+
+    The first convolution has stride 1 and is blurred before its ReLU; each max pool has stride 1 and is
+    blurred after it. Maps (N, 3, H, W) to five maps, each taken behind a ReLU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, kernel_size=11, padding=2)
+        self.conv2 = nn.Conv2d(64, 192, kernel_size=5, padding=2)
+        self.conv3 = nn.Conv2d(192, 384, kernel_size=3, padding=1)
+        self.conv4 = nn.Conv2d(384, 256, kernel_size=3, padding=1)
+        self.conv5 = nn.Conv2d(256, 256, kernel_size=3, padding=1)
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        tap1 = F.relu(blur_pool(self.conv1(frames)))
+        tap2 = F.relu(self.conv2(blur_pool(F.max_pool2d(tap1, 3, stride=1))))
+        tap3 = F.relu(self.conv3(blur_pool(F.max_pool2d(tap2, 3, stride=1))))
+        tap4 = F.relu(self.conv4(tap3))
+        tap5 = F.relu(self.conv5(tap4))
+        return [tap1, tap2, tap3, tap4, tap5]
+
+
+def blur_pool(maps: Tensor) -> Tensor:
+    """Halve (N, C, H, W): reflect-pad by 2, filter by [1, 2, 1] / 4 in both directions, keep every 2nd.
+
+    [1, 2, 1] is [1, 1] applied twice: two means of 2x2 do the work of a depthwise convolution.
+    """
+    means = F.avg_pool2d(F.pad(maps, (2, 2, 2, 2), mode="reflect"), 2, stride=1)
+    return F.avg_pool2d(means, 2, stride=2)
+
+
+def _unit_length(maps: Tensor) -> Tensor:
+    """(N, C, H, W) with every channel vector at length 1 or, where all channels are 0, left at 0.
+
+    The root is bounded away from 0: there its derivative is infinite and would turn gradients into NaN.
+    """
+    length = maps.square().sum(dim=1, keepdim=True).clamp(min=1e-20).sqrt()
+    return maps / (length + 1e-10)
+
+
+def _load_lpips(net: str) -> PerceptualDistance:
+    import lpips  # imports torchvision and more: only for those who use it
+
+    trunk_sha256 = weights.trunk(net)
+    with warnings.catch_warnings():  # lpips asks torchvision for weights in a way that is deprecated twice
+        warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated")
+        warnings.filterwarnings("ignore", message="Arguments other than a weight enum")
+        model = lpips.LPIPS(net=net, verbose=False)
+    heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    return lpips_distance(
+        model, weights_sha256={weights.TRUNKS[net]: trunk_sha256, f"lpips/v0.1/{net}.pth": sha256_file(heads)}
+    )
+
+
+def _load_st_lpips() -> PerceptualDistance:
+    state = torch.load(weights.st_lpips(), map_location="cpu", weights_only=True)
+    trunk = ShiftTolerantAlexNet()
+    places = {
+        "conv1": "slice1.0",
+        "conv2": "slice2.5",
+        "conv3": "slice3.9",
+        "conv4": "slice4.11",
+        "conv5": "slice5.13",
+    }
+    trunk.load_state_dict(
+        {
+            f"{conv}.{kind}": state[f"net.{place}.{kind}"]
+            for conv, place in places.items()
+            for kind in ("weight", "bias")
+        }
+    )
+    return PerceptualDistance(
+        trunk,
+        [state[f"lin{tap}.model.1.weight"] for tap in range(5)],
+        state["scaling_layer.shift"],
+        state["scaling_layer.scale"],
+        smallest_frame=_SMALLEST_FRAME["st"],
+        weights_sha256={weights.ST_LPIPS: weights.ST_LPIPS_SHA256},
+    )

@@ -1,0 +1,61 @@
+"""Pixel distances of a clip and its reconstruction: L1, MSE and PSNR, one value a clip.
+
+Clips are (B, 3, T, H, W) floats in [0, 1]. Every function checks both clips first, because each of the usual
+slips (0-255, [-1, 1], unclamped output, a NaN) yields a plausible number instead of an error.
+"""
+
+import torch
+from torch import Tensor
+
+RANGE_SLACK = 1e-3
+"""How far outside [0, 1] a value may lie: the rounding of low-precision decoders, not a wrong scale."""
+
+
+def l1(real: Tensor, fake: Tensor) -> Tensor:
+    """Mean absolute difference of each clip: two (B, 3, T, H, W) to (B,) float32. Raises as `check_clips`."""
+    return _difference(real, fake).abs().mean(dim=(1, 2, 3, 4))
+
+
+def mse(real: Tensor, fake: Tensor) -> Tensor:
+    """Mean squared difference of each clip: two (B, 3, T, H, W) to (B,) float32. Raises as `check_clips`."""
+    return _difference(real, fake).square().mean(dim=(1, 2, 3, 4))
+
+
+def psnr(real: Tensor, fake: Tensor) -> Tensor:
+    """-10 log10 of each clip's MSE, in dB: two (B, 3, T, H, W) to (B,) float32.
+
+    The MSE is taken over the whole clip before the logarithm, as LARP does; a mean of per-frame PSNRs is
+    larger. Equal clips have an infinite PSNR, returned as it is: a mean over clips then shows it.
+    Raises as `check_clips`.
+    """
+    return -10.0 * torch.log10(mse(real, fake))
+
+
+def check_clips(real: Tensor, fake: Tensor) -> None:
+    """Raise ValueError, naming the cause, unless both are floats (B, 3, T, H, W) of one shape in [0, 1]."""
+    check_shapes(real, fake)
+    for name, clips in (("real", real), ("fake", fake)):
+        low, high = (float(value) for value in torch.aminmax(clips.detach()))
+        if not (low > -float("inf") and high < float("inf")):  # NaN fails both comparisons
+            raise ValueError(f"the {name} clips hold NaN or infinite values")
+        if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+            raise ValueError(
+                f"the {name} clips must lie in [0, 1] but span [{low:.4g}, {high:.4g}]: divide 0-255 pixels "
+                "by 255, map [-1, 1] by (x + 1) / 2, clamp a decoder's output"
+            )
+
+
+def check_shapes(real: Tensor, fake: Tensor) -> None:
+    """Raise ValueError unless both are non-empty floating point clips (B, 3, T, H, W) of one shape."""
+    if real.shape != fake.shape:
+        raise ValueError(f"real and fake clips differ in shape: {tuple(real.shape)} and {tuple(fake.shape)}")
+    if real.ndim != 5 or real.shape[1] != 3 or real.numel() == 0:
+        raise ValueError(f"clips must have the shape (B, 3, T, H, W), nowhere 0; got {tuple(real.shape)}")
+    for name, clips in (("real", real), ("fake", fake)):
+        if not clips.is_floating_point():
+            raise ValueError(f"the {name} clips must be floats in [0, 1], not {clips.dtype}: divide by 255 first")
+
+
+def _difference(real: Tensor, fake: Tensor) -> Tensor:
+    check_clips(real, fake)
+    return fake.float() - real.float()

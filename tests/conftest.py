@@ -1,0 +1,70 @@
+"""What many tests share: one CPU thread, and a tokenizer small enough to try every assignment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
+
+# Bit for bit comparisons need a fixed number of threads, and arrays this small gain nothing from more.
+torch.set_num_threads(1)
+
+# Examples are timed by nobody: a busy machine is no failure, and the same ones are tried every time.
+settings.register_profile("evatok", deadline=None, derandomize=True)
+settings.load_profile("evatok")
+
+TINY = TokenizerConfig(
+    levels=(2, 4, 8),
+    frames=12,
+    size=16,
+    patch=(4, 8, 8),
+    encoder_width=16,
+    encoder_layers=2,
+    encoder_heads=2,
+    decoder_width=24,
+    decoder_layers=2,
+    decoder_heads=2,
+    quantiser="fsq",
+    codebook_size=240,
+)
+
+
+@pytest.fixture
+def tiny() -> TokenizerConfig:
+    """3 blocks of 2 x 2 patches, 3 levels: 27 candidates."""
+    return TINY
+
+
+@pytest.fixture
+def tokenizer() -> AdaptiveTokenizer:
+    """An untrained tiny tokenizer, always the same."""
+    torch.manual_seed(0)
+    return AdaptiveTokenizer(TINY).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def clips() -> torch.Tensor:
+    """Four clips of noise for the tiny tokenizer, (4, 3, 12, 16, 16) in [0, 1]."""
+    return torch.rand(4, 3, TINY.frames, TINY.size, TINY.size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def moving_clips() -> Callable[..., np.ndarray]:
+    """A maker of uint8 clips (N, T, H, W, 3): coloured gratings that drift at their own speed, plus noise."""
+
+    def make(count: int, frames: int = 16, size: int = 64, seed: int = 0) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        t, y, x = np.meshgrid(np.arange(frames), np.arange(size), np.arange(size), indexing="ij")
+        clips = []
+        for _ in range(count):
+            waves, speed, phase = random.uniform(0.05, 0.6, (2, 3)), random.uniform(-1, 1, 3), random.uniform(0, 6, 3)
+            angle = x[..., None] * waves[0] + y[..., None] * waves[1] + t[..., None] * speed + phase
+            clips.append(127 + 90 * np.sin(angle) + random.normal(0, 8, angle.shape))
+        return np.clip(np.stack(clips), 0, 255).astype(np.uint8)
+
+    return make

@@ -1,0 +1,89 @@
+"""Freedoom's clips: the same bytes whenever and wherever they are made, and nothing left behind."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evatok.data import clips, sets
+from evatok.data.clips import ClipSetError
+from evatok.data.freedoom import MAPS, MOTIONS, REEL, WADS, freedoom_reel
+
+SMALL = {"size": 16, "frames": 4}
+ANOTHER_PROCESS = """
+import hashlib
+from evatok.data.freedoom import freedoom_reel
+made, labels = freedoom_reel(3, 1, size=16, frames=4)
+print(hashlib.sha256(made.tobytes() + str(labels).encode()).hexdigest())
+"""
+
+
+def digest(reel: tuple[np.ndarray, list[dict]]) -> str:
+    return hashlib.sha256(reel[0].tobytes() + str(reel[1]).encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def reel() -> tuple[np.ndarray, list[dict]]:
+    return freedoom_reel(3, 1, **SMALL)
+
+
+def test_clips_have_the_shape_asked_for_and_show_something(reel: tuple[np.ndarray, list[dict]]) -> None:
+    made, labels = reel
+    assert (made.shape, made.dtype) == ((REEL, 4, 16, 16, 3), np.uint8)
+    assert made.mean(axis=(1, 2, 3, 4)).min() >= 8.0
+    assert made.std(axis=(1, 2, 3, 4)).min() > 0
+    assert len({clip.tobytes() for clip in made}) == REEL
+    assert len(labels) == REEL
+
+
+def test_labels_name_the_map_and_every_frame_s_motion(reel: tuple[np.ndarray, list[dict]]) -> None:
+    for labels in reel[1]:
+        motions = labels["motions"].split()
+        assert labels["map"] in MAPS[WADS[1]]
+        assert len(motions) == 4
+        assert set(motions) <= set(MOTIONS)
+        assert motions.count(labels["motion"]) == max(map(motions.count, motions))
+
+
+def test_nothing_is_left_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr("evatok.data.freedoom.REEL", 1)
+    freedoom_reel(0, 0, size=8, frames=1)
+    assert list(work.iterdir()) == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_settings_that_would_change_the_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "_vizdoom.cfg").write_text("ticrate = 20\n")
+    with pytest.raises(ClipSetError, match=r"_vizdoom\.cfg in this folder: move that"):
+        freedoom_reel(0, 0, **SMALL)
+
+
+@pytest.mark.slow
+def test_a_reel_does_not_depend_on_what_was_made_before_it(reel: tuple[np.ndarray, list[dict]]) -> None:
+    freedoom_reel(3, 2, **SMALL)
+    assert digest(freedoom_reel(3, 1, **SMALL)) == digest(reel)
+
+
+@pytest.mark.slow
+def test_another_process_makes_the_same_bytes(reel: tuple[np.ndarray, list[dict]], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ANOTHER_PROCESS]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert told.strip() == digest(reel)
+
+
+@pytest.mark.slow
+def test_splits_share_no_clip_and_a_built_set_can_be_made_again(tmp_path: Path) -> None:
+    source = sets.source("freedoom")
+    built = [clips.build(source, split, 8, workers=1, cache=tmp_path, **SMALL) for split in clips.SPLITS]
+    assert len({clip.tobytes() for one in built for clip in one.clips}) == 3 * 8
+    again, _ = freedoom_reel(clips.stream("validation", 0), 0, **SMALL)
+    assert np.array_equal(built[1].clips, again[:8])

@@ -1,0 +1,196 @@
+"""Records keep what they were given, once, and say when they are wrong."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evatok import environment, records
+
+ENVIRONMENT = environment.environment(wall_seconds=1.5)
+
+
+def made(**changes):
+    """A valid record, with `changes` to the arguments of new_record."""
+    arguments = {
+        "kind": "reconstruction",
+        "status": "toy",
+        "protocol": {"dataset": "moving", "n": 32, "size": (64, 64)},
+        "model": {"mean_tokens": np.float32(96.5)},
+        "metrics": {"psnr": records.Metric(25.25, "dB", 32, "higher", 0.5)},
+        "config": {"steps": 100},
+        "environment": ENVIRONMENT,
+    }
+    return records.new_record(**{**arguments, **changes})
+
+
+def test_record_comes_back_as_it_was_written(tmp_path):
+    record = made()
+    path = records.write(record, tmp_path)
+    assert path.name == f"{record.id}.json"
+    assert records.read(path) == record
+    assert record.metrics["psnr"].value == 25.25
+    assert record.model["mean_tokens"] == 96.5
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_metrics_may_be_given_as_dictionaries():
+    entry = {"value": 1, "unit": "", "n": 4, "direction": None}
+    assert made(metrics={"tokens": entry}).metrics["tokens"] == records.Metric(1, "", 4, None)
+
+
+@pytest.mark.parametrize("missing", ["value", "unit", "n", "direction"])
+def test_metric_must_be_complete(missing):
+    entry = {"value": 1.0, "unit": "dB", "n": 4, "direction": "higher"}
+    del entry[missing]
+    with pytest.raises(records.RecordError, match=rf"metrics\.psnr: missing field {missing}"):
+        made(metrics={"psnr": entry})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": "huge"}, "status is 'huge', not one of toy, small, paper"),
+        ({"kind": "r-FVD"}, "kind is 'r-FVD'"),
+        ({"config": {"schedule": {"lr": math.nan}}}, r"config\.schedule\.lr is nan"),
+        ({"metrics": {"psnr": records.Metric(math.inf, "dB", 4, "higher")}}, r"metrics\.psnr\.value is inf"),
+        ({"metrics": {"psnr": records.Metric(1.0, "dB", 0, "higher")}}, r"metrics\.psnr\.n is 0"),
+        ({"metrics": {"psnr": records.Metric(1.0, "dB", 4, "up")}}, r"metrics\.psnr\.direction is 'up'"),
+        ({"metrics": {}}, "metrics is empty"),
+        ({"protocol": {}}, "protocol is empty"),
+        ({"model": {"net": object()}}, r"model\.net is a object, which JSON cannot hold"),
+        ({"environment": {"argv": []}}, r"environment\.commit is missing"),
+        ({"artifacts": {"x": records.Artifact("../x", "0" * 64)}}, r"artifacts\.x\.path"),
+        ({"artifacts": {"x": records.Artifact("x", "abc")}}, r"artifacts\.x\.sha256"),
+    ],
+)
+def test_invalid_records_are_refused(changes, message):
+    with pytest.raises(records.RecordError, match=message):
+        made(**changes)
+
+
+def test_records_made_by_hand_are_checked_when_written(tmp_path):
+    wrong = dataclasses.replace(made(), status="paper")
+    with pytest.raises(records.RecordError, match="tampered"):
+        records.write(wrong, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_is_written_once(tmp_path):
+    record = made()
+    records.write(record, tmp_path)
+    with pytest.raises(records.RecordError, match="append-only"):
+        records.write(record, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content["metrics"]["psnr"].update(value=30.0), "tampered"),
+        (lambda content: content["protocol"].update(n=64), "tampered"),
+        (lambda content: content.pop("model"), "missing field model"),
+        (lambda content: content.update(note="better"), "unknown field note"),
+        (lambda content: content.update(status=3), "field status is 3, expected str"),
+        (
+            lambda content: content["config"].update(data="/data/kinetics/train.csv"),
+            "config holds an absolute",
+        ),
+    ],
+)
+def test_edited_files_are_reported_with_file_and_field(tmp_path, edit, message):
+    path = records.write(made(), tmp_path)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(records.RecordError, match=message) as caught:
+        records.read(path)
+    assert path.name in str(caught.value)
+
+
+def test_renamed_broken_and_absent_files_are_reported(tmp_path):
+    path = records.write(made(), tmp_path)
+    with pytest.raises(records.RecordError, match="named after its id"):
+        records.read(path.rename(tmp_path / "best.json"))
+    (tmp_path / "cut.json").write_text('{"id": ')
+    with pytest.raises(records.RecordError, match=r"cut\.json is not valid JSON"):
+        records.read(tmp_path / "cut.json")
+    with pytest.raises(records.RecordError, match="no such record"):
+        records.read(tmp_path / "none.json")
+
+
+def test_query_filters_and_sorts_newest_last(tmp_path):
+    first, second = made(), made(protocol={"dataset": "moving", "n": 64})
+    timing = made(kind="timing", status="small")
+    for record in (timing, second, first):
+        records.write(record, tmp_path)
+    assert records.query(tmp_path, kind="reconstruction") == [first, second]
+    assert records.query(tmp_path, status="small") == [timing]
+    assert records.query(tmp_path, n=64) == [second]
+    assert records.query(tmp_path, "reconstruction", size=(64, 64)) == [first]
+    assert records.query(tmp_path, batch=1) == []
+    assert records.query(tmp_path / "absent") == []
+
+
+def test_superseded_records_stay_but_are_not_found(tmp_path):
+    wrong = made()
+    right = made(supersedes=wrong.id)
+    with pytest.raises(records.RecordError, match="which is not in"):
+        records.write(right, tmp_path)
+    records.write(wrong, tmp_path)
+    records.write(right, tmp_path)
+    assert records.query(tmp_path) == [right]
+    assert records.query(tmp_path, superseded=True) == [wrong, right]
+
+
+def test_no_absolute_path_is_stored():
+    inside = str(environment.REPOSITORY / "results" / "clips.csv")
+    told = environment.portable(
+        {
+            "argv": [
+                inside,
+                f"manifest={inside}",
+                "--out=/home/someone/out dir",
+                "files=['/data/a.mp4','/data/b.mp4']",
+            ],
+            "path": Path("/data/kinetics/train.csv"),
+            "store": "mongodb://user:secret@host:27017/runs",
+            "unit": "km/h and 1/2",
+            "relative": "results/clips.csv",
+        }
+    )
+    assert told == {
+        "argv": [
+            "results/clips.csv",
+            "manifest=results/clips.csv",
+            "--out=out dir",
+            "files=['a.mp4','b.mp4']",
+        ],
+        "path": "train.csv",
+        "store": "mongodb://host:27017/runs",
+        "unit": "km/h and 1/2",
+        "relative": "results/clips.csv",
+    }
+    assert made(config={"manifest": "/data/kinetics/train.csv"}).config == {"manifest": "train.csv"}
+
+
+def test_artifacts_are_named_from_the_repository_and_hashed(tmp_path):
+    weights = tmp_path / "results" / "weights.bin"
+    weights.parent.mkdir()
+    weights.write_bytes(b"abc")
+    artifact = records.Artifact.of(weights, root=tmp_path)
+    assert artifact.path == "results/weights.bin"
+    assert artifact.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(records.RecordError, match="outside the repository"):
+        records.Artifact.of(weights, root=tmp_path / "elsewhere")
+
+
+def test_environment_holds_what_a_record_needs(monkeypatch):
+    assert set(ENVIRONMENT) == set(records.ENVIRONMENT_KEYS)
+    assert ENVIRONMENT["wall_seconds"] == 1.5
+    assert ENVIRONMENT["versions"]["numpy"] == np.__version__
+    monkeypatch.setenv("PATH", "")
+    without_git = environment.environment()
+    assert (without_git["commit"], without_git["dirty"]) == (None, None)
