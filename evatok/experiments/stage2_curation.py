@@ -156,7 +156,10 @@ class Scorer:
                     tick=bar.update,
                 )
                 table = curation.CandidateTable(np.arange(start, stop), scores, self.shard_origin(start, stop))
-                curation.write(curation.shard_path(self.folder, start, stop), table)
+                path = curation.shard_path(self.folder, start, stop)
+                for left_by_a_kill in self.folder.glob(f"{path.stem}*.partial"):
+                    left_by_a_kill.unlink()
+                curation.write(path, table)
         return sum(stop - start for start, stop in ranges)
 
 

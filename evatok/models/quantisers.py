@@ -56,7 +56,7 @@ class Quantiser(nn.Module):
         with torch.autocast(latent.device.type, enabled=False):
             values, codes, *rest = self.quantiser(latent.float()[None])
         loss = rest[0].sum() if rest else values.new_zeros(())
-        return Quantised(self.project_out(values[0]), codes[0].long(), loss)
+        return Quantised(self.project_out(values[0].to(latent.dtype)), codes[0].long(), loss)
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (...) -> decoder inputs (..., decoder width).
