@@ -58,7 +58,7 @@ def claim_folder(folder: Path, config: dict[str, Any], inputs: str, tracker: Tra
     mine: dict[str, Any] = {"config": {k: v for k, v in config.items() if k not in _FREE_KEYS}, "inputs": inputs}
     if claim.exists():
         found = json.loads(claim.read_text())
-        keys = mine["config"].keys() | found["config"].keys()
+        keys = (mine["config"].keys() | found["config"].keys()) - _FREE_KEYS
         odd = sorted(k for k in keys if mine["config"].get(k) != found["config"].get(k))
         if odd or found["inputs"] != inputs:
             what = f"{odd[0]} was {found['config'].get(odd[0])!r}" if odd else "it was trained on other clips"
