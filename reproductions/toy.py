@@ -50,7 +50,7 @@ def stage1(proxy: Path, quick: bool) -> None:
 
 
 def stage2(proxy: Path, quick: bool) -> None:
-    counts = {"train": 16, "validation": 8, "unseen": 8} if quick else {"train": 256, "validation": 48, "unseen": 48}
+    counts = {"train": 16, "validation": 8, "unseen": 8} if quick else {"train": 160, "validation": 32, "unseen": 32}
     sources = {
         "train": ("freedoom", "train"),
         "validation": ("freedoom", "validation"),

@@ -63,7 +63,7 @@ def config() -> None:
 
 @ex.named_config
 def toy() -> None:
-    steps = 600
+    steps = 300
 
 
 @ex.named_config
