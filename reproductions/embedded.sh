@@ -11,11 +11,11 @@ stage() { python -m "evatok.experiments.$1" with embedded "${@:2}"; }
 # Two single-threaded processes score faster than one with two threads.
 score() { # set split clips table
   for shard in 0/2 1/2; do
-    stage stage2_curation threads=1 data="$1" split="$2" clips="$3" table="$4" shard=$shard &
+    stage stage2_curation threads=1 shard_length=32 data="$1" split="$2" clips="$3" table="$4" shard=$shard &
   done
   wait
   # Whichever finished last has merged the table, unless both saw the other unfinished.
-  [ -e "$4" ] || stage stage2_curation data="$1" split="$2" clips="$3" table="$4"
+  [ -e "$4" ] || stage stage2_curation shard_length=32 data="$1" split="$2" clips="$3" table="$4"
 }
 
 route() { # kind point settings...
@@ -25,7 +25,7 @@ route() { # kind point settings...
 stage stage1_proxy
 score freedoom validation 320 $tables/freedoom-validation.parquet
 score arcade validation 320 $tables/arcade-validation.parquet
-score freedoom train "${TRAIN_CLIPS:-3200}" $work/train.parquet
+score freedoom train "${TRAIN_CLIPS:-768}" $work/train.parquet
 for point in matched wq1.2; do
   share=0.704
   [ $point = matched ] || share=0.0

@@ -68,7 +68,7 @@ def toy() -> None:
 
 @ex.named_config
 def embedded() -> None:
-    steps = 3000
+    steps = 400
     token_share = 0.704
     train_table = "results/work/embedded/train.parquet"
     validation_table = "results/tables/candidates/freedoom-validation.parquet"
