@@ -68,7 +68,8 @@ def toy() -> None:
 
 @ex.named_config
 def embedded() -> None:
-    steps = 400
+    steps = 500
+    batch = 32
     token_share = 0.704
     train_table = "results/work/embedded/train.parquet"
     validation_table = "results/tables/candidates/freedoom-validation.parquet"
