@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes everything Table 3 ships: proxy, candidate tables, routers, records, table. 2 to 3 hours on 2 cores.
+# Makes everything Table 3 ships: proxy, candidate tables, routers, records, table. About 2 hours on 2 cores.
 # Needs the extra evatok[arcade] for the unseen clips. Run again after a kill, it goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."

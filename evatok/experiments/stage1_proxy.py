@@ -3,8 +3,8 @@
 Every clip of every batch draws its own assignment, uniformly from all candidates, so that one model can afterwards
 reconstruct any clip under any assignment. Run again, the same command goes on where a killed one stopped.
 
-    python -m evatok.experiments.stage1_proxy with toy        CPU, 6 minutes
-    python -m evatok.experiments.stage1_proxy with embedded   CPU, an hour: the proxy that ships
+    python -m evatok.experiments.stage1_proxy with toy        CPU, 5 minutes
+    python -m evatok.experiments.stage1_proxy with embedded   CPU, 45 minutes: the proxy that ships
     python -m evatok.experiments.stage1_proxy print_config
 """
 
