@@ -128,6 +128,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         facts={"stage": 1, "size": config["size"], "steps": config["steps"]},
         dtype=torch.float16,
     )
+    checkpoints.load(path, "tokenizer").fill(averaged)  # what is measured is what ships, in its precision
     ladder = uniform_psnr(averaged.eval(), validation_set, config)
     record = _record(config, tracker, averaged, sha256, path, ladder, train_set, len(validation_set))
     written = records.write(record, config["records_folder"])

@@ -128,6 +128,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         },
         dtype=torch.float16,
     )
+    checkpoints.load(path, "router").fill(averaged)  # what is measured is what ships, in its precision
     result = lesson.examine(averaged)
     record = records.new_record(
         kind="stage3_router",

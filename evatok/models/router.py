@@ -172,10 +172,11 @@ class FeatureRouter(nn.Module):
 
     @torch.no_grad()
     def standardise(self, clips: torch.Tensor) -> None:
-        """Take mean and deviation of the statistics from training clips."""
+        """Take mean and deviation of the statistics from training clips; a constant statistic is left unscaled."""
         statistics = clip_statistics(clips, self.config.blocks)
+        deviation = statistics.std(0)
         self.mean.copy_(statistics.mean(0))
-        self.deviation.copy_(statistics.std(0).clamp_min(1e-6))
+        self.deviation.copy_(torch.where(deviation > 1e-4, deviation, torch.ones_like(deviation)))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         statistics = (clip_statistics(clips, self.config.blocks) - self.mean) / self.deviation
