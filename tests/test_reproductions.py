@@ -1,0 +1,114 @@
+"""What is shipped in results/ fits together: tables from records, README from tables, Table 3 from its inputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evatok import curation, records, tables
+from evatok.data.clips import ClipSet, pixels_sha256
+from reproductions import readme, table3
+
+RESULTS = records.REPOSITORY / "results"
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A copy of the shipped inputs of Table 3, so that nothing in the repository is written."""
+    for name in ("checkpoints", "records", "tables"):
+        shutil.copytree(RESULTS / name, tmp_path / name)
+    return table3.Shelf(tmp_path, "toy")
+
+
+def test_readme_shows_the_stored_tables():
+    text = (records.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert readme.with_results(text, RESULTS / "tables") == text
+
+
+def test_every_paper_number_is_cited():
+    for path in (RESULTS / "paper").glob("*.json"):
+        content = json.loads(path.read_text())
+        assert "arXiv" in content["source"], path.name
+        assert all({"row", "metric", "value", "unit"} <= entry.keys() for entry in content["values"])
+
+
+@pytest.mark.parametrize("name", table3.POINTS.values())
+def test_table3_shows_what_its_records_hold(name):
+    frame = pd.read_csv(RESULTS / "tables" / f"{name}.csv")
+    assert list(frame.columns) == tables.COLUMNS
+    for line in frame.itertuples():
+        record = records.read(RESULTS / "records" / f"{line.record}.json")
+        metric = record.metrics[f"{line.row.split('/')[1]}.{line.metric}"]
+        assert line.ours == pytest.approx(metric.value, abs=1e-4)
+        assert (line.n, line.status) == (metric.n, record.status)
+
+
+def test_shipped_files_are_those_of_their_records():
+    for record in records.query(RESULTS / "records"):
+        for artifact in record.artifacts.values():
+            path = records.REPOSITORY / artifact.path
+            if path.is_relative_to(RESULTS / "work"):
+                continue
+            assert records.sha256_file(path) == artifact.sha256, f"{record.id}: {artifact.path}"
+
+
+@pytest.mark.slow
+def test_table3_measures_what_it_shipped(shelf, capsys):
+    before = {path.name for path in (shelf.root / "records").iterdir()}
+    assert table3.main(["--results", str(shelf.root)]) == 0
+    assert "hash as recorded" in capsys.readouterr().err
+    added = [name for name in {path.name for path in (shelf.root / "records").iterdir()} - before]
+    assert not added, "a new measurement would mean that the shipped record says something else"
+    for name in table3.POINTS.values():
+        again, shipped = (pd.read_csv(root / "tables" / f"{name}.csv") for root in (shelf.root, RESULTS))
+        pd.testing.assert_frame_equal(again, shipped)
+    assert (shelf.root / "figures" / "table3_clips.png").stat().st_size > 10_000
+
+
+def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, monkeypatch, capsys):
+    def no_arcade(*_, **__):
+        raise ImportError('the Arcade set needs ale-py: pip install "evatok[arcade]"')
+
+    monkeypatch.setattr(table3, "clip_set", no_arcade)
+    assert table3.scored_set(shelf, "arcade-validation", 1) is None
+    assert "evatok[arcade]" in capsys.readouterr().err
+    record = table3.stored_record(shelf, "unseen", "matched")
+    cells = table3.to_cells(record, "unseen", shelf, tables.paper_values(RESULTS / "paper", "table3"))
+    assert {cell.record for cell in cells} == {record.id}
+
+
+@pytest.mark.slow
+def test_clips_of_another_making_are_scored_anew(shelf, monkeypatch, capsys):
+    few = curation.read(shelf.candidates("freedoom-validation")).take(np.arange(2))
+    curation.write(shelf.candidates("few"), few)
+    clips = np.random.default_rng(0).integers(0, 256, (2, 16, 64, 64, 3), dtype=np.uint8)
+    manifest = {"name": "freedoom", "versions": {"vizdoom": "9.9"}, "sha256": pixels_sha256(clips)}
+    monkeypatch.setattr(table3, "clip_set", lambda *_, **__: ClipSet(clips, pd.DataFrame(index=range(2)), manifest))
+    scored = table3.scored_set(shelf, "few", 1)
+    told = capsys.readouterr().err
+    assert "scoring them anew" in told
+    assert "9.9" in told
+    assert scored.table.origin["data"]["sha256"] == manifest["sha256"]
+    assert not np.allclose(scored.table.scores["l1"], few.scores["l1"])
+
+
+def test_a_tampered_router_is_refused(shelf, capsys):
+    path = shelf.router("hard", "matched")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert table3.main(["--results", str(shelf.root)]) == 2
+    assert "does not match the checkpoint's sha256" in capsys.readouterr().err
+
+
+def test_a_measured_cell_needs_its_record():
+    cell = tables.Cell("row", "metric", 1.0, None, "%", None, "paper-only", None)
+    with pytest.raises(tables.TableError, match="needs a record"):
+        replace(cell, ours=2.0)
+    with pytest.raises(tables.TableError, match="status"):
+        replace(cell, status="tiny")
