@@ -40,9 +40,9 @@ class Checkpoint:
         Raises:
             CheckpointError: names or shapes that do not fit.
         """
-        own = module.state_dict()
-        odd = sorted(own.keys() ^ self.weights.keys())
-        odd += [n for n in own.keys() & self.weights.keys() if own[n].shape != self.weights[n].shape]
+        own = {name: value.shape for name, value in module.state_dict().items()}
+        held = {name: value.shape for name, value in self.weights.items()}
+        odd = [name for name in {**own, **held} if own.get(name) != held.get(name)]
         if odd:
             raise CheckpointError(f"the {self.kind} checkpoint is of another size: {odd[0]} does not fit")
         module.load_state_dict(self.weights)

@@ -106,7 +106,8 @@ def test_another_kind_is_refused_by_name(tokenizer, path):
 
 
 @pytest.mark.parametrize(
-    ("change", "culprit"), [({"encoder_layers": 3}, r"encoder\.layers\.2"), ({"decoder_width": 16}, "decoder")]
+    ("change", "culprit"),
+    [({"encoder_layers": 3}, r"encoder\.layers\.2"), ({"decoder_width": 16}, r"quantiser\.project_out")],
 )
 def test_another_size_is_refused_and_leaves_the_module_alone(tokenizer, tiny, path, change, culprit):
     save(path, tokenizer)

@@ -146,6 +146,16 @@ def test_the_control_standardises_by_its_training_clips(clips):
     model.standardise(clips)
     seen = (clip_statistics(clips, 3) - model.mean) / model.deviation
     assert torch.allclose(seen.mean(0), torch.zeros(34), atol=1e-4)
-    varying = model.deviation > 1e-5
-    assert torch.allclose(seen.std(0)[varying], torch.ones(int(varying.sum())), atol=1e-3)
-    assert (~varying).sum() == 2  # the first block has no block before it: its news, and the logarithm of it
+    # The first block has no block before it: its news, and the logarithm of it, are constant and left unscaled.
+    constant = clip_statistics(clips, 3).std(0) < 1e-4
+    assert constant.sum() == 2
+    assert torch.allclose(seen.std(0)[~constant], torch.ones(32), atol=1e-3)
+    assert torch.equal(model.deviation[constant], torch.ones(2))
+
+
+def test_the_control_survives_half_precision(clips):
+    model = router("features").eval()
+    model.standardise(clips)
+    logits = model(clips)
+    model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
+    assert torch.allclose(model(clips), logits, atol=0.05)
