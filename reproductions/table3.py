@@ -87,7 +87,7 @@ def report(shelf: Shelf, workers: int) -> None:
         cells: list[Cell] = []
         for row, scored in sets.items():
             found = stored_record(shelf, row, point) if scored is None else measured_record(shelf, row, point, scored)
-            cells += to_cells(found, row, shelf, paper if point == "matched" or row else {})
+            cells += to_cells(found, row, shelf, paper)
         caption = caption_of(shelf, point)
         tables.write(cells, shelf.root / "tables", name, caption)
         print(f"{caption}\n\n{tables.markdown(cells)}\n")
