@@ -64,6 +64,7 @@ def config() -> None:
 @ex.named_config
 def toy() -> None:
     steps = 300
+    batch = 32
 
 
 @ex.named_config
