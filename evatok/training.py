@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     averaged = copy.deepcopy(module).requires_grad_(False)
     optimiser = _optimiser(module, recipe)
-    start = _resume(folder / "state.pt", module, averaged, optimiser)
+    start, seconds = _resume(folder / "state.pt", module, averaged, optimiser)
+    begun = time.monotonic() - seconds
     _forget_lines_from(folder / "curve.jsonl", start)
     window = _Window()
     with tqdm(total=recipe.steps, initial=start, desc=description, disable=None) as bar:
@@ -108,7 +110,8 @@ def train(
                 if on_log is not None:
                     on_log(step + 1, line)
             if (step + 1) % recipe.save_every == 0 or step + 1 == end:
-                _save(folder / "state.pt", step + 1, module, averaged, optimiser)
+                spent = time.monotonic() - begun
+                _save(folder / "state.pt", step + 1, spent, module, averaged, optimiser)
             bar.update()
     return averaged
 
@@ -116,6 +119,11 @@ def train(
 def read_curve(folder: Path) -> list[dict[str, float]]:
     """The logged lines of a training folder."""
     return [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+
+
+def seconds_spent(folder: Path) -> float:
+    """Wall time in seconds of all steps of a training folder's state, over every run that made them."""
+    return float(torch.load(folder / "state.pt", weights_only=True, map_location="cpu", mmap=True)["seconds"])
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -204,9 +212,12 @@ class _Window:
         return means
 
 
-def _save(path: Path, step: int, module: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def _save(
+    path: Path, step: int, seconds: float, module: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
     state = {
         "step": step,
+        "seconds": seconds,
         "module": module.state_dict(),
         "averaged": averaged.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -219,15 +230,16 @@ def _save(path: Path, step: int, module: nn.Module, averaged: nn.Module, optimis
     partial.replace(path)
 
 
-def _resume(path: Path, module: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def _resume(path: Path, module: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+    """Steps done and seconds spent on them."""
     if not path.exists():
-        return 0
+        return 0, 0.0
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         module.load_state_dict(state["module"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
-        return int(state["step"])
+        return int(state["step"]), float(state["seconds"])
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f"{path}: cannot resume ({reason}); delete it to start again") from error

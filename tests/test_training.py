@@ -1,5 +1,6 @@
 """The training loop: its schedule, its batches, and a resumed run that is the unbroken one bit for bit."""
 
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from evatok import training
-from evatok.training import Recipe, TrainingError, batch_indices, read_curve, train
+from evatok.training import Recipe, TrainingError, batch_indices, read_curve, seconds_spent, train
 
 RECIPE = Recipe(
     steps=24, learning_rate=1e-2, final_learning_rate=1e-4, warmup=4, ema=0.9, seed=7, log_every=2, save_every=6
@@ -55,8 +56,10 @@ def steady(step: int) -> Recipe:
 
 
 def content(folder: Path) -> tuple[bytes, dict]:
-    """All that a training leaves: its curve, byte for byte, and its state."""
-    return (folder / "curve.jsonl").read_bytes(), torch.load(folder / "state.pt", weights_only=True)
+    """All that a training leaves, but for the time it took: its curve, byte for byte, and its state."""
+    state = torch.load(folder / "state.pt", weights_only=True)
+    del state["seconds"]
+    return (folder / "curve.jsonl").read_bytes(), state
 
 
 def equal(one, other) -> bool:
@@ -190,6 +193,14 @@ def test_weight_decay_spares_vectors(tmp_path):
 
 
 # Resuming
+
+
+def test_seconds_add_up_over_slices(tmp_path):
+    spent = [0.0]
+    for stop in (2, 6, None):
+        train(network(), step_loss, RECIPE, tmp_path, stop_at=stop)
+        spent.append(seconds_spent(tmp_path))
+    assert all(earlier < later for earlier, later in itertools.pairwise(spent))
 
 
 def test_a_sliced_training_is_the_unbroken_one_bit_for_bit(tmp_path):

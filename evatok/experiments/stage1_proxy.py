@@ -130,7 +130,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     )
     checkpoints.load(path, "tokenizer").fill(averaged)  # what is measured is what ships, in its precision
     ladder = uniform_psnr(averaged.eval(), validation_set, config)
-    record = _record(config, tracker, averaged, sha256, path, ladder, train_set, len(validation_set))
+    record = _record(config, tracker, averaged, sha256, path, ladder, train_set, len(validation_set), folder)
     written = records.write(record, config["records_folder"])
     tracker.artifact(folder / "curve.jsonl")
     return {"checkpoint": str(path), "record": written.stem, "psnr": ladder}
@@ -195,6 +195,7 @@ def _record(
     ladder: dict[str, float],
     train_set: ClipSet,
     count: int,
+    folder: Path,
 ) -> records.Record:
     return records.new_record(
         kind="stage1_proxy",
@@ -207,7 +208,7 @@ def _record(
         },
         metrics={f"psnr_{name}": records.Metric(value, "dB", count, "higher") for name, value in ladder.items()},
         config=config,
-        environment=tracker.environment(),
+        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
 

@@ -150,7 +150,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         },
         metrics={k: records.Metric(v, "%", len(lesson.validation_clips), "higher") for k, v in result.items()},
         config=config,
-        environment=tracker.environment(),
+        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
     written = records.write(record, config["records_folder"])
