@@ -1,7 +1,7 @@
 """Stages 1 to 3 from scratch on a CPU at toy size, ending with a Table 3 of their own.
 
     python reproductions/toy.py             under 20 minutes on 2 cores
-    python reproductions/toy.py --quick     a minute: proves the path, not the numbers
+    python reproductions/toy.py --quick     some minutes: proves the path, not the numbers
 
 Everything lands in results/toy. Run again after a kill, each stage goes on where it stopped.
 """
