@@ -157,7 +157,8 @@ def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> recor
     }
     model = {"routers": {name: r.checkpoint.sha256 for name, r in routers.items()}, **tokens(scored, routers)}
     for earlier in reversed(records.query(shelf.root / "records", kind="table3", item="table3", set=row, point=point)):
-        if earlier.protocol == protocol and agrees(earlier, metrics):
+        same_routers = earlier.model["routers"] == model["routers"]
+        if earlier.protocol == protocol and same_routers and agrees(earlier, metrics):
             return earlier
     record = records.new_record(
         kind="table3",
