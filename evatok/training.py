@@ -23,9 +23,9 @@ from torch import nn
 from tqdm import tqdm
 
 Terms = dict[str, torch.Tensor]
-StepLoss = Callable[[nn.Module, int, torch.Generator], tuple[torch.Tensor, Terms]]
-OnLog = Callable[[int, dict[str, float]], None]
 Model = TypeVar("Model", bound=nn.Module)
+StepLoss = Callable[[Model, int, torch.Generator], tuple[torch.Tensor, Terms]]
+OnLog = Callable[[int, dict[str, float]], None]
 
 
 class TrainingError(ValueError):
@@ -68,7 +68,7 @@ class Recipe:
 
 def train(
     module: Model,
-    step_loss: StepLoss,
+    step_loss: StepLoss[Model],
     recipe: Recipe,
     folder: Path,
     *,
@@ -142,17 +142,21 @@ def batch_indices(count: int, batch: int, step: int, seed: int) -> np.ndarray:
     return np.sort(order[within * batch : (within + 1) * batch])
 
 
-def mirror_half(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Clips (B, 3, T, H, W), each mirrored left to right with probability one half."""
-    mirrored = (torch.rand(len(clips), generator=generator) < 0.5).to(clips.device)
-    return torch.where(mirrored[:, None, None, None, None], clips.flip(-1), clips)
+def half_of(count: int, generator: torch.Generator) -> np.ndarray:
+    """(count,) booleans, each true with probability one half."""
+    return (torch.rand(count, generator=generator) < 0.5).numpy()
+
+
+def mirror(clips: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Clips (B, T, H, W, 3), those of `which` (B,) mirrored left to right."""
+    return np.where(which[:, None, None, None, None], clips[:, :, :, ::-1], clips)
 
 
 def _one_step(
     module: nn.Module,
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
-    step_loss: StepLoss,
+    step_loss: StepLoss[Any],
     recipe: Recipe,
     step: int,
 ) -> Terms:

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from evatok.models.initialise import initialise_router
-from evatok.models.router import CandidateHead, RouterConfig, build_router, clip_statistics
+from evatok.models.router import CandidateHead, RouterConfig, build_router
+from evatok.models.statistics import CELL_STATISTICS, cell_statistics, clip_statistics
 
 TINY = RouterConfig(levels=(2, 4, 8), frames=12, size=16, patch=(4, 8, 8), width=16, layers=2, heads=2)
-KINDS = ("vit", "features")
+KINDS = ("vit", "cells", "features")
 HEADS = ("joint", "per_block")
 
 
@@ -76,7 +77,9 @@ def test_clips_of_another_shape_are_refused(shape):
         router()(torch.rand(shape))
 
 
-@pytest.mark.parametrize(("change", "message"), [({"kind": "cnn"}, "'cnn': vit or"), ({"head": "x"}, "'x': joint or")])
+@pytest.mark.parametrize(
+    ("change", "message"), [({"kind": "cnn"}, "'cnn': vit, cells"), ({"head": "x"}, "'x': joint or")]
+)
 def test_unknown_kinds_and_heads_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         build_router(dataclasses.replace(TINY, **change))
@@ -143,19 +146,83 @@ def test_contrast_scales_everything_but_the_mean(clips):
 
 def test_the_control_standardises_by_its_training_clips(clips):
     model = router("features")
-    model.standardise(clips)
-    seen = (clip_statistics(clips, 3) - model.mean) / model.deviation
+    model.standard.fit(model.see(clips))
+    seen = model.standard(model.see(clips))
     assert torch.allclose(seen.mean(0), torch.zeros(34), atol=1e-4)
     # The first block has no block before it: its news, and the logarithm of it, are constant and left unscaled.
     constant = clip_statistics(clips, 3).std(0) < 1e-4
     assert constant.sum() == 2
     assert torch.allclose(seen.std(0)[~constant], torch.ones(32), atol=1e-3)
-    assert torch.equal(model.deviation[constant], torch.ones(2))
+    assert torch.equal(model.standard.deviation[constant], torch.ones(2))
 
 
 def test_the_control_survives_half_precision(clips):
     model = router("features").eval()
-    model.standardise(clips)
+    model.standard.fit(model.see(clips))
     logits = model(clips)
     model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
     assert torch.allclose(model(clips), logits, atol=0.05)
+
+
+# Cells: one square of each block, `cell_statistics` in order colour (3), then per scale detail, change, largest
+# change, news (and, at the halved scales, news if the picture may move), then logarithms
+
+
+def cells(clips: torch.Tensor) -> torch.Tensor:
+    """(B, K, P, S without logarithms)."""
+    values = cell_statistics(clips, clips.shape[2] // 4)
+    plain = 3 + (CELL_STATISTICS - 3) // 2
+    return values.unflatten(1, (clips.shape[2] // 4, -1))[..., :plain]
+
+
+DETAIL, CHANGE, LARGEST, NEWS, MOVED = [3, 7, 12], [4, 8, 13], [5, 9, 14], [6, 10, 15], [11, 16]
+
+
+@pytest.fixture
+def large() -> torch.Tensor:
+    return torch.rand(2, 3, 12, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def test_every_square_of_every_block_has_its_statistics(large):
+    assert cell_statistics(large, 3).shape == (2, 3 * 4, CELL_STATISTICS)
+    alone = cells(large[:, :, :, :16, 16:].contiguous())
+    assert torch.allclose(cells(large)[:, :, 1, :9], alone[:, :, 0, :9], atol=1e-5)
+
+
+def test_a_static_clip_has_no_change_and_no_news_in_any_square(large):
+    still = cells(large[:, :, :1].expand(-1, -1, 12, -1, -1))
+    assert (still[..., CHANGE + LARGEST + NEWS + MOVED] == 0).all()
+    assert (still[..., DETAIL] > 0).all()
+
+
+def test_a_picture_that_moves_as_a_whole_is_news_but_not_to_who_follows_it():
+    frame = torch.rand(1, 3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    moved = torch.cat((frame.expand(-1, -1, 4, -1, -1), frame.roll(4, -1).expand(-1, -1, 4, -1, -1)), dim=2)
+    block = cells(moved)[:, 1]
+    assert (block[..., NEWS] > 0.01).all()
+    assert block[..., MOVED].abs().max() < 1e-6
+
+
+def test_what_happens_in_one_square_is_seen_in_that_square_alone(large):
+    still = large[:, :, :1].expand(-1, -1, 12, -1, -1).clone()
+    still[:, :, 9, 16:, :16] = 1 - still[:, :, 9, 16:, :16]
+    change = cells(still)[..., CHANGE]
+    assert (change[:, 2, 2] > 0.01).all()
+    assert change[:, :2].abs().max() == change[:, 2, [0, 1, 3]].abs().max() == 0
+
+
+def test_a_mirrored_clip_has_mirrored_squares(large):
+    there = cells(large).unflatten(2, (2, 2))
+    back = cells(large.flip(-1)).unflatten(2, (2, 2)).flip(3)
+    assert torch.allclose(there, back, atol=1e-5)
+
+
+def test_squares_that_do_not_tile_the_clip_are_refused(large):
+    with pytest.raises(ValueError, match="cells of 12 pixels do not tile clips of 32 x 32"):
+        cell_statistics(large, 3, 12)
+
+
+def test_clips_unlike_any_seen_are_brought_to_the_edge_of_what_was():
+    model = router("features")
+    model.standard.fit(torch.rand(50, 34))
+    assert model.standard(torch.full((1, 34), 1e6)).max() == 4

@@ -26,19 +26,20 @@ MAPS = {
 }
 REEL = 32
 
-# Motion -> (probability, shortest, longest duration in frames). Idle stretches are common and long, as in filmed
-# video, so that some temporal blocks stand still while others of the same clip do not.
+# Motion -> (probability, shortest, longest duration in frames). The camera mostly rests, as on a tripod, and moves in
+# short bursts: three frames in four stand still, and two clips in five throughout, so that blocks of one clip differ in
+# what they need.
 MOTIONS: dict[str, tuple[float, int, int]] = {
-    "idle": (0.36, 4, 13),
-    "walk": (0.23, 3, 11),
-    "run": (0.10, 3, 11),
-    "pan": (0.14, 3, 11),
-    "turn": (0.09, 3, 9),
-    "strafe": (0.08, 3, 9),
+    "idle": (0.50, 8, 24),
+    "walk": (0.07, 3, 11),
+    "run": (0.07, 3, 11),
+    "pan": (0.05, 3, 11),
+    "turn": (0.22, 1, 4),
+    "strafe": (0.09, 2, 6),
 }
 
 RECIPE: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "set": "freedoom",
     "maps": sum(map(len, MAPS.values())),
     "reel": REEL,

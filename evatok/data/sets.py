@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from evatok.data import arcade, clips, freedoom, manifest
+from evatok.data import arcade, clips, freedoom, manifest, mixed
 from evatok.data.clips import ClipSet, ClipSetError, ClipSource
 
-EMBEDDED = ("freedoom", "arcade")
+EMBEDDED = ("freedoom", "arcade", "mixed")
 
 
 def source(name: str) -> ClipSource:
-    """The embedded set `name`: "freedoom", or "arcade" (needs the extra evatok[arcade])."""
+    """The embedded set `name`: "freedoom", or "arcade" and "mixed" (both need the extra evatok[arcade])."""
     if name == "freedoom":
         return ClipSource(name, freedoom.REEL, freedoom.freedoom_reel, freedoom.RECIPE, freedoom.recipe_versions())
     if name == "arcade":
         return ClipSource(name, arcade.REEL, arcade.arcade_reel, arcade.RECIPE, arcade.recipe_versions())
-    raise ClipSetError(f"unknown embedded set {name!r}: {' or '.join(EMBEDDED)}")
+    if name == "mixed":
+        return ClipSource(name, mixed.REEL, mixed.mixed_reel, mixed.RECIPE, mixed.recipe_versions())
+    raise ClipSetError(f"unknown embedded set {name!r}: one of {', '.join(EMBEDDED)}")
 
 
 def clip_set(
@@ -36,13 +38,13 @@ def clip_set(
     """`count` clips of a split.
 
     Args:
-        name: "freedoom", "arcade", the folder of a built set, a manifest CSV, or a folder of class folders.
+        name: "freedoom", "arcade", "mixed", the folder of a built set, a manifest CSV, or a folder of class folders.
         count: clips; 0 takes all that a user's own set has.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
 
     Raises:
         ClipSetError, ManifestError: nothing of that name, or fewer clips than asked.
-        ImportError: "arcade" without its package.
+        ImportError: "arcade" or "mixed" without the package of the games.
     """
     if name in EMBEDDED:
         return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)

@@ -31,7 +31,7 @@ ex = tracking.experiment("stage1_proxy", __doc__)
 @ex.config
 def config() -> None:
     size = "toy"  # network size: toy, small or paper; also the records' status
-    data = "freedoom"  # freedoom, arcade, a built set's folder, a manifest CSV, a folder of class folders
+    data = "freedoom"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
     fps = None  # frames a second taken from a user's videos; None keeps their own (WebVid: 3.0 [suppl. C])
     train_clips = 6400  # clips of the training split; 0 takes all of a user's set
     validation_clips = 64  # clips on which PSNR is measured at every uniform length
@@ -67,7 +67,8 @@ def toy() -> None:
 
 @ex.named_config
 def embedded() -> None:
-    steps = 6000
+    data = "mixed"
+    steps = 5000
     learning_rate = 1.5e-3
     ema = 0.999
     work = "results/work/embedded/stage1_proxy"
@@ -154,9 +155,8 @@ class ProxyObjective:
     ) -> tuple[torch.Tensor, training.Terms]:
         batch = self.config["batch"]
         rows = training.batch_indices(len(self.clips), batch, step, self.config["seed"])
-        real = to_network(self.clips.clips[rows], self.config["device"])
-        if self.config["flip"]:
-            real = training.mirror_half(real, generator)
+        mirrored = training.half_of(batch, generator) & self.config["flip"]
+        real = to_network(training.mirror(self.clips.clips[rows], mirrored), self.config["device"])
         assignment = self.candidates.sample(batch, generator).to(real.device)
         with autocast(self.config):
             reconstruction = module(real, assignment)

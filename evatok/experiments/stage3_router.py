@@ -2,7 +2,7 @@
 
 The paper's router is a ViT with cross-entropy over all candidates; `target=hard` and `head=joint` is that one. Few
 scored clips starve 625 hard classes, so a router may also learn from whole rows of the table (`target=soft` or
-`reward`), with a head a block (`head=per_block`), or from hand-made statistics (`router=features`).
+`reward`), with a head a block (`head=per_block`), or see hand-made statistics (`router=cells`, `router=features`).
 
     python -m evatok.experiments.stage3_router with toy
     python -m evatok.experiments.stage3_router with embedded target=soft
@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from evatok import checkpoints, curation, records, reward, routing, training
@@ -22,7 +23,7 @@ from evatok.data.sets import clip_set
 from evatok.experiments import tracking
 from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
 from evatok.models.initialise import initialise_router
-from evatok.models.router import ROUTER_SIZES, FeatureRouter, RouterConfig, ViTRouter, build_router
+from evatok.models.router import ROUTER_SIZES, AnyRouter, RouterConfig, build_router
 
 ex = tracking.experiment("stage3_router", __doc__)
 
@@ -30,7 +31,7 @@ ex = tracking.experiment("stage3_router", __doc__)
 @ex.config
 def config() -> None:
     size = "toy"  # network size: toy, small or paper; also the records' status
-    router = "vit"  # vit (the paper's) or features (a control: an MLP on the clip's statistics)
+    router = "vit"  # vit (the paper's), cells (on statistics of squares) or features (a control: an MLP on the clip's)
     head = "joint"  # joint: one logit a candidate (the paper's); per_block: m logits a block, summed
     target = "hard"  # hard: the best candidate (the paper's); soft: softmax of the rewards; reward: expected reward
     temperature = 0.15  # of soft, and weight of reward's entropy bonus; in units of the reward
@@ -113,7 +114,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             for name, value in lesson.examine(module).items():
                 tracker.scalar(f"validation.{name}", value, step)
 
-    averaged = training.train(module, Objective(lesson, config), steps, folder, description="stage 3", on_log=look)
+    objective = Objective(lesson, config, module)
+    averaged = training.train(module, objective, steps, folder, description="stage 3", on_log=look)
     path = Path(config["checkpoint"])
     sha256 = checkpoints.save(
         path,
@@ -208,7 +210,7 @@ class Lesson:
 class Objective:
     """The loss of one step: a batch of clips, their reward rows, the configured target."""
 
-    def __init__(self, lesson: Lesson, config: dict[str, Any]) -> None:
+    def __init__(self, lesson: Lesson, config: dict[str, Any], module: AnyRouter) -> None:
         if config["target"] not in routing.TARGETS:
             raise tracking.ConfigError(
                 f"config key target: {config['target']!r} is none of {', '.join(routing.TARGETS)}"
@@ -216,21 +218,30 @@ class Objective:
         self.lesson, self.config = lesson, config
         self.rewards = torch.from_numpy(lesson.rewards["train"]).float()
         self.target = routing.TARGETS[config["target"]]
+        # What little a router sees of a clip and of its mirror image is worth keeping: (2, N, ...).
+        self.seen = torch.stack([self._see_all(module, way) for way in (False, True)]) if module.SMALL_VIEW else None
 
-    def __call__(
-        self, module: torch.nn.Module, step: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, training.Terms]:
+    def __call__(self, module: AnyRouter, step: int, generator: torch.Generator) -> tuple[torch.Tensor, training.Terms]:
         clips, batch, device = self.lesson.train_clips, self.config["batch"], self.config["device"]
         rows = training.batch_indices(len(clips), batch, step, self.config["seed"])
-        real = to_network(clips.clips[rows], device)
-        if self.config["flip"]:
-            real = training.mirror_half(real, generator)
+        mirrored = training.half_of(batch, generator) & self.config["flip"]
+        if self.seen is None:
+            seen = module.see(to_network(training.mirror(clips.clips[rows], mirrored), device))
+        else:
+            seen = self.seen[mirrored.astype(int), rows]
         rewards = self.rewards[torch.from_numpy(rows)].to(device)
         with autocast(self.config):
-            logits = module(real)
+            logits = module.decide(seen)
         loss = self.target(logits.float(), rewards, self.config["temperature"])
         chosen = rewards.gather(1, logits.argmax(1, keepdim=True)).mean()
         return loss, {"regret": rewards.max(1).values.mean() - chosen}
+
+    def _see_all(self, module: AnyRouter, mirrored: bool, batch: int = 64) -> torch.Tensor:
+        clips, device = self.lesson.train_clips.clips, self.config["device"]
+        parts = (clips[start : start + batch] for start in range(0, len(clips), batch))
+        return torch.cat(
+            [module.see(to_network(training.mirror(part, np.full(len(part), mirrored)), device)) for part in parts]
+        )
 
 
 def operating_point(table: curation.CandidateTable, config: dict[str, Any]) -> routing.OperatingPoint:
@@ -244,7 +255,7 @@ def operating_point(table: curation.CandidateTable, config: dict[str, Any]) -> r
     return routing.OperatingPoint(config["metric"], w_q, scale)
 
 
-def _router(config: dict[str, Any], lesson: Lesson) -> ViTRouter | FeatureRouter:
+def _router(config: dict[str, Any], lesson: Lesson) -> AnyRouter:
     shape: RouterConfig = replace(
         of_size(ROUTER_SIZES, config["size"]), kind=config["router"], head=config["head"], dropout=config["dropout"]
     )

@@ -13,6 +13,7 @@ Shape letters: B clips, T frames, H x W pixels; N any leading dimensions of a st
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evatok import weights
-from evatok.metrics.pixels import check_shapes
+from evatok.metrics.pixels import check_clips, check_shapes
 from evatok.records import sha256_file
 
 METRICS = ("lpips-vgg", "lpips-alex", "st-lpips", "none")
@@ -45,6 +46,37 @@ def perceptual_metric(
     metric = _load_st_lpips() if name == "st-lpips" else _load_lpips(name.removeprefix("lpips-"))
     metric.trunk.to(dtype).to(memory_format=torch.channels_last)  # the layout: up to twice as fast on a CPU
     return metric.to(device)
+
+
+def lpips(real: Tensor, fake: Tensor, net: str = "vgg") -> Tensor:
+    """LPIPS of two clips (B, 3, T, H, W) in [0, 1], the mean over frames: (B,) float32, on the clips' device.
+
+    `net` is "vgg" (LARP's and the papers' choice) or "alex". Raises as `check_clips`, ValueError for another net,
+    WeightsError where the trunk cannot be had.
+    """
+    if net not in weights.TRUNKS:
+        raise ValueError(f"unknown LPIPS net {net!r}: choose one of {', '.join(weights.TRUNKS)}")
+    return _measured(f"lpips-{net}", real, fake)
+
+
+def st_lpips(real: Tensor, fake: Tensor) -> Tensor:
+    """ST-LPIPS (AlexNet) of two clips, as `lpips`; another metric than LPIPS, whose values never share a column."""
+    return _measured("st-lpips", real, fake)
+
+
+@torch.no_grad()
+def _measured(name: str, real: Tensor, fake: Tensor) -> Tensor:
+    check_clips(real, fake)
+    metric = _loaded(name, str(real.device))
+    # Clip by clip: the features of a batch of clips would fill the memory.
+    return torch.cat([metric(a[None], b[None]) for a, b in zip(real, fake, strict=True)])
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, device: str) -> "PerceptualDistance":
+    metric = perceptual_metric(name, device)
+    assert metric is not None
+    return metric
 
 
 class PerceptualDistance(nn.Module):

@@ -34,15 +34,20 @@ def psnr(real: Tensor, fake: Tensor) -> Tensor:
 def check_clips(real: Tensor, fake: Tensor) -> None:
     """Raise ValueError, naming the cause, unless both are floats (B, 3, T, H, W) of one shape in [0, 1]."""
     check_shapes(real, fake)
-    for name, clips in (("real", real), ("fake", fake)):
-        low, high = (float(value) for value in torch.aminmax(clips.detach()))
-        if not (low > -float("inf") and high < float("inf")):  # NaN fails both comparisons
-            raise ValueError(f"the {name} clips hold NaN or infinite values")
-        if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
-            raise ValueError(
-                f"the {name} clips must lie in [0, 1] but span [{low:.4g}, {high:.4g}]: divide 0-255 pixels "
-                "by 255, map [-1, 1] by (x + 1) / 2, clamp a decoder's output"
-            )
+    check_range(real, "the real clips")
+    check_range(fake, "the fake clips")
+
+
+def check_range(values: Tensor, name: str) -> None:
+    """Raise ValueError, naming the cause, unless all values are finite and in [0, 1], up to RANGE_SLACK."""
+    low, high = (float(value) for value in torch.aminmax(values.detach()))
+    if not (low > -float("inf") and high < float("inf")):  # NaN fails both comparisons
+        raise ValueError(f"{name} hold NaN or infinite values")
+    if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+        raise ValueError(
+            f"{name} must lie in [0, 1] but span [{low:.4g}, {high:.4g}]: divide 0-255 pixels by 255, map [-1, 1] by "
+            "(x + 1) / 2, clamp a decoder's output"
+        )
 
 
 def check_shapes(real: Tensor, fake: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evatok.models.attention import Attention, QFormerLayer
-from evatok.models.router import FeatureRouter, ViTRouter
+from evatok.models.router import AnyRouter, ViTRouter
 from evatok.models.tokenizer import AdaptiveTokenizer, patchify
 
 
@@ -33,18 +33,19 @@ def initialise(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def initialise_router(router: ViTRouter | FeatureRouter, clips: torch.Tensor) -> None:
+def initialise_router(router: AnyRouter, clips: torch.Tensor) -> None:
     """Initialise a router in place from training clips (B, 3, T, H, W) in [0, 1].
 
     A ViT's patch embedding starts as the leading whitened components in its first half, and as random mixtures of
     all other whitened components in its second: how much fine texture and motion there is decides how many
-    tokens a block wants, and neither is among the leading components.
+    tokens a block wants, and neither is among the leading components. Other routers take mean and deviation of the
+    statistics they see.
     """
-    if isinstance(router, FeatureRouter):
-        router.standardise(clips)
+    seen = router.see(clips)
+    if not isinstance(router, ViTRouter):
+        router.standard.fit(seen)
         return
-    embedding = router.patch_embedding
-    patches = router.patches(clips).flatten(0, 1)
+    embedding, patches = router.patch_embedding, seen.flatten(0, 1)
     axes, deviation = _principal_axes(patches)
     half = embedding.out_features // 2
     rest = (axes[:, half:] / deviation[half:]).T

@@ -1,7 +1,8 @@
 """Routers: from a clip to logits over all candidate assignments, in one pass (EVATok Sec. 3.3).
 
 `ViTRouter` is the paper's: a linear patch embedding, a CLS token, a transformer, one logit a candidate.
-`FeatureRouter` is a control: a small MLP on hand-made statistics of the clip.
+`CellRouter` is the same transformer on a few statistics of each square instead of its pixels, for training sets too
+small to learn them. `FeatureRouter` is a control: a small MLP on statistics of the whole clip.
 
 Legend: B clips, K temporal blocks, P patches a block, N = 1 + K*P tokens, D width, A = m^K candidates.
 """
@@ -17,6 +18,7 @@ from torch import nn
 
 from evatok.assignments import CandidateSet
 from evatok.models.attention import Attention
+from evatok.models.statistics import CELL_STATISTICS, cell_statistics, clip_statistics
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class RouterConfig:
     """Shape of a router; the defaults are the paper's 19.9M one (facts: 6 layers of width 512).
 
     Attributes:
-        kind: "vit", or "features" for the control.
+        kind: "vit", "cells", or "features" for the control.
         head: "joint" (one logit a candidate, the paper's) or "per_block" (m logits a block, summed).
-        patch: (frames, height, width) of a patch.
+        patch: (frames, height, width) of a patch, or of a cell.
         dropout: of residual branches while training.
     """
 
@@ -69,13 +71,11 @@ ROUTER_SIZES: dict[str, RouterConfig] = {
 }
 
 
-def build_router(config: RouterConfig) -> ViTRouter | FeatureRouter:
+def build_router(config: RouterConfig) -> AnyRouter:
     """The router a configuration names."""
-    if config.kind == "vit":
-        return ViTRouter(config)
-    if config.kind == "features":
-        return FeatureRouter(config)
-    raise ValueError(f"unknown router {config.kind!r}: vit or features")
+    if config.kind not in _KINDS:
+        raise ValueError(f"unknown router {config.kind!r}: {', '.join(_KINDS)}")
+    return _KINDS[config.kind](config)
 
 
 class CandidateHead(nn.Module):
@@ -99,15 +99,37 @@ class CandidateHead(nn.Module):
         return joint
 
 
-class ViTRouter(nn.Module):
-    """The paper's router: clips (B, 3, T, H, W) in [0, 1] to logits (B, A) from a CLS token."""
+class Router(nn.Module):
+    """Clips (B, 3, T, H, W) in [0, 1] to logits (B, A), by way of what the router sees of them.
 
-    def __init__(self, config: RouterConfig) -> None:
+    `see` has nothing that trains, so that a training may see its clips once; where `SMALL_VIEW`, it should.
+    """
+
+    SMALL_VIEW = False
+    config: RouterConfig
+
+    def see(self, clips: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def decide(self, seen: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        expected = (3, self.config.frames, self.config.size, self.config.size)
+        if tuple(clips.shape[1:]) != expected:
+            raise ValueError(f"the router takes clips (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}")
+        return self.decide(self.see(clips))
+
+
+class TransformerRouter(Router):
+    """A linear embedding of what is seen of each patch, a CLS token, a transformer, one logit a candidate."""
+
+    def __init__(self, config: RouterConfig, values: int) -> None:
         super().__init__()
         self.config = config
         t, h, w = config.patch
         patches = (config.frames // t) * (config.size // h) * (config.size // w)
-        self.patch_embedding = nn.Linear(3 * t * h * w, config.width)
+        self.patch_embedding = nn.Linear(values, config.width)
         self.cls = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
         self.position = nn.Parameter(torch.randn(1, patches + 1, config.width) * 0.02)
         self.layers = nn.ModuleList(
@@ -116,25 +138,41 @@ class ViTRouter(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.head = CandidateHead(config, config.width)
 
-    def patches(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, 3, T, H, W) -> (B, K*P, values a patch), centred.
-
-        Raises:
-            ValueError: clips of another shape than the router's.
-        """
-        expected = (3, self.config.frames, self.config.size, self.config.size)
-        if tuple(clips.shape[1:]) != expected:
-            raise ValueError(f"the router takes clips (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}")
-        t, h, w = self.config.patch
-        return rearrange(clips - 0.5, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
-
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        patches_BND = self.patch_embedding(self.patches(clips))
-        cls_B1D = repeat(self.cls, "1 1 d -> b 1 d", b=len(clips)).to(patches_BND.dtype)
+    def decide(self, seen: torch.Tensor) -> torch.Tensor:
+        patches_BND = self.patch_embedding(seen)
+        cls_B1D = repeat(self.cls, "1 1 d -> b 1 d", b=len(seen)).to(patches_BND.dtype)
         x_BND = torch.cat((cls_B1D, patches_BND), dim=1) + self.position
         for layer in self.layers:
             x_BND = layer(x_BND)
         return self.head(self.norm(x_BND[:, 0])).float()
+
+
+class ViTRouter(TransformerRouter):
+    """The paper's router: it sees the pixels of each patch, centred."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        super().__init__(config, 3 * config.patch[0] * config.patch[1] * config.patch[2])
+
+    def see(self, clips: torch.Tensor) -> torch.Tensor:
+        """(B, 3, T, H, W) -> (B, K*P, values a patch)."""
+        t, h, w = self.config.patch
+        return rearrange(clips - 0.5, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
+
+
+class CellRouter(TransformerRouter):
+    """The same transformer on statistics of each square of each block, standardised by those of training clips."""
+
+    SMALL_VIEW = True
+
+    def __init__(self, config: RouterConfig) -> None:
+        super().__init__(config, CELL_STATISTICS)
+        self.standard = Standard(CELL_STATISTICS)
+
+    def see(self, clips: torch.Tensor) -> torch.Tensor:
+        return cell_statistics(clips, self.config.blocks, self.config.patch[-1])
+
+    def decide(self, seen: torch.Tensor) -> torch.Tensor:
+        return super().decide(self.standard(seen))
 
 
 class RouterLayer(nn.Module):
@@ -153,51 +191,54 @@ class RouterLayer(nn.Module):
         return x_BND + self.dropout(self.mlp(self.mlp_norm(x_BND)))
 
 
-class FeatureRouter(nn.Module):
+class FeatureRouter(Router):
     """A control: an MLP on statistics anyone can compute, standardised by those of the training clips."""
 
+    SMALL_VIEW = True
     WIDTH = 256
-
-    mean: torch.Tensor
-    deviation: torch.Tensor
 
     def __init__(self, config: RouterConfig) -> None:
         super().__init__()
         self.config = config
         count = 2 * (5 * config.blocks + 2)
-        self.register_buffer("mean", torch.zeros(count))
-        self.register_buffer("deviation", torch.ones(count))
+        self.standard = Standard(count)
         self.mlp = nn.Sequential(nn.Linear(count, self.WIDTH), nn.GELU(), nn.Dropout(config.dropout))
         self.head = CandidateHead(config, self.WIDTH)
 
+    def see(self, clips: torch.Tensor) -> torch.Tensor:
+        return clip_statistics(clips, self.config.blocks)
+
+    def decide(self, seen: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mlp(self.standard(seen))).float()
+
+
+class Standard(nn.Module):
+    """Statistics (..., S) brought to mean 0 and deviation 1 of the training clips', none further than 4 from 0."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("deviation", torch.ones(count))
+
     @torch.no_grad()
-    def standardise(self, clips: torch.Tensor) -> None:
-        """Take mean and deviation of the statistics from training clips; a constant statistic is left unscaled."""
-        statistics = clip_statistics(clips, self.config.blocks)
-        deviation = statistics.std(0)
-        self.mean.copy_(statistics.mean(0))
+    def fit(self, statistics: torch.Tensor) -> None:
+        """Take mean and deviation of (..., S); a constant statistic is left unscaled."""
+        flat = statistics.flatten(0, -2)
+        deviation = flat.std(0)
+        self.mean.copy_(flat.mean(0))
         self.deviation.copy_(torch.where(deviation > 1e-4, deviation, torch.ones_like(deviation)))
 
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        statistics = (clip_statistics(clips, self.config.blocks) - self.mean) / self.deviation
-        return self.head(self.mlp(statistics)).float()
+    def forward(self, statistics: torch.Tensor) -> torch.Tensor:
+        # Clips of another kind lie far outside of what was trained on; there nothing is to be extrapolated.
+        return ((statistics - self.mean) / self.deviation).clamp(-4, 4)
 
 
-def clip_statistics(clips: torch.Tensor, blocks: int) -> torch.Tensor:
-    """(B, 2 * (5K + 2)) statistics of clips (B, 3, T, H, W), and their logarithms.
-
-    A block's mean, spread, spatial gradient, change from frame to frame and change from the block before (zero
-    for the first), and the clip's mean and spread.
-    """
-    x = rearrange(clips, "b c (k t) h w -> b k (c t) h w", k=blocks)
-    frames = rearrange(clips, "b c (k t) h w -> b k c t h w", k=blocks)
-    per_block = [
-        x.mean((2, 3, 4)),
-        x.flatten(2).std(2),
-        (x.diff(dim=3).abs().mean((2, 3, 4)) + x.diff(dim=4).abs().mean((2, 3, 4))) / 2,
-        frames.diff(dim=3).abs().flatten(2).mean(2),
-        nn.functional.pad((frames[:, 1:] - frames[:, :-1]).abs().flatten(2).mean(2), (1, 0)),
-    ]
-    whole = torch.stack((clips.flatten(1).mean(1), clips.flatten(1).std(1)), dim=1)
-    statistics = torch.cat((*per_block, whole), dim=1)
-    return torch.cat((statistics, (statistics + 1e-4).log()), dim=1)
+AnyRouter = ViTRouter | CellRouter | FeatureRouter
+_KINDS: dict[str, type[AnyRouter]] = {
+    "vit": ViTRouter,
+    "cells": CellRouter,
+    "features": FeatureRouter,
+}

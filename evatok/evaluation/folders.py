@@ -1,0 +1,102 @@
+"""Clips made elsewhere: a folder of arrays, of folders of images, or of videos."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from evatok.data.probe import opened, probe
+from evatok.data.video import VIDEO_SUFFIXES, ClipReader, images_in, natural_order, read_frames_folder
+from evatok.records import sha256_file
+
+
+class EvaluationError(ValueError):
+    """Something that cannot be measured: too few clips, output that is no clip, a metric the protocol lacks."""
+
+
+class FolderClips:
+    """Clips (T, H, W, 3) of one shape in files, in natural order, read when they are asked for.
+
+    A folder holds one array (N, T, H, W, 3) as .npy, or for each clip an array (T, H, W, 3), a folder of T images, or
+    a video. Arrays are uint8, or floats in [0, 1]. Nothing is resized or cut: another shape is an error.
+    Raises EvaluationError for a folder that is missing, empty or of mixed kinds.
+    """
+
+    def __init__(self, folder: Path, *, frames: int, size: int) -> None:
+        self.folder, self.shape = Path(folder), (frames, size, size, 3)
+        self.kind, self.files = _clip_files(self.folder)
+        self.array = _one_array(self.files) if self.kind == "arrays" else None
+        self.reader = ClipReader()
+        if self.array is not None:
+            self._checked(self.files[0], self.array[0])
+
+    def __len__(self) -> int:
+        return len(self.files) if self.array is None else len(self.array)
+
+    def __getitem__(self, where: slice) -> np.ndarray:
+        """(n, T, H, W, 3). Raises EvaluationError or VideoError for a file that is no clip of the shape."""
+        if self.array is not None:
+            return np.array(self.array[where])
+        return np.stack([self._checked(path, self._read(path)) for path in self.files[where]])
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Name, number and hash of the files."""
+        total = hashlib.sha256()
+        for path in self.files:
+            for file in images_in(path) if path.is_dir() else [path]:
+                total.update(f"{path.name}/{file.name} {sha256_file(file)};".encode())
+        return {"folder": self.folder.name, "kind": self.kind, "files": len(self.files), "sha256": total.hexdigest()}
+
+    def _read(self, path: Path) -> np.ndarray:
+        frames, size = self.shape[:2]
+        if self.kind == "arrays":
+            return np.load(path)
+        if self.kind == "images":
+            images = images_in(path)
+            with Image.open(images[0]) as first:
+                self._fits(path, len(images), first.height, first.width)
+            return read_frames_folder(path, frames=frames, size=size)
+        with opened(path) as (_, stream):
+            height, width = stream.height, stream.width
+        self._fits(path, len(probe(path).pts), height, width)
+        return self.reader.read(path, frames=frames, size=size)
+
+    def _fits(self, path: Path, frames: int, height: int, width: int) -> None:
+        if (frames, height, width) != self.shape[:3]:
+            raise EvaluationError(f"{path}: {frames} frames of {height}x{width}, the protocol measures {self.shape}")
+
+    def _checked(self, path: Path, clip: np.ndarray) -> np.ndarray:
+        if clip.shape != self.shape or not (clip.dtype == np.uint8 or np.issubdtype(clip.dtype, np.floating)):
+            raise EvaluationError(f"{path}: a clip of {clip.dtype} {clip.shape}, uint8 or float {self.shape} is needed")
+        return clip
+
+
+def _clip_files(folder: Path) -> tuple[str, list[Path]]:
+    """The kind of a folder's clips (arrays, images, videos) and their files in natural order."""
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: there is no such folder of clips")
+    entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural_order)
+    found = {
+        "arrays": [entry for entry in entries if entry.suffix == ".npy"],
+        "images": [entry for entry in entries if entry.is_dir() and images_in(entry)],
+        "videos": [entry for entry in entries if entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES],
+    }
+    kinds = [kind for kind, files in found.items() if files]
+    if len(kinds) != 1:
+        held = f"{' and '.join(kinds)} together" if kinds else "no clip (.npy, folders of images, videos)"
+        raise EvaluationError(f"{folder} holds {held}: one kind of clips is needed")
+    return kinds[0], found[kinds[0]]
+
+
+def _one_array(files: list[Path]) -> np.ndarray | None:
+    """The array (N, T, H, W, 3) where one file holds all clips."""
+    if len(files) > 1:
+        return None
+    array = np.load(files[0], mmap_mode="r")
+    return array if array.ndim == 5 and len(array) else None

@@ -1,0 +1,193 @@
+"""What can be measured: anything that makes clips of clips.
+
+Legend: B clips of a batch, T frames, H x W pixels, K temporal blocks, M codes. Clips are (B, 3, T, H, W) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from evatok.data.clips import to_network
+from evatok.evaluation.folders import EvaluationError, FolderClips
+from evatok.features import code_version
+from evatok.models.tokenizer import AdaptiveTokenizer
+from evatok.routing import Router, ranking
+
+
+@dataclass(frozen=True)
+class Output:
+    """clips (B, 3, T, H, W) in [0, 1]; of tokenizers, codes (M,) of the batch without padding, clip after clip, and
+    lengths (B, K), the tokens of each block."""
+
+    clips: torch.Tensor
+    codes: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+
+
+class System:
+    """Something that makes clips of clips.
+
+    Attributes:
+        identity: what it is, in JSON types, down to the hash of its weights; {} where that is not known, and then an
+            interrupted evaluation cannot be resumed.
+        codebook_size: of its codes, if it gives any.
+        length_levels: how many lengths a block can have; 1 where they are fixed.
+    """
+
+    identity: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
+    codebook_size: int | None = None
+    length_levels: int = 1
+
+    def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
+        """Clips (B, 3, T, H, W) and their numbers (B,) in the protocol's list to their reconstructions."""
+        raise NotImplementedError
+
+    def check(self, count: int, limited: bool) -> None:
+        """Raise EvaluationError where it cannot serve `count` clips; `limited` allows it to have more."""
+
+
+class Identity(System):
+    """Gives back what it gets: what every metric should call perfect."""
+
+    identity = {"system": "identity"}  # noqa: RUF012
+
+    def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
+        return Output(clips)
+
+
+class Foreign(System):
+    """Anybody's function of clips (B, 3, T, H, W), which returns clips or an `Output`."""
+
+    def __init__(
+        self,
+        function: Callable[[torch.Tensor], Any],
+        identity: dict[str, Any] | None = None,
+        *,
+        codebook_size: int | None = None,
+        length_levels: int = 1,
+    ) -> None:
+        self.function, self.identity = function, identity or {}
+        self.codebook_size, self.length_levels = codebook_size, length_levels
+
+    def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
+        made = self.function(clips)
+        return made if isinstance(made, Output) else Output(made)
+
+
+Assign = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
+"""Clips (B, 3, T, H, W) and their numbers (B,) to tokens a block (B, K)."""
+
+
+class Adaptive(System):
+    """Our tokenizer with a rule of assignment: `fixed`, `routed` or `random_rows`.
+
+    `identity` should name the weights and the rule; it gains precision and code. {} stays {}.
+    """
+
+    def __init__(
+        self, tokenizer: AdaptiveTokenizer, assign: Assign, identity: dict[str, Any], *, bf16: bool = False
+    ) -> None:
+        self.tokenizer, self.assign, self.bf16 = tokenizer.eval(), assign, bf16
+        self.identity = {}
+        if identity:
+            self.identity = {**identity, "precision": "bf16" if bf16 else "fp32", "code": code_version(tokenizer)}
+        self.codebook_size = tokenizer.config.codebook_size
+        self.length_levels = len(tokenizer.config.levels)
+
+    def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
+        lengths = self.assign(clips, indices).to(clips.device)
+        with torch.autocast(clips.device.type, torch.bfloat16, enabled=self.bf16):
+            codes = self.tokenizer.encode(clips, lengths)
+            made = self.tokenizer.decode(codes)
+        return Output(made.float(), codes.codes[self.tokenizer.layout(lengths).valid], lengths)
+
+
+def fixed(tokenizer: AdaptiveTokenizer, row: Sequence[int]) -> Assign:
+    """The same tokens a block for every clip; one number serves every block.
+
+    Raises:
+        EvaluationError: a row that is none of the tokenizer's candidates.
+    """
+    candidates = tokenizer.config.candidates
+    whole = list(row) * candidates.blocks if len(row) == 1 else list(row)
+    try:
+        candidates.index(np.array(whole))
+    except ValueError as error:
+        raise EvaluationError(f"assignment {','.join(map(str, row))}: {error}") from error
+    return lambda clips, indices: torch.tensor([whole] * len(clips))
+
+
+def routed(tokenizer: AdaptiveTokenizer, router: Router) -> Assign:
+    """What a router names for each clip.
+
+    Raises:
+        EvaluationError: a router of other levels, blocks or clips than the tokenizer's.
+    """
+    for name in ("levels", "frames", "size"):
+        ours, its = getattr(tokenizer.config, name), getattr(router.config, name)
+        if ours != its:
+            raise EvaluationError(f"the router was made for {name} {its}, the tokenizer has {ours}")
+    if router.config.blocks != tokenizer.config.candidates.blocks:
+        raise EvaluationError(f"the router knows {router.config.blocks} blocks, the tokenizer another number")
+
+    def assign(clips: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
+        best = ranking(router.module(clips).float().cpu())[:, 0]
+        return torch.from_numpy(router.config.candidates.row(best))
+
+    return assign
+
+
+def random_rows(tokenizer: AdaptiveTokenizer, seed: int) -> Assign:
+    """A candidate drawn for each clip from the seed and the clip's number, whatever the batches."""
+    rows = tokenizer.config.candidates.rows
+
+    def assign(clips: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
+        drawn = [int(np.random.default_rng([seed, int(index)]).integers(len(rows))) for index in indices]
+        return torch.from_numpy(rows[drawn])
+
+    return assign
+
+
+def as_system(thing: Any) -> System:
+    """A System of anything that can be one: a System, an object with encode and decode, a function of clips.
+
+    Raises:
+        EvaluationError: none of these, or our tokenizer without a rule of assignment.
+    """
+    if isinstance(thing, System):
+        return thing
+    if isinstance(thing, AdaptiveTokenizer):
+        raise EvaluationError("a tokenizer of adaptive length needs assignments: Adaptive(tokenizer, fixed(...), {})")
+    if hasattr(thing, "encode") and hasattr(thing, "decode"):
+        return Foreign(lambda clips: thing.decode(thing.encode(clips)))
+    if callable(thing):
+        return Foreign(thing)
+    raise EvaluationError(f"a {type(thing).__name__} reconstructs nothing: give a function, or encode and decode")
+
+
+class Reconstructed(System):
+    """A folder of clips made elsewhere, in the order of the protocol's clips."""
+
+    def __init__(self, clips: FolderClips) -> None:
+        self.clips = clips
+        self.identity = {"system": "folder", **clips.identity}
+
+    def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
+        made = self.clips[int(indices[0]) : int(indices[-1]) + 1]
+        if made.dtype == np.uint8:
+            return Output(to_network(made, clips.device))
+        return Output(rearrange(torch.from_numpy(made), "b t h w c -> b c t h w").float().to(clips.device))
+
+    def check(self, count: int, limited: bool) -> None:
+        held = len(self.clips)
+        if held < count or (held > count and not limited):
+            raise EvaluationError(
+                f"{self.clips.folder} holds {held} clips for the {count} of the reference: they must be the same clips "
+                "in the same order"
+            )

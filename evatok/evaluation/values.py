@@ -1,0 +1,109 @@
+"""From what was kept of every clip to the values of a record: means with intervals, distances, rates.
+
+Legend: N clips, R rows of features a clip, D features, K temporal blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evatok.evaluation.folders import EvaluationError
+from evatok.evaluation.systems import System
+from evatok.features import Arrays
+from evatok.records import Metric
+
+PERCEPTUAL = {"lpips_vgg": "lpips-vgg", "lpips_alex": "lpips-alex", "st_lpips_alex": "st-lpips"}
+PER_CLIP = ("psnr", "ssim", "l1", "mse", *PERCEPTUAL)
+DISTRIBUTION = {"rfvd": "i3d", "gfvd": "i3d", "rfvd_extrapolated": "i3d", "kvd": "i3d", "rfid": "inception"}
+"""Metrics of whole sets, and the network whose features they compare."""
+
+LEVEL = 0.95  # of the bootstrap intervals
+
+
+def per_clip_arrays(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+    values = {name: arrays[name] for name in names if name in PER_CLIP}
+    return {**values, "tokens": arrays["lengths"].sum(1)} if "lengths" in arrays else values
+
+
+def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:
+    """Means with half their bootstrap interval; one clip has no interval, nor has an infinite mean."""
+    from evatok.metrics.intervals import bootstrap
+
+    metrics: dict[str, Metric] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for name in (name for name in names if name in PER_CLIP):
+        values, spread = arrays[name], None
+        if len(values) > 1 and np.isfinite(values).all():
+            found = bootstrap(values, level=LEVEL)
+            intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
+        unit, direction = ("dB" if name == "psnr" else ""), ("higher" if name in ("psnr", "ssim") else "lower")
+        metrics[name] = Metric(float(values.mean()), unit, len(values), direction, spread)
+    return metrics, intervals
+
+
+def distribution_values(arrays: Arrays, references: Arrays, names: Sequence[str]) -> dict[str, Metric]:
+    """Distances between sets, each with its N: clips, or frames for the networks of frames.
+
+    Raises EvaluationError for too few of them.
+    """
+    values = {}
+    for name in (name for name in names if name in DISTRIBUTION):
+        real, fake = references[DISTRIBUTION[name]], arrays[f"features.{DISTRIBUTION[name]}"]
+        try:
+            values[name] = Metric(_distance(name, real, fake), "", len(fake), "lower")
+        except ValueError as error:  # too few samples, above all
+            raise EvaluationError(f"{name} of {len(fake)} samples: {error}; measure more, or leave it out") from error
+    return values
+
+
+def _distance(name: str, real: np.ndarray, fake: np.ndarray) -> float:
+    from evatok.metrics.extrapolate import extrapolated_fvd
+    from evatok.metrics.frechet import frechet_distance_of_features
+    from evatok.metrics.kernel import kernel_distance
+
+    real, fake = real.astype(np.float64), fake.astype(np.float64)
+    if name == "kvd":
+        return float(kernel_distance(real, fake))
+    if name == "rfvd_extrapolated":
+        return float(extrapolated_fvd(real, fake).value)
+    # FID's covariances divide by N - 1, as its original does; FVD's by N, as LARP's do.
+    return float(frechet_distance_of_features(real, fake, ddof=1 if name == "rfid" else 0))
+
+
+def token_values(arrays: Arrays, system: System, real: Any) -> dict[str, Metric]:
+    """Mean tokens, bits per pixel and how the codebook is used, of systems that say."""
+    if "lengths" not in arrays:
+        return {}
+    from evatok.metrics import codes as code_metrics
+
+    tokens = arrays["lengths"].sum(1)
+    values = {"mean_tokens": Metric(float(tokens.mean()), "tokens", len(tokens), "lower")}
+    if system.codebook_size is None:
+        return values
+    shape = (real.shape[1], real.shape[2], real.shape[3])
+    rate = code_metrics.bits_per_pixel(arrays["lengths"], system.codebook_size, system.length_levels, shape)
+    values["bits_per_pixel"] = Metric(float(rate.mean()), "bit/pixel", len(tokens), "lower")
+    if "codes" in arrays:
+        codes, size = arrays["codes"], system.codebook_size
+        usage = float(code_metrics.codebook_usage(codes, size))
+        perplexity = float(code_metrics.codebook_perplexity(codes, size))
+        values["codebook_usage"] = Metric(usage, "", len(codes), "higher")
+        values["codebook_perplexity"] = Metric(perplexity, "codes", len(codes), "higher")
+    return values
+
+
+def length_facts(arrays: Arrays) -> dict[str, Any]:
+    """Mean tokens, the mean of each block, and how many clips got how many tokens."""
+    if "lengths" not in arrays:
+        return {}
+    from evatok.metrics.codes import length_histogram, mean_tokens
+
+    lengths = arrays["lengths"]
+    return {
+        "mean_tokens": mean_tokens(lengths),
+        "tokens_per_block": lengths.mean(0).tolist(),
+        "histogram": {str(tokens): clips for tokens, clips in length_histogram(lengths).items()},
+    }

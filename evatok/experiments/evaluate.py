@@ -1,0 +1,212 @@
+"""Measure a tokenizer, the identity, or a folder of reconstructed clips under a named protocol.
+
+The protocol decides clips, preprocessing and metrics (`evatok.protocols`); fewer clips than it asks need `limit`, and
+then the record says that it stands in no table. A killed run goes on where it stopped.
+
+    python -m evatok.experiments.evaluate with toy
+    python -m evatok.experiments.evaluate with protocol=embedded-reconstruction assignment=router:PATH
+    python -m evatok.experiments.evaluate with protocol=larp-ucf101-reconstruction data=train.csv fake=FOLDER
+    python -m evatok.experiments.evaluate with fake=FOLDER real=FOLDER
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evatok import checkpoints, evaluation, protocols, records
+from evatok.data import clips as clip_sets
+from evatok.data.clips import ClipSet
+from evatok.evaluation import Adaptive, Evaluation, FolderClips, Identity, Reconstructed, System
+from evatok.experiments import tracking
+from evatok.experiments.setting import set_threads
+from evatok.metrics.intervals import over_choices
+from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
+from evatok.protocols import Protocol
+from evatok.routing import Router
+
+ex = tracking.experiment("evaluate", __doc__)
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # the record's status: toy, small or paper
+    protocol = "embedded-reconstruction"  # a name of evatok.protocols
+    checkpoint = "results/checkpoints/proxy-toy.safetensors"  # a tokenizer's, or "identity"
+    assignment = "uniform:16"  # uniform:TOKENS a block, fixed:16,8,8,4, router:CHECKPOINT, or random
+    data = ""  # videos of a protocol that brings none: manifest CSV, folder of class folders, built set
+    fake = ""  # folder of clips made elsewhere, measured instead of a checkpoint
+    real = ""  # folder of reference clips instead of the protocol's own; such a record stands in no table
+    limit = 0  # measure the first so many clips; 0: all the protocol asks
+    metrics = ""  # comma-separated, of those the protocol has; empty: its own without the optional ones
+    choices = 1  # clip choices (seeds) over which the spread of rFVD and its kin is taken; 1: none
+    batch = 16  # clips a batch
+    shard_length = 64  # clips that an interruption loses at most
+    bf16 = False  # autocast of the tokenizer; the metrics' networks always run in float32
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    work = "results/work/evaluate"  # folder of measured shards, named after all that made them
+    records_folder = "results/records"  # where the record goes
+    seed = 0  # of random assignments
+
+
+@ex.named_config
+def toy() -> None:
+    limit = 8
+    metrics = "psnr,ssim,l1,mse"
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    protocol = protocols.get(config["protocol"])
+    system = system_of(config, protocol)
+    names = [name.strip() for name in config["metrics"].split(",") if name.strip()]
+    asked = evaluation.chosen_metrics(protocol, names)
+    networks = evaluation.load_networks(asked, config["device"], {})
+
+    def measure(seed: int, metrics: tuple[str, ...]) -> Evaluation:
+        return evaluation.evaluate(
+            system,
+            reference(config, protocol, seed),
+            protocol,
+            metrics=metrics,
+            limit=config["limit"] or None,
+            networks=networks,
+            batch=config["batch"],
+            device=config["device"],
+            work=Path(config["work"]),
+            shard_length=config["shard_length"],
+        )
+
+    result = measure(protocol.clip_seed, asked)
+    metrics = {**result.metrics, **spread_over_choices(config, protocol, result, measure)}
+    tracker.info({"resumed_clips": result.resumed, "damaged_shards": result.damaged})
+    _keep_per_clip(result, tracker)
+    record = records.new_record(
+        kind="evaluate",
+        status=config["size"],
+        protocol=result.protocol,
+        model={**result.model, "run": tracker.run_id},
+        metrics=metrics,
+        config=config,
+        environment=tracker.environment(),
+    )
+    written = records.write(record, config["records_folder"])
+    return {
+        "record": written.stem,
+        "comparable": protocols.comparable(record),
+        "clips": result.protocol["measured_clips"],
+        "resumed": result.resumed,
+        "metrics": {name: metric.value for name, metric in metrics.items()},
+        "intervals": result.intervals,
+    }
+
+
+def system_of(config: dict[str, Any], protocol: Protocol) -> System:
+    """What the configuration asks to measure.
+
+    Raises:
+        ConfigError: a checkpoint for other clips than the protocol's, or an assignment that is none.
+        CheckpointError, EvaluationError: files that are missing, damaged, or do not fit.
+    """
+    if config["fake"]:
+        return Reconstructed(FolderClips(Path(config["fake"]), frames=protocol.frames, size=protocol.size))
+    if config["checkpoint"] == "identity":
+        return Identity()
+    checkpoint = checkpoints.load(Path(config["checkpoint"]), "tokenizer")
+    shape = TokenizerConfig.from_dict(checkpoint.config)
+    if (shape.frames, shape.size) != (protocol.frames, protocol.size):
+        raise tracking.ConfigError(
+            f"config key checkpoint: it codes clips of {shape.frames} frames, {shape.size} pixels; protocol "
+            f"{protocol.name} has {protocol.frames} frames, {protocol.size} pixels"
+        )
+    tokenizer = AdaptiveTokenizer(shape)
+    checkpoint.fill(tokenizer)
+    tokenizer.eval().requires_grad_(False).to(config["device"])
+    assign, facts = assignment_of(config, tokenizer)
+    identity = {
+        "system": "adaptive tokenizer",
+        "sha256": checkpoint.sha256,
+        "parents": checkpoint.parents,
+        "parameters": sum(p.numel() for p in tokenizer.parameters()),
+        **facts,
+    }
+    return Adaptive(tokenizer, assign, identity, bf16=config["bf16"])
+
+
+def assignment_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> tuple[evaluation.Assign, dict[str, Any]]:
+    """The configured rule of assignment, and the facts by which a record tells it from others.
+
+    Raises:
+        ConfigError: none of the four forms.
+    """
+    kind, _, rest = config["assignment"].partition(":")
+    if kind == "random" and not rest:
+        return evaluation.random_rows(tokenizer, config["seed"]), {"assignment": "random", "seed": config["seed"]}
+    if kind == "router" and rest:
+        router = Router.load(Path(rest))
+        router.module.requires_grad_(False).to(config["device"])
+        facts = {"assignment": "router", "router": router.checkpoint.sha256, "w_q": router.point.w_q}
+        return evaluation.routed(tokenizer, router), facts
+    row = rest.split(",")
+    if kind in ("uniform", "fixed") and all(part.strip().isdigit() for part in row):
+        tokens = [int(part) for part in row]
+        if (len(tokens) == 1) == (kind == "uniform"):
+            return evaluation.fixed(tokenizer, tokens), {"assignment": kind, "row": tokens}
+    raise tracking.ConfigError(
+        f"config key assignment: {config['assignment']!r} is none of uniform:16, fixed:16,8,8,4, router:CHECKPOINT "
+        "and random"
+    )
+
+
+def reference(config: dict[str, Any], protocol: Protocol, seed: int) -> ClipSet | FolderClips:
+    """The protocol's clips under a choice, or those of the folder `real`."""
+    if not config["real"]:
+        return protocols.clips_of(protocol, config["data"], limit=config["limit"] or None, seed=seed)
+    folder = Path(config["real"])
+    if (folder / "manifest.json").exists():
+        return clip_sets.load(folder)
+    return FolderClips(folder, frames=protocol.frames, size=protocol.size)
+
+
+def spread_over_choices(
+    config: dict[str, Any],
+    protocol: Protocol,
+    result: Evaluation,
+    measure: Callable[[int, tuple[str, ...]], Evaluation],
+) -> dict[str, records.Metric]:
+    """The distribution metrics again, each with its standard deviation over clip choices as spread.
+
+    Raises:
+        ConfigError: less than one choice, or several where the reconstructions or references lie in a folder.
+    """
+    names = tuple(name for name in result.metrics if name in evaluation.DISTRIBUTION)
+    if config["choices"] < 1 or (config["choices"] > 1 and (config["fake"] or config["real"])):
+        raise tracking.ConfigError(
+            f"config key choices: {config['choices']} clip choices; a folder has only its own, else 1 or more"
+        )
+    if config["choices"] == 1 or not names:
+        return {}
+    first = protocol.clip_seed
+    seeds = range(first, first + config["choices"])
+    found = {seed: (result if seed == first else measure(seed, names)).metrics for seed in seeds}
+    spread: dict[str, records.Metric] = {}
+    for name in names:
+        over = over_choices({seed: metrics[name].value for seed, metrics in found.items()}.__getitem__, seeds)
+        spread[name] = replace(result.metrics[name], spread=over.std)
+    return spread
+
+
+def _keep_per_clip(result: Evaluation, tracker: tracking.Tracker) -> None:
+    """One row a clip, kept with the run: what a mean hides."""
+    if result.per_clip:
+        pd.DataFrame(result.per_clip).rename_axis("clip").to_csv(tracker.folder / "per_clip.csv")
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

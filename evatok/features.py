@@ -1,0 +1,216 @@
+"""Features of clips, computed once: shards in a cache, each named after everything that made it.
+
+A shard's name is a hash of the pixels, the preprocessing, the extractor with its weights and code, and the
+precision: a change of any of them is another name, so nothing stale is ever read. A shard that is damaged is made
+again, with a warning and a count, and never used. Because shards are named by their pixels, a longer set reuses
+those of a shorter one, and an interrupted computation goes on where it stopped.
+
+Legend: N clips, R rows of features a clip (1 for I3D, T for networks of frames), D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from evatok.data.clips import cache_folder, pixels_sha256, to_network
+from evatok.records import sha256_file
+
+Arrays = dict[str, np.ndarray]
+
+
+class FeatureError(ValueError):
+    """Features that cannot be used: damaged, not finite, or of an extractor that does not say what it is."""
+
+
+class Extractor(Protocol):
+    """Clips (B, 3, T, H, W) in [0, 1] to features (B * R, D), by a frozen network."""
+
+    name: str
+    weights_sha256: dict[str, str]
+
+    def __call__(self, clips: torch.Tensor, /) -> torch.Tensor: ...
+
+
+class Sliceable(Protocol):
+    """Clips of which any range can be had as uint8 (n, T, H, W, 3): an array, or a folder read when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, where: slice, /) -> np.ndarray: ...
+
+
+class ShardStore:
+    """A folder of shards: named arrays with a header that says what made them.
+
+    Attributes:
+        damaged: names of the shards found damaged and made again since the store was opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.damaged: list[str] = []
+
+    @classmethod
+    def of_features(cls) -> ShardStore:
+        """The cache of reference features."""
+        return cls(cache_folder() / "features")
+
+    def path(self, made_by: Mapping[str, Any]) -> Path:
+        return self.folder / f"{digest(made_by)[:32]}.safetensors"
+
+    def get(self, made_by: Mapping[str, Any]) -> Arrays | None:
+        """The arrays that this made; None where they are not there, or damaged (which warns and is counted)."""
+        path = self.path(made_by)
+        if not path.exists():
+            return None
+        try:
+            return _read(path, made_by)
+        except FeatureError as error:
+            self.damaged.append(path.name)
+            warnings.warn(f"{error}; it is made again", stacklevel=2)
+            return None
+
+    def put(self, made_by: Mapping[str, Any], arrays: Arrays) -> None:
+        """Write a shard in one step: a killed writer leaves none. Raises FeatureError for NaN."""
+        path = self.path(made_by)
+        for name, values in arrays.items():
+            if np.isnan(values).any():
+                raise FeatureError(f"{name} of {path.name}: NaN among {values.shape} values; nothing was kept")
+        arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+        header = {"made_by": made_by, "sha256": _sha256(arrays)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            save_file(arrays, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def digest(made_by: Mapping[str, Any]) -> str:
+    """sha256 of a description in JSON types. Raises TypeError for anything else."""
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
+
+
+def description(extractor: Extractor, precision: str = "fp32") -> dict[str, Any]:
+    """What an extractor is: name, weights, code, precision.
+
+    Raises:
+        FeatureError: it has no name or no hashes of its weights.
+    """
+    odd = [name for name in ("name", "weights_sha256") if not hasattr(extractor, name)]
+    if odd:
+        raise FeatureError(
+            f"the extractor {type(extractor).__name__} lacks {odd[0]}: features cannot be kept without knowing what "
+            "made them"
+        )
+    weights = dict(extractor.weights_sha256)
+    return {"name": extractor.name, "weights": weights, "code": code_version(extractor), "precision": precision}
+
+
+def code_version(thing: Any) -> str:
+    """The `version` of a function or object, else the sha256 of the file that its code lies in.
+
+    Raises:
+        FeatureError: neither is there, as for classes typed into an interpreter.
+    """
+    if hasattr(thing, "version"):
+        return str(thing.version)
+    try:
+        source = inspect.getsourcefile(thing if inspect.isfunction(thing) else type(thing))
+    except TypeError:
+        source = None
+    if source is None or not Path(source).exists():
+        raise FeatureError(f"{thing!r} has no source file: give it an attribute `version` that changes with its code")
+    return sha256_file(source)
+
+
+def clip_features(
+    extractor: Extractor,
+    clips: Sliceable,
+    store: ShardStore,
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    precision: str = "fp32",
+    batch: int = 8,
+    shard_length: int = 64,
+    device: torch.device | str = "cpu",
+    tick: Callable[[int], Any] | None = None,
+) -> np.ndarray:
+    """(N * R, D) float32 features of uint8 clips (N, T, H, W, 3), from the store or computed and kept now.
+
+    Args:
+        prepare: brings clips (B, 3, T, H, W) in [0, 1] to what the extractor is to see; `preprocessing` says how, and
+            is part of the key.
+        tick: called with the number of clips done.
+
+    Raises:
+        FeatureError: features that are not finite or not (B * R, D).
+    """
+    made = {"extractor": description(extractor, precision), "preprocessing": dict(preprocessing or {})}
+    parts = []
+    for start in range(0, len(clips), shard_length):
+        piece = clips[start : start + shard_length]
+        made_by = {**made, "pixels": pixels_sha256(piece)}
+        found = store.get(made_by)
+        if found is None:
+            rows = []
+            for first in range(0, len(piece), batch):
+                pixels = to_network(piece[first : first + batch], device)
+                rows.append(extract(extractor, prepare(pixels) if prepare else pixels))
+            found = {"features": np.concatenate(rows)}
+            store.put(made_by, found)
+        parts.append(found["features"])
+        if tick:
+            tick(len(piece))
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def extract(extractor: Extractor, clips: torch.Tensor) -> np.ndarray:
+    """(B * R, D) float32 features of clips (B, 3, T, H, W). Raises FeatureError for other shapes and NaN."""
+    features = extractor(clips).float().cpu().numpy()
+    if features.ndim != 2 or len(features) % len(clips) or not len(features):
+        raise FeatureError(f"{extractor.name} made {features.shape} of {len(clips)} clips, not rows of features a clip")
+    if not np.isfinite(features).all():
+        raise FeatureError(f"{extractor.name} made features that are not finite")
+    return features
+
+
+def _read(path: Path, made_by: Mapping[str, Any]) -> Arrays:
+    try:
+        with safe_open(path, framework="np") as file:
+            header = json.loads((file.metadata() or {})["evatok"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        made, sha256 = header["made_by"], header["sha256"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise FeatureError(f"{path}: no whole shard ({error})") from error
+    if sha256 != _sha256(arrays):
+        raise FeatureError(f"{path}: its content does not match its sha256")
+    if made != json.loads(json.dumps(made_by)):
+        raise FeatureError(f"{path}: made by something else than its name says")
+    return arrays
+
+
+def _sha256(arrays: Arrays) -> str:
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {values.dtype.str} {values.shape};".encode())
+        total.update(values.tobytes())
+    return total.hexdigest()

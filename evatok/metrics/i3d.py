@@ -1,0 +1,281 @@
+"""FVD's features: the 400 logits of the Kinetics-400 I3D, DeepMind's Inception-v1 inflated to three dimensions.
+
+Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017; Unterthiner et al., "Towards Accurate
+Generative Models of Video", 2018. Weights, padding and pooling are those of the TF-Hub original. An FVD names its
+number of clips: its bias falls with 1/N, and values of unlike N are not compared (`evatok.metrics.extrapolate`).
+
+Shape letters: B clips, C channels, T frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import trange
+
+from evatok.metrics.frechet import frechet_distance_of_features
+from evatok.metrics.pixels import check_range
+from evatok.weights import i3d as published
+
+SIZE = 224  # pixels a side of what the network sees
+FEWEST_FRAMES = 9  # of 8 a single frame is left for the last pool, which takes two
+CLASSES = 400
+BATCH_NORM_EPS = 1e-3
+
+Triple = tuple[int, int, int]
+
+
+def fvd(real: Tensor, fake: Tensor, batch: int = 8, device: str | torch.device = "cpu") -> float:
+    """Frechet distance of the logits of two sets of clips, (B, 3, T, H, W) and (B', 3, T, H, W) in [0, 1].
+
+    Raises ValueError for wrong clips and for sets that differ in T, H or W, WeightsError where the network's
+    weights cannot be had.
+    """
+    check_clips(real, "the real clips")
+    check_clips(fake, "the fake clips")
+    if real.shape[2:] != fake.shape[2:]:
+        raise ValueError(
+            f"real and fake clips differ in frames or size: {tuple(real.shape)} and {tuple(fake.shape)}; "
+            "an FVD compares clips made alike"
+        )
+    network = load_i3d(device)
+    real_logits, fake_logits = (i3d_logits(clips, batch, device, network) for clips in (real, fake))
+    return frechet_distance_of_features(real_logits.numpy(), fake_logits.numpy())
+
+
+def i3d_logits(
+    clips: Tensor, batch: int = 8, device: str | torch.device = "cpu", network: I3DFeatures | None = None
+) -> Tensor:
+    """(B, 3, T, H, W) in [0, 1], `batch` clips at a time, to (B, 400) float32 logits on the CPU.
+
+    `network` saves loading it anew for every call. Raises ValueError for wrong clips, WeightsError where the
+    weights cannot be had.
+    """
+    check_clips(clips)
+    if batch < 1:
+        raise ValueError(f"batch is {batch}: at least one clip at a time")
+    network = network or load_i3d(device)
+    logits = [
+        network(clips[start : start + batch].to(device)).cpu()
+        for start in trange(0, len(clips), batch, desc="I3D", disable=None)
+    ]
+    return torch.cat(logits)
+
+
+def load_i3d(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> I3DFeatures:
+    """The published network, frozen. float32 for a number that is reported, bfloat16 to watch a training.
+
+    Raises WeightsError where the weights cannot be had.
+    """
+    with torch.device("meta"):
+        network = I3D()
+    network.load_state_dict(state_dict(published.load()), assign=True)
+    features = I3DFeatures(network, {published.CHECKPOINT: published.CHECKPOINT_SHA256})
+    return features.to(device, dtype).to(memory_format=torch.channels_last_3d)
+
+
+def check_clips(clips: Tensor, name: str = "the clips") -> None:
+    """Raise ValueError, naming the cause, unless they are floats (B, 3, T >= 9, H, W) in [0, 1], B > 0."""
+    if clips.ndim != 5 or clips.shape[1] != 3 or clips.numel() == 0:
+        raise ValueError(f"{name} must have the shape (B, 3, T, H, W), nowhere 0; got {tuple(clips.shape)}")
+    if clips.shape[2] < FEWEST_FRAMES:
+        raise ValueError(f"{name} have {clips.shape[2]} frames, the I3D needs at least {FEWEST_FRAMES}")
+    if not clips.is_floating_point():
+        raise ValueError(f"{name} must be floats in [0, 1], not {clips.dtype}: divide by 255 first")
+    check_range(clips, name)
+
+
+class I3DFeatures(nn.Module):
+    """Clips in [0, 1] of any size to logits, by the resize and the range FVD is defined with.
+
+    `name` and `weights_sha256` tell a record and a cache which features these are.
+    """
+
+    name = "i3d-k400-logits"
+
+    def __init__(self, network: I3D, weights_sha256: Mapping[str, str]) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.weights_sha256 = dict(weights_sha256)
+
+    @torch.no_grad()
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, 3, T, H, W) in [0, 1], on the network's device, to (B, 400) float32.
+
+        Frames are stretched to 224x224: bilinear, corners not aligned, no antialias. Raises as `check_clips`.
+        """
+        check_clips(clips)
+        weight = self.network.Conv3d_1a_7x7.weight
+        with torch.autocast(clips.device.type, enabled=False), _full_precision(weight):
+            prepared = (2 * _resize(clips.float()) - 1).to(weight.dtype, memory_format=torch.channels_last_3d)
+            return self.network(prepared).float()
+
+
+class I3D(nn.Module):
+    """(B, 3, T, 224, 224) in [-1, 1], T >= 9, to (B, 400) logits. Modules carry the checkpoint's names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv3d_1a_7x7 = Unit(3, 64, 7, stride=2)
+        self.Conv3d_2b_1x1 = Unit(64, 64, 1)
+        self.Conv3d_2c_3x3 = Unit(64, 192, 3)
+        self.Mixed_3b = Mixed(192, 64, (96, 128), (16, 32), 32)
+        self.Mixed_3c = Mixed(256, 128, (128, 192), (32, 96), 64)
+        self.Mixed_4b = Mixed(480, 192, (96, 208), (16, 48), 64)
+        self.Mixed_4c = Mixed(512, 160, (112, 224), (24, 64), 64)
+        self.Mixed_4d = Mixed(512, 128, (128, 256), (24, 64), 64)
+        self.Mixed_4e = Mixed(512, 112, (144, 288), (32, 64), 64)
+        self.Mixed_4f = Mixed(528, 256, (160, 320), (32, 128), 128)
+        self.Mixed_5b = Mixed(832, 256, (160, 320), (32, 128), 128)
+        self.Mixed_5c = Mixed(832, 384, (192, 384), (48, 128), 128)
+        self.Logits = nn.ModuleDict({"Conv3d_0c_1x1": nn.Conv3d(1024, CLASSES, 1)})
+
+    def forward(self, clips: Tensor) -> Tensor:
+        if clips.ndim != 5 or clips.shape[2] < FEWEST_FRAMES or clips.shape[3:] != (SIZE, SIZE):
+            raise ValueError(f"the I3D takes (B, 3, T >= {FEWEST_FRAMES}, {SIZE}, {SIZE}), got {tuple(clips.shape)}")
+        x = max_pool_same(self.Conv3d_1a_7x7(clips), (1, 3, 3), (1, 2, 2))
+        x = max_pool_same(self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)), (1, 3, 3), (1, 2, 2))
+        x = max_pool_same(self.Mixed_3c(self.Mixed_3b(x)), (3, 3, 3), (2, 2, 2))
+        x = self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))))
+        x = max_pool_same(x, (2, 2, 2), (2, 2, 2))
+        x = F.avg_pool3d(self.Mixed_5c(self.Mixed_5b(x)).float(), (2, 7, 7), stride=1)  # a CPU has it in float32 alone
+        last = self.Logits["Conv3d_0c_1x1"]
+        logits = F.conv3d(x, last.get_parameter("weight").float(), last.get_parameter("bias").float())
+        return logits.mean(dim=(2, 3, 4))  # over time: one pixel is left
+
+
+class Unit(nn.Conv3d):
+    """A convolution with TF's SAME padding and a ReLU; the BatchNorm between them is folded into its weights."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = _triple(self.kernel_size), _triple(self.stride)
+        padded, padding = pad_same(x, kernel, stride, 0.0)
+        return F.conv3d(padded, self.weight, self.bias, stride, padding).relu_()
+
+
+class Mixed(nn.Module):
+    """Inception's block: 1x1x1, two pairs of 1x1x1 and 3x3x3, and 1x1x1 behind a max pool, side by side."""
+
+    def __init__(self, inputs: int, direct: int, wide: tuple[int, int], narrow: tuple[int, int], pooled: int) -> None:
+        super().__init__()
+        self.Branch_0 = nn.ModuleDict({"Conv3d_0a_1x1": Unit(inputs, direct, 1)})
+        self.Branch_1 = _pair(inputs, *wide)
+        self.Branch_2 = _pair(inputs, *narrow)
+        self.Branch_3 = nn.ModuleDict({"Conv3d_0b_1x1": Unit(inputs, pooled, 1)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [
+            self.Branch_0["Conv3d_0a_1x1"](x),
+            self.Branch_1["Conv3d_0b_3x3"](self.Branch_1["Conv3d_0a_1x1"](x)),
+            self.Branch_2["Conv3d_0b_3x3"](self.Branch_2["Conv3d_0a_1x1"](x)),
+            self.Branch_3["Conv3d_0b_1x1"](max_pool_same(x, (3, 3, 3), (1, 1, 1))),
+        ]
+        return torch.cat(branches, dim=1)
+
+
+def state_dict(checkpoint: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The checkpoint's 230 arrays, each used once, as the state of an `I3D`, every BatchNorm folded in.
+
+    Kernels come as (kT, kH, kW, in, out). Raises ValueError for an array that is missing, left over or of another
+    shape.
+    """
+    with torch.device("meta"):
+        network = I3D()
+    left = dict(checkpoint)
+    state: dict[str, Tensor] = {}
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Conv3d):
+            weight, bias = _convolution(left, path.replace(".", "/"), fold=isinstance(module, Unit))
+            if weight.shape != tuple(module.weight.shape) or bias.shape != (module.out_channels,):
+                raise ValueError(
+                    f"{path} has {weight.shape} weights in the checkpoint, not {tuple(module.weight.shape)}"
+                )
+            state[f"{path}.weight"], state[f"{path}.bias"] = _float32(weight), _float32(bias)
+    if left:
+        raise ValueError(f"the checkpoint holds {len(left)} arrays the I3D has no place for, such as {min(left)}")
+    return state
+
+
+def _float32(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _convolution(left: dict[str, np.ndarray], name: str, fold: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Take the weight (out, in, kT, kH, kW) and the bias (out,) of one convolution out of `left`, in float64.
+
+    BatchNorm has no scale: (y - mean) / sqrt(var + eps) + bias of y = W x is a convolution again.
+    """
+
+    def take(key: str) -> np.ndarray:
+        if key not in left:
+            raise ValueError(f"the checkpoint lacks {key}")
+        return left.pop(key).astype(np.float64)
+
+    weight = np.moveaxis(take(f"params/{name}/Conv_0/kernel"), (4, 3), (0, 1))
+    if not fold:
+        return weight, take(f"params/{name}/Conv_0/bias")
+    bias = take(f"params/{name}/BatchNorm_0/bias")
+    mean, variance = (take(f"batch_stats/{name}/BatchNorm_0/{key}").reshape(-1) for key in ("mean", "var"))
+    scale = 1 / np.sqrt(variance + BATCH_NORM_EPS)
+    return weight * scale[:, None, None, None, None], bias - mean * scale
+
+
+def max_pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+    """Max pool of (B, C, T, H, W) with TF's SAME padding, which never is the maximum."""
+    padded, padding = pad_same(x, kernel, stride, -math.inf)
+    return F.max_pool3d(padded, kernel, stride, padding)
+
+
+def pad_same(x: Tensor, kernel: Triple, stride: Triple, value: float) -> tuple[Tensor, Triple]:
+    """Pad (B, C, T, H, W) as TF's SAME does, or leave it to the operation: returns x and what is still to be padded.
+
+    An operation pads both ends alike at no cost; only unlike ends need a copy.
+    """
+    ends = [same_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
+    if all(before == after for before, after in ends):
+        return x, (ends[0][0], ends[1][0], ends[2][0])
+    return F.pad(x, [end for axis in reversed(ends) for end in axis], value=value), (0, 0, 0)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """What TF's SAME adds before and after an axis, so that ceil(size / stride) are left; the odd one goes after."""
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _pair(inputs: int, inner: int, outputs: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"Conv3d_0a_1x1": Unit(inputs, inner, 1), "Conv3d_0b_3x3": Unit(inner, outputs, 3)})
+
+
+def _triple(values: Sequence[int]) -> Triple:
+    return values[0], values[1], values[2]
+
+
+def _resize(clips: Tensor) -> Tensor:
+    """(B, 3, T, H, W) to (B, 3, T, 224, 224), each frame on its own."""
+    frames = clips.transpose(1, 2)
+    resized = F.interpolate(frames.flatten(0, 1), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    return resized.unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+
+@contextmanager
+def _full_precision(weight: Tensor) -> Iterator[None]:
+    """cuDNN rounds float32 convolutions to TF32 unless told otherwise: ten bits of mantissa for a reported number."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    if weight.is_cuda and weight.dtype == torch.float32:
+        convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if convolutions.fp32_precision != before:
+            convolutions.fp32_precision = before

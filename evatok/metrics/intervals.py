@@ -1,0 +1,76 @@
+"""How far a measured number can be trusted: an interval for means over clips, a spread for everything else.
+
+The mean of a value per clip (PSNR, LPIPS) has a bootstrap interval. A distribution distance such as FVD has no value
+per clip, and resampling clips would repeat some and bias it: it is measured again on other choices of clips instead.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One value a seed, in the order of `seeds`; their mean and sample standard deviation (n - 1)."""
+
+    mean: float
+    std: float
+    values: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+
+def bootstrap(values: Any, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+    """The mean of `values` (N,) with its percentile bootstrap interval, in the unit of the values.
+
+    `draws` times N of them are drawn with replacement; the interval holds the share `level` of their means. Equal
+    arguments give equal ends.
+
+    Raises ValueError for another shape, fewer than 2 values, NaN or infinity (equal clips have an infinite PSNR),
+    a level outside (0, 1) and fewer than 2 draws.
+    """
+    samples = _samples(values)
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1, got {level}")
+    if draws < 2:
+        raise ValueError(f"a bootstrap needs at least 2 draws, got {draws}")
+    random = np.random.default_rng(seed)
+    means = [samples[random.integers(len(samples), size=len(samples))].mean() for _ in range(draws)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(samples.mean()), float(low), float(high))
+
+
+def over_choices(function: Callable[[int], float], seeds: Sequence[int]) -> Spread:
+    """`function(seed)`, a measurement on the clips which that seed chooses, for every seed.
+
+    Raises ValueError for fewer than 2 seeds, for a seed that comes twice and for a value that is not finite.
+    """
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"a spread needs at least 2 different seeds, got {list(seeds)}")
+    values = tuple(float(function(seed)) for seed in seeds)
+    for seed, value in zip(seeds, values, strict=True):
+        if not np.isfinite(value):
+            raise ValueError(f"the measurement with seed {seed} is {value}: it has no spread")
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)), values, tuple(seeds))
+
+
+def _samples(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):  # a tensor, perhaps on a GPU
+        values = values.detach().cpu().double()
+    samples = np.asarray(values, dtype=np.float64)
+    if samples.ndim != 1 or len(samples) < 2:
+        raise ValueError(f"a bootstrap needs at least 2 values (N,), got the shape {samples.shape}")
+    if not np.isfinite(samples).all():
+        worst = int(np.isfinite(samples).argmin())
+        raise ValueError(f"value {worst} is {samples[worst]}: the mean of values that are not finite has no interval")
+    return samples

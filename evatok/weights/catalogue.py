@@ -1,0 +1,114 @@
+"""Every third-party weight file that a metric here stands on: where it lies, whether it is the published one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from evatok import weights
+from evatok.weights import WeightsError, i3d
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file.
+
+    Attributes:
+        name: what the command line calls it.
+        metrics: what is measured with it.
+        find: where it lies, or would lie once brought; None while the package it comes in is not installed.
+        check: file -> its sha256 (the I3D: that of its arrays); WeightsError unless it is the published one.
+        bring: puts the file there; WeightsError where that cannot be done.
+    """
+
+    name: str
+    metrics: str
+    find: Callable[[], Path | None]
+    check: Callable[[Path], str]
+    bring: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What lies in the place of one file: no `size` where nothing does, a `problem` where another does."""
+
+    file: WeightsFile
+    path: Path | None
+    size: int | None = None
+    sha256: str | None = None
+    problem: str | None = None
+
+    @property
+    def state(self) -> str:
+        """ "ok", "absent" or "wrong"."""
+        if self.problem is not None:
+            return "wrong"
+        return "absent" if self.size is None else "ok"
+
+
+def inspect(file: WeightsFile) -> Finding:
+    """Look for a file and hash it; brings nothing and raises nothing."""
+    path = file.find()
+    if path is None or not path.exists():
+        return Finding(file, path)
+    size = path.stat().st_size
+    try:
+        return Finding(file, path, size, file.check(path))
+    except (WeightsError, OSError) as error:
+        return Finding(file, path, size, problem=str(error))
+
+
+def named(names: Iterable[str]) -> list[WeightsFile]:
+    """The files of these names, all for none. Raises ValueError for an unknown name."""
+    known = {file.name: file for file in FILES}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"unknown weights {', '.join(unknown)}: choose among {', '.join(known)}")
+    return [known[name] for name in names] or list(FILES)
+
+
+def _trunk(net: str) -> WeightsFile:
+    def find() -> Path:
+        return weights.hub_file(weights.TRUNKS[net])
+
+    return WeightsFile(f"lpips-{net}", f"lpips-{net}", find, _check_by_name, lambda: weights.trunk(net))
+
+
+def _check_by_name(path: Path) -> str:
+    return weights.check(path, weights.published_prefix(path))
+
+
+def _lpips_heads(net: str, sha256: str) -> WeightsFile:
+    ending = f"lpips/weights/v0.1/{net}.pth"
+    remedy = "pip install --no-deps --force-reinstall lpips==0.1.4"
+
+    def find() -> Path | None:
+        return weights.installed_file("lpips", ending)
+
+    def bring() -> None:
+        if find() is None:
+            raise WeightsError(f"LPIPS needs {ending} of the package lpips, which is not installed: {remedy}")
+
+    return WeightsFile(
+        f"lpips-{net}-heads", f"lpips-{net}", find, lambda path: weights.check(path, sha256, remedy), bring
+    )
+
+
+FILES = (
+    _trunk("vgg"),
+    _trunk("alex"),
+    _lpips_heads("vgg", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
+    _lpips_heads("alex", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"),
+    WeightsFile(
+        "st-lpips",
+        "st-lpips",
+        lambda: weights.installed_file("stlpips_pytorch", weights.ST_LPIPS),
+        lambda path: weights.check(path, weights.ST_LPIPS_SHA256),
+        weights.st_lpips,
+    ),
+    WeightsFile("i3d", "fvd, kvd", lambda: i3d.folder() / i3d.CONVERTED, i3d.check, i3d.load),
+    WeightsFile(
+        "inception", "fid, kid", lambda: weights.hub_file(weights.INCEPTION), _check_by_name, weights.inception
+    ),
+)

@@ -1,0 +1,191 @@
+"""`evatok.experiments.evaluate` as a user runs it: what it measures, records, resumes and refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from evatok import checkpoints, protocols, records
+from evatok.data import clips as clip_sets
+from evatok.evaluation import EvaluationError
+from evatok.experiments import evaluate
+from evatok.experiments.tracking import ConfigError
+from evatok.models.router import RouterConfig, build_router
+from evatok.protocols import Protocol
+from evatok.reward import Scale
+
+FRAMES, SIZE, COUNT = 12, 16, 5
+
+
+class Extractor:
+    """Six features a clip, in place of I3D."""
+
+    name, version = "colours", "1"
+    weights_sha256 = {"colours": "0" * 64}  # noqa: RUF012
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        return torch.cat([clips.mean(dim=(2, 3, 4)), clips.std(dim=(2, 3, 4))], dim=1)
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("evatok.evaluation.measuring._load", lambda name, device: Extractor())
+
+
+@pytest.fixture
+def brief(monkeypatch) -> Protocol:
+    """Five clips of a user's own set, for the tiny tokenizer."""
+    base = protocols.get("larp-ucf101-reconstruction")
+    brief = dataclasses.replace(
+        base, name="brief", data="films", clips=COUNT, frames=FRAMES, size=SIZE, metrics=("psnr", "l1", "rfvd")
+    )
+    monkeypatch.setitem(protocols.PROTOCOLS, "brief", brief)
+    return brief
+
+
+@pytest.fixture
+def data(tmp_path, brief, moving_clips) -> str:
+    """The folder of a set built under the protocol."""
+    facts = {"name": brief.data, "split": brief.split, "seed": brief.clip_seed, "protocol": brief.hash}
+    clips = moving_clips(COUNT, frames=FRAMES, size=SIZE)
+    clip_sets.save(tmp_path / "clips", clips, pd.DataFrame({"source": ["made"] * COUNT}), facts)
+    return str(tmp_path / "clips")
+
+
+@pytest.fixture
+def run(tmp_path, data, tokenizer):
+    """Runs the experiment: (**changes) -> its result and its record."""
+    checkpoint = tmp_path / "tiny.safetensors"
+    checkpoints.save(checkpoint, tokenizer, kind="tokenizer", config=tokenizer.config.to_dict())
+
+    def measure(**changes: Any) -> tuple[dict[str, Any], records.Record]:
+        places = {"work": str(tmp_path / "work"), "records_folder": str(tmp_path / "records")}
+        usual = {"protocol": "brief", "checkpoint": str(checkpoint), "data": data, "assignment": "uniform:4"}
+        found = evaluate.ex.run(config_updates={**places, **usual, "threads": 1, **changes})
+        return found.result, records.read(tmp_path / "records" / f"{found.result['record']}.json")
+
+    return measure
+
+
+def test_a_checkpoint_under_a_protocol_leaves_one_record(run, brief, tmp_path):
+    result, record = run()
+    assert record.kind == "evaluate"
+    assert record.protocol["hash"] == brief.hash
+    assert record.metrics.keys() >= {"psnr", "l1", "rfvd", "mean_tokens", "bits_per_pixel", "codebook_usage"}
+    assert record.metrics["mean_tokens"].value == 12
+    assert all(record.metrics[name].n == COUNT for name in ("psnr", "l1", "rfvd"))
+    assert record.model["assignment"] == "uniform"
+    assert record.model["networks"] == {"i3d": Extractor.weights_sha256}
+    assert protocols.comparable(record)
+    assert result["comparable"] is True
+    assert len(list((tmp_path / "records").iterdir())) == 1
+    per_clip = pd.read_csv(tmp_path / "runs" / "evaluate" / "1" / "per_clip.csv")
+    assert per_clip["psnr"].mean() == pytest.approx(record.metrics["psnr"].value)
+
+
+def test_a_run_of_the_same_takes_what_is_there(run):
+    first, again = run()[0], run(batch=2)[0]
+    assert (first["resumed"], again["resumed"]) == (0, COUNT)
+    assert first["metrics"] == again["metrics"]
+    assert run(assignment="uniform:8")[0]["resumed"] == 0
+
+
+def test_every_kind_of_assignment(run, tokenizer, tmp_path):
+    shape = tokenizer.config
+    config = RouterConfig(levels=shape.levels, frames=FRAMES, size=SIZE, patch=(4, 8, 8), width=16, layers=1, heads=2)
+    point = {"metric": "l1", "w_q": 1.2, "scale": dataclasses.asdict(Scale(0.0, 1.0, 14.0, 4.0))}
+    router = tmp_path / "router.safetensors"
+    sha256 = checkpoints.save(
+        router, build_router(config), kind="router", config=config.to_dict(), facts={"point": point}
+    )
+    _, record = run(assignment=f"router:{router}")
+    assert record.model["router"] == sha256
+    assert 6 <= record.metrics["mean_tokens"].value <= 24
+    _, record = run(assignment="fixed:8,4,2")
+    assert record.model["tokens_per_block"] == [8, 4, 2]
+    drawn = [run(assignment="random", seed=seed)[1].model["histogram"] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("wrong", ["uniform", "uniform:4,4", "fixed:8", "router:", "random:1", "best", "fixed:a,b"])
+def test_an_assignment_of_no_known_form_is_refused(run, wrong):
+    with pytest.raises(ConfigError, match="is none of uniform:16, fixed:16,8,8,4"):
+        run(assignment=wrong)
+
+
+def test_an_assignment_the_tokenizer_lacks_is_refused(run):
+    with pytest.raises(EvaluationError, match="16 tokens is no level"):
+        run(assignment="uniform:16")
+
+
+def test_a_checkpoint_for_other_clips_is_refused(run, brief, monkeypatch):
+    other = dataclasses.replace(brief, frames=16)
+    monkeypatch.setitem(protocols.PROTOCOLS, "brief", other)
+    with pytest.raises(ConfigError, match="codes clips of 12 frames, 16 pixels; protocol brief has 16 frames"):
+        run()
+
+
+def test_a_limited_run_stands_in_no_table(run):
+    result, record = run(limit=3, metrics="l1")
+    assert record.metrics["l1"].n == result["clips"] == 3
+    assert record.protocol["limit"] == 3
+    assert not protocols.comparable(record)
+    assert result["comparable"] is False
+
+
+def test_the_identity_and_the_infinite_psnr(run):
+    _, record = run(checkpoint="identity")
+    assert record.metrics["l1"].value == 0
+    assert record.metrics["rfvd"].value == pytest.approx(0, abs=1e-6)
+    assert record.model["infinite"] == {"psnr": "inf"}
+
+
+def test_folders_on_either_side(run, data, tmp_path):
+    (tmp_path / "fake").mkdir()
+    real = np.load(Path(data) / "clips.npy")
+    np.save(tmp_path / "fake" / "all.npy", real // 2)
+    _, against_set = run(fake=str(tmp_path / "fake"))
+    assert protocols.comparable(against_set)
+    (tmp_path / "real").mkdir()
+    np.save(tmp_path / "real" / "all.npy", real)
+    _, against_folder = run(fake=str(tmp_path / "fake"), real=str(tmp_path / "real"))
+    assert not protocols.comparable(against_folder)
+    _, against_built = run(fake=str(tmp_path / "fake"), real=data)
+    assert protocols.comparable(against_built)
+    for record in (against_folder, against_built):
+        assert record.metrics["rfvd"].value == pytest.approx(against_set.metrics["rfvd"].value)
+    with pytest.raises(ConfigError, match="a folder has only its own"):
+        run(fake=str(tmp_path / "fake"), choices=2)
+
+
+def test_choices_of_clips_give_rfvd_a_spread(run, tmp_path, moving_clips):
+    (tmp_path / "films" / "made").mkdir(parents=True)
+    for number, frames in enumerate(moving_clips(COUNT, frames=24, size=SIZE)):
+        with av.open(str(tmp_path / "films" / "made" / f"{number}.mkv"), "w") as container:
+            stream = container.add_stream("ffv1", rate=20)
+            stream.width = stream.height = SIZE
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    _, record = run(data=str(tmp_path / "films"), choices=3)
+    assert record.metrics["rfvd"].spread > 0
+    _, single = run(data=str(tmp_path / "films"))
+    assert single.metrics["rfvd"].value == pytest.approx(record.metrics["rfvd"].value)
+    assert single.metrics["rfvd"].spread is None
+
+
+def test_wrong_names_say_which_are_right(run):
+    with pytest.raises(protocols.ProtocolError, match=r"unknown protocol 'larp': one of brief, embedded"):
+        run(protocol="larp")
+    with pytest.raises(EvaluationError, match="does not define 'fvd': it has psnr, l1, rfvd"):
+        run(metrics="psnr,fvd")

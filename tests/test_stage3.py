@@ -1,0 +1,99 @@
+"""Stage 3: what a router learns from, and that seeing the clips once is the same as seeing them at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from evatok import curation, reward, training
+from evatok.data.clips import ClipSet, to_network
+from evatok.experiments import stage3_router
+from evatok.experiments.stage3_router import Lesson, Objective, operating_point
+from evatok.experiments.tracking import ConfigError
+from evatok.models.initialise import initialise_router
+from evatok.models.router import RouterConfig, build_router
+
+COUNT = 6
+CONFIG: dict[str, Any] = {
+    "metric": "l1",
+    "w_q": 1.2,
+    "token_share": 0.0,
+    "batch": 4,
+    "seed": 0,
+    "target": "soft",
+    "temperature": 0.15,
+    "flip": True,
+    "bf16": False,
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def lesson(moving_clips) -> Lesson:
+    """Clips of gratings with made-up scores that fall with the tokens, each clip's in its own way."""
+    random = np.random.default_rng(0)
+    origin = {"levels": [2, 4, 8], "blocks": 3, "tokenizer": "none", "data": {}}
+    tables, clips = {}, {}
+    for name, seed in (("train", 1), ("validation", 2)):
+        scores = random.random((COUNT, 27)) + np.linspace(1, 0, 27)
+        tables[name] = curation.CandidateTable(np.arange(COUNT), {"l1": scores.astype(np.float32)}, origin)
+        clips[name] = ClipSet(moving_clips(COUNT, 12, 16, seed), None, {"name": name, "sha256": name})
+    return Lesson(tables, clips, operating_point(tables["train"], CONFIG))
+
+
+def router_of(kind: str, lesson: Lesson):
+    torch.manual_seed(0)
+    shape = RouterConfig(kind, (2, 4, 8), frames=12, size=16, patch=(4, 8, 8), width=16, layers=1, heads=2)
+    router = build_router(shape)
+    initialise_router(router, to_network(lesson.train_clips.clips))
+    return router.eval()
+
+
+@pytest.mark.parametrize("kind", ["cells", "features"])
+def test_what_was_seen_once_is_what_every_step_would_see(kind, lesson, monkeypatch):
+    router = router_of(kind, lesson)
+    kept = Objective(lesson, CONFIG, router)
+    monkeypatch.setattr(type(router), "SMALL_VIEW", False)
+    fresh = Objective(lesson, CONFIG, router)
+    assert kept.seen is not None
+    assert fresh.seen is None
+    for step in range(4):
+        losses = [one(router, step, training.step_generator(0, step))[0].item() for one in (kept, fresh)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_the_papers_router_sees_its_clips_anew(lesson):
+    assert Objective(lesson, CONFIG, router_of("vit", lesson)).seen is None
+
+
+def test_regret_is_what_the_batch_loses_to_its_best_candidates(lesson):
+    router = router_of("vit", lesson)
+    config = {**CONFIG, "batch": COUNT, "flip": False}
+    _, terms = Objective(lesson, config, router)(router, 0, training.step_generator(0, 0))
+    rewards = lesson.rewards["train"]
+    with torch.no_grad():
+        choice = router(to_network(lesson.train_clips.clips)).argmax(1).numpy()
+    lost = rewards.max(1) - rewards[np.arange(COUNT), choice]
+    assert float(terms["regret"]) == pytest.approx(lost.mean(), abs=1e-5)
+
+
+def test_examining_is_the_percentile_of_the_routers_first_choices(lesson):
+    router = router_of("cells", lesson)
+    with torch.no_grad():
+        choice = router(to_network(lesson.validation_clips.clips)).argmax(1).numpy()
+    expected = reward.percentile(lesson.rewards["validation"], choice)
+    assert lesson.examine(router)["percentile"] == pytest.approx(expected)
+
+
+def test_an_unknown_target_is_named(lesson):
+    with pytest.raises(ConfigError, match="config key target: 'sofa' is none of hard, soft, reward"):
+        Objective(lesson, {**CONFIG, "target": "sofa"}, router_of("vit", lesson))
+
+
+def test_a_router_for_other_levels_than_the_tables_is_refused(lesson):
+    config = {**CONFIG, "size": "toy", "router": "vit", "head": "joint", "dropout": 0.0}
+    with pytest.raises(ConfigError, match="a toy router knows levels"):
+        stage3_router._router(config, lesson)
