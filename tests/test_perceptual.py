@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from evatok import weights
+from evatok import metrics, weights
 from evatok.metrics.perceptual import PerceptualDistance, lpips_distance, perceptual_metric
 from evatok.metrics.pixels import check_clips, l1, mse, psnr
 from evatok.weights import WeightsError
@@ -292,3 +292,23 @@ def test_none_is_no_metric():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'lpips'.*lpips-vgg, lpips-alex, st-lpips, none"):
         perceptual_metric("lpips")
+
+
+class TestInOneCall:
+    def test_every_name_of_the_room_is_there(self):
+        assert set(metrics.__all__) >= {"psnr", "ssim", "lpips", "st_lpips", "i3d_logits", "fvd", "fid"}
+        assert all(callable(getattr(metrics, name)) for name in metrics.__all__)
+
+    def test_one_value_a_clip_as_the_module_gives(self, st_lpips):
+        real, fake = clips(2), clips(2, seed=1)
+        torch.testing.assert_close(metrics.st_lpips(real, fake), st_lpips(real, fake))
+
+    @pytest.mark.parametrize("measure", [metrics.lpips, metrics.st_lpips])
+    def test_bytes_are_refused_before_any_weights_are_looked_for(self, measure, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        with pytest.raises(ValueError, match=r"must lie in \[0, 1\] but span"):
+            measure(255 * clips(), clips())
+
+    def test_an_unknown_net_is_named(self):
+        with pytest.raises(ValueError, match="unknown LPIPS net 'squeeze': choose one of vgg, alex"):
+            metrics.lpips(clips(), clips(), net="squeeze")
