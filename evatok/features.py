@@ -17,6 +17,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,6 +138,12 @@ def code_version(thing: Any) -> str:
     if source is None or not Path(source).exists():
         raise FeatureError(f"{thing!r} has no source file: give it an attribute `version` that changes with its code")
     return sha256_file(source)
+
+
+def package_version(package: ModuleType) -> str:
+    """sha256 of all modules directly in a package: a network is more than the file its class lies in."""
+    files = sorted(path for folder in package.__path__ for path in Path(folder).glob("*.py"))
+    return digest({path.name: sha256_file(path) for path in files})
 
 
 def clip_features(

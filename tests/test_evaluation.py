@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -468,3 +469,16 @@ def test_a_folder_that_does_not_fit_is_refused(real, small, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(EvaluationError, match="holds no clip"):
         system(tmp_path / "empty")
+
+
+def test_a_packages_version_changes_with_any_of_its_modules(tmp_path, monkeypatch):
+    package = tmp_path / "brief"
+    package.mkdir()
+    for name in ("__init__", "network", "masks"):
+        (package / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = importlib.import_module("brief")
+    before = features.package_version(found)
+    assert before == features.package_version(found)
+    (package / "masks.py").write_text("causal = True\n")
+    assert features.package_version(found) != before

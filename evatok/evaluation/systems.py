@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from evatok import models
 from evatok.data.clips import to_network
 from evatok.evaluation.folders import EvaluationError, FolderClips
-from evatok.features import code_version
+from evatok.features import package_version
 from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.routing import Router, ranking
 
@@ -96,7 +97,7 @@ class Adaptive(System):
         self.tokenizer, self.assign, self.bf16 = tokenizer.eval(), assign, bf16
         self.identity = {}
         if identity:
-            self.identity = {**identity, "precision": "bf16" if bf16 else "fp32", "code": code_version(tokenizer)}
+            self.identity = {**identity, "precision": "bf16" if bf16 else "fp32", "code": package_version(models)}
         self.codebook_size = tokenizer.config.codebook_size
         self.length_levels = len(tokenizer.config.levels)
 
