@@ -1,29 +1,21 @@
-"""The terms of the tokenizer's objective (main eq. 2), one function each, and their weighted sum.
+"""The terms of the tokenizer's objective (main eq. 2) and of its discriminator's, one function each; their sum.
 
-Adversarial and alignment terms join as further entries of the dictionary that `weighted_sum` takes.
+Every term is a scalar (), float32 under autocast too. Where the paper names a term without its form, the form is that
+of GigaTok or LARP, on whose code lines EVATok builds.
+
+Legend: M tokens, V codes, D dimension of a code, B clips.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import nn
-
-from evatok.models.tokenizer import Reconstruction
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 def l1(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Mean absolute error over clips (B, 3, T, H, W)."""
     return (real - fake).abs().mean()
-
-
-def proxy_terms(
-    real: torch.Tensor, reconstruction: Reconstruction, perceptual: nn.Module | None
-) -> dict[str, torch.Tensor]:
-    """Stage 1's terms by name, unweighted: l1, quantiser and, with a metric, perceptual."""
-    terms = {"l1": l1(real, reconstruction.clips), "quantiser": reconstruction.quantiser_loss}
-    if perceptual is not None:
-        terms["perceptual"] = perceptual(real, reconstruction.clips).mean()
-    return terms
 
 
 def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
@@ -36,3 +28,115 @@ def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> t
     if missing:
         raise KeyError(f"no weight for the loss terms {sorted(missing)}")
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def alignment(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Minus the mean cosine similarity of features (..., D) (main eq. 1); the teacher gets no gradient.
+
+    Raises:
+        ValueError: features of different shapes.
+    """
+    if student.shape != teacher.shape:
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"alignment needs features of one shape, got {shapes}: map the student to the teacher's grid")
+    return -F.cosine_similarity(student.float(), teacher.detach().float(), dim=-1).mean()
+
+
+def entropy(
+    features_MD: torch.Tensor, codebook_VD: torch.Tensor, temperature: float = 0.01, at_once: int = 2**24
+) -> torch.Tensor:
+    """MAGVIT-v2's entropy term (arXiv 2310.05737) on a codebook's distances, as GigaTok has it.
+
+    Each token's distribution over the codes is the softmax of its negative squared distances over `temperature`. The
+    term is their mean entropy (low when tokens are certain) minus the entropy of their mean (high when the codebook
+    is used evenly), in nats: from -log(V), the best, to 0.
+
+    Args:
+        features_MD: before quantisation, normalised as the codebook is.
+        at_once: numbers of the M x V table to hold at a time; beyond it tokens are taken in chunks, whose tables are
+            made again in the backward pass.
+    """
+    with torch.autocast(features_MD.device.type, enabled=False):
+        features, codebook = features_MD.float(), codebook_VD.float()
+        chunks = features.split(max(1, at_once // len(codebook)))
+        if len(chunks) == 1:
+            uncertainty, use_V = _code_use(features, codebook, temperature)
+        else:
+            parts = [
+                checkpoint(_code_use, part, codebook, temperature, use_reentrant=False, preserve_rng_state=False)
+                for part in chunks
+            ]
+            uncertainty, use_V = (torch.stack(sums).sum(0) for sums in zip(*parts, strict=True))
+        use_V = use_V / len(features)
+        # The small number keeps the gradient of a code that no token comes near finite.
+        return uncertainty / len(features) + (use_V * (use_V + 1e-10).log()).sum()
+
+
+def _code_use(
+    features_MD: torch.Tensor, codebook_VD: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums over tokens: of the entropies () of their distributions over codes, and of the distributions (V,)."""
+    # The features' own squares are the same for all codes, and no softmax sees them.
+    closeness = 2 * features_MD @ codebook_VD.T - codebook_VD.square().sum(1)
+    logs_MV = (closeness / temperature).log_softmax(-1)
+    shares_MV = logs_MV.exp()
+    return -(shares_MV * logs_MV).sum(), shares_MV.sum(0)
+
+
+def hinge_discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+    """Hinge loss (arXiv 1705.02894) of logits of any shapes, halved as in VQGAN (arXiv 2012.09841) and GigaTok."""
+    return 0.5 * (F.relu(1 - real_logits.float()).mean() + F.relu(1 + fake_logits.float()).mean())
+
+
+def hinge_generator(fake_logits: torch.Tensor) -> torch.Tensor:
+    """Minus the mean logit."""
+    return -fake_logits.float().mean()
+
+
+def non_saturating_discriminator(
+    real_logits: torch.Tensor, fake_logits: torch.Tensor, smoothing: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Binary cross-entropy of real plus that of fake logits (arXiv 1406.2661), with noisy labels for the real ones.
+
+    Real labels are drawn uniformly from [1 - smoothing, 1], fake ones are 0: one-sided smoothing (arXiv 1606.03498)
+    with noise. LARP's code draws 1 - |n| with n normal of deviation 0.15, at least 0.7, and moves its fake labels off
+    0 as well, which rewards a generator for what its fakes already are; smoothing = 0.3 spans the same real labels.
+
+    Args:
+        generator: on the CPU, whatever the logits' device.
+    """
+    noise = torch.rand(real_logits.shape, generator=generator).to(real_logits.device)
+    real = F.binary_cross_entropy_with_logits(real_logits.float(), 1 - smoothing * noise)
+    return real + F.softplus(fake_logits.float()).mean()
+
+
+def non_saturating_generator(fake_logits: torch.Tensor) -> torch.Tensor:
+    """Minus the mean log probability of being real (arXiv 1406.2661)."""
+    return F.softplus(-fake_logits.float()).mean()
+
+
+def lecam(real_logits: torch.Tensor, fake_logits: torch.Tensor, mean_real: float, mean_fake: float) -> torch.Tensor:
+    """LeCam regulariser (arXiv 2104.03310), with the relu of its authors' code.
+
+    Holds real logits near the running mean of the fake ones, and the other way round; only logits that have gone
+    beyond it, in the direction of winning, are pulled back.
+    """
+    real = F.relu(real_logits.float() - mean_fake).square().mean()
+    return real + F.relu(mean_real - fake_logits.float()).square().mean()
+
+
+def adaptive_weight(
+    reconstruction_loss: torch.Tensor,
+    adversarial_loss: torch.Tensor,
+    last_layer: torch.Tensor,
+    limit: float = 1e4,
+) -> torch.Tensor:
+    """VQGAN's weight of the adversarial term (arXiv 2012.09841, eq. 7): ratio of gradient norms, at most `limit`.
+
+    With it both terms move `last_layer`, the decoder's last weight, equally far. Detached; the graphs are kept.
+    """
+    wanted, opposed = (
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm()
+        for loss in (reconstruction_loss, adversarial_loss)
+    )
+    return (wanted / (opposed + 1e-4)).clamp(max=limit).detach()

@@ -18,7 +18,12 @@ from torch import nn
 from evatok import checkpoints, reward
 from evatok.data.clips import to_network
 from evatok.models.router import RouterConfig, build_router
+from evatok.models.tokenizer import TokenizerConfig
 from evatok.reward import Scale
+
+
+class RoutingError(ValueError):
+    """A router that does not fit the tokenizer it is to serve."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,24 @@ class Router:
         module = build_router(config)
         checkpoint.fill(module)
         return cls(module.eval(), config, OperatingPoint.from_dict(checkpoint.facts["point"]), checkpoint)
+
+    def check_fits(self, tokenizer: TokenizerConfig) -> None:
+        """Raise RoutingError for a tokenizer of other levels, blocks or clips than this router's."""
+        pairs = {
+            "levels": (self.config.levels, tokenizer.levels),
+            "frames": (self.config.frames, tokenizer.frames),
+            "size": (self.config.size, tokenizer.size),
+            "temporal blocks": (self.config.blocks, tokenizer.candidates.blocks),
+        }
+        for name, (mine, its) in pairs.items():
+            if mine != its:
+                raise RoutingError(f"the router was made for {name} {mine}, the tokenizer has {its}")
+
+    @torch.no_grad()
+    def assign(self, clips: torch.Tensor) -> torch.Tensor:
+        """(B, K) tokens a block of clips (B, 3, T, H, W) in [0, 1], on their device."""
+        best = self.module(clips).argmax(1)
+        return torch.from_numpy(self.config.candidates.rows).to(clips.device)[best]
 
     def ranking(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
         """(N, A) candidates of uint8 clips (N, T, H, W, 3), most probable first."""

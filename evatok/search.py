@@ -17,7 +17,8 @@ import torch
 from evatok.assignments import CandidateSet
 from evatok.data.clips import to_network
 from evatok.metrics.perceptual import PerceptualDistance
-from evatok.models.tokenizer import AdaptiveTokenizer, BlockwiseTokenizer, Prefix, expand_assignment
+from evatok.models.blockwise import BlockwiseTokenizer, Prefix
+from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
 
 Scores = dict[str, np.ndarray]
 Progress = Callable[[], object]

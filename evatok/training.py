@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,23 @@ OnLog = Callable[[int, dict[str, float]], None]
 
 class TrainingError(ValueError):
     """A training that cannot go on; the last good state stays on disk."""
+
+
+class SliceEnded(Exception):  # noqa: N818 (nothing went wrong)
+    """A training reached its time limit; its state is saved, and the same command goes on from there."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"time is up after step {step} of {steps}; run the same command again to go on")
+        self.step, self.steps = step, steps
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A step's loss that learns something itself (a discriminator), to be resumed with the rest."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ def train(
     description: str = "training",
     on_log: OnLog | None = None,
     stop_at: int | None = None,
+    seconds: float | None = None,
 ) -> Model:
     """Train `module` in place and return its EMA copy.
 
@@ -83,12 +101,15 @@ def train(
     them.
 
     Args:
-        step_loss: (module, step, generator) -> the loss to minimise and its terms, for the log.
-        stop_at: end before this step as if killed after a save (for slices of a long training).
+        step_loss: (module, step, generator) -> the loss to minimise and its terms, for the log. If it is `Stateful`,
+            its state is saved and resumed as well.
+        stop_at: end before this step as if killed after a save.
+        seconds: end at the first line of the curve after so much wall time, for slices of a long training.
 
     Raises:
         TrainingError: a loss or gradient that is not finite (the state before it stays), a state of another model,
             or a `stop_at` between two lines of the curve.
+        SliceEnded: `seconds` are over before the last step.
     """
     end = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
     if end < recipe.steps and end % recipe.log_every:
@@ -96,8 +117,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     averaged = copy.deepcopy(module).requires_grad_(False)
     optimiser = _optimiser(module, recipe)
-    start, seconds = _resume(folder / "state.pt", module, averaged, optimiser)
-    begun = time.monotonic() - seconds
+    trained = _Trained(module, averaged, optimiser, step_loss if isinstance(step_loss, Stateful) else None)
+    start, spent = trained.resume(folder / "state.pt")
+    opened = time.monotonic()
     _forget_lines_from(folder / "curve.jsonl", start)
     window = _Window()
     with tqdm(total=recipe.steps, initial=start, desc=description, disable=None) as bar:
@@ -109,10 +131,13 @@ def train(
                 bar.set_postfix({name: f"{value:.4g}" for name, value in line.items()})
                 if on_log is not None:
                     on_log(step + 1, line)
-            if (step + 1) % recipe.save_every == 0 or step + 1 == end:
-                spent = time.monotonic() - begun
-                _save(folder / "state.pt", step + 1, spent, module, averaged, optimiser)
+            elapsed = time.monotonic() - opened
+            late = seconds is not None and elapsed > seconds and (step + 1) % recipe.log_every == 0
+            if (step + 1) % recipe.save_every == 0 or step + 1 == end or late:
+                trained.save(folder / "state.pt", step + 1, spent + elapsed)
             bar.update()
+            if late and step + 1 < end:
+                raise SliceEnded(step + 1, recipe.steps)
     return averaged
 
 
@@ -195,58 +220,68 @@ def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
+    fused = all(p.device.type == "cuda" for p in matrices)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=fused or None)
 
 
 class _Window:
-    """Sums of the terms since the last log line."""
+    """Sums of the terms since the last log line, and in how many steps each occurred."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, terms: Terms) -> None:
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def close(self) -> dict[str, float]:
-        means = {name: total / self.count for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
 
-def _save(
-    path: Path, step: int, seconds: float, module: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer
-) -> None:
-    state = {
-        "step": step,
-        "seconds": seconds,
-        "module": module.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+@dataclass(frozen=True)
+class _Trained:
+    """All that a training changes."""
 
+    module: nn.Module
+    averaged: nn.Module
+    optimiser: torch.optim.Optimizer
+    objective: Stateful | None
 
-def _resume(path: Path, module: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
-    """Steps done and seconds spent on them."""
-    if not path.exists():
-        return 0, 0.0
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        module.load_state_dict(state["module"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        return int(state["step"]), float(state["seconds"])
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise TrainingError(f"{path}: cannot resume ({reason}); delete it to start again") from error
+    def save(self, path: Path, step: int, seconds: float) -> None:
+        state = {
+            "step": step,
+            "seconds": seconds,
+            "module": self.module.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "objective": self.objective.state_dict() if self.objective else {},
+        }
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def resume(self, path: Path) -> tuple[int, float]:
+        """Steps done and seconds spent on them."""
+        if not path.exists():
+            return 0, 0.0
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            self.module.load_state_dict(state["module"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            if self.objective:
+                self.objective.load_state_dict(state["objective"])
+            return int(state["step"]), float(state["seconds"])
+        except Exception as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise TrainingError(f"{path}: cannot resume ({reason}); delete it to start again") from error
 
 
 def _forget_lines_from(path: Path, step: int) -> None:

@@ -27,7 +27,7 @@ from evatok.assignments import CandidateSet
 from evatok.data.clips import ClipSet
 from evatok.data.contact_sheet import contact_sheet
 from evatok.data.sets import clip_set
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
+from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.routing import Router
 from evatok.tables import Cell
 
@@ -130,10 +130,8 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
 
 def rescored(shelf: Shelf, clips: ClipSet, table: curation.CandidateTable) -> curation.CandidateTable:
     """A candidate table of clips that no stored table fits, by the shipped proxy."""
-    checkpoint = checkpoints.load(shelf.proxy, "tokenizer")
-    tokenizer = AdaptiveTokenizer(TokenizerConfig.from_dict(checkpoint.config))
-    checkpoint.fill(tokenizer)
-    scores = search.score_set(tokenizer.eval().requires_grad_(False), clips.clips)
+    tokenizer, checkpoint = AdaptiveTokenizer.load(shelf.proxy)
+    scores = search.score_set(tokenizer, clips.clips)
     data = {**table.origin["data"], "sha256": clips.sha256, "versions": clips.manifest["versions"]}
     origin = {**table.origin, "tokenizer": checkpoint.sha256, "data": data}
     return curation.CandidateTable(np.arange(len(clips)), scores, origin)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import settings
 
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
+from evatok.data import clips as clip_sets
+from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 
 # Bit for bit comparisons need a fixed number of threads, and arrays this small gain nothing from more.
 torch.set_num_threads(1)
@@ -32,6 +36,41 @@ TINY = TokenizerConfig(
     quantiser="fsq",
     codebook_size=240,
 )
+
+# The toy's clips and blocks with a smaller network and fewer levels: 81 candidates instead of 625.
+SMALLER = dataclasses.replace(
+    TOKENIZER_SIZES["toy"],
+    levels=(2, 4, 8),
+    encoder_width=20,
+    encoder_layers=1,
+    encoder_heads=2,
+    decoder_width=20,
+    decoder_layers=1,
+    decoder_heads=2,
+    codebook_size=240,
+)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    """Where Sacred's runs of this test go."""
+    monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def smaller(monkeypatch) -> TokenizerConfig:
+    """Makes the toy size a smaller network."""
+    monkeypatch.setitem(TOKENIZER_SIZES, "toy", SMALLER)
+    return SMALLER
+
+
+@pytest.fixture
+def data(tmp_path, moving_clips) -> str:
+    """The folder of a built set of twelve clips."""
+    pixels = moving_clips(12)
+    clip_sets.save(tmp_path / "clips", pixels, pd.DataFrame({"source": ["made"] * 12}), {"name": "gratings", "seed": 0})
+    return str(tmp_path / "clips")
 
 
 @pytest.fixture

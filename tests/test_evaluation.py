@@ -21,7 +21,7 @@ from evatok.evaluation import Adaptive, EvaluationError, FolderClips, Foreign, I
 from evatok.metrics import pixels
 from evatok.models.router import RouterConfig, build_router
 from evatok.protocols import Protocol
-from evatok.routing import OperatingPoint, Router
+from evatok.routing import OperatingPoint, Router, RoutingError
 
 FRAMES, SIZE, COUNT = 12, 16, 7
 
@@ -241,7 +241,7 @@ def test_a_router_decides_as_it_does_elsewhere(tokenizer, real):
     lengths = evaluation.routed(tokenizer, router)(to_network(real.clips), np.arange(COUNT))
     assert lengths.tolist() == router.assignments(real.clips).tolist()
     other = dataclasses.replace(router, config=dataclasses.replace(config, levels=(2, 4, 16)))
-    with pytest.raises(EvaluationError, match="made for levels"):
+    with pytest.raises(RoutingError, match="made for levels"):
         evaluation.routed(tokenizer, other)
 
 

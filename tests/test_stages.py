@@ -1,6 +1,5 @@
 """Stages 1 and 2 as a user runs them: they record, resume, share work, and refuse to mix two makes."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,39 +17,7 @@ from evatok.experiments.tracking import ConfigError
 from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.search import brute_force
 
-pytestmark = pytest.mark.slow
-
-# The toy's clips and blocks with a smaller network and fewer levels: 81 candidates instead of 625.
-SMALLER = dataclasses.replace(
-    TOKENIZER_SIZES["toy"],
-    levels=(2, 4, 8),
-    encoder_width=20,
-    encoder_layers=1,
-    encoder_heads=2,
-    decoder_width=20,
-    decoder_layers=1,
-    decoder_heads=2,
-    codebook_size=240,
-)
-
-
-@pytest.fixture(autouse=True)
-def runs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def smaller(monkeypatch) -> None:
-    monkeypatch.setitem(TOKENIZER_SIZES, "toy", SMALLER)
-
-
-@pytest.fixture
-def data(tmp_path, moving_clips) -> str:
-    """The folder of a built set of twelve clips."""
-    pixels = moving_clips(12)
-    clip_sets.save(tmp_path / "clips", pixels, pd.DataFrame({"source": ["made"] * 12}), {"name": "gratings", "seed": 0})
-    return str(tmp_path / "clips")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs")]
 
 
 @pytest.fixture
@@ -75,7 +42,7 @@ def proxy(smaller, tmp_path) -> str:
     """An untrained proxy's checkpoint: scoring asks for no more."""
     torch.manual_seed(0)
     path = tmp_path / "proxy.safetensors"
-    checkpoints.save(path, AdaptiveTokenizer(SMALLER), kind="tokenizer", config=SMALLER.to_dict())
+    checkpoints.save(path, AdaptiveTokenizer(smaller), kind="tokenizer", config=smaller.to_dict())
     return str(path)
 
 
@@ -116,15 +83,22 @@ def test_stage_1_at_toy_size_leaves_a_proxy_a_curve_and_a_record(stage1, tmp_pat
     found = checkpoints.load(Path(run.result["checkpoint"]), "tokenizer")
     assert TokenizerConfig.from_dict(found.config) == TOKENIZER_SIZES["toy"]
     assert found.parents == {"train_clips": clip_set(data, "train", 10, size=64, frames=16).sha256}
-    assert found.facts == {"stage": 1, "size": "toy", "steps": 2}
+    assert found.facts == {
+        "stage": 1,
+        "assignment": "random",
+        "size": "toy",
+        "steps": 2,
+        "seed": 0,
+        "discriminator": "none",
+        "alignment": False,
+        "perceptual": "none",
+    }
     record = record_of(tmp_path, run)
     assert (record.kind, record.status) == ("stage1_proxy", "toy")
     assert record.model["sha256"] == found.sha256
     assert set(record.metrics) == {f"psnr_uniform_{level}" for level in (4, 8, 16, 32, 64)}
     assert all(0 < metric.value < 60 and metric.n == 3 for metric in record.metrics.values())
-    assert {f"psnr_{name}": value for name, value in run.result["psnr"].items()} == {
-        name: metric.value for name, metric in record.metrics.items()
-    }
+    assert run.result["metrics"] == {name: metric.value for name, metric in record.metrics.items()}
     curve = training.read_curve(tmp_path / "one" / "work")
     assert [line["step"] for line in curve] == [1, 2]
     assert (runs / "stage1_proxy" / "1" / "curve.jsonl").exists()
@@ -148,7 +122,7 @@ def test_stage_1_killed_goes_on_where_it_stopped(smaller, stage1, tmp_path, runs
     monkeypatch.setattr(training, "_one_step", one_step)
     again = stage1("broken")
     assert info(runs, "stage1_proxy/3")["resumes"] == "stage1_proxy/2"
-    assert again.result["psnr"] == whole.result["psnr"]
+    assert again.result["metrics"] == whole.result["metrics"]
     curves, hashes = [], []
     for name in ("whole", "broken"):
         curves.append((tmp_path / name / "work" / "curve.jsonl").read_text())
@@ -186,11 +160,10 @@ def test_where_and_how_often_to_save_may_change_between_runs(smaller, stage1, tm
 # Stage 2
 
 
-def test_stage_2_scores_as_brute_force_by_hand_does(stage2, tmp_path, proxy, data):
+def test_stage_2_scores_as_brute_force_by_hand_does(stage2, smaller, tmp_path, proxy, data):
     run = stage2()
     table = curation.read(tmp_path / "one" / "table.parquet")
-    tokenizer = AdaptiveTokenizer(SMALLER).eval()
-    checkpoints.load(Path(proxy), "tokenizer").fill(tokenizer)
+    tokenizer, _ = AdaptiveTokenizer.load(Path(proxy))
     real = clip_sets.to_network(clip_set(data, "validation", 7, size=64, frames=16).clips[5:7])
     expected = brute_force(tokenizer, real)
     assert table.clips.tolist() == list(range(7))
@@ -269,11 +242,11 @@ def test_a_set_may_be_scored_further_or_in_part(stage2, tmp_path):
     assert len(curation.read(tmp_path / "one" / "table.parquet").clips) == 6
 
 
-def test_another_proxy_scores_into_a_folder_of_its_own(stage2, tmp_path):
+def test_another_proxy_scores_into_a_folder_of_its_own(stage2, smaller, tmp_path):
     stage2()
     torch.manual_seed(1)
     path = tmp_path / "other.safetensors"
-    checkpoints.save(path, AdaptiveTokenizer(SMALLER), kind="tokenizer", config=SMALLER.to_dict())
+    checkpoints.save(path, AdaptiveTokenizer(smaller), kind="tokenizer", config=smaller.to_dict())
     assert stage2(tokenizer=str(path)).result["scored"] == 7
     assert len({shard.parent for shard in shards(tmp_path)}) == 2
 
@@ -302,5 +275,5 @@ def test_both_stages_at_toy_size_agree_on_the_proxy(stage1, tmp_path, data):
     assert table.origin["precision"] == "bf16"
     # The uniform candidates are those whose PSNR stage 1 recorded, on other clips and another batch.
     uniform = table.scores["psnr"][0, table.candidates.uniform]
-    assert np.allclose(uniform, list(made.result["psnr"].values()), atol=6)
+    assert np.allclose(uniform, list(made.result["metrics"].values()), atol=6)
     shutil.rmtree(tmp_path / "two")

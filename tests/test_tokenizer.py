@@ -12,7 +12,14 @@ from evatok.models.initialise import initialise
 from evatok.models.layout import Layout
 from evatok.models.pooling import pyramid
 from evatok.models.quantisers import Quantiser
-from evatok.models.tokenizer import AdaptiveTokenizer, Codes, TokenizerConfig, patchify, unpatchify
+from evatok.models.tokenizer import (
+    AdaptiveTokenizer,
+    Codes,
+    TokenizerConfig,
+    expand_assignment,
+    patchify,
+    unpatchify,
+)
 
 KINDS = {"vq": 64, "fsq": 240, "simvq": 64, "lfq": 64}
 LENGTHS = torch.tensor([[2, 4, 8], [8, 8, 8], [2, 2, 2], [4, 8, 2]])
@@ -47,6 +54,41 @@ def test_decoding_the_codes_is_the_reconstruction(kind, tiny, clips):
     assert torch.equal(codes.codes, reconstruction.codes.codes)
     assert torch.allclose(tokenizer.decode(codes), reconstruction.clips.clamp(0, 1), atol=1e-5)
     assert not torch.equal(reconstruction.clips[0], reconstruction.clips[1])
+
+
+@pytest.mark.parametrize("kind", ["fsq", "vq"])
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_running_clips_of_like_length_together_changes_nothing(kind, groups, tiny, clips):
+    tokenizer = of_kind(kind, tiny).eval()
+    lengths = torch.tensor([[8, 8, 8], [2, 2, 4], [4, 8, 2], [2, 2, 2]])
+    with torch.no_grad():
+        whole = tokenizer(clips, lengths, tap=1)
+        parts = tokenizer(clips, lengths, tap=1, groups=groups)
+    assert torch.allclose(parts.clips, whole.clips, atol=1e-5)
+    assert torch.allclose(parts.tapped, whole.tapped, atol=1e-5)
+    assert torch.equal(parts.codes.codes, whole.codes.codes)
+    assert torch.equal(parts.codes.lengths, whole.codes.lengths)
+    assert float(parts.quantised.loss) == pytest.approx(float(whole.quantised.loss), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("groups", [0, 5])
+def test_more_groups_than_clips_are_refused(tokenizer, clips, groups):
+    with pytest.raises(ValueError, match="groups"):
+        tokenizer(clips, expand_assignment((2, 2, 2), 4), groups=groups)
+
+
+def test_a_tapped_layer_is_as_causal_as_the_pixels_and_leads_to_them(tokenizer, clips):
+    lengths = expand_assignment((4, 4, 4), 4)
+    last = len(tokenizer.decoder.layers)
+    changed = clips.clone()
+    changed[:, :, 8:] += 0.3
+    before, after = (tokenizer(some, lengths, tap=last) for some in (clips, changed))
+    assert before.tapped.shape == (4, 3, 4, 24)
+    assert torch.equal(before.tapped[:, :2], after.tapped[:, :2])
+    assert not torch.equal(before.tapped[:, 2], after.tapped[:, 2])
+    assert torch.equal(tokenizer.decoder.to_pixels(before.tapped), before.clips)
+    with pytest.raises(ValueError, match="layers 1 to 2"):
+        tokenizer(clips, lengths, tap=3)
 
 
 def test_decoded_clips_are_pixels(tokenizer, clips):
@@ -225,7 +267,7 @@ def test_a_step_of_training_is_finite_and_moves_every_part(kind, tiny, clips):
     tokenizer = of_kind(kind, tiny).train()
     optimiser = torch.optim.SGD(tokenizer.parameters(), lr=0.1)
     reconstruction = tokenizer(clips, LENGTHS)
-    loss = (reconstruction.clips - clips).abs().mean() + reconstruction.quantiser_loss
+    loss = (reconstruction.clips - clips).abs().mean() + reconstruction.quantised.loss
     loss.backward()
     for name, parameter in tokenizer.named_parameters():
         assert parameter.grad is not None, name

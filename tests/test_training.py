@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from evatok import training
-from evatok.training import Recipe, TrainingError, batch_indices, read_curve, seconds_spent, train
+from evatok.training import Recipe, SliceEnded, TrainingError, batch_indices, read_curve, seconds_spent, train
 
 RECIPE = Recipe(
     steps=24, learning_rate=1e-2, final_learning_rate=1e-4, warmup=4, ema=0.9, seed=7, log_every=2, save_every=6
@@ -242,6 +243,51 @@ def test_a_finished_training_returns_its_result_without_a_step(tmp_path):
     again = train(network(), lambda *_: pytest.fail("another step"), RECIPE, tmp_path)
     assert equal(again.state_dict(), whole.state_dict())
     assert equal(content(tmp_path), before)
+
+
+def test_a_training_out_of_time_is_saved_at_a_line_and_goes_on_to_the_unbroken_one(tmp_path):
+    whole = train(network(), step_loss, RECIPE, tmp_path / "whole")
+    with pytest.raises(SliceEnded) as ended:
+        train(network(), step_loss, RECIPE, tmp_path / "sliced", seconds=0.0)
+    assert (ended.value.step, ended.value.steps) == (2, 24)
+    rest = train(network(), step_loss, RECIPE, tmp_path / "sliced")
+    assert equal(rest.state_dict(), whole.state_dict())
+    assert content(tmp_path / "sliced")[0] == content(tmp_path / "whole")[0]
+
+
+class Learning:
+    """A step's loss with a memory: the weights are drawn to the mean of all draws so far."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def __call__(self, module, step, generator):
+        self.total += float(torch.rand((), generator=generator))
+        self.count += 1
+        loss = sum((p - self.total / self.count).square().mean() for p in module.parameters())
+        return loss, {"distance": loss}
+
+    def state_dict(self):
+        return {"total": self.total, "count": self.count}
+
+    def load_state_dict(self, state):
+        self.total, self.count = state["total"], state["count"]
+
+
+def test_what_a_loss_learns_is_resumed_with_the_rest(tmp_path):
+    whole = train(network(), Learning(), RECIPE, tmp_path / "whole")
+    train(network(), Learning(), RECIPE, tmp_path / "sliced", stop_at=6)
+    rest = train(network(), Learning(), RECIPE, tmp_path / "sliced")
+    assert equal(rest.state_dict(), whole.state_dict())
+
+
+def test_a_term_that_comes_late_is_averaged_over_the_steps_that_had_it(tmp_path):
+    def late(module, step, generator):
+        loss, terms = step_loss(module, step, generator)
+        return loss, {**terms, **({"late": torch.tensor(3.0)} if step % 2 else {})}
+
+    train(network(), late, replace(RECIPE, steps=4), tmp_path)
+    assert [line["late"] for line in read_curve(tmp_path)] == [3.0, 3.0]
 
 
 def test_a_slice_ends_on_a_line_of_the_curve(tmp_path):

@@ -33,7 +33,10 @@ from evatok.evaluation.values import (
 )
 from evatok.features import Arrays, ShardStore, clip_features, code_version, description, extract
 from evatok.metrics import pixels
+from evatok.metrics.fid import load_inception
+from evatok.metrics.i3d import load_i3d
 from evatok.metrics.perceptual import perceptual_metric
+from evatok.metrics.ssim import ssim
 from evatok.protocols import Protocol
 from evatok.records import Metric
 
@@ -147,12 +150,8 @@ def load_networks(metrics: Sequence[str], device: torch.device | str, given: Map
 
 def _load(name: str, device: torch.device | str) -> Any:
     if name == "i3d":
-        from evatok.metrics.i3d import load_i3d
-
         return load_i3d(device)
     if name == "inception":
-        from evatok.metrics.fid import load_inception
-
         return load_inception(device)
     return perceptual_metric(PERCEPTUAL[name], device)
 
@@ -261,11 +260,7 @@ class _Job:
         """The function of real and fake clips that gives one value a clip."""
         if name in PERCEPTUAL:
             return self.nets[name]
-        if name == "ssim":
-            from evatok.metrics.ssim import ssim
-
-            return ssim
-        return {"psnr": pixels.psnr, "l1": pixels.l1, "mse": pixels.mse}[name]
+        return {"psnr": pixels.psnr, "ssim": ssim, "l1": pixels.l1, "mse": pixels.mse}[name]
 
     def reference(self, name: str, cache: ShardStore, shard_length: int) -> np.ndarray:
         """(N * R, D) features of the real clips, from the cache where they are there."""

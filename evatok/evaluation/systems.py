@@ -18,7 +18,7 @@ from evatok.data.clips import to_network
 from evatok.evaluation.folders import EvaluationError, FolderClips
 from evatok.features import package_version
 from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.routing import Router, ranking
+from evatok.routing import Router
 
 
 @dataclass(frozen=True)
@@ -125,23 +125,9 @@ def fixed(tokenizer: AdaptiveTokenizer, row: Sequence[int]) -> Assign:
 
 
 def routed(tokenizer: AdaptiveTokenizer, router: Router) -> Assign:
-    """What a router names for each clip.
-
-    Raises:
-        EvaluationError: a router of other levels, blocks or clips than the tokenizer's.
-    """
-    for name in ("levels", "frames", "size"):
-        ours, its = getattr(tokenizer.config, name), getattr(router.config, name)
-        if ours != its:
-            raise EvaluationError(f"the router was made for {name} {its}, the tokenizer has {ours}")
-    if router.config.blocks != tokenizer.config.candidates.blocks:
-        raise EvaluationError(f"the router knows {router.config.blocks} blocks, the tokenizer another number")
-
-    def assign(clips: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
-        best = ranking(router.module(clips).float().cpu())[:, 0]
-        return torch.from_numpy(router.config.candidates.row(best))
-
-    return assign
+    """What a router names for each clip. Raises RoutingError for a router that does not fit the tokenizer."""
+    router.check_fits(tokenizer.config)
+    return lambda clips, indices: router.assign(clips)
 
 
 def random_rows(tokenizer: AdaptiveTokenizer, seed: int) -> Assign:

@@ -13,6 +13,11 @@ import numpy as np
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import System
 from evatok.features import Arrays
+from evatok.metrics import codes as code_metrics
+from evatok.metrics.extrapolate import extrapolated_fvd
+from evatok.metrics.frechet import frechet_distance_of_features
+from evatok.metrics.intervals import bootstrap
+from evatok.metrics.kernel import kernel_distance
 from evatok.records import Metric
 
 PERCEPTUAL = {"lpips_vgg": "lpips-vgg", "lpips_alex": "lpips-alex", "st_lpips_alex": "st-lpips"}
@@ -30,8 +35,6 @@ def per_clip_arrays(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarra
 
 def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:
     """Means with half their bootstrap interval; one clip has no interval, nor has an infinite mean."""
-    from evatok.metrics.intervals import bootstrap
-
     metrics: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
     for name in (name for name in names if name in PER_CLIP):
@@ -60,10 +63,6 @@ def distribution_values(arrays: Arrays, references: Arrays, names: Sequence[str]
 
 
 def _distance(name: str, real: np.ndarray, fake: np.ndarray) -> float:
-    from evatok.metrics.extrapolate import extrapolated_fvd
-    from evatok.metrics.frechet import frechet_distance_of_features
-    from evatok.metrics.kernel import kernel_distance
-
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     if name == "kvd":
         return float(kernel_distance(real, fake))
@@ -77,8 +76,6 @@ def token_values(arrays: Arrays, system: System, real: Any) -> dict[str, Metric]
     """Mean tokens, bits per pixel and how the codebook is used, of systems that say."""
     if "lengths" not in arrays:
         return {}
-    from evatok.metrics import codes as code_metrics
-
     tokens = arrays["lengths"].sum(1)
     values = {"mean_tokens": Metric(float(tokens.mean()), "tokens", len(tokens), "lower")}
     if system.codebook_size is None:
@@ -99,11 +96,9 @@ def length_facts(arrays: Arrays) -> dict[str, Any]:
     """Mean tokens, the mean of each block, and how many clips got how many tokens."""
     if "lengths" not in arrays:
         return {}
-    from evatok.metrics.codes import length_histogram, mean_tokens
-
     lengths = arrays["lengths"]
     return {
-        "mean_tokens": mean_tokens(lengths),
+        "mean_tokens": code_metrics.mean_tokens(lengths),
         "tokens_per_block": lengths.mean(0).tolist(),
-        "histogram": {str(tokens): clips for tokens, clips in length_histogram(lengths).items()},
+        "histogram": {str(tokens): clips for tokens, clips in code_metrics.length_histogram(lengths).items()},
     }

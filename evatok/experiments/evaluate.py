@@ -18,14 +18,14 @@ from typing import Any
 
 import pandas as pd
 
-from evatok import checkpoints, evaluation, protocols, records
+from evatok import evaluation, protocols, records
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.evaluation import Adaptive, Evaluation, FolderClips, Identity, Reconstructed, System
 from evatok.experiments import tracking
 from evatok.experiments.setting import set_threads
 from evatok.metrics.intervals import over_choices
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
+from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.protocols import Protocol
 from evatok.routing import Router
 
@@ -118,21 +118,19 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
         return Reconstructed(FolderClips(Path(config["fake"]), frames=protocol.frames, size=protocol.size))
     if config["checkpoint"] == "identity":
         return Identity()
-    checkpoint = checkpoints.load(Path(config["checkpoint"]), "tokenizer")
-    shape = TokenizerConfig.from_dict(checkpoint.config)
+    tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
+    shape = tokenizer.to(config["device"]).config
     if (shape.frames, shape.size) != (protocol.frames, protocol.size):
         raise tracking.ConfigError(
             f"config key checkpoint: it codes clips of {shape.frames} frames, {shape.size} pixels; protocol "
             f"{protocol.name} has {protocol.frames} frames, {protocol.size} pixels"
         )
-    tokenizer = AdaptiveTokenizer(shape)
-    checkpoint.fill(tokenizer)
-    tokenizer.eval().requires_grad_(False).to(config["device"])
     assign, facts = assignment_of(config, tokenizer)
     identity = {
         "system": "adaptive tokenizer",
         "sha256": checkpoint.sha256,
         "parents": checkpoint.parents,
+        "facts": checkpoint.facts,
         "parameters": sum(p.numel() for p in tokenizer.parameters()),
         **facts,
     }

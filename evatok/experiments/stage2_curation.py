@@ -89,11 +89,8 @@ def paper() -> None:
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     started = time.monotonic()
-    checkpoint = checkpoints.load(Path(config["tokenizer"]), "tokenizer")
-    shape = TokenizerConfig.from_dict(checkpoint.config)
-    tokenizer = AdaptiveTokenizer(shape)
-    checkpoint.fill(tokenizer)
-    tokenizer.eval().requires_grad_(False).to(config["device"])
+    tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
+    shape = tokenizer.to(config["device"]).config
     clips = clip_set(
         config["data"],
         config["split"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from vector_quantize_pytorch import FSQ, LFQ, SimVQ, VectorQuantize
 
@@ -17,11 +18,15 @@ FSQ_LEVELS = {15360: (8, 8, 8, 6, 5), 4375: (7, 5, 5, 5, 5), 1000: (8, 5, 5, 5),
 
 @dataclass(frozen=True)
 class Quantised:
-    """values (M, decoder width), codes (M,) int64, loss () - zero for quantisers without one."""
+    """values (M, decoder width), codes (M,) int64, loss () - zero for quantisers without one.
+
+    latents (M, dimension) are what the codebook's distances are taken of, float32.
+    """
 
     values: torch.Tensor
     codes: torch.Tensor
     loss: torch.Tensor
+    latents: torch.Tensor
 
 
 class Quantiser(nn.Module):
@@ -52,11 +57,22 @@ class Quantiser(nn.Module):
 
     def forward(self, x_MD: torch.Tensor) -> Quantised:
         """Quantise in float32 whatever the surrounding autocast: codes must not depend on its rounding."""
-        latent = self.project_in(x_MD)
-        with torch.autocast(latent.device.type, enabled=False):
-            values, codes, *rest = self.quantiser(latent.float()[None])
+        projected = self.project_in(x_MD)
+        latents = projected.float()
+        with torch.autocast(latents.device.type, enabled=False):
+            values, codes, *rest = self.quantiser(latents[None])
         loss = rest[0].sum() if rest else values.new_zeros(())
-        return Quantised(self.project_out(values[0].to(latent.dtype)), codes[0].long(), loss)
+        if self.kind == "vq":
+            latents = F.normalize(latents, dim=-1)
+        return Quantised(self.project_out(values[0].to(projected.dtype)), codes[0].long(), loss, latents)
+
+    @property
+    def codebook(self) -> torch.Tensor | None:
+        """(codes, dimension), in the space of `Quantised.latents`; None where codes are a grid (FSQ, LFQ)."""
+        if self.kind not in ("vq", "simvq"):
+            return None
+        codes = torch.arange(self.codebook_size, device=self.project_in.weight.device)
+        return self._codes_to_values(codes)[0]
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (...) -> decoder inputs (..., decoder width).
@@ -66,9 +82,13 @@ class Quantiser(nn.Module):
         """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise ValueError(f"codes must lie in [0, {self.codebook_size}), got {codes.min()}..{codes.max()}")
+        return self.project_out(self._codes_to_values(codes).float()).reshape(*codes.shape, -1)
+
+    def _codes_to_values(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (...) to the quantiser's own values (1, M, dimension)."""
         of_indices = "get_codes_from_indices" if self.kind == "vq" else "indices_to_codes"
-        values = getattr(self.quantiser, of_indices)(codes.reshape(1, -1))
-        return self.project_out(values.float()).reshape(*codes.shape, -1)
+        values: torch.Tensor = getattr(self.quantiser, of_indices)(codes.reshape(1, -1))
+        return values
 
 
 def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> tuple[nn.Module, int]:

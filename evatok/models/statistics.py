@@ -53,10 +53,9 @@ def cell_statistics(clips: torch.Tensor, blocks: int, cell: int = 16) -> torch.T
         doubled = halved.repeat_interleave(2, -1).repeat_interleave(2, -2)
         change = _in_cells(F.pad((scaled[:, 1:] - scaled[:, :-1]).abs(), (0, 0, 0, 0, 1, 0)), blocks, size)
         found += [_in_cells((scaled - doubled).abs(), blocks, size).mean(2), change.mean(2), change.amax(2)]
-        news = _news(scaled, blocks, size, reach=0)
-        found.append(news.mean(2))
+        found.append(_news(scaled, blocks, size, reach=0).mean(2))
         if scale:
-            found.append(torch.minimum(news, _news(scaled, blocks, size, REACH)).mean(2))
+            found.append(_news(scaled, blocks, size, REACH).mean(2))
         scaled = halved
     return torch.stack(colour + found + [(value + 1e-3).log() for value in found], dim=-1).flatten(1, 2)
 

@@ -11,14 +11,17 @@ the batch, M tokens in all, D width (encoder's or decoder's, by the module it st
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from torch import nn
 
+from evatok import checkpoints
 from evatok.assignments import CandidateSet
-from evatok.models.attention import KeysValues, QFormer, append
+from evatok.checkpoints import Checkpoint
+from evatok.models.attention import QFormer
 from evatok.models.layout import Layout, patch_to_patch, patch_to_token, token_to_patch, token_to_token
 from evatok.models.pooling import pyramid
 from evatok.models.quantisers import Quantised, Quantiser
@@ -116,11 +119,19 @@ class Codes:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """clips (B, 3, T, H, W) - not clamped; codes; the quantiser's loss ()."""
+    """What a training step needs of a pass.
+
+    Attributes:
+        clips: (B, 3, T, H, W), not clamped.
+        codes: of the whole batch.
+        quantised: of the batch's M tokens, clip after clip within a group.
+        tapped: (B, K, P, D) patch features behind the decoder layer that was asked for, else None.
+    """
 
     clips: torch.Tensor
     codes: Codes
-    quantiser_loss: torch.Tensor
+    quantised: Quantised
+    tapped: torch.Tensor | None = None
 
 
 class AdaptiveTokenizer(nn.Module):
@@ -139,23 +150,59 @@ class AdaptiveTokenizer(nn.Module):
         )
         self.decoder = Decoder(config)
 
-    def forward(self, clips: torch.Tensor, lengths: torch.Tensor) -> Reconstruction:
-        layout, quantised = self._quantise(clips, lengths)
-        codes = _packed(quantised.codes, layout)
-        decoded = self.decoder(_packed(quantised.values, layout), layout)
-        return Reconstruction(decoded, Codes(codes, lengths), quantised.loss)
+    def forward(
+        self, clips: torch.Tensor, lengths: torch.Tensor, *, tap: int | None = None, groups: int = 1
+    ) -> Reconstruction:
+        """Code and decode a batch.
+
+        Args:
+            tap: decoder layer, counted from 1, behind which patch features are wanted as well.
+            groups: clips of like length are run together in so many groups, each padded to its own longest clip
+                only, so that a batch of unequal lengths costs about what its tokens cost. Changes no result.
+        """
+        whole, parts = self._grouped(clips, lengths, groups)
+        layouts = [self.layout(lengths[part]) for part in parts]
+        features = [
+            self.encoder(self.encoder.embed(clips[part]), layout)[layout.valid]
+            for part, layout in zip(parts, layouts, strict=True)
+        ]
+        # One call for all groups: what a quantiser learns from a batch must not depend on the grouping.
+        quantised = self.quantiser(torch.cat(features))
+        counts = [int(layout.valid.sum()) for layout in layouts]
+        values, codes = quantised.values.split(counts), quantised.codes.split(counts)
+        decoded = [self.decoder(_packed(v, at), at, tap) for v, at in zip(values, layouts, strict=True)]
+        back = torch.cat(parts).argsort()
+        longest = whole.valid.shape[1]
+        packed = [_packed(c, at, longest) for c, at in zip(codes, layouts, strict=True)]
+        return Reconstruction(
+            torch.cat([made for made, _ in decoded])[back],
+            Codes(torch.cat(packed)[back], lengths),
+            quantised,
+            None if tap is None else torch.cat([tapped for _, tapped in decoded if tapped is not None])[back],
+        )
+
+    def _grouped(
+        self, clips: torch.Tensor, lengths: torch.Tensor, groups: int
+    ) -> tuple[Layout, tuple[torch.Tensor, ...]]:
+        """The layout of the whole batch, and clip numbers of each group, from the shortest clips to the longest."""
+        layout = self._layout_of(clips, lengths)
+        if not 1 <= groups <= len(clips):
+            raise ValueError(f"{len(clips)} clips cannot be run in {groups} groups")
+        if groups == 1:
+            return layout, (torch.arange(len(clips), device=lengths.device),)
+        return layout, lengths.sum(1).argsort(stable=True).tensor_split(groups)
 
     @torch.no_grad()
     def encode(self, clips: torch.Tensor, lengths: torch.Tensor) -> Codes:
         """Codes of clips under an assignment."""
-        layout, quantised = self._quantise(clips, lengths)
-        return Codes(_packed(quantised.codes, layout), lengths)
+        layout = self._layout_of(clips, lengths)
+        features = self.encoder(self.encoder.embed(clips), layout)[layout.valid]
+        return Codes(_packed(self.quantiser(features).codes, layout), lengths)
 
-    def _quantise(self, clips: torch.Tensor, lengths: torch.Tensor) -> tuple[Layout, Quantised]:
-        layout = self.layout(lengths)
+    def _layout_of(self, clips: torch.Tensor, lengths: torch.Tensor) -> Layout:
         if len(clips) != len(lengths):
             raise ValueError(f"one assignment a clip is needed: {len(lengths)} assignments for {len(clips)} clips")
-        return layout, self.quantiser(self.encoder(self.encoder.embed(clips), layout)[layout.valid])
+        return self.layout(lengths)
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> torch.Tensor:
@@ -163,7 +210,20 @@ class AdaptiveTokenizer(nn.Module):
         layout = self.layout(codes.lengths)
         if codes.codes.shape != layout.valid.shape:
             raise ValueError(f"{tuple(codes.codes.shape)} codes, the lengths ask for {tuple(layout.valid.shape)}")
-        return self.decoder(self.quantiser.lookup(codes.codes), layout).clamp(0, 1)
+        clips, _ = self.decoder(self.quantiser.lookup(codes.codes), layout)
+        return clips.clamp(0, 1)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[AdaptiveTokenizer, Checkpoint]:
+        """A trained tokenizer, frozen, with the checkpoint it came from.
+
+        Raises:
+            CheckpointError: absent, damaged, or no tokenizer.
+        """
+        checkpoint = checkpoints.load(path, "tokenizer")
+        tokenizer = cls(TokenizerConfig.from_dict(checkpoint.config))
+        checkpoint.fill(tokenizer)
+        return tokenizer.eval().requires_grad_(False), checkpoint
 
     def layout(self, lengths: torch.Tensor) -> Layout:
         """The layout of an assignment (B, K), checked against this tokenizer."""
@@ -232,88 +292,31 @@ class Decoder(nn.Module):
         """(K, S, D): a slot's own position plus the positions of the patches it was pooled from."""
         return torch.einsum("sp,kpd->ksd", self.pyramid, self.patch_position) + self.slot_position
 
-    def forward(self, values_BND: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """Clips (B, 3, T, H, W), not clamped."""
+    def forward(
+        self, values_BND: torch.Tensor, layout: Layout, tap: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Clips (B, 3, T, H, W), not clamped, and patch features (B, K, P, D) behind layer `tap`, counted from 1."""
+        if tap is not None and not 1 <= tap <= len(self.layers):
+            raise ValueError(f"decoder layer {tap} cannot be tapped: there are layers 1 to {len(self.layers)}")
         tokens = torch.arange(len(layout.block), device=layout.block.device)[:, None]
         first_BKD = values_BND[tokens, layout.first]
         x_BMD = rearrange(first_BKD[:, :, None] + self.patch_position, "b k p d -> b (k p) d")
         references = values_BND + self.token_positions()[layout.block, layout.slot]
         self_mask = patch_to_patch(layout, self.config.patches)
         cross_mask = patch_to_token(layout, self.config.patches)
-        for layer in self.layers:
+        tapped = None
+        for number, layer in enumerate(self.layers, start=1):
             x_BMD, _ = layer(x_BMD, layer.remember_references(references), self_mask, cross_mask)
-        patches = rearrange(x_BMD, "b (k p) d -> b k p d", p=self.config.patches)
-        return self.to_pixels(patches)
+            if number == tap:
+                tapped = self._in_blocks(x_BMD)
+        return self.to_pixels(self._in_blocks(x_BMD)), tapped
+
+    def _in_blocks(self, x_BMD: torch.Tensor) -> torch.Tensor:
+        return rearrange(x_BMD, "b (k p) d -> b k p d", p=self.config.patches)
 
     def to_pixels(self, patches_BKPD: torch.Tensor) -> torch.Tensor:
         """Patch features (B, k, P, D) of any number of blocks -> pixels (B, 3, k * frames a block, H, W)."""
         return unpatchify(self.unpatchify(patches_BKPD).float() + 0.5, self.config)
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """What later blocks need of the blocks so far: keys and values a layer, of encoder and decoder.
-
-    The encoder's references are remembered for the whole clip at once; those of blocks 0..k are a prefix of them.
-    """
-
-    encoder_self: tuple[KeysValues, ...] = ()
-    decoder_self: tuple[KeysValues, ...] = ()
-    decoder_cross: tuple[KeysValues, ...] = ()
-
-
-class BlockwiseTokenizer:
-    """The same tokenizer, one temporal block at a time, for clips that share an assignment's prefix.
-
-    `code_block` continues a prefix by one block; a tree of assignments shares every common prefix's work.
-    No masks are needed: a block's queries may look at everything that exists so far.
-    """
-
-    def __init__(self, tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
-        self.tokenizer, self.config = tokenizer, tokenizer.config
-        encoder = tokenizer.encoder
-        patches_BKPD = encoder.embed(clips)
-        references = rearrange(patches_BKPD, "b k p d -> b (k p) d")
-        self._queries = encoder.queries(patches_BKPD)
-        self._references = [layer.remember_references(references) for layer in encoder.layers]
-        self._token_positions = tokenizer.decoder.token_positions()
-
-    def code_block(self, block: int, tokens: int, prefix: Prefix) -> tuple[torch.Tensor, Prefix]:
-        """Reconstruct block `block` with `tokens` tokens after `prefix`: pixels (B, 3, frames a block, H, W)."""
-        features, encoder_self = self._encode(block, tokens, prefix)
-        flat = rearrange(features, "b n d -> (b n) d")
-        values = rearrange(self.tokenizer.quantiser(flat).values, "(b n) d -> b n d", n=tokens)
-        patches, decoder_self, decoder_cross = self._decode(block, values, prefix)
-        pixels = self.tokenizer.decoder.to_pixels(patches[:, None])
-        return pixels, Prefix(encoder_self, decoder_self, decoder_cross)
-
-    def _encode(self, block: int, tokens: int, prefix: Prefix) -> tuple[torch.Tensor, tuple[KeysValues, ...]]:
-        encoder = self.tokenizer.encoder
-        seen = (block + 1) * self.config.patches
-        x_BND = self._queries[:, block, :tokens]
-        memories = []
-        for i, layer in enumerate(encoder.layers):
-            keys, values = self._references[i]
-            past = prefix.encoder_self[i] if block else None
-            x_BND, memory = layer(x_BND, (keys[:, :, :seen], values[:, :, :seen]), past=past)
-            memories.append(memory)
-        return encoder.norm(x_BND), tuple(memories)
-
-    def _decode(
-        self, block: int, values_BND: torch.Tensor, prefix: Prefix
-    ) -> tuple[torch.Tensor, tuple[KeysValues, ...], tuple[KeysValues, ...]]:
-        decoder = self.tokenizer.decoder
-        x_BPD = values_BND[:, :1] + decoder.patch_position[block]
-        references = values_BND + self._token_positions[block, : values_BND.shape[1]]
-        selves, crosses = [], []
-        for i, layer in enumerate(decoder.layers):
-            cross = layer.remember_references(references)
-            if block:
-                cross = append(prefix.decoder_cross[i], cross)
-            x_BPD, memory = layer(x_BPD, cross, past=prefix.decoder_self[i] if block else None)
-            selves.append(memory)
-            crosses.append(cross)
-        return x_BPD, tuple(selves), tuple(crosses)
 
 
 def patchify(clips: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
@@ -335,10 +338,11 @@ def unpatchify(patches: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
     return rearrange(patches, "b k (y x) (c t h w) -> b c (k t) (y h) (x w)", c=3, t=t, h=h, w=w, y=y, x=x)
 
 
-def _packed(flat: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Tokens (M, ...) back to their places (B, N, ...), zero in the padding."""
-    packed = flat.new_zeros(*layout.valid.shape, *flat.shape[1:])
-    packed[layout.valid] = flat
+def _packed(flat: torch.Tensor, layout: Layout, longest: int | None = None) -> torch.Tensor:
+    """Tokens (M, ...) back to their places (B, N, ...), zero in the padding; N is `longest` where that is given."""
+    clips, tokens = layout.valid.shape
+    packed = flat.new_zeros(clips, longest or tokens, *flat.shape[1:])
+    packed[:, :tokens][layout.valid] = flat
     return packed
 
 

@@ -61,6 +61,18 @@ _EMBEDDED: dict[str, Any] = {
     "citation": "this project",
 }
 
+_VIDEOFLEXTOK_K600: dict[str, Any] = {
+    "version": 1,
+    "data": "k600",
+    "split": "validation",
+    "clip_choice": "random-start",
+    "clips": None,
+    "frames": 17,
+    "fps": 4.0,
+    "size": 128,
+    "citation": _VIDEOFLEXTOK,
+}
+
 _ALL = (
     _protocol(
         **_EMBEDDED,
@@ -147,34 +159,18 @@ _ALL = (
     ),
     _protocol(
         name="videoflextok-k600-17-frame",
-        version=1,
-        data="k600",
-        split="validation",
-        clip_choice="random-start",
-        clips=None,
-        frames=17,
-        fps=4.0,
-        size=128,
+        **_VIDEOFLEXTOK_K600,
         metrics=("rfvd",),
         unknown=("split", "clips", "clip_choice", "clip_seed", "resize", "padded", "rounding", "networks", "fps"),
         note="17-frame clips of 4 seconds (Table 1); not comparable with the 16-frame prediction protocol.",
-        citation=_VIDEOFLEXTOK,
     ),
     _protocol(
         name="videoflextok-k600-17-frame-generation",
-        version=1,
-        data="k600",
-        split="validation",
-        clip_choice="random-start",
-        clips=None,
-        frames=17,
-        fps=4.0,
-        size=128,
+        **_VIDEOFLEXTOK_K600,
         metrics=("gfvd",),
         unknown=("split", "clips", "clip_choice", "clip_seed", "resize", "padded", "rounding", "networks", "reference"),
         reference="real clips of the same set; which and how many is not stated",
         note="Class to video with a 2.2B autoregressive model (Table 1).",
-        citation=_VIDEOFLEXTOK,
     ),
     _protocol(
         name="videoflextok-msrvtt-17-frame",

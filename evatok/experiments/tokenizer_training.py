@@ -1,0 +1,352 @@
+"""What training a proxy (stage 1) and a final tokenizer (stage 4) share: everything but who names the assignments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evatok import checkpoints, records, training
+from evatok.adversary import Adversary, AdversaryConfig
+from evatok.data.clips import ClipSet, to_network
+from evatok.data.sets import clip_set
+from evatok.experiments import tracking
+from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.metrics.perceptual import perceptual_metric
+from evatok.metrics.pixels import psnr
+from evatok.models.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
+from evatok.models.encoders import load_encoder
+from evatok.models.initialise import initialise
+from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.objective import Alignment, Assign, Batches, TokenizerObjective, Trainee
+
+DISCRIMINATORS = ("none", "transformer", "semantic")
+
+
+def settings() -> None:
+    """The configuration both stages have."""
+    size = "toy"  # network size: toy, small or paper; also the records' status
+    data = "freedoom"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
+    fps = None  # frames a second taken from a user's videos; None keeps their own (WebVid: 3.0 [suppl. C])
+    train_clips = 6400  # clips of the training split; 0 takes all of a user's set
+    validation_clips = 64  # clips on which PSNR is measured in the end
+    steps = 600  # optimiser steps (paper: 400000, the longest finals 1000000 [suppl. C])
+    batch = 16  # clips a step (paper: 128 [suppl. C])
+    learning_rate = 1e-3  # peak of the cosine (paper: 1e-4 [suppl. C])
+    final_learning_rate = 1e-5  # end of the cosine (paper: 1e-6 [suppl. C])
+    warmup = 50  # steps (not stated; GigaTok: 0)
+    weight_decay = 1e-4  # (not stated; GigaTok's)
+    clip_norm = 1.0  # gradient norm (not stated)
+    ema = 0.998  # decay of the weights' running mean, which is what ships (not stated)
+    flip = True  # mirror half of the clips
+    groups = 4  # clips of like length run together in so many groups: less padding, the same result
+    l1 = 1.0  # weight of L1 [main eq. 2; weight not stated]
+    perceptual = "none"  # lpips-vgg (the paper's family), lpips-alex, st-lpips or none
+    perceptual_weight = 1.0  # (not stated; LARP and GigaTok: 1.0)
+    quantiser_weight = 1.0  # weight of the codebook term (not stated; GigaTok: 1.0)
+    entropy_weight = 0.0  # of the codebook's use (paper: 0.02 [main eq. 2]); FSQ, the toy's quantiser, has none
+    alignment = "none"  # frozen encoder the decoder is to resemble: a folder or a hub's name (paper: V-JEPA2-L)
+    alignment_weight = 0.7  # [main eq. 2]
+    alignment_layer = 3  # decoder layer that resembles it, from 1 (not stated; GigaTok: 3)
+    alignment_resize = 0  # pixels the encoder's input is brought to; 0 leaves the clips' size (not stated)
+    discriminator = "none"  # none, transformer (LARP's; the paper's proxies) or semantic (on a frozen VideoMAE)
+    adversarial_weight = 0.3  # (not stated; LARP: 0.3, GigaTok: 0.5)
+    adversarial_adaptive = False  # scale it by the gradients' ratio at the last layer, VQGAN's rule (not stated)
+    discriminator_start = 0  # first step with a discriminator (not stated; LARP: 0, GigaTok: 80000)
+    discriminator_interval = 1  # it learns every so many steps (LARP: 5)
+    discriminator_rate = 3e-5  # its constant learning rate (LARP: 3e-5)
+    lecam = 0.001  # weight of LeCam regularisation of the transformer discriminator (LARP: 0.001)
+    label_smoothing = 0.1  # of the transformer discriminator's real labels (LARP's kind; value not stated)
+    semantic_encoder = "results/checkpoints/videomae-toy"  # of the semantic discriminator (paper: VideoMAE-B)
+    semantic_layers = [2, 5, 8, 11]  # its layers with a head each, 0 is the embedding (not stated; GigaTok's)
+    semantic_resize = 0  # pixels its input is brought to; 0 leaves the clips' size (VideoMAE-B needs 224)
+    augment = True  # DiffAug before the semantic discriminator (not stated; GigaTok's kind)
+    bf16 = True  # autocast; weights and losses stay float32
+    compile = False  # torch.compile of the tokenizer's layers
+    minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    log_every = 20  # steps a line of the curve
+    save_every = 100  # steps between resumable states
+    records_folder = "results/records"  # where the record goes
+
+
+TOY = {"alignment_layer": 2, "semantic_layers": [1, 2, 4, 6]}
+"""What the toy network and encoder, of few layers, need."""
+
+SMALL = {
+    "size": "small",
+    "train_clips": 20000,
+    "steps": 20000,
+    "batch": 64,
+    "learning_rate": 4e-4,
+    "warmup": 500,
+    "device": "cuda",
+    "entropy_weight": 0.02,
+    "perceptual": "st-lpips",
+}
+"""One modern GPU, half an hour for all stages."""
+
+PAPER = {
+    "size": "paper",
+    "train_clips": 0,
+    "fps": 3.0,
+    "steps": 400000,
+    "batch": 128,
+    "learning_rate": 1e-4,
+    "final_learning_rate": 1e-6,
+    "warmup": 4000,
+    "perceptual": "lpips-vgg",
+    "entropy_weight": 0.02,
+    "alignment": "facebook/vjepa2-vitl-fpc64-256",
+    "discriminator": "transformer",
+    "discriminator_interval": 5,
+    "device": "cuda",
+    "save_every": 1000,
+}
+"""As published, with the fillings of facts where the paper is silent."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one stage adds to the shared training.
+
+    Attributes:
+        kind: of its record.
+        assign: who names the assignments while training.
+        parents: sha256 of what it was made from besides its clips, by role.
+        facts: how it was trained, for the checkpoint's header.
+        measure: metrics of the finished tokenizer on the validation clips, for the record.
+    """
+
+    kind: str
+    assign: Assign
+    parents: dict[str, str]
+    facts: dict[str, Any]
+    measure: Callable[[AdaptiveTokenizer, ClipSet], dict[str, records.Metric]]
+
+
+def train_tokenizer(
+    config: dict[str, Any], tracker: tracking.Tracker, plan_of: Callable[[TokenizerConfig], Plan]
+) -> dict[str, Any]:
+    """Train, save, measure and record a tokenizer; with `minutes`, as far as they reach."""
+    set_threads(config["threads"])
+    check(config)
+    shape = of_size(TOKENIZER_SIZES, config["size"])
+    plan = plan_of(shape)
+    train_set = clips_of(config, "train", config["train_clips"])
+    validation_set = clips_of(config, "validation", config["validation_clips"])
+    trainee, objective, parents = prepared(config, shape, plan, train_set)
+    folder = claim_folder(Path(config["work"]), config, " ".join(parents.values()), tracker)
+    try:
+        averaged = training.train(
+            trainee,
+            objective,
+            recipe(config),
+            folder,
+            description=plan.kind,
+            on_log=log_to(tracker),
+            seconds=60 * config["minutes"] or None,
+        )
+    except training.SliceEnded as ended:
+        return {"complete": False, "step": ended.step, "steps": ended.steps, "pace": pace(folder, config)}
+    facts = {**plan.facts, **facts_of(config)}
+    path = Path(config["checkpoint"])
+    checkpoints.save(
+        path,
+        averaged.tokenizer,
+        kind="tokenizer",
+        config=shape.to_dict(),
+        parents=parents,
+        facts=facts,
+        dtype=torch.float16,
+    )
+    record = recorded(config, tracker, plan, path, train_set, validation_set, folder)
+    written = records.write(record, config["records_folder"])
+    tracker.artifact(folder / "curve.jsonl")
+    return {
+        "complete": True,
+        "checkpoint": str(path),
+        "record": written.stem,
+        "metrics": {name: metric.value for name, metric in record.metrics.items()},
+        "pace": pace(folder, config),
+    }
+
+
+def prepared(
+    config: dict[str, Any], shape: TokenizerConfig, plan: Plan, train_set: ClipSet
+) -> tuple[Trainee, TokenizerObjective, dict[str, str]]:
+    """The network, its objective, and the sha256 of everything they stand on."""
+    # First of all that draws at random: networks that differ in their losses only must start alike.
+    tokenizer = AdaptiveTokenizer(shape)
+    initialise(tokenizer, to_network(train_set.clips[:: max(1, len(train_set) // 256)][:256]))
+    alignment = alignment_of(config)
+    adversary, judge = adversary_of(config, shape)
+    encoders = {"alignment_encoder": alignment.encoder.weights_sha256} if alignment else {}
+    trainee = Trainee(tokenizer, alignment).to(config["device"])
+    if config["compile"]:
+        compile_layers(tokenizer)
+    objective = TokenizerObjective(
+        Batches(train_set, config["batch"], config["seed"], config["flip"], config["device"]),
+        plan.assign,
+        weights_of(config),
+        perceptual=perceptual_metric(config["perceptual"], config["device"], torch.bfloat16),
+        adversary=adversary,
+        alignment=alignment,
+        adaptive=config["adversarial_adaptive"],
+        groups=config["groups"],
+        bf16=config["bf16"],
+    )
+    return trainee, objective, {**plan.parents, **encoders, **judge, "train_clips": train_set.sha256}
+
+
+def recorded(
+    config: dict[str, Any],
+    tracker: tracking.Tracker,
+    plan: Plan,
+    path: Path,
+    train_set: ClipSet,
+    validation_set: ClipSet,
+    folder: Path,
+) -> records.Record:
+    """Measure the checkpoint as it was saved, in its precision: what is measured is what ships."""
+    shipped, checkpoint = AdaptiveTokenizer.load(path)
+    metrics = plan.measure(shipped.to(config["device"]), validation_set)
+    return records.new_record(
+        kind=plan.kind,
+        status=config["size"],
+        protocol={
+            "data": config["data"],
+            "split": "validation",
+            "clips": len(validation_set),
+            "train": train_set.manifest,
+        },
+        model={
+            "sha256": checkpoint.sha256,
+            "parents": checkpoint.parents,
+            "facts": checkpoint.facts,
+            "parameters": sum(p.numel() for p in shipped.parameters()),
+            "run": tracker.run_id,
+        },
+        metrics={**metrics, **_last_of_discriminator(folder)},
+        config=config,
+        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        artifacts=optional_artifact("checkpoint", path),
+    )
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raise ConfigError for what no training can be made of, before clips are made."""
+    if config["discriminator"] not in DISCRIMINATORS:
+        known = ", ".join(DISCRIMINATORS)
+        raise tracking.ConfigError(f"config key discriminator: {config['discriminator']!r} is none of {known}")
+    quantiser = of_size(TOKENIZER_SIZES, config["size"]).quantiser
+    if config["entropy_weight"] and quantiser not in ("vq", "simvq"):
+        raise tracking.ConfigError(
+            f"config key entropy_weight: the quantiser of size {config['size']} is {quantiser}, a fixed grid without a "
+            "codebook to spread; set entropy_weight=0"
+        )
+    if config["minutes"] < 0 or config["groups"] < 1:
+        raise tracking.ConfigError("config keys minutes and groups: minutes must be 0 or more, groups 1 or more")
+
+
+def weights_of(config: dict[str, Any]) -> dict[str, float]:
+    """The weight of each term of main eq. 2."""
+    return {
+        "l1": config["l1"],
+        "perceptual": config["perceptual_weight"],
+        "quantiser": config["quantiser_weight"],
+        "entropy": config["entropy_weight"],
+        "alignment": config["alignment_weight"],
+        "adversarial": config["adversarial_weight"],
+    }
+
+
+def alignment_of(config: dict[str, Any]) -> Alignment | None:
+    """The configured encoder, its last layer as the target. Raises EncoderError where it cannot be had."""
+    if config["alignment"] == "none":
+        return None
+    encoder = load_encoder(config["alignment"], resize=config["alignment_resize"] or None).to(config["device"])
+    return Alignment(encoder, config["alignment_layer"], encoder.depth)
+
+
+def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Adversary | None, dict[str, str]]:
+    """The configured discriminator with all that trains it, and the hash of a frozen encoder it stands on."""
+    if config["discriminator"] == "none":
+        return None, {}
+    common = {
+        "start": config["discriminator_start"],
+        "interval": config["discriminator_interval"],
+        "learning_rate": config["discriminator_rate"],
+    }
+    if config["discriminator"] == "transformer":
+        network = TransformerDiscriminator(of_size(TRANSFORMER_SIZES, config["size"])).to(config["device"])
+        its = AdversaryConfig(
+            loss="non_saturating", lecam=config["lecam"], smoothing=config["label_smoothing"], **common
+        )
+        return Adversary(network, its, config["seed"]), {}
+    encoder = load_encoder(config["semantic_encoder"], resize=config["semantic_resize"] or None)
+    encoder.grid(shape.frames, shape.size)
+    judge = SemanticDiscriminator(encoder, config["semantic_layers"]).to(config["device"])
+    its = AdversaryConfig(loss="hinge", augment=config["augment"], **common)
+    return Adversary(judge, its, config["seed"]), {"discriminator_encoder": encoder.weights_sha256}
+
+
+def facts_of(config: dict[str, Any]) -> dict[str, Any]:
+    """How a tokenizer was trained, by which tables tell one from another."""
+    return {
+        "size": config["size"],
+        "steps": config["steps"],
+        "seed": config["seed"],
+        "discriminator": config["discriminator"],
+        "alignment": config["alignment"] != "none",
+        "perceptual": config["perceptual"],
+    }
+
+
+def compile_layers(tokenizer: AdaptiveTokenizer) -> None:
+    """torch.compile of every Q-Former layer, for lengths that change from batch to batch."""
+    for stack in (tokenizer.encoder.layers, tokenizer.decoder.layers):
+        for layer in stack:
+            layer.compile(dynamic=True)
+
+
+def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
+    """Seconds a step, and tokens a second, over all of a training so far."""
+    last = training.read_curve(folder)[-1]
+    seconds = training.seconds_spent(folder) / last["step"]
+    return {"step_seconds": seconds, "tokens_per_second": config["batch"] * last["tokens"] / seconds}
+
+
+@torch.no_grad()
+def psnr_under(
+    tokenizer: AdaptiveTokenizer, clips: ClipSet, assign: Assign, config: dict[str, Any]
+) -> tuple[float, float]:
+    """Mean PSNR in dB over the clips, and mean tokens, under a rule of assignment."""
+    generator = training.step_generator(config["seed"], config["steps"])
+    values, tokens = [], []
+    for start in range(0, len(clips), config["batch"]):
+        real = to_network(clips.clips[start : start + config["batch"]], config["device"])
+        with autocast(config):
+            lengths = assign(real, generator).to(real.device)
+            fake = tokenizer(real, lengths).clips
+        values.append(psnr(real, fake.float().clamp(0, 1)))
+        tokens.append(lengths.sum(1).float())
+    return float(torch.cat(values).mean()), float(torch.cat(tokens).mean())
+
+
+def clips_of(config: dict[str, Any], split: str, count: int) -> ClipSet:
+    """The configured clips of a split."""
+    shape = TOKENIZER_SIZES[config["size"]]
+    return clip_set(config["data"], split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
+
+
+def _last_of_discriminator(folder: Path) -> dict[str, records.Metric]:
+    """How sure the discriminator was in the last lines of the curve: 1.0 says that it has won, and taught nothing."""
+    last = training.read_curve(folder)[-1]
+    if "discriminator_accuracy" not in last:
+        return {}
+    return {"discriminator_accuracy": records.Metric(last["discriminator_accuracy"], "", 1, "lower")}
