@@ -25,16 +25,17 @@ route() { # kind point settings...
 stage stage1_proxy
 score freedoom validation 320 $tables/freedoom-validation.parquet
 score arcade validation 320 $tables/arcade-validation.parquet
-score freedoom train "${TRAIN_CLIPS:-896}" $work/train.parquet
+score freedoom train "${TRAIN_CLIPS:-3072}" $work/train.parquet
 for point in matched wq1.2; do
   share=0.704
   [ $point = matched ] || share=0.0
-  route hard $point token_share=$share target=hard
-  route soft $point token_share=$share target=soft
-  route cells $point token_share=$share target=soft router=cells learning_rate=1e-3
-  route features $point token_share=$share target=soft router=features learning_rate=2e-3
+  route hard $point token_share=$share target=hard steps=1000
+  route soft $point token_share=$share target=soft steps=1000
+  route pyramid $point token_share=$share target=soft router=pyramid steps=3000 batch=64 learning_rate=1e-3 dropout=0.2 \
+    save_every=500
+  route features $point token_share=$share target=soft router=features steps=1500 learning_rate=2e-3
 done
-for assignment in uniform:8 uniform:16 router:results/checkpoints/router-toy-cells-matched.safetensors; do
+for assignment in uniform:8 uniform:16 router:results/checkpoints/router-toy-pyramid-matched.safetensors; do
   python -m evatok.experiments.evaluate with assignment=$assignment work=$work/evaluate \
     "metrics='psnr,ssim,l1,mse,rfvd,kvd,rfvd_extrapolated'"
 done

@@ -14,7 +14,10 @@ from evatok import records
 
 OPENING = "<!-- results: rewritten by python reproductions/readme.py -->"
 CLOSING = "<!-- end of results -->"
-SCRIPTS = {"table3": "reproductions/table3.py"}
+ITEMS = ("table3", "main_table1", "main_table5", "table1", "table2", "main_figure4")
+"""Tables shown, each named as its script; one that was never written is left out."""
+BESIDE_THE_PAPER = {"validation/pyramid_router", "unseen/pyramid_router"}
+"""Rows that are shown although the paper has none of them."""
 METRICS = {"percentile": "proxy-reward percentile", "top1": "top-1", "top5": "top-5"}
 
 
@@ -29,22 +32,27 @@ def with_results(text: str, folder: Path) -> str:
     """The README with its table of results made anew."""
     before, _, rest = text.partition(OPENING)
     _, _, after = rest.partition(CLOSING)
-    parts = [markdown(pd.read_csv(folder / f"{name}.csv"), script) for name, script in SCRIPTS.items()]
-    return f"{before}{OPENING}\n" + "\n\n".join(parts) + f"\n{CLOSING}{after}"
+    there = [name for name in ITEMS if (folder / f"{name}.csv").exists()]
+    lines = pd.concat([shown(pd.read_csv(folder / f"{name}.csv"), name) for name in there])
+    return f"{before}{OPENING}\n{lines.to_markdown(index=False, disable_numparse=True)}\n{CLOSING}{after}"
 
 
-def markdown(table: pd.DataFrame, script: str) -> str:
-    """paper | ours | record | script, one line a row and metric."""
-    lines = pd.DataFrame(
+def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """what | paper | ours | record | script, one line for each value of the paper."""
+    kept = table[table["paper"].notna() | table["row"].isin(BESIDE_THE_PAPER)]
+    return pd.DataFrame(
         {
-            "what": table["row"] + ", " + table["metric"].map(METRICS) + " (" + table["unit"] + ")",
-            "paper": table["paper"].map(_number),
-            "ours": table["ours"].map(_number),
-            "record": table["record"].map(lambda name: f"`{name}`" if isinstance(name, str) else "-"),
-            "script": f"`{script}`",
+            "what": kept["row"] + ", " + kept["metric"].replace(METRICS) + kept["unit"].map(_in_brackets),
+            "paper": kept["paper"].map(_number),
+            "ours": kept["ours"].map(_number),
+            "record": kept["record"].map(lambda ids: f"`{ids}`" if isinstance(ids, str) else "-"),
+            "script": f"`reproductions/{name}.py`",
         }
     )
-    return lines.to_markdown(index=False, disable_numparse=True)
+
+
+def _in_brackets(unit: object) -> str:
+    return f" ({unit})" if isinstance(unit, str) and unit else ""
 
 
 def _number(value: float) -> str:

@@ -5,7 +5,7 @@
 Makes the embedded validation clips anew from their seeds, checks that they are the clips that were scored, runs the
 shipped routers on them, and reads the stored scores of all candidates. Rows: the best uniform assignment of each
 clip, the router (the paper's: a ViT trained on the best candidate alone), the same ViT trained on whole score rows
-(`router_soft`), a transformer on statistics of squares instead of pixels (`cell_router`), and controls the paper
+(`router_soft`), an MLP on what pooling would lose of each block (`pyramid_router`), and controls the paper
 lacks. `unseen` are clips of the Arcade set, which no router was trained on; the proxy was, as the paper's second proxy
 was on UCF-101. Without the extra evatok[arcade] the values of the unseen clips are read from an earlier record.
 
@@ -33,7 +33,7 @@ from evatok.tables import Cell
 
 SETS = {"validation": "freedoom-validation", "unseen": "arcade-validation"}
 POINTS = {"matched": "table3", "wq1.2": "table3_wq1.2"}
-ROUTERS = {"router": "hard", "router_soft": "soft", "cell_router": "cells", "feature_router": "features"}
+ROUTERS = {"router": "hard", "router_soft": "soft", "pyramid_router": "pyramid", "feature_router": "features"}
 METRICS = ("top1", "top5", "percentile")
 PICTURED = 8
 # Logits differ in the last bits between processors, which can turn a near tie.
@@ -281,7 +281,7 @@ def caption_of(shelf: Shelf, point: str) -> str:
 
 def picture(shelf: Shelf, scored: Scored) -> Path:
     """Clips of the validation set, from few tokens to many, with the tokens each block got (main Fig. 1)."""
-    name = "cell_router"
+    name = "pyramid_router"
     rows = router_of(shelf, name).assignments(scored.clips.clips)
     order = np.argsort(rows.sum(1), kind="stable")
     picked = order[np.linspace(0, len(order) - 1, PICTURED).astype(int)]

@@ -23,7 +23,7 @@ POINTS = {"matched": ("w_q=1.2", "token_share=0.704"), "wq1.2": ("w_q=1.2", "tok
 ROUTERS = {
     "hard": ("target=hard",),
     "soft": ("target=soft",),
-    "cells": ("router=cells", "target=soft", "learning_rate=1e-3"),
+    "pyramid": ("router=pyramid", "target=soft", "learning_rate=1e-3", "dropout=0.2"),
     "features": ("router=features", "target=soft", "learning_rate=2e-3"),
 }
 

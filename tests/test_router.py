@@ -7,11 +7,17 @@ import torch
 
 from evatok.models.initialise import initialise_router
 from evatok.models.router import CandidateHead, RouterConfig, build_router
-from evatok.models.statistics import CELL_STATISTICS, cell_statistics, clip_statistics
+from evatok.models.statistics import GRIDS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
 
-TINY = RouterConfig(levels=(2, 4, 8), frames=12, size=16, patch=(4, 8, 8), width=16, layers=2, heads=2)
-KINDS = ("vit", "cells", "features")
+TINY = RouterConfig(levels=(2, 4, 8), frames=12, size=32, patch=(4, 8, 8), width=16, layers=2, heads=2)
+KINDS = ("vit", "pyramid", "features")
 HEADS = ("joint", "per_block")
+
+
+@pytest.fixture
+def clips() -> torch.Tensor:
+    """Four clips of noise, (4, 3, 12, 32, 32) in [0, 1]."""
+    return torch.rand(4, 3, 12, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def router(kind: str = "vit", head: str = "joint"):
@@ -71,14 +77,14 @@ def test_a_router_can_learn_its_clips_labels(kind, head, clips):
     assert torch.equal(model(clips).argmax(1), labels)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 16, 16), (2, 3, 12, 8, 16), (2, 1, 12, 16, 16)])
+@pytest.mark.parametrize("shape", [(2, 3, 8, 32, 32), (2, 3, 12, 16, 32), (2, 1, 12, 32, 32)])
 def test_clips_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"the router takes clips \(B, 3, 12, 16, 16\), got"):
+    with pytest.raises(ValueError, match=r"the router takes clips \(B, 3, 12, 32, 32\), got"):
         router()(torch.rand(shape))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"kind": "cnn"}, "'cnn': vit, cells"), ({"head": "x"}, "'x': joint or")]
+    ("change", "message"), [({"kind": "cnn"}, "'cnn': vit, pyramid"), ({"head": "x"}, "'x': joint or")]
 )
 def test_unknown_kinds_and_heads_are_named(change, message):
     with pytest.raises(ValueError, match=message):
@@ -145,6 +151,7 @@ def test_contrast_scales_everything_but_the_mean(clips):
 
 
 def test_the_control_standardises_by_its_training_clips(clips):
+    clips = clips[..., :8, :8]  # the fewer pixels, the more statistics of noise differ
     model = router("features")
     model.standard.fit(model.see(clips))
     seen = model.standard(model.see(clips))
@@ -164,62 +171,76 @@ def test_the_control_survives_half_precision(clips):
     assert torch.allclose(model(clips), logits, atol=0.05)
 
 
-# Cells: one square of each block, `cell_statistics` in order colour (3), then per scale detail, change, largest
-# change, news (and, at the halved scales, news if the picture may move), then logarithms
+# The pyramid, of each block: six numbers a grid, then the five of the change by itself, then logarithms
 
 
-def cells(clips: torch.Tensor) -> torch.Tensor:
-    """(B, K, P, S without logarithms)."""
-    values = cell_statistics(clips, clips.shape[2] // 4)
-    plain = 3 + (CELL_STATISTICS - 3) // 2
-    return values.unflatten(1, (clips.shape[2] // 4, -1))[..., :plain]
+def pyramid(clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, K, grids, 6) and (B, K, 5): what every grid loses, and the change."""
+    blocks = clips.shape[2] // 4
+    plain = pyramid_statistics(clips, blocks)[:, : blocks * PYRAMID_STATISTICS // 2].unflatten(1, (blocks, -1))
+    return plain[..., :-5].unflatten(2, (len(GRIDS), 6)), plain[..., -5:]
 
 
-DETAIL, CHANGE, LARGEST, NEWS, MOVED = [3, 7, 12], [4, 8, 13], [5, 9, 14], [6, 10, 15], [11, 16]
+OWN, NEW, LESS = 0, 1, 2
 
 
-@pytest.fixture
-def large() -> torch.Tensor:
-    return torch.rand(2, 3, 12, 32, 32, generator=torch.Generator().manual_seed(3))
+def test_a_picture_of_flat_cells_loses_nothing_from_their_grid_on():
+    cells = torch.rand(1, 3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    picture = cells.repeat_interleave(8, -1).repeat_interleave(8, -2).expand(-1, -1, 12, -1, -1)
+    grids, _ = pyramid(picture)
+    own = grids[0, 0, :, OWN]
+    flat = torch.tensor([high >= 4 and wide >= 4 for high, wide in GRIDS])
+    assert own[flat].abs().max() < 1e-6
+    assert (own[~flat] > 0.01).all()
 
 
-def test_every_square_of_every_block_has_its_statistics(large):
-    assert cell_statistics(large, 3).shape == (2, 3 * 4, CELL_STATISTICS)
-    alone = cells(large[:, :, :, :16, 16:].contiguous())
-    assert torch.allclose(cells(large)[:, :, 1, :9], alone[:, :, 0, :9], atol=1e-5)
+def test_finer_grids_lose_less(clips):
+    grids, _ = pyramid(clips)
+    assert (grids[..., 1:, OWN].mean((0, 1)) < grids[..., :-1, OWN].mean((0, 1))).all()
 
 
-def test_a_static_clip_has_no_change_and_no_news_in_any_square(large):
-    still = cells(large[:, :, :1].expand(-1, -1, 12, -1, -1))
-    assert (still[..., CHANGE + LARGEST + NEWS + MOVED] == 0).all()
-    assert (still[..., DETAIL] > 0).all()
+def test_a_block_that_repeats_the_last_frame_before_it_is_no_change(clips):
+    still = clips[:, :, :1].expand(-1, -1, 12, -1, -1)
+    grids, change = pyramid(still)
+    assert (grids[:, 1:, :, [NEW, LESS]] == 0).all()
+    assert (change[:, 1:] == 0).all()
+    assert (grids[:, :, :-1, OWN] > 0).all()
+    # Nothing is known before the first block: there the change is the picture itself.
+    assert torch.equal(grids[:, 0, :, NEW], grids[:, 0, :, OWN])
 
 
-def test_a_picture_that_moves_as_a_whole_is_news_but_not_to_who_follows_it():
-    frame = torch.rand(1, 3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
-    moved = torch.cat((frame.expand(-1, -1, 4, -1, -1), frame.roll(4, -1).expand(-1, -1, 4, -1, -1)), dim=2)
-    block = cells(moved)[:, 1]
-    assert (block[..., NEWS] > 0.01).all()
-    assert block[..., MOVED].abs().max() < 1e-6
+def test_the_share_that_moved_is_that_of_the_squares(clips):
+    still = clips[:, :, :1].expand(-1, -1, 12, -1, -1).clone()
+    still[:, :, 8:, :8, :16] = 1 - still[:, :, 8:, :8, :16]
+    _, change = pyramid(still)
+    assert torch.allclose(change[:, 2, 3:], torch.tensor(2 / 16))
+    assert (change[:, 1] == 0).all()
 
 
-def test_what_happens_in_one_square_is_seen_in_that_square_alone(large):
-    still = large[:, :, :1].expand(-1, -1, 12, -1, -1).clone()
-    still[:, :, 9, 16:, :16] = 1 - still[:, :, 9, 16:, :16]
-    change = cells(still)[..., CHANGE]
-    assert (change[:, 2, 2] > 0.01).all()
-    assert change[:, :2].abs().max() == change[:, 2, [0, 1, 3]].abs().max() == 0
+def test_what_a_block_loses_does_not_depend_on_later_blocks(clips):
+    later = clips.clone()
+    later[:, :, 8:] = 0.5
+    for before, after in zip(pyramid(clips), pyramid(later), strict=True):
+        assert torch.equal(before[:, :2], after[:, :2])
 
 
-def test_a_mirrored_clip_has_mirrored_squares(large):
-    there = cells(large).unflatten(2, (2, 2))
-    back = cells(large.flip(-1)).unflatten(2, (2, 2)).flip(3)
-    assert torch.allclose(there, back, atol=1e-5)
+@pytest.mark.parametrize("kind", ["pyramid", "features"])
+def test_statistics_are_those_of_the_mirrored_clip(kind, clips):
+    model = router(kind)
+    assert model.MIRROR_BLIND
+    assert torch.allclose(model.see(clips), model.see(clips.flip(-1)), atol=1e-4)
 
 
-def test_squares_that_do_not_tile_the_clip_are_refused(large):
-    with pytest.raises(ValueError, match="cells of 12 pixels do not tile clips of 32 x 32"):
-        cell_statistics(large, 3, 12)
+def test_clips_that_the_grids_do_not_tile_are_refused(clips):
+    with pytest.raises(ValueError, match="do not tile clips of 16 x 16"):
+        pyramid_statistics(clips[..., :16, :16], 3)
+
+
+def test_noise_is_for_training_alone(clips):
+    model = router("pyramid")
+    model.standard.fit(model.see(clips))
+    assert torch.equal(model(clips), model(clips))
+    assert not torch.equal(model.train()(clips), model(clips))
 
 
 def test_clips_unlike_any_seen_are_brought_to_the_edge_of_what_was():

@@ -52,11 +52,10 @@ def router_of(kind: str, lesson: Lesson):
     return router.eval()
 
 
-@pytest.mark.parametrize("kind", ["cells", "features"])
-def test_what_was_seen_once_is_what_every_step_would_see(kind, lesson, monkeypatch):
-    router = router_of(kind, lesson)
+def test_what_was_seen_once_is_what_every_step_would_see(lesson, monkeypatch):
+    router = router_of("features", lesson)
     kept = Objective(lesson, CONFIG, router)
-    monkeypatch.setattr(type(router), "SMALL_VIEW", False)
+    monkeypatch.setattr(type(router), "MIRROR_BLIND", False)
     fresh = Objective(lesson, CONFIG, router)
     assert kept.seen is not None
     assert fresh.seen is None
@@ -81,7 +80,7 @@ def test_regret_is_what_the_batch_loses_to_its_best_candidates(lesson):
 
 
 def test_examining_is_the_percentile_of_the_routers_first_choices(lesson):
-    router = router_of("cells", lesson)
+    router = router_of("features", lesson)
     with torch.no_grad():
         choice = router(to_network(lesson.validation_clips.clips)).argmax(1).numpy()
     expected = reward.percentile(lesson.rewards["validation"], choice)

@@ -18,7 +18,7 @@ Shape = TypeVar("Shape")
 
 # Where results go, how often they are saved and on what they are computed may differ between a run and its
 # continuation; everything else decides the numbers.
-_FREE_KEYS = {"work", "checkpoint", "records_folder", "save_every", "device", "threads"}
+_FREE_KEYS = {"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"}
 
 
 def set_threads(threads: int) -> None:

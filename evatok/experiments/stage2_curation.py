@@ -46,6 +46,7 @@ def config() -> None:
     shard_length = 64  # clips a shard file
     shard = "0/1"  # i/n: this process takes every n-th shard, from the i-th; torchrun ranks split further
     bf16 = True  # autocast of the tokenizer; errors are summed in float32
+    minutes = 0.0  # stop after the shard during which so many minutes are over, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
     threads = 0  # CPU threads; 0 leaves PyTorch's choice
     work = "results/work/stage2_curation"  # folder of the shards
@@ -137,7 +138,8 @@ class Scorer:
         return {**self.origin, "data": {**self.origin["data"], "clips": stop - start, "sha256": pixels}}
 
     def score(self, ranges: list[tuple[int, int]]) -> int:
-        """Score and write shards; returns the number of clips scored."""
+        """Score and write shards, as far as the time allows; returns the number of clips scored."""
+        opened, scored = time.monotonic(), 0
         batches = sum(-(-(stop - start) // self.config["batch"]) for start, stop in ranges)
         total = batches * visits(self.tokenizer.config.candidates, self.config["search"])
         with tqdm(total=total, desc="stage 2", unit="visit", disable=None) as bar:
@@ -157,7 +159,10 @@ class Scorer:
                 for left_by_a_kill in self.folder.glob(f"{path.stem}*.partial"):
                     left_by_a_kill.unlink()
                 curation.write(path, table)
-        return sum(stop - start for start, stop in ranges)
+                scored += stop - start
+                if self.config["minutes"] and time.monotonic() - opened > 60 * self.config["minutes"]:
+                    break
+        return scored
 
 
 def my_ranges(clips: int, length: int, shard: str) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 The paper's router is a ViT with cross-entropy over all candidates; `target=hard` and `head=joint` is that one. Few
 scored clips starve 625 hard classes, so a router may also learn from whole rows of the table (`target=soft` or
-`reward`), with a head a block (`head=per_block`), or see hand-made statistics (`router=cells`, `router=features`).
+`reward`), with a head a block (`head=per_block`), or see hand-made statistics (`router=pyramid`, `router=features`).
 
     python -m evatok.experiments.stage3_router with toy
     python -m evatok.experiments.stage3_router with embedded target=soft
@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from evatok import checkpoints, curation, records, reward, routing, training
@@ -31,7 +30,7 @@ ex = tracking.experiment("stage3_router", __doc__)
 @ex.config
 def config() -> None:
     size = "toy"  # network size: toy, small or paper; also the records' status
-    router = "vit"  # vit (the paper's), cells (on statistics of squares) or features (a control: an MLP on the clip's)
+    router = "vit"  # vit (the paper's), pyramid (on what pooling a block loses) or features (a control: an MLP)
     head = "joint"  # joint: one logit a candidate (the paper's); per_block: m logits a block, summed
     target = "hard"  # hard: the best candidate (the paper's); soft: softmax of the rewards; reward: expected reward
     temperature = 0.15  # of soft, and weight of reward's entropy bonus; in units of the reward
@@ -52,6 +51,7 @@ def config() -> None:
     dropout = 0.1  # of residual branches (not stated)
     flip = True  # mirror half of the clips; their scores are taken to stay
     bf16 = True  # autocast while training; decisions are made in float32
+    minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
     threads = 0  # CPU threads; 0 leaves PyTorch's choice
     log_every = 20  # steps a line of the curve
@@ -115,7 +115,11 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
                 tracker.scalar(f"validation.{name}", value, step)
 
     objective = Objective(lesson, config, module)
-    averaged = training.train(module, objective, steps, folder, description="stage 3", on_log=look)
+    limit = 60 * config["minutes"] or None
+    try:
+        averaged = training.train(module, objective, steps, folder, description="stage 3", on_log=look, seconds=limit)
+    except training.SliceEnded as ended:
+        return {"complete": False, "step": ended.step, "steps": ended.steps}
     path = Path(config["checkpoint"])
     sha256 = checkpoints.save(
         path,
@@ -157,7 +161,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     )
     written = records.write(record, config["records_folder"])
     tracker.artifact(folder / "curve.jsonl")
-    return {"checkpoint": str(path), "record": written.stem, "w_q": lesson.point.w_q, **result}
+    return {"complete": True, "checkpoint": str(path), "record": written.stem, "w_q": lesson.point.w_q, **result}
 
 
 class Lesson:
@@ -218,17 +222,16 @@ class Objective:
         self.lesson, self.config = lesson, config
         self.rewards = torch.from_numpy(lesson.rewards["train"]).float()
         self.target = routing.TARGETS[config["target"]]
-        # What little a router sees of a clip and of its mirror image is worth keeping: (2, N, ...).
-        self.seen = torch.stack([self._see_all(module, way) for way in (False, True)]) if module.SMALL_VIEW else None
+        self.seen = self._see_all(module) if module.MIRROR_BLIND else None
 
     def __call__(self, module: AnyRouter, step: int, generator: torch.Generator) -> tuple[torch.Tensor, training.Terms]:
         clips, batch, device = self.lesson.train_clips, self.config["batch"], self.config["device"]
         rows = training.batch_indices(len(clips), batch, step, self.config["seed"])
-        mirrored = training.half_of(batch, generator) & self.config["flip"]
         if self.seen is None:
+            mirrored = training.half_of(batch, generator) & self.config["flip"]
             seen = module.see(to_network(training.mirror(clips.clips[rows], mirrored), device))
         else:
-            seen = self.seen[mirrored.astype(int), rows]
+            seen = self.seen[rows]
         rewards = self.rewards[torch.from_numpy(rows)].to(device)
         with autocast(self.config):
             logits = module.decide(seen)
@@ -236,12 +239,11 @@ class Objective:
         chosen = rewards.gather(1, logits.argmax(1, keepdim=True)).mean()
         return loss, {"regret": rewards.max(1).values.mean() - chosen}
 
-    def _see_all(self, module: AnyRouter, mirrored: bool, batch: int = 64) -> torch.Tensor:
+    def _see_all(self, module: AnyRouter, batch: int = 64) -> torch.Tensor:
+        """(N, ...) what the router sees of every training clip."""
         clips, device = self.lesson.train_clips.clips, self.config["device"]
         parts = (clips[start : start + batch] for start in range(0, len(clips), batch))
-        return torch.cat(
-            [module.see(to_network(training.mirror(part, np.full(len(part), mirrored)), device)) for part in parts]
-        )
+        return torch.cat([module.see(to_network(part, device)) for part in parts])
 
 
 def operating_point(table: curation.CandidateTable, config: dict[str, Any]) -> routing.OperatingPoint:

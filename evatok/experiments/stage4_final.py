@@ -29,8 +29,8 @@ ex.config(tokenizer_training.settings)
 @ex.config
 def config() -> None:
     assignment = "router"  # who names the assignments: router, uniform (the baseline) or random (as for a proxy)
-    router = "results/checkpoints/router-toy-cells-matched.safetensors"  # w_q and w_l are the router's [suppl. B]
-    uniform_tokens = 0  # tokens a block of uniform; 0: the middle level (paper: 256)
+    router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # w_q and w_l are the router's [suppl. B]
+    uniform_tokens = 0  # tokens a block of uniform; 0: the middle level (paper: 256, its second longest)
     discriminator = "semantic"  # none, transformer (LARP's) or semantic (on a frozen VideoMAE) [Sec. 3.4]
     alignment = "results/checkpoints/videomae-toy"  # (paper: V-JEPA2-L)
     adversarial_weight = 0.5  # (not stated; GigaTok: 0.5)
@@ -39,12 +39,17 @@ def config() -> None:
     seed = 0
 
 
-ex.add_named_config("toy", {**TOY, "data": "mixed"})
-ex.add_named_config("small", SMALL)
+# Few steps: the opponent joins once there is a picture, learns faster, and never outweighs the pixels.
+ex.add_named_config(
+    "toy",
+    {**TOY, "data": "mixed", "adversarial_weight": 0.3, "adversarial_adaptive": True}
+    | {"discriminator_start": 200, "discriminator_rate": 3e-4},
+)
+ex.add_named_config("small", {**SMALL, "uniform_tokens": 256})
 ex.add_named_config(
     "paper",
     {**PAPER, "steps": 1000000, "discriminator": "semantic", "semantic_encoder": "MCG-NJU/videomae-base"}
-    | {"semantic_resize": 224, "discriminator_start": 80000, "discriminator_interval": 1},
+    | {"semantic_resize": 224, "discriminator_start": 80000, "discriminator_interval": 1, "uniform_tokens": 256},
 )
 
 

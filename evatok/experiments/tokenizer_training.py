@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from evatok import checkpoints, records, training
+from evatok import checkpoints, compute, records, training
 from evatok.adversary import Adversary, AdversaryConfig
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
@@ -315,10 +316,21 @@ def compile_layers(tokenizer: AdaptiveTokenizer) -> None:
 
 
 def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
-    """Seconds a step, and tokens a second, over all of a training so far."""
+    """Seconds a step, tokens and floating point operations a second over all of a training so far.
+
+    On a GPU whose peak is known also `utilisation`, the share of it that the tokenizer's own operations make up.
+    """
     last = training.read_curve(folder)[-1]
-    seconds = training.seconds_spent(folder) / last["step"]
-    return {"step_seconds": seconds, "tokens_per_second": config["batch"] * last["tokens"] / seconds}
+    seconds = training.seconds_spent(folder)
+    totals = np.array([last["tokens"]])
+    operations = compute.flops_of_training("stage4_final", {**config, "steps": last["step"]}, totals)
+    found = {
+        "step_seconds": seconds / last["step"],
+        "tokens_per_second": config["batch"] * last["tokens"] * last["step"] / seconds,
+        "flops_per_second": operations / seconds,
+    }
+    peak = compute.peak_flops(torch.cuda.get_device_name()) if config["device"] == "cuda" else None
+    return {**found, "utilisation": compute.utilisation(operations, seconds, peak)} if peak else found
 
 
 @torch.no_grad()

@@ -1,14 +1,15 @@
 """Routers: from a clip to logits over all candidate assignments, in one pass (EVATok Sec. 3.3).
 
 `ViTRouter` is the paper's: a linear patch embedding, a CLS token, a transformer, one logit a candidate.
-`CellRouter` is the same transformer on a few statistics of each square instead of its pixels, for training sets too
-small to learn them. `FeatureRouter` is a control: a small MLP on statistics of the whole clip.
+`PyramidRouter` sees no pixels but what pooling would lose of each block, for training sets too small to learn that.
+`FeatureRouter` is a control: a small MLP on statistics anyone would think of.
 
 Legend: B clips, K temporal blocks, P patches a block, N = 1 + K*P tokens, D width, A = m^K candidates.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from evatok.assignments import CandidateSet
 from evatok.models.attention import Attention
-from evatok.models.statistics import CELL_STATISTICS, cell_statistics, clip_statistics
+from evatok.models.statistics import CLIP_STATISTICS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class RouterConfig:
     """Shape of a router; the defaults are the paper's 19.9M one (facts: 6 layers of width 512).
 
     Attributes:
-        kind: "vit", "cells", or "features" for the control.
+        kind: "vit", "pyramid", or "features" for the control.
         head: "joint" (one logit a candidate, the paper's) or "per_block" (m logits a block, summed).
-        patch: (frames, height, width) of a patch, or of a cell.
-        dropout: of residual branches while training.
+        patch: (frames, height, width) of a patch.
+        dropout: of residual branches, or of an MLP's layers, while training.
     """
 
     kind: str = "vit"
@@ -102,10 +103,11 @@ class CandidateHead(nn.Module):
 class Router(nn.Module):
     """Clips (B, 3, T, H, W) in [0, 1] to logits (B, A), by way of what the router sees of them.
 
-    `see` has nothing that trains, so that a training may see its clips once; where `SMALL_VIEW`, it should.
+    `see` has nothing that trains. Where it is the same for a clip and its mirror image (`MIRROR_BLIND`), a training
+    may see its clips once and keep that.
     """
 
-    SMALL_VIEW = False
+    MIRROR_BLIND = False
     config: RouterConfig
 
     def see(self, clips: torch.Tensor) -> torch.Tensor:
@@ -121,15 +123,15 @@ class Router(nn.Module):
         return self.decide(self.see(clips))
 
 
-class TransformerRouter(Router):
-    """A linear embedding of what is seen of each patch, a CLS token, a transformer, one logit a candidate."""
+class ViTRouter(Router):
+    """The paper's router: a linear embedding of each patch's pixels, a CLS token, a transformer."""
 
-    def __init__(self, config: RouterConfig, values: int) -> None:
+    def __init__(self, config: RouterConfig) -> None:
         super().__init__()
         self.config = config
         t, h, w = config.patch
         patches = (config.frames // t) * (config.size // h) * (config.size // w)
-        self.patch_embedding = nn.Linear(values, config.width)
+        self.patch_embedding = nn.Linear(3 * t * h * w, config.width)
         self.cls = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
         self.position = nn.Parameter(torch.randn(1, patches + 1, config.width) * 0.02)
         self.layers = nn.ModuleList(
@@ -138,6 +140,11 @@ class TransformerRouter(Router):
         self.norm = nn.LayerNorm(config.width)
         self.head = CandidateHead(config, config.width)
 
+    def see(self, clips: torch.Tensor) -> torch.Tensor:
+        """(B, 3, T, H, W) -> (B, K*P, values a patch), centred."""
+        t, h, w = self.config.patch
+        return rearrange(clips - 0.5, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
+
     def decide(self, seen: torch.Tensor) -> torch.Tensor:
         patches_BND = self.patch_embedding(seen)
         cls_B1D = repeat(self.cls, "1 1 d -> b 1 d", b=len(seen)).to(patches_BND.dtype)
@@ -145,34 +152,6 @@ class TransformerRouter(Router):
         for layer in self.layers:
             x_BND = layer(x_BND)
         return self.head(self.norm(x_BND[:, 0])).float()
-
-
-class ViTRouter(TransformerRouter):
-    """The paper's router: it sees the pixels of each patch, centred."""
-
-    def __init__(self, config: RouterConfig) -> None:
-        super().__init__(config, 3 * config.patch[0] * config.patch[1] * config.patch[2])
-
-    def see(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, 3, T, H, W) -> (B, K*P, values a patch)."""
-        t, h, w = self.config.patch
-        return rearrange(clips - 0.5, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
-
-
-class CellRouter(TransformerRouter):
-    """The same transformer on statistics of each square of each block, standardised by those of training clips."""
-
-    SMALL_VIEW = True
-
-    def __init__(self, config: RouterConfig) -> None:
-        super().__init__(config, CELL_STATISTICS)
-        self.standard = Standard(CELL_STATISTICS)
-
-    def see(self, clips: torch.Tensor) -> torch.Tensor:
-        return cell_statistics(clips, self.config.blocks, self.config.patch[-1])
-
-    def decide(self, seen: torch.Tensor) -> torch.Tensor:
-        return super().decide(self.standard(seen))
 
 
 class RouterLayer(nn.Module):
@@ -191,25 +170,55 @@ class RouterLayer(nn.Module):
         return x_BND + self.dropout(self.mlp(self.mlp_norm(x_BND)))
 
 
-class FeatureRouter(Router):
-    """A control: an MLP on statistics anyone can compute, standardised by those of the training clips."""
+class StatisticsRouter(Router):
+    """An MLP on statistics of the clip, standardised by those of the training clips.
 
-    SMALL_VIEW = True
-    WIDTH = 256
+    They are the same for a clip and its mirror image.
+
+    Args:
+        count: statistics of a clip.
+        width, depth: of the MLP's hidden layers.
+        noise: deviation of the noise on standardised statistics while training.
+    """
+
+    MIRROR_BLIND = True
+
+    def __init__(self, config: RouterConfig, count: int, width: int, depth: int, noise: float = 0.0) -> None:
+        super().__init__()
+        self.config, self.noise = config, noise
+        self.standard = Standard(count)
+        widths = [count, *[width] * depth]
+        layers = [(nn.Linear(a, b), nn.GELU(), nn.Dropout(config.dropout)) for a, b in itertools.pairwise(widths)]
+        self.mlp = nn.Sequential(*itertools.chain.from_iterable(layers))
+        self.head = CandidateHead(config, width)
+
+    def decide(self, seen: torch.Tensor) -> torch.Tensor:
+        x_BS = self.standard(seen)
+        if self.training:
+            x_BS = x_BS + self.noise * torch.randn_like(x_BS)
+        return self.head(self.mlp(x_BS)).float()
+
+
+class PyramidRouter(StatisticsRouter):
+    """What pooling would lose of each block, at each of the lengths it could be given."""
 
     def __init__(self, config: RouterConfig) -> None:
-        super().__init__()
-        self.config = config
-        count = 2 * (5 * config.blocks + 2)
-        self.standard = Standard(count)
-        self.mlp = nn.Sequential(nn.Linear(count, self.WIDTH), nn.GELU(), nn.Dropout(config.dropout))
-        self.head = CandidateHead(config, self.WIDTH)
+        count = config.blocks * (CLIP_STATISTICS + PYRAMID_STATISTICS) + 4
+        super().__init__(config, count, width=512, depth=3, noise=0.1)
+
+    def see(self, clips: torch.Tensor) -> torch.Tensor:
+        blocks = self.config.blocks
+        return torch.cat((clip_statistics(clips, blocks), pyramid_statistics(clips, blocks)), dim=1)
+
+
+class FeatureRouter(StatisticsRouter):
+    """A control: a small MLP on a clip's means, gradients and changes."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        super().__init__(config, config.blocks * CLIP_STATISTICS + 4, width=256, depth=1)
 
     def see(self, clips: torch.Tensor) -> torch.Tensor:
         return clip_statistics(clips, self.config.blocks)
-
-    def decide(self, seen: torch.Tensor) -> torch.Tensor:
-        return self.head(self.mlp(self.standard(seen))).float()
 
 
 class Standard(nn.Module):
@@ -236,9 +245,9 @@ class Standard(nn.Module):
         return ((statistics - self.mean) / self.deviation).clamp(-4, 4)
 
 
-AnyRouter = ViTRouter | CellRouter | FeatureRouter
+AnyRouter = ViTRouter | PyramidRouter | FeatureRouter
 _KINDS: dict[str, type[AnyRouter]] = {
     "vit": ViTRouter,
-    "cells": CellRouter,
+    "pyramid": PyramidRouter,
     "features": FeatureRouter,
 }

@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-SCALES = 3  # the picture as it is, halved, and halved again
-REACH = 2  # pixels, at the halved scales, over which a moved picture is looked for
-CELL_STATISTICS = 3 + 2 * (4 * SCALES + SCALES - 1)
+GRIDS = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (16, 16))
+"""Cells a block is pooled to, (high, wide): as the tokenizer's queries pool it, and one step finer."""
+SQUARE = 4  # halved pixels, the side of the squares over which residuals are compared
+STILL = (0.005, 0.02)  # mean distances below which a square counts as known
+CLIP_STATISTICS = 2 * 5  # a block; and 2 * 2 of the whole clip
+PYRAMID_STATISTICS = 2 * (6 * len(GRIDS) + 3 + len(STILL))  # a block
 
 
 def clip_statistics(clips: torch.Tensor, blocks: int) -> torch.Tensor:
@@ -34,45 +37,46 @@ def clip_statistics(clips: torch.Tensor, blocks: int) -> torch.Tensor:
     return torch.cat((statistics, (statistics + 1e-4).log()), dim=1)
 
 
-def cell_statistics(clips: torch.Tensor, blocks: int, cell: int = 16) -> torch.Tensor:
-    """(B, K*P, S) statistics of every `cell` x `cell` square of every block of clips (B, 3, T, H, W).
+def pyramid_statistics(clips: torch.Tensor, blocks: int) -> torch.Tensor:
+    """(B, K * PYRAMID_STATISTICS) statistics of clips (B, 3, T, H, W): what pooling each block would lose.
 
-    The square's colour and then, at three scales of its brightness: detail (distance from the picture halved and
-    doubled again), mean and largest change from frame to frame, distance from the last frame of the block before
-    (zero in the first), at the two smaller scales also the least such distance if that frame may move as a whole;
-    then the logarithms of all but the colour. H and W are multiples of `cell`, `cell` of 8.
+    A tokenizer whose queries are pooled features loses, with few tokens, what differs within a pooled cell. So each
+    block, at half its size, is compared with its own means over the cells of every grid, once as it is and once as the
+    distance from the last frame before it, which the decoder knows: mean and root mean square of both residuals, the
+    mean of the smaller one of each square, the largest of the second. Besides, the distance from the last frame before
+    by itself: mean, largest, root mean square, and the share of squares that moved. Then all their logarithms. H and W
+    are multiples of 32.
     """
-    if cell % 2**SCALES or clips.shape[-1] % cell or clips.shape[-2] % cell:
-        raise ValueError(f"cells of {cell} pixels do not tile clips of {clips.shape[-2]} x {clips.shape[-1]}")
-    colour = [_in_cells(clips[:, channel], blocks, cell).mean(2) for channel in range(3)]
+    if clips.shape[-1] % 32 or clips.shape[-2] % 32:
+        raise ValueError(f"grids of up to 16 x 16 cells do not tile clips of {clips.shape[-2]} x {clips.shape[-1]}")
+    halved = F.avg_pool2d(clips.flatten(1, 2), 2).unflatten(1, clips.shape[1:3])
+    now = rearrange(halved, "b c (k t) h w -> b k c t h w", k=blocks)
+    before = F.pad(now[:, :-1, :, -1:], (0, 0, 0, 0, 0, 0, 0, 0, 1, 0))
+    itself, change = (rearrange(x, "b k c t h w -> (b k) (c t) h w") for x in (now, now - before))
     found: list[torch.Tensor] = []
-    scaled = clips.mean(1)
-    for scale in range(SCALES):
-        size = cell >> scale
-        halved = F.avg_pool2d(scaled, 2)
-        doubled = halved.repeat_interleave(2, -1).repeat_interleave(2, -2)
-        change = _in_cells(F.pad((scaled[:, 1:] - scaled[:, :-1]).abs(), (0, 0, 0, 0, 1, 0)), blocks, size)
-        found += [_in_cells((scaled - doubled).abs(), blocks, size).mean(2), change.mean(2), change.amax(2)]
-        found.append(_news(scaled, blocks, size, reach=0).mean(2))
-        if scale:
-            found.append(_news(scaled, blocks, size, REACH).mean(2))
-        scaled = halved
-    return torch.stack(colour + found + [(value + 1e-3).log() for value in found], dim=-1).flatten(1, 2)
+    for grid in GRIDS:
+        own, new = (_in_squares(_residual(x, grid)) for x in (itself, change))
+        means = [x.mean((1, 2)) for x in (own, new, torch.minimum(own, new))]
+        found += [*means, new.amax((1, 2)), _root_mean_square(new), _root_mean_square(own)]
+    moved = _in_squares(change.abs())
+    found += [moved.mean((1, 2)), moved.amax((1, 2)), _root_mean_square(moved)]
+    found += [(moved > still).float().mean((1, 2)) for still in STILL]
+    statistics = rearrange(torch.stack(found, dim=1), "(b k) s -> b (k s)", k=blocks)
+    return torch.cat((statistics, (statistics + 1e-3).log()), dim=1)
 
 
-def _news(frames: torch.Tensor, blocks: int, cell: int, reach: int) -> torch.Tensor:
-    """(B, K, t, P) distance of frames (B, T, H, W) from the last of the block before, moved by up to `reach` pixels."""
-    now = rearrange(frames, "b (k t) h w -> b k t h w", k=blocks)
-    last = F.pad(now[:, :-1, -1:], (0, 0, 0, 0, 0, 0, 1, 0))
-    moves = [(dy, dx) for dy in range(-reach, reach + 1) for dx in range(-reach, reach + 1)]
-    distances = (_in_cells((now - last.roll(move, (-2, -1))).abs().flatten(1, 2), blocks, cell) for move in moves)
-    least = next(distances)
-    for distance in distances:
-        least = torch.minimum(least, distance)
-    least[:, 0] = 0
-    return least
+def _residual(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """|x - its means over the cells of a grid| of (N, C, H, W)."""
+    high, wide = x.shape[-2] // grid[0], x.shape[-1] // grid[1]
+    means = F.avg_pool2d(x, (high, wide))
+    return (x - means.repeat_interleave(high, -2).repeat_interleave(wide, -1)).abs()
 
 
-def _in_cells(frames: torch.Tensor, blocks: int, cell: int) -> torch.Tensor:
-    """(B, T, H, W) -> (B, K, t, P) means of squares."""
-    return rearrange(F.avg_pool2d(frames, cell), "b (k t) y x -> b k t (y x)", k=blocks)
+def _in_squares(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) -> (N, y, x) means over channels and squares."""
+    return F.avg_pool2d(x.mean(1), SQUARE)
+
+
+def _root_mean_square(x: torch.Tensor) -> torch.Tensor:
+    """(N, y, x) -> (N,)."""
+    return x.square().mean((1, 2)).sqrt()

@@ -1,0 +1,167 @@
+"""Stages 1 to 4 in one go, in slices of limited time: for GPUs lent by the minute, and for preemptible queues.
+
+Each command goes on where the last one stopped, stage after stage, and ends when `minutes` are over, so that short
+slots can be chained until all is done. Stages that have ended are not run again.
+
+    python -m evatok.experiments.all_stages with small minutes=9     one modern GPU; again until it says complete
+    python -m evatok.experiments.all_stages with toy minutes=5       the same on a CPU
+
+The pace of every training is printed: seconds a step, tokens a second and, on a GPU whose peak is known, model FLOPs
+utilisation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evatok.experiments import pretrain_videomae, stage1_proxy, stage2_curation, stage3_router, stage4_final, tracking
+from evatok.experiments.tracking import Experiment
+
+ex = tracking.experiment("all_stages", __doc__)
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # of every network: toy, small or paper
+    data = "freedoom"  # what to train on: as in stage 1
+    minutes = 0.0  # stop after so many minutes with everything saved, to be run again; 0: no limit
+    folder = "results/work/all_stages"  # everything lands here, checkpoints and tables too
+    records_folder = "results/records"  # where the records go
+    train_clips = 1600  # clips the encoder and the tokenizers are trained on
+    scored_clips = 160  # training clips that stage 2 scores
+    validation_clips = 32  # clips on which every stage is measured
+    encoder_steps = 300  # of the VideoMAE behind alignment and semantic discriminator
+    proxy_steps = 600  # of stage 1
+    router_steps = 300  # of stage 3
+    final_steps = 600  # of each tokenizer of stage 4, one under the router, one under uniform assignments
+    batch = 16  # clips a step of the encoder and the tokenizers
+    router_batch = 32  # and of the router
+    token_share = 0.704  # the router's operating point, as in stage 3
+    compile = False  # torch.compile of the tokenizers' layers
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    seed = 0
+
+
+@ex.named_config
+def toy() -> None:
+    size = "toy"
+
+
+@ex.named_config
+def small() -> None:
+    size = "small"
+    folder = "results/work/all_stages-small"
+    train_clips = 20000
+    scored_clips = 4000
+    validation_clips = 320
+    encoder_steps = 4000
+    proxy_steps = 6000
+    router_steps = 3000
+    final_steps = 6000
+    batch = 64
+    router_batch = 128
+    compile = True
+    device = "cuda"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment with its settings, and the file or folder that says that it has ended."""
+
+    name: str
+    experiment: Experiment
+    settings: dict[str, Any]
+    outcome: Path
+
+    def run(self, size: str, minutes: float) -> dict[str, Any]:
+        """The experiment's result, of at most so many minutes; 0 for no limit."""
+        updates = {**self.settings, "minutes": minutes}
+        result: dict[str, Any] | None = self.experiment.run(named_configs=(size,), config_updates=updates).result
+        return result or {}
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    left = _clock(config["minutes"])
+    done: dict[str, Any] = {}
+    for job in jobs(config):
+        if job.outcome.exists():
+            done[job.name] = {"complete": True, "earlier": True}
+            continue
+        minutes = left()
+        if minutes is None:
+            return {"complete": False, "next": job.name, "stages": done}
+        done[job.name] = job.run(config["size"], minutes)
+        tracker.info({"stages": done})
+        if not done[job.name].get("complete", True):
+            return {"complete": False, "next": job.name, "stages": done}
+    return {"complete": True, "stages": done}
+
+
+def jobs(config: dict[str, Any]) -> list[Job]:
+    """All that has to be done, in order."""
+    folder = Path(config["folder"])
+    proxy, router, encoder = folder / "proxy.safetensors", folder / "router.safetensors", folder / "videomae"
+    tables = {split: folder / f"{split}.parquet" for split in ("train", "validation")}
+    common = {key: config[key] for key in ("device", "threads", "records_folder", "seed")}
+    clips = {"data": config["data"], "train_clips": config["train_clips"]}
+    sizes = {**common, **clips, "validation_clips": config["validation_clips"], "batch": config["batch"]}
+
+    def job(name: str, experiment: Experiment, outcome: Path, key: str, **settings: Any) -> Job:
+        return Job(name, experiment, {**settings, "work": str(folder / "work" / name), key: str(outcome)}, outcome)
+
+    found = [
+        job(
+            "encoder",
+            pretrain_videomae.ex,
+            encoder,
+            "checkpoint",
+            **sizes,
+            steps=config["encoder_steps"],
+            probe_data="none",
+        ),
+        job(
+            "proxy",
+            stage1_proxy.ex,
+            proxy,
+            "checkpoint",
+            **sizes,
+            steps=config["proxy_steps"],
+            compile=config["compile"],
+        ),
+    ]
+    for split, count in (("train", config["scored_clips"]), ("validation", config["validation_clips"])):
+        scored = {"data": config["data"], "split": split, "clips": count, "tokenizer": str(proxy)}
+        found.append(job(f"scores-{split}", stage2_curation.ex, tables[split], "table", **common, **scored))
+    point = {"token_share": config["token_share"], **{f"{split}_table": str(path) for split, path in tables.items()}}
+    settings = {**common, **point, "steps": config["router_steps"], "batch": config["router_batch"]}
+    settings |= {"router": "pyramid", "target": "soft"}
+    found.append(job("router", stage3_router.ex, router, "checkpoint", **settings))
+    final = {**sizes, "steps": config["final_steps"], "alignment": str(encoder), "semantic_encoder": str(encoder)}
+    for rule in ("uniform", "router"):
+        settings = {**final, "compile": config["compile"], "assignment": rule, "router": str(router)}
+        outcome = folder / f"final-{rule}.safetensors"
+        found.append(job(f"final-{rule}", stage4_final.ex, outcome, "checkpoint", **settings))
+    return found
+
+
+def _clock(minutes: float) -> Callable[[], float | None]:
+    """How many minutes are left: 0 for as many as wanted, None once there are none."""
+    opened = time.monotonic()
+
+    def left() -> float | None:
+        if not minutes:
+            return 0.0
+        rest = minutes - (time.monotonic() - opened) / 60
+        return rest if rest > 0 else None
+
+    return left
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

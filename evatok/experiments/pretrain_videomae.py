@@ -1,0 +1,452 @@
+"""Pre-train a VideoMAE on the tokenizer's own clips (Tong et al. 2022), for where no public weights can be had.
+
+EVATok's final stage leans on frozen encoders: VideoMAE-B in the discriminator, V-JEPA 2-L as the target of the
+alignment (Sec. 3.4). Those are downloads of a GB; a toy of the same make is trained here in minutes. Nine tenths of
+the patches are hidden, in tubes through time, and reconstructed from the rest. What ships is the encoder alone, in
+transformers' format, so `evatok.models.encoders.load_encoder` takes it as it takes the public ones.
+
+    python -m evatok.experiments.pretrain_videomae with toy      CPU, 10 minutes: the encoder that ships
+    python -m evatok.experiments.pretrain_videomae with small    one GPU, an hour: a ViT-S at the paper's clip size
+    python -m evatok.experiments.pretrain_videomae print_config
+
+Whether it learned anything is measured twice: by the error of reconstructing hidden patches of unseen clips, beside
+that of painting them in the mean colour of what is seen; and by how well a linear probe reads labels off its
+features, beside those of the same network untrained.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import nn
+from torch.nn.functional import one_hot
+
+from evatok import records, training
+from evatok.data.clips import ClipSet, to_network
+from evatok.data.sets import clip_set
+from evatok.experiments import tracking
+from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
+from evatok.models.initialise import sine_cosine
+
+ex = tracking.experiment("pretrain_videomae", __doc__)
+
+# Shapes in the words of transformers' VideoMAEConfig.
+VIDEOMAE_SIZES: dict[str, dict[str, Any]] = {
+    # 8 x 4 x 4 tokens of 16 x 64 x 64 clips: to the toy tokenizer's grid as V-JEPA 2's is to the paper's. One decoder
+    # layer costs VideoMAE about a point and halves a CPU's step.
+    "toy": {
+        "image_size": 64,
+        "patch_size": 16,
+        "hidden_size": 192,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 3,
+        "intermediate_size": 768,
+        "decoder_hidden_size": 192,
+        "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 3,
+        "decoder_intermediate_size": 768,
+    },
+    # VideoMAE-S at the paper's clip size: 8 x 8 x 8 tokens of 16 x 128 x 128 clips.
+    "small": {
+        "image_size": 128,
+        "patch_size": 16,
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "decoder_hidden_size": 192,
+        "decoder_num_hidden_layers": 4,
+        "decoder_num_attention_heads": 3,
+        "decoder_intermediate_size": 768,
+    },
+    # VideoMAE-B, which the paper takes ready-made: 8 x 14 x 14 tokens of 16 x 224 x 224 clips.
+    "paper": {
+        "image_size": 224,
+        "patch_size": 16,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "decoder_hidden_size": 384,
+        "decoder_num_hidden_layers": 4,
+        "decoder_num_attention_heads": 6,
+        "decoder_intermediate_size": 1536,
+    },
+}
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # network size: toy, small or paper; also the records' status
+    data = "mixed"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
+    fps = None  # frames a second taken from a user's videos; None keeps their own
+    train_clips = 6400  # clips of the training split; 0 takes all of a user's set
+    validation_clips = 64  # unseen clips whose hidden patches are reconstructed
+    probe_data = "freedoom"  # labelled clips of the linear probe, named as `data`; "none" leaves the probe out
+    probe_labels = ["motion", "map"]  # columns of their labels
+    probe_train_clips = 640
+    probe_clips = 320  # of the validation split
+    masking = 0.75  # share of the patches hidden (VideoMAE: 0.9, which of the toy's 16 places would leave two)
+    normalise_patches = False  # reconstruct each patch normalised by itself (VideoMAE: True; slow to learn)
+    steps = 2000  # optimiser steps (VideoMAE-B on Kinetics-400: 1600 epochs, 375000 steps of 1024 clips)
+    batch = 16  # clips a step
+    learning_rate = 1.5e-3  # peak of the cosine (VideoMAE: 1.5e-4 for each 256 clips of a batch)
+    final_learning_rate = 1e-5  # end of the cosine
+    warmup = 100  # steps
+    weight_decay = 0.05  # (VideoMAE's)
+    clip_norm = 1.0  # gradient norm
+    ema = 0.998  # decay of the weights' running mean, which is what ships
+    flip = True  # mirror half of the clips
+    bf16 = True  # autocast; weights and losses stay float32
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    log_every = 20  # steps a line of the curve
+    minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
+    save_every = 200  # steps between resumable states
+    work = "results/work/pretrain_videomae"  # folder of the resumable state and the curve
+    checkpoint = "results/checkpoints/videomae-toy"  # folder of the finished encoder
+    records_folder = "results/records"  # where the record goes
+    seed = 0
+
+
+@ex.named_config
+def toy() -> None:
+    size = "toy"
+
+
+@ex.named_config
+def small() -> None:
+    size = "small"
+    masking = 0.9
+    normalise_patches = True
+    train_clips = 20000
+    steps = 40000
+    batch = 128
+    learning_rate = 6e-4
+    warmup = 2000
+    ema = 0.9995
+    device = "cuda"
+    work = "results/work/pretrain_videomae-small"
+    checkpoint = "results/checkpoints/videomae-small"
+
+
+@ex.named_config
+def paper() -> None:
+    size = "paper"
+    masking = 0.9
+    normalise_patches = True
+    data = "kinetics-400.csv"
+    probe_data = "none"
+    train_clips = 0
+    validation_clips = 1024
+    steps = 375000
+    batch = 1024
+    learning_rate = 6e-4
+    final_learning_rate = 1e-6
+    warmup = 9400
+    ema = 0.9999
+    device = "cuda"
+    save_every = 1000
+    work = "results/work/pretrain_videomae-paper"
+    checkpoint = "results/checkpoints/videomae-paper"
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    network, steps = _network(config), recipe(config)
+    train_set = _clips(config, config["data"], "train", config["train_clips"])
+    validation_set = _clips(config, config["data"], "validation", config["validation_clips"])
+    folder = claim_folder(Path(config["work"]), config, train_set.sha256, tracker)
+    try:
+        averaged = training.train(
+            network.to(config["device"]),
+            Objective(train_set, config),
+            steps,
+            folder,
+            description="VideoMAE",
+            on_log=log_to(tracker),
+            seconds=60 * config["minutes"] or None,
+        )
+    except training.SliceEnded as ended:
+        return {"complete": False, "step": ended.step, "steps": ended.steps}
+    path = Path(config["checkpoint"])
+    ship(averaged.videomae, path)
+    shipped = load_encoder(str(path)).to(config["device"])
+    averaged.videomae.load_state_dict(shipped.model.state_dict())  # what is measured is what ships
+    metrics = {**reconstruction(averaged, validation_set, config), **probes(shipped, config)}
+    record = records.new_record(
+        kind="pretrain_videomae",
+        status=config["size"],
+        protocol=_protocol(config, train_set),
+        model={
+            "sha256": shipped.weights_sha256,
+            "parameters": sum(p.numel() for p in shipped.model.parameters()),
+            "format": "transformers VideoMAEModel",
+            "run": tracker.run_id,
+        },
+        metrics=metrics,
+        config=config,
+        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        artifacts=optional_artifact("checkpoint", path / "model.safetensors"),
+    )
+    written = records.write(record, config["records_folder"])
+    tracker.artifact(folder / "curve.jsonl")
+    return {
+        "complete": True,
+        "checkpoint": str(path),
+        "record": written.stem,
+        **{name: metric.value for name, metric in metrics.items()},
+    }
+
+
+class Objective:
+    """The loss of one step: clips, tubes to hide, the error of what was hidden."""
+
+    def __init__(self, clips: ClipSet, config: dict[str, Any]) -> None:
+        self.clips, self.config = clips, config
+
+    def __call__(self, module: nn.Module, step: int, generator: torch.Generator) -> tuple[torch.Tensor, training.Terms]:
+        batch = self.config["batch"]
+        rows = training.batch_indices(len(self.clips), batch, step, self.config["seed"])
+        mirrored = training.half_of(batch, generator) & self.config["flip"]
+        pixels = training.mirror(self.clips.clips[rows], mirrored)
+        loss = hidden_patch_error(module, pixels, self.config, generator)
+        return loss, {"reconstruction": loss.detach()}
+
+
+def hidden_patch_error(
+    module: Any, pixels: np.ndarray, config: dict[str, Any], generator: torch.Generator
+) -> torch.Tensor:
+    """Mean squared error () of a network on the hidden patches of clips (B, T, H, W, 3)."""
+    clips = to_network(pixels, config["device"]).transpose(1, 2)
+    mean, deviation = (clips.new_tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    hidden = tubes(len(clips), module.config, config["masking"], generator).to(clips.device)
+    with autocast(config):
+        return module((clips - mean) / deviation, bool_masked_pos=hidden).loss
+
+
+def mean_colour_error(
+    module: Any, pixels: np.ndarray, config: dict[str, Any], generator: torch.Generator
+) -> torch.Tensor:
+    """The same error () of painting a clip's hidden patches in the mean colour of those seen; no network is asked."""
+    patches = patch_pixels(to_network(pixels, config["device"]), module.config)
+    hidden = tubes(len(patches), module.config, config["masking"], generator).to(patches.device)
+    errors = []
+    for clip, covered in zip(patches, hidden, strict=True):
+        errors.append((clip[covered] - clip[~covered].mean((0, 1))).square().mean())
+    return torch.stack(errors).mean()
+
+
+def patch_pixels(clips: torch.Tensor, shape: Any) -> torch.Tensor:
+    """What is to be reconstructed of clips (B, 3, T, H, W) in [0, 1]: (B, tokens, pixels of a patch, 3)."""
+    t, side = shape.tubelet_size, shape.patch_size
+    patches = rearrange(clips, "b c (k t) (y h) (x w) -> b (k y x) (t h w) c", t=t, h=side, w=side)
+    if not shape.norm_pix_loss:
+        return patches
+    return (patches - patches.mean(2, keepdim=True)) / (patches.std(2, keepdim=True) + 1e-6)
+
+
+def tubes(batch: int, shape: Any, masking: float, generator: torch.Generator) -> torch.Tensor:
+    """(B, tokens) booleans, true where hidden: in each clip the same places of every step in time.
+
+    Args:
+        shape: a VideoMAEConfig.
+        masking: share of the places to hide; at least one is hidden and one is seen.
+    """
+    places = (shape.image_size // shape.patch_size) ** 2
+    count = min(max(round(masking * places), 1), places - 1)
+    order = torch.rand(batch, places, generator=generator).argsort(1)
+    return (order < count).repeat(1, shape.num_frames // shape.tubelet_size)
+
+
+def ship(encoder: Any, folder: Path) -> None:
+    """Write an encoder in half precision as a folder that transformers reads, in place of an older one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("partial", "old"))
+    with quiet():
+        copy.deepcopy(encoder).cpu().half().save_pretrained(partial)
+    shape = encoder.config
+    records.write_json(
+        partial / "preprocessor_config.json",
+        {
+            "image_processor_type": "VideoMAEImageProcessor",
+            "image_mean": list(IMAGENET_MEAN),
+            "image_std": list(IMAGENET_DEVIATION),
+            "size": {"shortest_edge": shape.image_size},
+            "crop_size": {"height": shape.image_size, "width": shape.image_size},
+        },
+    )
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@torch.no_grad()
+def reconstruction(network: Any, clips: ClipSet, config: dict[str, Any]) -> dict[str, records.Metric]:
+    """Error of the hidden patches of unseen clips, and that of painting them in the mean colour of what is seen.
+
+    Both under the same tubes, drawn from the seed.
+    """
+    network.eval()
+    errors = {"reconstruction": hidden_patch_error, "reconstruction_of_mean_colour": mean_colour_error}
+    return {
+        name: records.Metric(_mean_error(error, network, clips, config), "", len(clips), "lower")
+        for name, error in errors.items()
+    }
+
+
+def _mean_error(error: Callable[..., torch.Tensor], network: Any, clips: ClipSet, config: dict[str, Any]) -> float:
+    generator = torch.Generator().manual_seed(config["seed"])
+    total = 0.0
+    for start in range(0, len(clips), config["batch"]):
+        pixels = clips.clips[start : start + config["batch"]]
+        total += float(error(network, pixels, config, generator)) * len(pixels)
+    return total / len(clips)
+
+
+def probes(encoder: FrozenEncoder, config: dict[str, Any]) -> dict[str, records.Metric]:
+    """Balanced accuracy of linear probes of the trained encoder, of its untrained twin, and of guessing."""
+    if config["probe_data"] == "none":
+        return {}
+    train = _clips(config, config["probe_data"], "train", config["probe_train_clips"])
+    test = _clips(config, config["probe_data"], "validation", config["probe_clips"])
+    untrained = VideoMAE(_network(config).videomae, source="untrained").to(config["device"])
+    seen = {
+        name: [mean_features(network, clips, config) for clips in (train, test)]
+        for name, network in (("", encoder), ("_untrained", untrained))
+    }
+    found = {}
+    for label in config["probe_labels"]:
+        known, asked = (_label(clips, label) for clips in (train, test))
+        for name, (train_features, test_features) in seen.items():
+            said = ridge_probe(train_features, known, test_features)
+            found[f"probe_{label}{name}"] = balanced_accuracy(said, asked)
+        guess = 1 / len(np.unique(asked))
+        found[f"probe_{label}_guess"] = records.Metric(guess, "", len(test), "higher", 0.0)
+    return found
+
+
+@torch.no_grad()
+def mean_features(encoder: FrozenEncoder, clips: ClipSet, config: dict[str, Any]) -> torch.Tensor:
+    """(N, D) features of the last layer, averaged over each clip."""
+    means = []
+    for start in range(0, len(clips), config["batch"]):
+        pixels = to_network(clips.clips[start : start + config["batch"]], config["device"])
+        with autocast(config):
+            (features,) = encoder(pixels, [encoder.depth])
+        means.append(features.float().mean((1, 2, 3)).cpu())
+    return torch.cat(means)
+
+
+def ridge_probe(features: torch.Tensor, labels: np.ndarray, asked: torch.Tensor) -> np.ndarray:
+    """(M,) labels that a ridge classifier fitted to features (N, D) and labels (N,) gives to `asked` (M, D).
+
+    All labels weigh the same, however rare. The strength is the one with the least leave-one-out error, which has
+    a closed form.
+    """
+    classes, targets, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weight = torch.from_numpy(1 / counts[targets] / len(classes))[:, None]  # sums to 1
+    known = features.double()
+    mean = (weight * known).sum(0)
+    deviation = (weight * (known - mean) ** 2).sum(0).sqrt().clamp_min(1e-8)
+    wanted = one_hot(torch.from_numpy(targets)).double() - 1 / len(classes)
+    root = weight.sqrt()
+    left, values, right = torch.linalg.svd(root * (known - mean) / deviation, full_matrices=False)
+    projected = left.T @ (root * wanted)
+
+    def left_out_error(strength: float) -> float:
+        shrink = values**2 / (values**2 + strength)
+        leverage = (left**2 * shrink).sum(1, keepdim=True) + weight
+        missed = (root * wanted - left @ (shrink[:, None] * projected)) / (1 - leverage).clamp_min(1e-8)
+        return float(missed.square().sum())
+
+    best = min(np.logspace(-6, 2, 33), key=left_out_error)
+    weights = right.T @ ((values / (values**2 + best))[:, None] * projected)
+    return classes[((asked.double() - mean) / deviation @ weights).argmax(1).numpy()]
+
+
+def balanced_accuracy(said: np.ndarray, asked: np.ndarray) -> records.Metric:
+    """Mean over the labels of the share of their clips that were told, with half its 95 % interval."""
+    shares = [(said[asked == label] == label).astype(float) for label in np.unique(asked)]
+    variance = sum(share.var() / len(share) for share in shares) / len(shares) ** 2
+    return records.Metric(float(np.mean([s.mean() for s in shares])), "", len(asked), "higher", 1.96 * variance**0.5)
+
+
+def _label(clips: ClipSet, label: str) -> np.ndarray:
+    if label not in clips.labels:
+        known = ", ".join(map(str, clips.labels.columns))
+        raise tracking.ConfigError(f"config key probe_labels: clip set {clips.name} has no {label!r}, it has {known}")
+    return clips.labels[label].to_numpy(dtype=str)
+
+
+def _network(config: dict[str, Any]) -> Any:
+    """An untrained VideoMAE with its decoder, always the same for a seed."""
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    sizes = of_size(VIDEOMAE_SIZES, config["size"])
+    torch.manual_seed(config["seed"])
+    # The norm behind the last layer is trained only without mean pooling, as in the public pre-trained weights.
+    shape = VideoMAEConfig(**sizes, use_mean_pooling=False, norm_pix_loss=config["normalise_patches"])
+    network = VideoMAEForPreTraining(shape)
+    _start(network)
+    return network
+
+
+@torch.no_grad()
+def _start(network: Any) -> None:
+    """A start from which a small network learns in minutes; the model stays VideoMAE's.
+
+    transformers' own start (deviation 0.02) is made to be overwritten and slow to leave. Linear maps begin as in
+    VideoMAE's code; attention looks first at what is near and alike; and the decoder, which does not ship, knows
+    a patch's place by its row, column and time instead of by its number.
+    """
+    from transformers.models.videomae.modeling_videomae import VideoMAESelfAttention
+
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    for module in network.modules():
+        if isinstance(module, VideoMAESelfAttention):
+            nn.init.orthogonal_(module.query.weight)
+            module.key.weight.copy_(module.query.weight)
+    shape = network.config
+    side, steps = shape.image_size // shape.patch_size, shape.num_frames // shape.tubelet_size
+    places = sine_cosine(steps, (side, side), shape.decoder_hidden_size)
+    network.position_embeddings = places.reshape(1, -1, shape.decoder_hidden_size)
+
+
+def _clips(config: dict[str, Any], data: str, split: str, count: int) -> ClipSet:
+    side = of_size(VIDEOMAE_SIZES, config["size"])["image_size"]
+    return clip_set(data, split, count, size=side, frames=16, fps=config["fps"])
+
+
+def _protocol(config: dict[str, Any], train_set: ClipSet) -> dict[str, Any]:
+    return {
+        "data": config["data"],
+        "split": "validation",
+        "clips": config["validation_clips"],
+        "masking": config["masking"],
+        "target": "patches normalised by themselves" if config["normalise_patches"] else "pixels in [0, 1]",
+        "train": train_set.manifest,
+        "probe": {
+            "data": config["probe_data"],
+            "train_clips": config["probe_train_clips"],
+            "classifier": "class-balanced ridge on the mean feature of the last layer, strength by leave-one-out",
+            "accuracy": "balanced: mean over labels",
+        },
+    }
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

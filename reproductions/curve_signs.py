@@ -1,0 +1,150 @@
+"""What the paper says about its quality-cost curves (main Figs. 4 and 5), each claim with a verdict on ours.
+
+Claims are about the curves through the measured points, linear in the logarithm of the tokens, where both of a pair
+have points; nothing is extrapolated. Routers of one kind are one rule, their trained weights its points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evatok import curves
+from evatok.curves import Comparison, Curve
+from evatok.records import Record
+from reproductions.signs import FAILS, HOLDS, UNKNOWN, UNSURE, Sign
+
+NAMES = {"st_lpips_alex": "ST-LPIPS", "rfvd": "rFVD", "psnr": "PSNR", "lpips_vgg": "LPIPS"}
+UNITS = {"psnr": " dB"}
+DECIMALS = {"st_lpips_alex": 4, "lpips_vgg": 4, "rfvd": 1, "psnr": 2}
+NEAR = 0.02  # how far from the max-reward curve a router still counts as on it
+PAPER_SAVES = {"validation": "56 % (WebVid, rFVD)", "unseen": "42 % (UCF-101, rFVD)"}
+
+
+def frame_of(record: Record, row: str) -> pd.DataFrame:
+    """The points of a record, one line a point and metric: set, rule, parameter, tokens, metric, value, spread, n."""
+    lines = []
+    for name, metric in record.metrics.items():
+        point, _, measured = name.rpartition(".")
+        rule, _, parameter = point.partition(".")
+        if measured != "tokens" and parameter != "saving":
+            tokens = record.metrics[f"{point}.tokens"].value
+            told = (row, rule, parameter, tokens, measured, metric.value, metric.spread, metric.n, record.id)
+            lines.append(told)
+    columns = ["set", "rule", "parameter", "tokens", "metric", "value", "spread", "n", "record"]
+    return pd.DataFrame(lines, columns=columns).sort_values(["metric", "rule", "tokens"], ignore_index=True)
+
+
+def signs(row: str, frame: pd.DataFrame | None, savings: Mapping[str, Any], metric: str) -> list[Sign]:
+    """The claims about one set by one metric; `savings` are a record's, by rule and metric."""
+    where = f"{row}, {NAMES[metric]}"
+    own = pd.DataFrame() if frame is None else frame[frame["metric"] == metric]
+    groups = {} if own.empty else {str(rule): group for rule, group in own.groupby("rule", sort=False)}
+    found = [
+        ahead(
+            where, groups, "max_reward", "uniform", "max-proxy-reward above uniform at every length (Fig. 4)", metric
+        ),
+        near(where, groups, metric),
+        saves(row, where, savings, metric),
+    ]
+    if metric != "rfvd":
+        return found
+    between = "the threshold rule between uniform and max-proxy-reward, by rFVD (Fig. 5)"
+    return [
+        *found,
+        ahead(where, groups, "max_reward", "threshold", between, metric),
+        ahead(where, groups, "threshold", "uniform", between, metric),
+    ]
+
+
+def ahead(where: str, groups: Mapping[str, pd.DataFrame], first: str, second: str, paper: str, metric: str) -> Sign:
+    """The curve of one rule is no worse than another's at every budget both cover."""
+    name = f"{where}: {first} no worse than {second} at any budget"
+    if first not in groups or second not in groups:
+        return Sign(name, paper, "-", UNKNOWN)
+    one, other = (curve_of(groups[rule], metric) for rule in (first, second))
+    margin = curves.smallest_margin(one, other)
+    if margin is None:
+        return Sign(name, paper, "no budget in common", UNKNOWN)
+    told = (
+        f"smallest lead {margin.difference:+.{DECIMALS[metric]}f}{UNITS.get(metric, '')} at {margin.tokens:.0f} tokens"
+    )
+    return Sign(name, paper, told, HOLDS if curves.dominates(one, other) else FAILS)
+
+
+def near(where: str, groups: Mapping[str, pd.DataFrame], metric: str) -> Sign:
+    """Every router lies on the max-reward curve within 2 % of its value."""
+    name = f"{where}: routers on the max-reward curve within {100 * NEAR:.0f} %"
+    paper = "router curves nearly coincide with max-proxy-reward (Fig. 4)"
+    gaps = {rule: gap_of(groups, rule, metric) for rule in groups if "router" in rule}
+    known = {rule: gap for rule, gap in gaps.items() if gap is not None}
+    if not known:
+        return Sign(name, paper, "-", UNKNOWN)
+    told = ", ".join(f"{rule} {100 * gap.difference:+.1f} % at {gap.tokens:.0f} tokens" for rule, gap in known.items())
+    on_it = all(abs(gap.difference) <= NEAR for gap in known.values())
+    return Sign(name, paper, f"largest gap (+ is better): {told}", HOLDS if on_it else FAILS)
+
+
+def gap_of(groups: Mapping[str, pd.DataFrame], rule: str, metric: str) -> Comparison | None:
+    """Where a rule is farthest from the max-reward curve; None without that curve or where it covers none."""
+    if "max_reward" not in groups:
+        return None
+    tokens, quality = points_of(groups[rule], metric)
+    return curves.largest_gap(curve_of(groups["max_reward"], metric), tokens, quality)
+
+
+def saves(row: str, where: str, savings: Mapping[str, Any], metric: str) -> Sign:
+    """The paper's kind of router reaches the quality of the middle uniform row with fewer tokens."""
+    name, paper = f"{where}: the router saves tokens at uniform's quality", PAPER_SAVES[row]
+    found = savings.get("router", {}).get(metric)
+    if found is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    return Sign(name, paper, saving_in_words(found), saving_verdict(found))
+
+
+def saving_in_words(found: Mapping[str, float | None]) -> str:
+    """A saving with its interval; a bound where all points are better than the reference."""
+    if found["value"] is None:
+        least = found["at_least"]
+        return "none of its points is as good" if least is None else f"over {least:.1f} %: all its points are better"
+    ends = ["beyond its points" if end is None else f"{end:.1f}" for end in (found["low"], found["high"])]
+    return f"{found['value']:.1f} % ({ends[0]} to {ends[1]})"
+
+
+def saving_verdict(found: Mapping[str, float | None]) -> str:
+    """Whether it saves at all, beyond what the interval leaves open."""
+    value, low, least = found["value"], found["low"], found["at_least"]
+    if value is None:
+        return HOLDS if least is not None and least > 0 else FAILS
+    if value <= 0:
+        return FAILS
+    return HOLDS if low is not None and low > 0 else UNSURE
+
+
+def curve_of(group: pd.DataFrame, metric: str) -> Curve:
+    """The curve through the points of one rule and metric."""
+    return Curve.through(*points_of(group, metric))
+
+
+def points_of(group: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and quality (higher is better), (P,) each."""
+    return group["tokens"].to_numpy(), curves.quality_of(group["value"].to_numpy(), metric)
+
+
+def write(found: list[Sign], folder: Path, name: str) -> None:
+    """<name>.csv and <name>.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame([asdict(sign) for sign in found])
+    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
+    caption = (
+        f"The paper's claims about main Figs. 4 and 5: {counts}. Curves are linear in the logarithm of the tokens "
+        "between measured points and compared where both have points. A saving holds where its 95 % bootstrap interval "
+        "over clips lies above 0; leads and gaps are of the measured points, without an interval."
+    )
+    (folder / f"{name}.md").write_text(f"{caption}\n\n{frame.to_markdown(index=False)}\n", encoding="utf-8")

@@ -1,0 +1,181 @@
+"""Main Fig. 4: quality against mean tokens on the proxy, under uniform rows, best rewards and routers.
+
+    python reproductions/main_figure4.py            seconds; no GPU, no download
+
+Reads the records of `evatok.experiments.curves`, of each set the fullest and of those the newest, and writes
+results/figures/main_figure4.{svg,csv}, the tokens each rule saves at the quality of the middle uniform row as
+results/tables/main_figure4.{csv,md}, and the paper's claims with verdicts as main_figure4_signs.{csv,md}.
+
+Expected (paper): at the rFVD of uniform-1,024 routers save 56 % of the tokens (WebVid) and 42 % (UCF-101).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evatok import figures, records, tables
+from evatok.records import Record
+from evatok.tables import Cell
+from reproductions import curve_signs
+from reproductions.curve_signs import NAMES
+
+SETS = {"validation": "freedoom", "unseen": "arcade"}
+PANELS = ("st_lpips_alex", "rfvd", "psnr")
+"""The paper's panels are LPIPS, which ST-LPIPS stands in for here and is not, and rFVD; PSNR is its Fig. 5's."""
+SAVINGS = {"saving_rfvd": "rfvd", "saving_st_lpips": "st_lpips_alex", "saving_psnr": "psnr"}
+RULES = {
+    "uniform": "uniform",
+    "max_reward": "max reward",
+    "router": "router",
+    "router_soft": "router, soft targets",
+    "pyramid_router": "pyramid router",
+    "feature_router": "feature router",
+    "threshold": "threshold",
+}
+COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=True))
+
+
+def main(argv: list[str] | None = None) -> int:
+    results = results_folder(__doc__, argv)
+    try:
+        paper = tables.paper_values(records.REPOSITORY / "results" / "paper", "main_figure4")
+        report(results, chosen_records(results / "records"), paper)
+    except (records.RecordError, tables.TableError) as error:
+        print(f"main_figure4: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def results_folder(description: str | None, argv: list[str] | None) -> Path:
+    """The folder of results the command line names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
+    found: Path = parser.parse_args(argv).results
+    return found
+
+
+def chosen_records(folder: Path) -> dict[str, Record]:
+    """Of each set the record of most metrics, of those the newest; measurements of a part of the clips do not count."""
+    chosen = {}
+    for row, name in SETS.items():
+        found = records.query(folder, kind="curves", set=name, limit=None)
+        if found:
+            chosen[row] = max(found, key=lambda record: (len(record.protocol["metrics"]), record.created))
+    return chosen
+
+
+def report(results: Path, chosen: Mapping[str, Record], paper: Mapping[tuple[str, str], float]) -> None:
+    """Write table, signs and figure, print the table and the commands that would fill its dashes."""
+    cells = to_cells(chosen, paper)
+    tables.write(cells, results / "tables", "main_figure4", caption(chosen))
+    print(f"{caption(chosen)}\n\n{tables.markdown(cells)}\n")
+    curve_signs.write(all_signs(chosen), results / "tables", "main_figure4_signs")
+    tell_missing(chosen)
+    if chosen:
+        frame = frame_of(chosen)
+        draw(frame[frame["rule"] != "threshold"], panels_of(frame), results / "figures", "main_figure4")
+
+
+def frame_of(chosen: Mapping[str, Record]) -> pd.DataFrame:
+    """The points of all sets, see `curve_signs.frame_of`."""
+    return pd.concat([curve_signs.frame_of(record, row) for row, record in chosen.items()], ignore_index=True)
+
+
+def panels_of(frame: pd.DataFrame) -> list[str]:
+    """Which of the panels' metrics were measured."""
+    return [metric for metric in PANELS if metric in set(frame["metric"])]
+
+
+def to_cells(chosen: Mapping[str, Record], paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+    """`<set>/<rule>` by saving: all measured rules of a set, or the paper's router alone."""
+    cells = []
+    for row in SETS:
+        record = chosen.get(row)
+        rules = ["router"] if record is None else [rule for rule in RULES if rule in record.model["savings"]]
+        cells += [cell_of(f"{row}/{rule}", rule, metric, record, paper) for rule in rules for metric in SAVINGS]
+    return cells
+
+
+def cell_of(row: str, rule: str, metric: str, record: Record | None, paper: Mapping[tuple[str, str], float]) -> Cell:
+    """One saving; a dash where the rule's points do not enclose the reference's quality."""
+    found = None if record is None else record.metrics.get(f"{rule}.saving.{SAVINGS[metric]}")
+    status = "paper-only" if record is None else record.status
+    made_by = None if record is None else record.id
+    value, n = None if found is None else found.value, None if record is None else record.protocol["clips"]
+    return Cell(row, metric, paper.get((row, metric)), value, "%", n, status, made_by)
+
+
+def caption(chosen: Mapping[str, Record]) -> str:
+    references = sorted({record.protocol["reference"].replace("uniform.", "") for record in chosen.values()})
+    against = f"{' and '.join(references)} tokens a block" if references else "the middle level in every block"
+    return (
+        f"Main Fig. 4, ours (paper): percent of the tokens saved at the quality of the uniform row of {against} "
+        "(paper: 256, 1,024 a clip), read off the curve through a rule's points. A dash: not measured, or no points of "
+        "the rule on both sides of that quality; main_figure4_signs has bounds and intervals."
+    )
+
+
+def all_signs(chosen: Mapping[str, Record]) -> list[curve_signs.Sign]:
+    """The claims about every set by every panel's metric."""
+    found = []
+    for row in SETS:
+        record = chosen.get(row)
+        frame = None if record is None else curve_signs.frame_of(record, row)
+        savings = {} if record is None else record.model["savings"]
+        for metric in PANELS:
+            found += curve_signs.signs(row, frame, savings, metric)
+    return found
+
+
+def tell_missing(chosen: Mapping[str, Record]) -> None:
+    """Print the commands that would measure the sets, or the metrics, that no record holds."""
+    for row, name in SETS.items():
+        held = chosen[row].protocol["metrics"] if row in chosen else []
+        missing = [metric for metric in PANELS if metric not in held]
+        if missing:
+            table = f"results/tables/candidates/{name}-validation.parquet"
+            print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded table={table}")
+
+
+def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> None:
+    """A panel a set and metric, quality over mean tokens, a line a rule; says where the SVG is."""
+    frame = frame[frame["metric"].isin(metrics)]
+    rows = list(dict.fromkeys(frame["set"]))
+    if not rows:
+        print(f"{name}: no record holds {' or '.join(PANELS)}, so there is nothing to draw", file=sys.stderr)
+        return
+    with figures.style():
+        figure = Figure(figsize=(3.1 * len(metrics), 2.6 * len(rows) + 0.5))
+        axes = figure.subplots(len(rows), len(metrics), squeeze=False)
+        for row, line in zip(rows, axes, strict=True):
+            for metric, panel in zip(metrics, line, strict=True):
+                _panel(panel, frame[(frame["set"] == row) & (frame["metric"] == metric)])
+                panel.set_title(f"{row}: {SETS[row]}")
+                panel.set_ylabel(f"{NAMES[metric]}{' (dB)' if metric == 'psnr' else ''}")
+        handles = {
+            text: line for panel in axes.flat for line, text in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+        print(f"figure: {figures.save(figure, folder, name, frame)}")
+
+
+def _panel(panel: Axes, frame: pd.DataFrame) -> None:
+    for rule, label in RULES.items():
+        own = frame[frame["rule"] == rule].sort_values("tokens")
+        if not own.empty:
+            line = "--" if rule == "uniform" else "-"
+            panel.plot(own["tokens"], own["value"], line, marker="o", color=COLOURS[rule], label=label)
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter("{x:.0f}")
+    panel.set_xlabel("mean tokens a clip")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

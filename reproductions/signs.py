@@ -1,0 +1,127 @@
+"""The paper's claims about main Table 1 as signs of differences, each with a verdict on our rows.
+
+At toy size values mean little, but who is better than whom should survive. A difference counts where it is larger than
+the root of the summed squares of both half-intervals. Those treat the two rows as independent, which errs on the
+careful side: they are of the same clips, and a paired comparison, which needs values a clip, would see more. With one
+training seed intervals are over clips only; where none was measured (rFVD of one clip choice) the bare sign decides,
+and the line says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reproductions.final_tables import DECIMALS, Row, Value
+
+HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "within the interval", "not measured"
+LEAST_SAVED = 0.244
+"""Tokens the paper's router saves against the uniform row: 24.4 % (UCF-101) and 29.6 % (WebVid)."""
+NAMES = {"psnr": "PSNR", "st_lpips": "ST-LPIPS", "rfvd": "rFVD"}
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A claim: what is compared, the paper's figures, ours, and one of the four verdicts."""
+
+    name: str
+    paper: str
+    ours: str
+    verdict: str
+
+
+def signs(rows: Mapping[str, Row]) -> list[Sign]:
+    """All claims about the rows of main Table 1, in the paper's order."""
+    return [
+        better(rows, "A2", "A1", "st_lpips", "final beats proxy, uniform: LPIPS 0.1056 against 0.1178"),
+        better(rows, "A2", "A1", "rfvd", "final beats proxy, uniform: rFVD 63 against 73"),
+        better(rows, "B2", "B1", "st_lpips", "final beats proxy, router: LPIPS 0.1068 against 0.1182"),
+        better(rows, "B2", "B1", "rfvd", "final beats proxy, router: rFVD 33 against 50"),
+        fewer_tokens(rows, "B2", "A2"),
+        better(rows, "B2", "A2", "st_lpips", "about equal LPIPS: 0.1068 against 0.1056", or_equal=True),
+        better(rows, "B2", "A2", "rfvd", "better rFVD: 33 against 63"),
+        fewer_tokens(rows, "B2+VideoMAE", "A2+VideoMAE"),
+        better(rows, "B2+VideoMAE", "A2+VideoMAE", "st_lpips", "LPIPS 0.1144 against 0.1197", or_equal=True),
+        better(rows, "B2+VideoMAE", "A2+VideoMAE", "rfvd", "better rFVD: 9.2 against 13"),
+        better(rows, "A2+VideoMAE", "A2", "rfvd", "VideoMAE lowers rFVD, uniform: 13 against 63"),
+        better(rows, "B2+VideoMAE", "B2", "rfvd", "VideoMAE lowers rFVD, router: 9.2 against 33"),
+        better(rows, "A2", "A2+VideoMAE", "psnr", "VideoMAE worsens PSNR, uniform: 26.68 against 27.77 dB"),
+        better(rows, "B2", "B2+VideoMAE", "psnr", "VideoMAE worsens PSNR, router: 26.90 against 27.68 dB"),
+        *(first_block_leads(rows, name) for name in ("B1", "B2", "B2+VideoMAE")),
+    ]
+
+
+def better(
+    rows: Mapping[str, Row], first: str, second: str, metric: str, paper: str, *, or_equal: bool = False
+) -> Sign:
+    """`first` has the better value of `metric`; with `or_equal` a tie or any improvement will do."""
+    name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {NAMES[metric]}"
+    ours, other = rows[first].value(metric), rows[second].value(metric)
+    if ours is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    interval = _joint(ours, other)
+    gain = (ours.value - other.value) * (1 if ours.higher else -1)
+    decimals = DECIMALS[metric]
+    remark = "no interval measured" if interval is None else f"± {interval:.{decimals}f}"
+    told = f"{ours.value:.{decimals}f} against {other.value:.{decimals}f} ({remark})"
+    return Sign(name, paper, told, _verdict(gain, interval or 0.0, or_equal))
+
+
+def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
+    """`first` takes at least 24.4 % fewer tokens than `second`."""
+    name, paper = f"{first} takes 24.4 % fewer tokens than {second}", "721 against 1,024 (WebVid), 774 (UCF-101)"
+    ours, other = rows[first].value("rtokens"), rows[second].value("rtokens")
+    if ours is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    saved = 1 - ours.value / other.value
+    told = f"{ours.value:.1f} against {other.value:.1f} ({100 * saved:.1f} % fewer)"
+    return Sign(name, paper, told, HOLDS if saved >= LEAST_SAVED else FAILS)
+
+
+def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
+    """The router gives the first block the most tokens, on the mean over clips (supplement Sec. D.1)."""
+    sign = f"{name}: the first block gets the most tokens"
+    paper = "the first block typically gets more"
+    held = [record.model["tokens_per_block"] for record in rows[name].records]
+    if not held:
+        return Sign(sign, paper, "-", UNKNOWN)
+    blocks = np.mean(held, axis=0)
+    told = " / ".join(f"{tokens:.1f}" for tokens in blocks)
+    return Sign(sign, paper, told, HOLDS if blocks[0] > blocks[1:].max() else FAILS)
+
+
+def markdown(found: list[Sign]) -> str:
+    """The signs as a table, and what decides."""
+    frame = pd.DataFrame([asdict(sign) for sign in found])
+    counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
+    return (
+        f"The paper's claims about main Table 1: {counts}. A difference within the root of the summed squares of both "
+        "95 % half-intervals decides nothing; the rows count as independent, though of the same clips, as means alone "
+        f"allow no paired test. Where no interval was measured the bare sign decides."
+        f"\n\n{frame.to_markdown(index=False)}\n"
+    )
+
+
+def write(found: list[Sign], folder: Path, name: str) -> None:
+    """<name>.csv and <name>.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame([asdict(sign) for sign in found])
+    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    (folder / f"{name}.md").write_text(markdown(found), encoding="utf-8")
+
+
+def _joint(one: Value, other: Value) -> float | None:
+    """Half the 95 % interval of a difference; None where either has none."""
+    if one.interval is None or other.interval is None:
+        return None
+    return float(np.hypot(one.interval, other.interval))
+
+
+def _verdict(gain: float, interval: float, or_equal: bool) -> str:
+    if gain > interval or (or_equal and gain >= 0):
+        return HOLDS
+    return UNSURE if -interval <= gain else FAILS

@@ -1,0 +1,76 @@
+"""All stages in slices of limited time: chained slices end where one long run does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from evatok import checkpoints, records
+from evatok.experiments import all_stages, pretrain_videomae
+from evatok.models.router import ROUTER_SIZES
+from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.routing import Router
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs")]
+
+NAMES = ["encoder", "proxy", "scores-train", "scores-validation", "router", "final-uniform", "final-router"]
+
+
+@pytest.fixture
+def stages(tmp_path, smaller, data, monkeypatch):
+    """Runs all stages with tiny networks: (name, **changes) -> the result."""
+    monkeypatch.setitem(TOKENIZER_SIZES, "toy", dataclasses.replace(smaller, decoder_layers=2))
+    router = dataclasses.replace(ROUTER_SIZES["toy"], levels=smaller.levels, width=16, layers=1, heads=2)
+    monkeypatch.setitem(ROUTER_SIZES, "toy", router)
+    shape = {"patch_size": 16, "hidden_size": 12, "num_attention_heads": 2, "intermediate_size": 24}
+    decoder = {"decoder_hidden_size": 12, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 24}
+    encoder = {**pretrain_videomae.VIDEOMAE_SIZES["toy"], **shape, **decoder}
+    monkeypatch.setitem(pretrain_videomae.VIDEOMAE_SIZES, "toy", encoder)
+
+    def run(name: str = "one", **changes):
+        places = {"folder": str(tmp_path / name), "records_folder": str(tmp_path / name / "records")}
+        steps = dict.fromkeys(("encoder_steps", "proxy_steps", "router_steps", "final_steps"), 20)
+        clips = {"train_clips": 10, "scored_clips": 8, "validation_clips": 4}
+        periods = {"batch": 4, "router_batch": 4, "threads": 1}
+        updates = {"data": data, **places, **steps, **clips, **periods, **changes}
+        return all_stages.ex.run(named_configs=("toy",), config_updates=updates).result
+
+    return run
+
+
+def test_every_stage_leaves_its_outcome_and_is_not_run_again(stages, tmp_path):
+    result = stages()
+    assert result["complete"] is True
+    assert list(result["stages"]) == NAMES
+    folder = tmp_path / "one"
+    router = Router.load(folder / "router.safetensors")
+    for rule in ("uniform", "router"):
+        tokenizer, checkpoint = AdaptiveTokenizer.load(folder / f"final-{rule}.safetensors")
+        assert tokenizer.config == TOKENIZER_SIZES["toy"]
+        assert checkpoint.facts["assignment"] == rule
+    assert checkpoint.parents["router"] == router.checkpoint.sha256
+    assert {"step_seconds", "tokens_per_second"} <= result["stages"]["proxy"]["pace"].keys()
+    made = len(records.query(folder / "records"))
+    again = stages()
+    assert again["complete"] is True
+    assert all(stage["earlier"] for stage in again["stages"].values())
+    assert len(records.query(folder / "records")) == made
+
+
+def test_chained_slices_end_where_one_long_run_does(stages, tmp_path):
+    stages("whole")
+    slices = []
+    while not slices or not slices[-1]["complete"]:
+        slices.append(stages("sliced", minutes=1e-4))
+        assert len(slices) < 40
+    assert len(slices) > 3
+    assert [part["next"] for part in slices[:-1]] == sorted((part["next"] for part in slices[:-1]), key=NAMES.index)
+    for name, kind in (("proxy", "tokenizer"), ("router", "router"), ("final-router", "tokenizer")):
+        hashes = [sha(tmp_path / where / f"{name}.safetensors", kind) for where in ("whole", "sliced")]
+        assert hashes[0] == hashes[1]
+
+
+def sha(path: Path, kind: str) -> str:
+    return checkpoints.load(path, kind).sha256
