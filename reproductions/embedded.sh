@@ -22,6 +22,10 @@ route() { # kind point settings...
   stage stage3_router work=$work/router-"$1-$2" checkpoint=results/checkpoints/router-toy-"$1-$2".safetensors "${@:3}"
 }
 
+pyramid() { # point settings...
+  route pyramid "$1" target=soft router=pyramid steps=3000 batch=64 learning_rate=1e-3 dropout=0.2 save_every=500 "${@:2}"
+}
+
 stage stage1_proxy
 score freedoom validation 320 $tables/freedoom-validation.parquet
 score arcade validation 320 $tables/arcade-validation.parquet
@@ -31,13 +35,18 @@ for point in matched wq1.2; do
   [ $point = matched ] || share=0.0
   route hard $point token_share=$share target=hard steps=1000
   route soft $point token_share=$share target=soft steps=1000
-  route pyramid $point token_share=$share target=soft router=pyramid steps=3000 batch=64 learning_rate=1e-3 dropout=0.2 \
-    save_every=500
+  pyramid $point token_share=$share
   route features $point token_share=$share target=soft router=features steps=1500 learning_rate=2e-3
+done
+for w_q in 0.8 1.4 1.8; do # more points of the routers' curve in main Figure 4
+  pyramid wq$w_q token_share=0.0 w_q=$w_q
 done
 for assignment in uniform:8 uniform:16 router:results/checkpoints/router-toy-pyramid-matched.safetensors; do
   python -m evatok.experiments.evaluate with assignment=$assignment work=$work/evaluate \
     "metrics='psnr,ssim,l1,mse,rfvd,kvd,rfvd_extrapolated'"
 done
+stage curves
 python reproductions/table3.py
+python reproductions/main_figure4.py
+python reproductions/main_figure5.py
 python reproductions/readme.py

@@ -28,22 +28,7 @@ from evatok.reward import Scale
 
 FRAMES, SIZE, COUNT = 12, 16, 5
 
-
-class Extractor:
-    """Six features a clip, in place of I3D."""
-
-    name, version = "colours", "1"
-    weights_sha256 = {"colours": "0" * 64}  # noqa: RUF012
-
-    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
-        return torch.cat([clips.mean(dim=(2, 3, 4)), clips.std(dim=(2, 3, 4))], dim=1)
-
-
-@pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("evatok.evaluation.measuring._load", lambda name, device: Extractor())
+pytestmark = pytest.mark.usefixtures("colour_features")
 
 
 @pytest.fixture
@@ -109,7 +94,7 @@ def run(tmp_path, proxy, table):
     return measure
 
 
-def test_points_hold_what_reconstructing_their_assignments_gives(run, tokenizer, pixel_values):
+def test_points_hold_what_reconstructing_their_assignments_gives(run, tokenizer, pixel_values, colour_features):
     _, record = run()
     real = to_network(pixel_values)
     for level in (2, 4, 8):
@@ -118,14 +103,14 @@ def test_points_hold_what_reconstructing_their_assignments_gives(run, tokenizer,
         expected = {
             "psnr": float(pixels.psnr(real, fake).mean()),
             "l1": float(pixels.l1(real, fake).mean()),
-            "rfvd": frechet_distance_of_features(Extractor()(real), Extractor()(fake)),
+            "rfvd": frechet_distance_of_features(colour_features(real), colour_features(fake)),
             "tokens": 3 * level,
         }
         for name, value in expected.items():
             assert record.metrics[f"uniform.{level}.{name}"].value == pytest.approx(value, rel=1e-4), name
 
 
-def test_the_record_says_what_was_measured_and_how(run, router, proxy):
+def test_the_record_says_what_was_measured_and_how(run, router, proxy, colour_features):
     result, record = run(routers=str(router(1.2)))
     assert record.kind == "curves"
     assert record.protocol["set"] == "gratings"
@@ -134,7 +119,7 @@ def test_the_record_says_what_was_measured_and_how(run, router, proxy):
     assert record.protocol["scale"]["quality_mean"] == -0.3
     assert record.model["sha256"] == checkpoints.load(proxy, "tokenizer").sha256
     assert record.model["routers"].keys() == {"router.1.2"}
-    assert record.model["networks"] == {"i3d": Extractor.weights_sha256}
+    assert record.model["networks"] == {"i3d": colour_features.weights_sha256}
     assert {"uniform.2", "max_reward.0.4", "max_reward.1.6", "router.1.2"} <= set(result["points"])
     for point in result["points"]:
         for metric in ("tokens", "psnr", "l1", "rfvd"):

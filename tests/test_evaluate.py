@@ -10,7 +10,6 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from evatok import checkpoints, protocols, records
 from evatok.data import clips as clip_sets
@@ -23,22 +22,7 @@ from evatok.reward import Scale
 
 FRAMES, SIZE, COUNT = 12, 16, 5
 
-
-class Extractor:
-    """Six features a clip, in place of I3D."""
-
-    name, version = "colours", "1"
-    weights_sha256 = {"colours": "0" * 64}  # noqa: RUF012
-
-    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
-        return torch.cat([clips.mean(dim=(2, 3, 4)), clips.std(dim=(2, 3, 4))], dim=1)
-
-
-@pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("evatok.evaluation.measuring._load", lambda name, device: Extractor())
+pytestmark = pytest.mark.usefixtures("colour_features")
 
 
 @pytest.fixture
@@ -76,7 +60,7 @@ def run(tmp_path, data, tokenizer):
     return measure
 
 
-def test_a_checkpoint_under_a_protocol_leaves_one_record(run, brief, tmp_path):
+def test_a_checkpoint_under_a_protocol_leaves_one_record(run, brief, tmp_path, colour_features):
     result, record = run()
     assert record.kind == "evaluate"
     assert record.protocol["hash"] == brief.hash
@@ -84,7 +68,7 @@ def test_a_checkpoint_under_a_protocol_leaves_one_record(run, brief, tmp_path):
     assert record.metrics["mean_tokens"].value == 12
     assert all(record.metrics[name].n == COUNT for name in ("psnr", "l1", "rfvd"))
     assert record.model["assignment"] == "uniform"
-    assert record.model["networks"] == {"i3d": Extractor.weights_sha256}
+    assert record.model["networks"] == {"i3d": colour_features.weights_sha256}
     assert protocols.comparable(record)
     assert result["comparable"] is True
     assert len(list((tmp_path / "records").iterdir())) == 1

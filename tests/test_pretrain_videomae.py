@@ -18,10 +18,10 @@ from evatok.experiments.pretrain_videomae import (
     VIDEOMAE_SIZES,
     balanced_accuracy,
     hidden_patch_error,
+    hidden_places,
     mean_colour_error,
     patch_pixels,
     ridge_probe,
-    tubes,
 )
 from evatok.experiments.tracking import ConfigError
 from evatok.models.encoders import load_encoder
@@ -140,12 +140,13 @@ def test_a_label_the_probes_clips_lack_is_named(pretrain):
 def test_what_is_to_be_reconstructed_is_what_the_network_is_trained_on(normalised, moving_clips, monkeypatch):
     """A network that says zero everywhere errs by the mean square of its targets: ours are transformers'."""
     monkeypatch.setitem(VIDEOMAE_SIZES, "toy", TINY)
-    config = {"size": "toy", "seed": 0, "device": "cpu", "bf16": False, "masking": 0.5, "normalise_patches": normalised}
+    config = {"size": "toy", "seed": 0, "device": "cpu", "bf16": False, "masking": 0.5, "tubes": True}
+    config["normalise_patches"] = normalised
     network, pixels = pretrain_videomae._network(config), moving_clips(3, 16, 16)
     for parameter in network.decoder.head.parameters():
         torch.nn.init.zeros_(parameter)
     said = hidden_patch_error(network, pixels, config, torch.Generator().manual_seed(0)).item()
-    hidden = tubes(3, network.config, 0.5, torch.Generator().manual_seed(0))
+    hidden = hidden_places(3, network.config, config, torch.Generator().manual_seed(0))
     wanted = patch_pixels(to_network(pixels), network.config)[hidden]
     assert said == pytest.approx(wanted.square().mean().item(), rel=1e-4)
     painted = mean_colour_error(network, pixels, config, torch.Generator().manual_seed(0)).item()
@@ -154,10 +155,19 @@ def test_what_is_to_be_reconstructed_is_what_the_network_is_trained_on(normalise
 
 def test_tubes_hide_the_same_places_at_every_time():
     shape = type("Shape", (), {"image_size": 64, "patch_size": 8, "num_frames": 16, "tubelet_size": 2})
-    hidden = tubes(5, shape, 0.9, torch.Generator().manual_seed(0)).view(5, 8, 64)
+    config = {"masking": 0.9, "tubes": True}
+    hidden = hidden_places(5, shape, config, torch.Generator().manual_seed(0)).view(5, 8, 64)
     assert (hidden == hidden[:, :1]).all()
     assert (hidden[:, 0].sum(1) == 58).all()
     assert len({tuple(row.tolist()) for row in hidden[:, 0]}) == 5
+
+
+def test_without_tubes_every_time_has_places_of_its_own_and_every_clip_as_many():
+    shape = type("Shape", (), {"image_size": 64, "patch_size": 16, "num_frames": 16, "tubelet_size": 2})
+    config = {"masking": 0.9, "tubes": False}
+    hidden = hidden_places(5, shape, config, torch.Generator().manual_seed(0)).view(5, 8, 16)
+    assert (hidden.sum((1, 2)) == 115).all()
+    assert not (hidden == hidden[:, :1]).all()
 
 
 def test_a_ridge_probe_reads_a_linear_label_and_nothing_off_noise():

@@ -48,7 +48,7 @@ class TransformerDiscriminatorConfig:
 
 
 TRANSFORMER_SIZES: dict[str, TransformerDiscriminatorConfig] = {
-    "toy": TransformerDiscriminatorConfig(size=64, width=128, layers=3, heads=4),
+    "toy": TransformerDiscriminatorConfig(size=64, patch=(4, 16, 16), width=128, layers=3, heads=4),
     "small": TransformerDiscriminatorConfig(width=256, layers=6, heads=4),
     "paper": TransformerDiscriminatorConfig(),
 }
