@@ -23,6 +23,9 @@ from matplotlib.figure import Figure
 from evatok import figures, records, tables
 from evatok.records import Record
 from evatok.tables import Cell
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
+
 from reproductions import curve_signs
 from reproductions.curve_signs import NAMES
 

@@ -12,8 +12,12 @@ Expected (paper): by rFVD the rule lies between max-proxy-reward, which is bette
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from evatok import records
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
+
 from reproductions import main_figure4
 
 ROW = "validation"
