@@ -38,17 +38,19 @@ def with_results(text: str, folder: Path) -> str:
 
 
 def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """what | paper | ours | record | script, one line for each value of the paper."""
-    kept = table[table["paper"].notna() | table["row"].isin(BESIDE_THE_PAPER)]
-    return pd.DataFrame(
+    """what | paper | ours | record | script, one line for each value of the paper that was measured here."""
+    kept = table[table["ours"].notna() & (table["paper"].notna() | table["row"].isin(BESIDE_THE_PAPER))]
+    lines = [
         {
-            "what": kept["row"] + ", " + kept["metric"].replace(METRICS) + kept["unit"].map(_in_brackets),
-            "paper": kept["paper"].map(_number),
-            "ours": kept["ours"].map(_number),
-            "record": kept["record"].map(lambda ids: f"`{ids}`" if isinstance(ids, str) else "-"),
+            "what": f"{line['row']}, {METRICS.get(line['metric'], line['metric'])}{_in_brackets(line['unit'])}",
+            "paper": _number(line["paper"]),
+            "ours": _number(line["ours"]),
+            "record": f"`{line['record']}`",
             "script": f"`reproductions/{name}.py`",
         }
-    )
+        for line in kept.to_dict("records")
+    ]
+    return pd.DataFrame(lines)
 
 
 def _in_brackets(unit: object) -> str:
@@ -56,7 +58,9 @@ def _in_brackets(unit: object) -> str:
 
 
 def _number(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.2f}"
+    if pd.isna(value):
+        return "-"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 if __name__ == "__main__":
