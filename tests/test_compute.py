@@ -85,8 +85,8 @@ def test_the_prefix_tree_costs_what_it_really_costs(tiny):
 
 @pytest.mark.parametrize("kind", ["vit", "pyramid", "features"])
 def test_a_router_costs_what_it_really_costs(kind):
-    config = replace(ROUTER, kind=kind)
-    module, clip = build_router(config).eval(), torch.rand(1, 3, 12, 16, 16)
+    config = replace(ROUTER, kind=kind, size=32)
+    module, clip = build_router(config).eval(), torch.rand(1, 3, 12, 32, 32)
     with torch.no_grad():
         assert compute.router_operations(config, training=False) == really(lambda: module(clip))
     assert compute.router_operations(config, training=True) > 2 * compute.router_operations(config, training=False)
