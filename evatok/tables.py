@@ -70,8 +70,9 @@ def markdown(cells: list[Cell], decimals: int = 2) -> str:
     for row, group in frame.groupby("row", sort=False):
         shown = {metric: text.get((str(row), metric), "") for metric in metrics}
         first = group.iloc[0]
-        lines.append({"row": row, **shown, "n": first["n"], "status": first["status"], "record": first["record"]})
-    return pd.DataFrame(lines).fillna("-").to_markdown(index=False)
+        n = "-" if pd.isna(first["n"]) else int(first["n"])
+        lines.append({"row": row, **shown, "n": n, "status": first["status"], "record": first["record"] or "-"})
+    return pd.DataFrame(lines).to_markdown(index=False)
 
 
 def write(cells: list[Cell], folder: Path, name: str, caption: str) -> tuple[Path, Path]:
