@@ -71,7 +71,8 @@ def markdown(cells: list[Cell], decimals: int = 2) -> str:
         shown = {metric: text.get((str(row), metric), "") for metric in metrics}
         first = group.iloc[0]
         n = "-" if pd.isna(first["n"]) else int(first["n"])
-        lines.append({"row": row, **shown, "n": n, "status": first["status"], "record": first["record"] or "-"})
+        record = "-" if pd.isna(first["record"]) else first["record"]
+        lines.append({"row": row, **shown, "n": n, "status": first["status"], "record": record})
     return pd.DataFrame(lines).to_markdown(index=False)
 
 
