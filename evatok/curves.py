@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from evatok.records import Metric
+from evatok.records import Metric, direction_of
 
 LEVEL = 0.95  # of the bootstrap intervals
 
@@ -233,11 +233,6 @@ def saving_metrics(savings: Savings, clips: int) -> dict[str, Metric]:
 def rule_of(point: str) -> str:
     """The rule in the name of a point."""
     return point.partition(".")[0]
-
-
-def direction_of(name: str) -> str:
-    """Which way a metric improves."""
-    return "higher" if name in ("psnr", "ssim") else "lower"
 
 
 def quality_of(values: np.ndarray, name: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.alignment import AlignmentHead
 from evatok.models.encoders import FrozenEncoder
 from evatok.models.tokenizer import AdaptiveTokenizer, Reconstruction
-from evatok.training import Terms, batch_indices, half_of, mirror
+from evatok.training import Terms, batch_indices, mirrored_batch
 
 Assign = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Clips (B, 3, T, H, W) as the tokenizer sees them, and the step's generator, to tokens a block (B, K)."""
@@ -69,8 +69,7 @@ class Batches:
     def draw(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """(B, 3, T, H, W) in [0, 1]."""
         rows = batch_indices(len(self.clips), self.batch, step, self.seed)
-        mirrored = half_of(self.batch, generator) & self.flip
-        return to_network(mirror(self.clips.clips[rows], mirrored), self.device)
+        return to_network(mirrored_batch(self.clips.clips, rows, self.flip, generator), self.device)
 
 
 @dataclass

@@ -171,6 +171,11 @@ def query(
     return sorted(filter(wanted, everything), key=lambda record: (record.created, record.id))
 
 
+def direction_of(metric: str) -> str:
+    """Which way a measured distance or similarity of clips improves."""
+    return "higher" if metric in ("psnr", "ssim") else "lower"
+
+
 def sha256_file(path: Path | str) -> str:
     """The file's SHA-256 in hex, read in pieces."""
     with Path(path).open("rb") as file:

@@ -177,6 +177,11 @@ def mirror(clips: np.ndarray, which: np.ndarray) -> np.ndarray:
     return np.where(which[:, None, None, None, None], clips[:, :, :, ::-1], clips)
 
 
+def mirrored_batch(clips: np.ndarray, rows: np.ndarray, flip: bool, generator: torch.Generator) -> np.ndarray:
+    """The clips (N, T, H, W, 3) of a step's rows (B,), with `flip` a random half of them mirrored."""
+    return mirror(clips[rows], half_of(len(rows), generator) & flip)
+
+
 def _one_step(
     module: nn.Module,
     averaged: nn.Module,

@@ -7,8 +7,6 @@ have points; nothing is extrapolated. Routers of one kind are one rule, their tr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,11 @@ NAMES = {"st_lpips_alex": "ST-LPIPS", "rfvd": "rFVD", "psnr": "PSNR", "lpips_vgg
 UNITS = {"psnr": " dB"}
 DECIMALS = {"st_lpips_alex": 4, "lpips_vgg": 4, "rfvd": 1, "psnr": 2}
 NEAR = 0.02  # how far from the max-reward curve a router still counts as on it
+DECIDES = (
+    "Curves are linear in the logarithm of the tokens between measured points and compared where both have points. "
+    "A saving holds where its 95 % bootstrap interval over clips lies above 0; leads and gaps are of the measured "
+    "points, without an interval."
+)
 PAPER_SAVES = {"validation": "56 % (WebVid, rFVD)", "unseen": "42 % (UCF-101, rFVD)"}
 
 
@@ -134,17 +137,3 @@ def curve_of(group: pd.DataFrame, metric: str) -> Curve:
 def points_of(group: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and quality (higher is better), (P,) each."""
     return group["tokens"].to_numpy(), curves.quality_of(group["value"].to_numpy(), metric)
-
-
-def write(found: list[Sign], folder: Path, name: str) -> None:
-    """<name>.csv and <name>.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame([asdict(sign) for sign in found])
-    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
-    caption = (
-        f"The paper's claims about main Figs. 4 and 5: {counts}. Curves are linear in the logarithm of the tokens "
-        "between measured points and compared where both have points. A saving holds where its 95 % bootstrap interval "
-        "over clips lies above 0; leads and gaps are of the measured points, without an interval."
-    )
-    (folder / f"{name}.md").write_text(f"{caption}\n\n{frame.to_markdown(index=False)}\n", encoding="utf-8")

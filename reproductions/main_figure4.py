@@ -11,7 +11,6 @@ Expected (paper): at the rFVD of uniform-1,024 routers save 56 % of the tokens (
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,9 @@ from evatok.tables import Cell
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
-from reproductions import curve_signs
+from reproductions import curve_signs, signs
 from reproductions.curve_signs import NAMES
+from reproductions.final_tables import results_folder
 
 SETS = {"validation": "freedoom", "unseen": "arcade"}
 PANELS = ("st_lpips_alex", "rfvd", "psnr")
@@ -56,14 +56,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def results_folder(description: str | None, argv: list[str] | None) -> Path:
-    """The folder of results the command line names."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
-    found: Path = parser.parse_args(argv).results
-    return found
-
-
 def chosen_records(folder: Path) -> dict[str, Record]:
     """Of each set the record of most metrics, of those the newest; measurements of a part of the clips do not count."""
     chosen = {}
@@ -79,7 +71,8 @@ def report(results: Path, chosen: Mapping[str, Record], paper: Mapping[tuple[str
     cells = to_cells(chosen, paper)
     tables.write(cells, results / "tables", "main_figure4", caption(chosen))
     print(f"{caption(chosen)}\n\n{tables.markdown(cells)}\n")
-    curve_signs.write(all_signs(chosen), results / "tables", "main_figure4_signs")
+    folder, decides = results / "tables", curve_signs.DECIDES
+    signs.write(all_signs(chosen), folder, "main_figure4_signs", "main Figs. 4 and 5", decides)
     tell_missing(chosen)
     if chosen:
         frame = frame_of(chosen)
@@ -125,7 +118,7 @@ def caption(chosen: Mapping[str, Record]) -> str:
     )
 
 
-def all_signs(chosen: Mapping[str, Record]) -> list[curve_signs.Sign]:
+def all_signs(chosen: Mapping[str, Record]) -> list[signs.Sign]:
     """The claims about every set by every panel's metric."""
     found = []
     for row in SETS:

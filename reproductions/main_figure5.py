@@ -19,13 +19,14 @@ from evatok import records
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
 from reproductions import main_figure4
+from reproductions.final_tables import results_folder
 
 ROW = "validation"
 RULES = ("uniform", "max_reward", "threshold")
 
 
 def main(argv: list[str] | None = None) -> int:
-    results = main_figure4.results_folder(__doc__, argv)
+    results = results_folder(__doc__, argv)
     try:
         chosen = main_figure4.chosen_records(results / "records")
     except records.RecordError as error:

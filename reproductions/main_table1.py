@@ -47,11 +47,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         chosen = final_tables.publish(TABLE, results)
         found = signs.signs(chosen.rows)
-        signs.write(found, results / "tables", "main_table1_signs")
+        signs.write(found, results / "tables", "main_table1_signs", "main Table 1", signs.DECIDES)
     except (records.RecordError, tables.TableError) as error:
         print(f"{TABLE.name}: {error}", file=sys.stderr)
         return 2
-    print(signs.markdown(found))
+    print(signs.markdown(found, "main Table 1", signs.DECIDES))
     return 0
 
 

@@ -21,6 +21,11 @@ from reproductions.final_tables import DECIMALS, Row, Value
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "within the interval", "not measured"
 LEAST_SAVED = 0.244
 """Tokens the paper's router saves against the uniform row: 24.4 % (UCF-101) and 29.6 % (WebVid)."""
+DECIDES = (
+    "A difference within the root of the summed squares of both 95 % half-intervals decides nothing; the rows count as "
+    "independent, though of the same clips, as means alone allow no paired test. Where no interval was measured the "
+    "bare sign decides."
+)
 NAMES = {"psnr": "PSNR", "st_lpips": "ST-LPIPS", "rfvd": "rFVD"}
 
 
@@ -94,24 +99,19 @@ def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
     return Sign(sign, paper, told, HOLDS if blocks[0] > blocks[1:].max() else FAILS)
 
 
-def markdown(found: list[Sign]) -> str:
-    """The signs as a table, and what decides."""
+def markdown(found: list[Sign], item: str, decides: str) -> str:
+    """The signs about one item of the paper as a table, counted, and what decides a verdict."""
     frame = pd.DataFrame([asdict(sign) for sign in found])
     counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
-    return (
-        f"The paper's claims about main Table 1: {counts}. A difference within the root of the summed squares of both "
-        "95 % half-intervals decides nothing; the rows count as independent, though of the same clips, as means alone "
-        f"allow no paired test. Where no interval was measured the bare sign decides."
-        f"\n\n{frame.to_markdown(index=False)}\n"
-    )
+    return f"The paper's claims about {item}: {counts}. {decides}\n\n{frame.to_markdown(index=False)}\n"
 
 
-def write(found: list[Sign], folder: Path, name: str) -> None:
+def write(found: list[Sign], folder: Path, name: str, item: str, decides: str) -> None:
     """<name>.csv and <name>.md."""
     folder.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([asdict(sign) for sign in found])
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    (folder / f"{name}.md").write_text(markdown(found), encoding="utf-8")
+    (folder / f"{name}.md").write_text(markdown(found, item, decides), encoding="utf-8")
 
 
 def _joint(one: Value, other: Value) -> float | None:

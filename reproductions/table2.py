@@ -32,7 +32,7 @@ SHARE = "stages 1-3 of 1-4"
 MEASURES = {"wall_hours": "h", "device_hours": "h", "pflop": "PFLOP"}
 COMMANDS = {
     "stage 1": "python -m evatok.experiments.stage1_proxy with embedded",
-    "stage 2": "python -m evatok.experiments.stage2_curation with embedded split=train clips=896 "
+    "stage 2": "python -m evatok.experiments.stage2_curation with embedded split=train clips=3072 "
     "table=results/work/embedded/train.parquet",
     "stage 3": "python -m evatok.experiments.stage3_router with embedded router=pyramid target=soft",
     "stage 4": "python -m evatok.experiments.stage4_final with toy",

@@ -25,6 +25,7 @@ from evatok.evaluation.values import (
     DISTRIBUTION,
     PER_CLIP,
     PERCEPTUAL,
+    PIXELS,
     distribution_values,
     length_facts,
     per_clip_arrays,
@@ -36,7 +37,6 @@ from evatok.metrics import pixels
 from evatok.metrics.fid import load_inception
 from evatok.metrics.i3d import load_i3d
 from evatok.metrics.perceptual import perceptual_metric
-from evatok.metrics.ssim import ssim
 from evatok.protocols import Protocol
 from evatok.records import Metric
 
@@ -260,7 +260,7 @@ class _Job:
         """The function of real and fake clips that gives one value a clip."""
         if name in PERCEPTUAL:
             return self.nets[name]
-        return {"psnr": pixels.psnr, "ssim": ssim, "l1": pixels.l1, "mse": pixels.mse}[name]
+        return PIXELS[name]
 
     def reference(self, name: str, cache: ShardStore, shard_length: int) -> np.ndarray:
         """(N * R, D) features of the real clips, from the cache where they are there."""

@@ -19,15 +19,12 @@ from evatok.data.clips import pixels_sha256, to_network
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.measuring import checked_output, load_networks
 from evatok.evaluation.systems import Adaptive
-from evatok.evaluation.values import PERCEPTUAL
+from evatok.evaluation.values import PERCEPTUAL, PIXELS
 from evatok.features import Arrays, ShardStore, clip_features, code_version, description, extract
-from evatok.metrics import pixels
 from evatok.metrics.i3d import load_i3d
-from evatok.metrics.ssim import ssim
 from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.points import Pairs
 
-PIXELS = {"psnr": pixels.psnr, "ssim": ssim, "l1": pixels.l1, "mse": pixels.mse}
 METRICS = (*PIXELS, *PERCEPTUAL, "rfvd")
 
 

@@ -14,14 +14,19 @@ from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import System
 from evatok.features import Arrays
 from evatok.metrics import codes as code_metrics
+from evatok.metrics import pixels
 from evatok.metrics.extrapolate import extrapolated_fvd
 from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.metrics.intervals import bootstrap
 from evatok.metrics.kernel import kernel_distance
-from evatok.records import Metric
+from evatok.metrics.ssim import ssim
+from evatok.records import Metric, direction_of
 
 PERCEPTUAL = {"lpips_vgg": "lpips-vgg", "lpips_alex": "lpips-alex", "st_lpips_alex": "st-lpips"}
-PER_CLIP = ("psnr", "ssim", "l1", "mse", *PERCEPTUAL)
+PIXELS = {"psnr": pixels.psnr, "ssim": ssim, "l1": pixels.l1, "mse": pixels.mse}
+"""Metrics of pixels alone: one value a clip."""
+
+PER_CLIP = (*PIXELS, *PERCEPTUAL)
 DISTRIBUTION = {"rfvd": "i3d", "gfvd": "i3d", "rfvd_extrapolated": "i3d", "kvd": "i3d", "rfid": "inception"}
 """Metrics of whole sets, and the network whose features they compare."""
 
@@ -42,8 +47,8 @@ def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Met
         if len(values) > 1 and np.isfinite(values).all():
             found = bootstrap(values, level=LEVEL)
             intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
-        unit, direction = ("dB" if name == "psnr" else ""), ("higher" if name in ("psnr", "ssim") else "lower")
-        metrics[name] = Metric(float(values.mean()), unit, len(values), direction, spread)
+        unit = "dB" if name == "psnr" else ""
+        metrics[name] = Metric(float(values.mean()), unit, len(values), direction_of(name), spread)
     return metrics, intervals
 
 

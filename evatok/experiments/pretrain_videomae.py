@@ -220,8 +220,7 @@ class Objective:
     def __call__(self, module: nn.Module, step: int, generator: torch.Generator) -> tuple[torch.Tensor, training.Terms]:
         batch = self.config["batch"]
         rows = training.batch_indices(len(self.clips), batch, step, self.config["seed"])
-        mirrored = training.half_of(batch, generator) & self.config["flip"]
-        pixels = training.mirror(self.clips.clips[rows], mirrored)
+        pixels = training.mirrored_batch(self.clips.clips, rows, self.config["flip"], generator)
         loss = hidden_patch_error(module, pixels, self.config, generator)
         return loss, {"reconstruction": loss.detach()}
 

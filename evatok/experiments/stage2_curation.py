@@ -208,7 +208,7 @@ def _record(
     """The set's mean scores over all candidates, and what scoring cost."""
     count = len(table.clips)
     metrics = {
-        name: records.Metric(float(values.mean()), "dB" if name == "psnr" else "", count, _direction(name))
+        name: records.Metric(float(values.mean()), "dB" if name == "psnr" else "", count, records.direction_of(name))
         for name, values in table.scores.items()
     }
     if scored:
@@ -229,10 +229,6 @@ def _record(
         environment=tracker.environment(),
         artifacts=optional_artifact("table", Path(config["table"])),
     )
-
-
-def _direction(metric: str) -> str:
-    return "higher" if metric == "psnr" else "lower"
 
 
 if __name__ == "__main__":

@@ -228,8 +228,8 @@ class Objective:
         clips, batch, device = self.lesson.train_clips, self.config["batch"], self.config["device"]
         rows = training.batch_indices(len(clips), batch, step, self.config["seed"])
         if self.seen is None:
-            mirrored = training.half_of(batch, generator) & self.config["flip"]
-            seen = module.see(to_network(training.mirror(clips.clips[rows], mirrored), device))
+            pixels = training.mirrored_batch(clips.clips, rows, self.config["flip"], generator)
+            seen = module.see(to_network(pixels, device))
         else:
             seen = self.seen[rows]
         rewards = self.rewards[torch.from_numpy(rows)].to(device)
