@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evatok.assignments import CandidateSet
+from evatok.data.clips import ClipSet
+from evatok.data.sets import clip_set
 from evatok.reward import quality
 
 
@@ -112,6 +114,35 @@ def read(path: Path) -> CandidateTable:
         return CandidateTable(arrow["clip"].to_numpy(), scores, origin)
     except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
+
+
+def clips_again(
+    table: CandidateTable, *, size: int, frames: int, fps: float | None = None, workers: int = 2
+) -> ClipSet:
+    """The clips that a table's origin describes, made or decoded again.
+
+    Raises as `evatok.data.sets.clip_set` does. Another version of a game's package makes other pixels: compare the
+    sha256, or use `scored_clips`.
+    """
+    data = table.origin["data"]
+    seed, count = data["seed"] or 0, len(table.clips)
+    return clip_set(data["source"], data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)
+
+
+def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | None = None) -> ClipSet:
+    """The very clips that were scored.
+
+    Raises:
+        CurationError: those made now differ.
+    """
+    data = table.origin["data"]
+    clips = clips_again(table, size=size, frames=frames, fps=fps)
+    if clips.sha256 != data["sha256"]:
+        raise CurationError(
+            f"the {data['split']} clips of {data['name']} differ from those that were scored (made with "
+            f"{data['versions']}): run stage2_curation again"
+        )
+    return clips
 
 
 def make_of(origin: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from evatok import checkpoints, curation, environment, records, reward, search, 
 from evatok.assignments import CandidateSet
 from evatok.data.clips import ClipSet
 from evatok.data.contact_sheet import contact_sheet
-from evatok.data.sets import clip_set
 from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.routing import Router
 from evatok.tables import Cell
@@ -105,15 +104,7 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
     table = curation.read(shelf.candidates(name))
     data, shape = table.origin["data"], router_of(shelf).config
     try:
-        clips = clip_set(
-            data["source"],
-            data["split"],
-            len(table.clips),
-            size=shape.size,
-            frames=shape.frames,
-            seed=data["seed"],
-            workers=workers,
-        )
+        clips = curation.clips_again(table, size=shape.size, frames=shape.frames, workers=workers)
     except ImportError as error:
         print(f"{name}: {error}; its rows are read from the record of an earlier run", file=sys.stderr)
         return None

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from evatok import checkpoints, curation, curves, records, search
+from evatok.curation import CurationError
 from evatok.data import clips as clip_sets
 from evatok.data.clips import to_network
 from evatok.evaluation import EvaluationError
@@ -204,7 +205,7 @@ def test_clips_that_are_not_the_scored_ones_are_refused(run, table):
     scored = curation.read(table)
     origin = {**scored.origin, "data": {**scored.origin["data"], "sha256": "0" * 64}}
     curation.write(table, dataclasses.replace(scored, origin=origin))
-    with pytest.raises(CurvesError, match="run stage2_curation again"):
+    with pytest.raises(CurationError, match="run stage2_curation again"):
         run()
 
 

@@ -22,7 +22,6 @@ from evatok import checkpoints, curation, curves, points, records
 from evatok.assignments import CandidateSet
 from evatok.curves import Draws
 from evatok.data.clips import ClipSet
-from evatok.data.sets import clip_set
 from evatok.evaluation.pairs import Networks, PairBench
 from evatok.experiments import tracking
 from evatok.experiments.setting import set_threads
@@ -141,9 +140,8 @@ class Study:
         """Everything the configuration names, checked to belong together.
 
         Raises:
-            CheckpointError, CurationError: files that are missing or damaged.
-            CurvesError, RoutingError: a table scored by another proxy or on other clips, routers of another reward or
-                tokenizer.
+            CheckpointError, CurationError: files that are missing or damaged, clips other than those scored.
+            CurvesError, RoutingError: a table scored by another proxy, routers of another reward or tokenizer.
         """
         table = curation.read(Path(config["table"]))
         tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
@@ -153,7 +151,7 @@ class Study:
                 f"{config['table']} was scored by the proxy {table.origin['tokenizer'][:12]}, {config['checkpoint']} "
                 f"is {checkpoint.sha256[:12]}: give the proxy that scored it, or run stage2_curation again"
             )
-        clips = scored_clips(table, tokenizer.config, config)
+        clips = measured_clips(table, tokenizer.config, config)
         table = table.take(np.arange(len(clips)))
         routers = [Router.load(path) for path in found_files(config["routers"])]
         for router in routers:
@@ -217,20 +215,12 @@ class Study:
         }
 
 
-def scored_clips(table: curation.CandidateTable, shape: TokenizerConfig, config: dict[str, Any]) -> ClipSet:
-    """The clips of a table, made again and checked to be those that were scored, and of them the first `limit`."""
-    data, count = table.origin["data"], len(table.clips)
-    seed = data["seed"] or 0
-    size, frames, fps = shape.size, shape.frames, config["fps"]
-    clips = clip_set(data["source"], data["split"], count, size=size, frames=frames, seed=seed, fps=fps)
-    if clips.sha256 != data["sha256"]:
-        raise CurvesError(
-            f"the {data['split']} clips of {data['name']} differ from those that {config['table']} scores (made with "
-            f"{data['versions']}): run stage2_curation again"
-        )
-    if not 0 <= config["limit"] <= count:
-        raise tracking.ConfigError(f"config key limit: {config['limit']} of {count} clips; 0 measures all")
-    return clips.head(config["limit"] or count)
+def measured_clips(table: curation.CandidateTable, shape: TokenizerConfig, config: dict[str, Any]) -> ClipSet:
+    """The first `limit` of the clips that a table scores."""
+    clips = curation.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
+    if not 0 <= config["limit"] <= len(clips):
+        raise tracking.ConfigError(f"config key limit: {config['limit']} of {len(clips)} clips; 0 measures all")
+    return clips.head(config["limit"] or len(clips))
 
 
 def found_files(patterns: str) -> list[Path]:

@@ -18,7 +18,6 @@ import torch
 
 from evatok import checkpoints, curation, records, reward, routing, training
 from evatok.data.clips import ClipSet, to_network
-from evatok.data.sets import clip_set
 from evatok.experiments import tracking
 from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
 from evatok.models.initialise import initialise_router
@@ -195,7 +194,10 @@ class Lesson:
         if len(scorers) > 1:
             raise curation.CurationError("the training and validation tables were scored by different tokenizers")
         shape = of_size(ROUTER_SIZES, config["size"])
-        clips = {name: _scored_clips(table, shape, config["fps"]) for name, table in tables.items()}
+        clips = {
+            name: curation.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
+            for name, table in tables.items()
+        }
         return cls(tables, clips, operating_point(tables["train"], config))
 
     @property
@@ -270,26 +272,6 @@ def _router(config: dict[str, Any], lesson: Lesson) -> AnyRouter:
     sample = lesson.train_clips.clips[:: max(1, len(lesson.train_clips) // 256)]
     initialise_router(module, to_network(sample))
     return module
-
-
-def _scored_clips(table: curation.CandidateTable, shape: RouterConfig, fps: float | None) -> ClipSet:
-    """The clips of a table, made again and checked to be those that were scored."""
-    data = table.origin["data"]
-    clips = clip_set(
-        data["source"],
-        data["split"],
-        len(table.clips),
-        size=shape.size,
-        frames=shape.frames,
-        seed=data["seed"] or 0,
-        fps=fps,
-    )
-    if clips.sha256 != data["sha256"]:
-        raise curation.CurationError(
-            f"the {data['split']} clips of {data['name']} differ from those that were scored (made with "
-            f"{data['versions']}): run stage2_curation again"
-        )
-    return clips
 
 
 if __name__ == "__main__":
