@@ -36,11 +36,13 @@ class CandidateTable:
         clips: (N,) clip indices, ascending.
         scores: metric -> (N, A) float32.
         origin: levels, blocks, tokenizer (sha256), data (name, split, seed, clips, sha256), precision.
+        seconds: wall time that scoring them took, summed over the processes that shared them; None: not known.
     """
 
     clips: np.ndarray
     scores: dict[str, np.ndarray]
     origin: dict[str, Any]
+    seconds: float | None = None
 
     @property
     def candidates(self) -> CandidateSet:
@@ -89,7 +91,10 @@ def write(path: Path, table: CandidateTable) -> None:
             raise CurationError(f"{path}: scores {name} must be finite {expected}, got {values.shape}")
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel(), pa.float32())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, expected[1])
-    arrow = pa.table(columns).replace_schema_metadata({"evatok": json.dumps(table.origin, sort_keys=True)})
+    told = {"evatok": json.dumps(table.origin, sort_keys=True)}
+    if table.seconds is not None:
+        told["seconds"] = repr(table.seconds)
+    arrow = pa.table(columns).replace_schema_metadata(told)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")  # two processes may both write a merged table
     pq.write_table(arrow, partial, compression="zstd", write_page_checksum=True)
@@ -111,7 +116,8 @@ def read(path: Path) -> CandidateTable:
             for name in arrow.column_names
             if name != "clip"
         }
-        return CandidateTable(arrow["clip"].to_numpy(), scores, origin)
+        seconds = arrow.schema.metadata.get(b"seconds")
+        return CandidateTable(arrow["clip"].to_numpy(), scores, origin, None if seconds is None else float(seconds))
     except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
 
@@ -196,4 +202,6 @@ def concatenate(tables: Iterable[CandidateTable]) -> CandidateTable:
     """Tables of one origin, one after the other."""
     tables = list(tables)
     scores = {name: np.concatenate([t.scores[name] for t in tables]) for name in tables[0].scores}
-    return CandidateTable(np.concatenate([t.clips for t in tables]), scores, tables[0].origin)
+    spent = [t.seconds for t in tables if t.seconds is not None]
+    seconds = sum(spent) if len(spent) == len(tables) else None
+    return CandidateTable(np.concatenate([t.clips for t in tables]), scores, tables[0].origin, seconds)

@@ -53,6 +53,13 @@ def test_merged_shards_are_the_whole(folder):
     assert merged.sha256 == table().sha256
 
 
+def test_a_table_with_a_part_of_unknown_time_has_none(folder):
+    assert curation.merge(folder, CLIPS, LENGTH).seconds is None
+    timed = [dataclasses.replace(table(0, 4), seconds=1.5), dataclasses.replace(table(4, CLIPS), seconds=2.0)]
+    assert curation.concatenate(timed).seconds == 3.5
+    assert curation.concatenate([timed[0], table(4, CLIPS)]).seconds is None
+
+
 def test_identity_covers_origin_clips_and_every_score():
     whole, other = table(), table()
     other.scores["psnr"][3, 2] += 1e-6

@@ -14,6 +14,7 @@ from transformers import VideoMAEConfig, VideoMAEModel
 from evatok import checkpoints, losses, records, training
 from evatok.experiments import stage4_final, tokenizer_training
 from evatok.experiments.tracking import ConfigError
+from evatok.models.discriminators import DiscriminatorError
 from evatok.models.encoders import EncoderError
 from evatok.models.router import RouterConfig, build_router
 from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer
@@ -190,6 +191,11 @@ def test_an_encoder_for_other_clips_is_refused(stage4, tmp_path):
     VideoMAEModel(shape).save_pretrained(tmp_path / "other")
     with pytest.raises(EncoderError, match="32"):
         stage4(semantic_encoder=str(tmp_path / "other"))
+
+
+def test_a_layer_the_encoder_lacks_is_a_clear_error(stage4):
+    with pytest.raises(DiscriminatorError, match=r"layers \[7\] of an encoder"):
+        stage4(semantic_layers=[7])
 
 
 def test_a_router_for_other_levels_is_refused(stage4, tmp_path):

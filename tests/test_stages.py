@@ -197,6 +197,12 @@ def test_parts_merged_are_the_whole(stage2, tmp_path):
     assert first.result["scored"] + second.result["scored"] == 7
     whole, parts = (curation.read(tmp_path / name / "table.parquet") for name in ("whole", "parts"))
     assert whole.sha256 == parts.sha256
+    # What scoring took counts both processes, though the second alone writes the record.
+    spent = [curation.read(path).seconds for path in shards(tmp_path, "parts")]
+    assert min(spent) > 0
+    assert parts.seconds == pytest.approx(sum(spent))
+    pace = record_of(tmp_path, second, "parts").metrics["seconds_per_clip"]
+    assert (pace.value, pace.n) == (pytest.approx(parts.seconds / 7), 7)
 
 
 def test_a_killed_scoring_loses_its_unfinished_shard_alone(stage2, tmp_path):

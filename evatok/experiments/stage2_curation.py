@@ -89,7 +89,6 @@ def paper() -> None:
 @tracking.main(ex)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    started = time.monotonic()
     tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
     shape = tokenizer.to(config["device"]).config
     clips = clip_set(
@@ -115,8 +114,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     table = replace(curation.merge(folder, len(clips), config["shard_length"]), origin=scorer.origin)
     if config["table"]:
         curation.write(Path(config["table"]), table)
-    seconds = (time.monotonic() - started) / max(scored, 1)
-    written = records.write(_record(config, tracker, table, clips, scored, seconds), config["records_folder"])
+    written = records.write(_record(config, tracker, table, clips), config["records_folder"])
     return {"scored": scored, "clips": len(clips), "complete": True, "record": written.stem}
 
 
@@ -144,6 +142,7 @@ class Scorer:
         total = batches * visits(self.tokenizer.config.candidates, self.config["search"])
         with tqdm(total=total, desc="stage 2", unit="visit", disable=None) as bar:
             for start, stop in ranges:
+                began = time.monotonic()
                 scores = score_set(
                     self.tokenizer,
                     self.clips.clips[start:stop],
@@ -154,7 +153,8 @@ class Scorer:
                     name=self.config["perceptual"],
                     tick=bar.update,
                 )
-                table = curation.CandidateTable(np.arange(start, stop), scores, self.shard_origin(start, stop))
+                made_by, seconds = self.shard_origin(start, stop), time.monotonic() - began
+                table = curation.CandidateTable(np.arange(start, stop), scores, made_by, seconds)
                 path = curation.shard_path(self.folder, start, stop)
                 for left_by_a_kill in self.folder.glob(f"{path.stem}*.partial"):
                     left_by_a_kill.unlink()
@@ -202,8 +202,6 @@ def _record(
     tracker: tracking.Tracker,
     table: curation.CandidateTable,
     clips: ClipSet,
-    scored: int,
-    seconds: float,
 ) -> records.Record:
     """The set's mean scores over all candidates, and what scoring cost."""
     count = len(table.clips)
@@ -211,8 +209,8 @@ def _record(
         name: records.Metric(float(values.mean()), "dB" if name == "psnr" else "", count, records.direction_of(name))
         for name, values in table.scores.items()
     }
-    if scored:
-        metrics["seconds_per_clip"] = records.Metric(seconds, "s", scored, "lower")
+    if table.seconds is not None:
+        metrics["seconds_per_clip"] = records.Metric(table.seconds / count, "s", count, "lower")
     return records.new_record(
         kind="stage2_curation",
         status=config["size"],

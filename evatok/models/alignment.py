@@ -24,6 +24,10 @@ from torch import nn
 Grid = tuple[int, int, int]
 
 
+class AlignmentError(ValueError):
+    """A decoder's features that cannot be brought to an encoder's."""
+
+
 class AlignmentHead(nn.Module):
     """phi: decoder features (B, K, P, D) -> features (B, T', H', W', teacher width) on the teacher's grid.
 
@@ -36,7 +40,7 @@ class AlignmentHead(nn.Module):
         """Grids are (time, height, width).
 
         Raises:
-            ValueError: along some axis, neither grid is a multiple of the other.
+            AlignmentError: along some axis, neither grid is a multiple of the other.
         """
         super().__init__()
         self.decoder_width, self.student_grid, self.teacher_grid = decoder_width, student_grid, teacher_grid
@@ -55,13 +59,13 @@ class AlignmentHead(nn.Module):
         """(B, T', H', W', teacher width).
 
         Raises:
-            ValueError: features of another grid or width.
+            AlignmentError: features of another grid or width.
         """
         blocks, height, wide = self.student_grid
         expected = (blocks, height * wide, self.decoder_width)
         if features_BKPD.shape[1:] != expected:
             told = ", ".join(map(str, expected))
-            raise ValueError(f"decoder features must be (B, {told}), got {tuple(features_BKPD.shape)}")
+            raise AlignmentError(f"decoder features must be (B, {told}), got {tuple(features_BKPD.shape)}")
         features = self.mlp(features_BKPD)
         grid = rearrange(features, "b k (y x) d -> b k y x d", y=height, x=wide)
         return self._split(self.project(self._merge(grid)))
@@ -80,7 +84,7 @@ class AlignmentHead(nn.Module):
 def _ratios(student: Grid, teacher: Grid) -> tuple[Grid, Grid]:
     """How many neighbours to merge, and into how many to split, along each axis."""
     if any(s % t and t % s for s, t in zip(student, teacher, strict=True)):
-        raise ValueError(
+        raise AlignmentError(
             f"a decoder's grid {student} cannot be brought to an encoder's {teacher}: along every axis one must be a "
             "multiple of the other; choose another size for the encoder (resize)"
         )

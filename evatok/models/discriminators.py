@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from evatok.models.encoders import FrozenEncoder
 
 
+class DiscriminatorError(ValueError):
+    """A discriminator that cannot be built so, or clips and weights that do not fit it."""
+
+
 @dataclass(frozen=True)
 class TransformerDiscriminatorConfig:
     """Shape of a discriminator; the defaults are LARP's reproduction script. `patch` is (frames, height, width)."""
@@ -39,7 +43,7 @@ class TransformerDiscriminatorConfig:
     def __post_init__(self) -> None:
         clip = (self.frames, self.size, self.size)
         if any(side % step for side, step in zip(clip, self.patch, strict=True)):
-            raise ValueError(f"clips of {clip} (frames, height, width) do not divide into patches of {self.patch}")
+            raise DiscriminatorError(f"clips of {clip} (frames, height, width) do not divide into patches of {self.patch}")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -81,12 +85,12 @@ class TransformerDiscriminator(nn.Module):
         """Logits (B,), float32.
 
         Raises:
-            ValueError: clips of another shape than the configuration's.
+            DiscriminatorError: clips of another shape than the configuration's.
         """
         expected = (3, self.config.frames, self.config.size, self.config.size)
         if tuple(clips.shape[1:]) != expected:
             shapes = f"clips (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}"
-            raise ValueError(f"the discriminator takes {shapes}")
+            raise DiscriminatorError(f"the discriminator takes {shapes}")
         t, h, w = self.config.patch
         patches = rearrange(2 * clips - 1, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
         x_BND = self.patch_embedding(patches) + self.position
@@ -108,16 +112,16 @@ class SemanticDiscriminator(nn.Module):
         kernel: width of the heads' convolutions (StyleGAN-T, GigaTok: 9); odd.
 
     Raises:
-        ValueError: a layer the encoder does not have, or an even kernel.
+        DiscriminatorError: a layer the encoder does not have, or an even kernel.
     """
 
     def __init__(self, encoder: FrozenEncoder, layers: Sequence[int], kernel: int = 9) -> None:
         super().__init__()
         odd = [layer for layer in layers if not 0 <= layer <= encoder.depth]
         if odd or not layers:
-            raise ValueError(f"layers {list(layers)} of an encoder with layers 0 to {encoder.depth}")
+            raise DiscriminatorError(f"layers {list(layers)} of an encoder with layers 0 to {encoder.depth}")
         if kernel % 2 == 0:
-            raise ValueError(f"the heads' kernel must be odd, got {kernel}")
+            raise DiscriminatorError(f"the heads' kernel must be odd, got {kernel}")
         # In a tuple, where nn.Module does not look for sub-modules.
         self._outside = (encoder.requires_grad_(False).eval(),)
         self.layers = tuple(layers)
@@ -140,11 +144,11 @@ class SemanticDiscriminator(nn.Module):
         """Check that a state's heads were trained on this encoder.
 
         Raises:
-            ValueError: they were not.
+            DiscriminatorError: they were not.
         """
         mine, theirs = self.encoder.weights_sha256, state["encoder"]
         if mine != theirs:
-            raise ValueError(f"these heads were trained on encoder {theirs[:12]}, not on {mine[:12]}: load that one")
+            raise DiscriminatorError(f"these heads were trained on encoder {theirs[:12]}, not on {mine[:12]}: load that one")
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SemanticDiscriminator:
         """Moves to devices reach the encoder too."""
@@ -164,7 +168,7 @@ class SemanticHead(nn.Module):
 
     def forward(self, x_BDL: torch.Tensor) -> torch.Tensor:
         if x_BDL.shape[-1] < self.reach:
-            raise ValueError(f"{x_BDL.shape[-1]} features a clip are fewer than the kernel's reach of {self.reach}")
+            raise DiscriminatorError(f"{x_BDL.shape[-1]} features a clip are fewer than the kernel's reach of {self.reach}")
         x_BDL = self.enter(x_BDL)
         x_BDL = (x_BDL + self.mix(x_BDL)) / sqrt(2)
         return self.logit(x_BDL)[:, 0]
