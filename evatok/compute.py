@@ -190,7 +190,7 @@ def _layout(blocks: int, tokens: int) -> Layout:
     """The layout of one clip without saying whose the tokens are: masks cost the same whatever they hide."""
     index = torch.empty(1, tokens, dtype=torch.long, device="meta")
     of_block = torch.empty(1, blocks, dtype=torch.long, device="meta")
-    return Layout(of_block, index, index, index.bool(), of_block)
+    return Layout(of_block, index, index, index, index.bool(), of_block)
 
 
 def _visit_operations(session: BlockwiseTokenizer, block: int, level: int, before: int) -> int:

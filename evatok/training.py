@@ -1,4 +1,4 @@
-"""One training loop for every stage: AdamW, warm-up and cosine, EMA, clipping, exact resume.
+"""One training loop for every stage: AdamW, warm-up and a cosine or WSD, EMA, clipping, exact resume.
 
 Everything random in step s is drawn from a generator seeded with (seed, s). The state of a training is therefore
 its weights, its optimiser and a step number, and a run killed at any point continues on the curve of the unbroken
@@ -49,9 +49,17 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+SCHEDULES = ("cosine", "wsd")
+_STABLE = 0.8  # share of all steps that a WSD schedule has behind it when its annealing begins [suppl. C]
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How to optimise. Learning rates are AdamW's; `warmup` and the periods are in steps."""
+    """How to optimise. Learning rates are AdamW's; `warmup` and the periods are in steps.
+
+    `schedule` is "cosine", or "wsd" (warm-up, stable, decay): constant until 80 % of the steps are done, then annealed
+    to the final rate by one minus the root of what is done of the rest.
+    """
 
     steps: int
     learning_rate: float
@@ -64,8 +72,11 @@ class Recipe:
     seed: int = 0
     log_every: int = 20
     save_every: int = 200
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise TrainingError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}")
         if min(self.steps, self.log_every, self.save_every) < 1:
             raise TrainingError(f"steps, log_every and save_every must be at least 1, got {self}")
         if self.save_every % self.log_every:
@@ -75,12 +86,22 @@ class Recipe:
             )
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then a cosine from the peak to the final rate."""
+        """Learning rate of a step: linear warm-up to the peak, then down to the final rate by the schedule."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
         drop = self.learning_rate - self.final_learning_rate
-        return self.final_learning_rate + drop * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return self.final_learning_rate + drop * (self._cosine(step) if self.schedule == "cosine" else self._wsd(step))
+
+    def _cosine(self, step: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * _share(step - self.warmup, self.steps - self.warmup)))
+
+    def _wsd(self, step: int) -> float:
+        begin = max(self.warmup, round(_STABLE * self.steps))
+        return 1 - math.sqrt(_share(max(0, step - begin), self.steps - begin))
+
+
+def _share(done: int, of: int) -> float:
+    return min(1.0, done / max(1, of))
 
 
 def train(

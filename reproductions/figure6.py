@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from evatok import figures, records
-from evatok.models import layout
+from evatok.models import attention, layout
 
 ASSIGNMENT = (16, 8, 2, 2)
 PATCHES = 16
@@ -67,11 +67,17 @@ def masks(assignment: tuple[int, ...], patches: int) -> dict[str, Mask]:
     tokens = at.block[0].numpy()
     grid = np.repeat(np.arange(len(assignment)), patches)
     return {
-        "encoder_self": Mask(layout.token_to_token(at)[0, 0].numpy(), tokens, tokens),
-        "encoder_cross": Mask(layout.token_to_patch(at, patches)[0, 0].numpy(), tokens, grid),
-        "decoder_self": Mask(layout.patch_to_patch(at, patches)[0, 0].numpy(), grid, grid),
-        "decoder_cross": Mask(layout.patch_to_token(at, patches)[0, 0].numpy(), grid, tokens),
+        "encoder_self": Mask(_dense(layout.token_to_token(at)), tokens, tokens),
+        "encoder_cross": Mask(_dense(layout.token_to_patch(at, patches)), tokens, grid),
+        "decoder_self": Mask(_dense(layout.patch_to_patch(at, patches)), grid, grid),
+        "decoder_cross": Mask(_dense(layout.patch_to_token(at, patches)), grid, tokens),
     }
+
+
+def _dense(mask: attention.Mask) -> np.ndarray:
+    """The (queries, keys) mask of a layout with a row a clip, where no mask is sparse."""
+    assert isinstance(mask, torch.Tensor)
+    return mask[0, 0].numpy()
 
 
 def cells(found: dict[str, Mask]) -> pd.DataFrame:

@@ -84,9 +84,32 @@ def test_the_rate_warms_up_linearly_and_falls_as_a_cosine():
     assert recipe.rate(110) == recipe.rate(500) == pytest.approx(0.1)
 
 
-@given(steps=st.integers(1, 300), warmup=st.integers(0, 300), peak=st.floats(1e-5, 1), share=st.floats(0, 1))
-def test_the_rate_rises_to_its_peak_and_never_again(steps, warmup, peak, share):
-    recipe = Recipe(steps=steps, learning_rate=peak, final_learning_rate=share * peak, warmup=warmup)
+def test_wsd_is_constant_for_four_fifths_of_all_steps_and_then_falls_by_one_minus_the_root():
+    recipe = Recipe(steps=100, learning_rate=1.0, final_learning_rate=0.2, warmup=10, schedule="wsd")
+    assert [recipe.rate(step) for step in range(10)] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert {recipe.rate(step) for step in range(10, 81)} == {1.0}
+    assert recipe.rate(85) == pytest.approx(0.2 + 0.8 * (1 - math.sqrt(5 / 20)))
+    assert recipe.rate(95) == pytest.approx(0.2 + 0.8 * (1 - math.sqrt(15 / 20)))
+    assert recipe.rate(100) == recipe.rate(500) == pytest.approx(0.2)
+
+
+def test_a_wsd_training_resumed_in_its_annealing_is_the_unbroken_one(tmp_path):
+    recipe = replace(RECIPE, schedule="wsd")
+    train(network(), step_loss, recipe, tmp_path / "broken", stop_at=20)
+    train(network(), step_loss, recipe, tmp_path / "broken")
+    train(network(), step_loss, recipe, tmp_path / "whole")
+    assert equal(content(tmp_path / "broken"), content(tmp_path / "whole"))
+
+
+@given(
+    schedule=st.sampled_from(training.SCHEDULES),
+    steps=st.integers(1, 300),
+    warmup=st.integers(0, 300),
+    peak=st.floats(1e-5, 1),
+    share=st.floats(0, 1),
+)
+def test_the_rate_rises_to_its_peak_and_never_again(schedule, steps, warmup, peak, share):
+    recipe = Recipe(steps=steps, learning_rate=peak, final_learning_rate=share * peak, warmup=warmup, schedule=schedule)
     rates = np.array([recipe.rate(step) for step in range(max(steps, warmup) + 1)])
     assert (np.diff(rates[: max(warmup, 1)]) >= 0).all()
     assert (np.diff(rates[warmup:]) <= 1e-12).all()
@@ -134,7 +157,11 @@ def test_mirroring_takes_about_half_of_the_clips_and_leaves_the_rest():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"save_every": 3}, "save_every 3 must be a multiple of log_every 2"), ({"log_every": 0}, "at least 1")],
+    [
+        ({"save_every": 3}, "save_every 3 must be a multiple of log_every 2"),
+        ({"log_every": 0}, "at least 1"),
+        ({"schedule": "linear"}, "schedule 'linear' is none of cosine, wsd"),
+    ],
 )
 def test_a_recipe_that_could_not_be_resumed_is_refused_before_the_first_step(change, message):
     with pytest.raises(TrainingError, match=message):

@@ -29,14 +29,14 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def of_size(sizes: dict[str, Shape], size: str) -> Shape:
-    """The shape a configured size names.
+def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
+    """The shape that the value `size` of the config key `key` names.
 
     Raises:
         ConfigError: no such size.
     """
     if size not in sizes:
-        raise ConfigError(f"config key size: {size!r} is none of {', '.join(sizes)}")
+        raise ConfigError(f"config key {key}: {size!r} is none of {', '.join(sizes)}")
     return sizes[size]
 
 
@@ -83,6 +83,7 @@ def recipe(config: dict[str, Any]) -> Recipe:
         seed=config["seed"],
         log_every=config["log_every"],
         save_every=config["save_every"],
+        schedule=config.get("schedule", "cosine"),  # only a generator's configuration names one
     )
 
 

@@ -5,21 +5,27 @@ Legend: B batch, N queries, M keys, D width, H heads, C = D / H.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
+Mask = torch.Tensor | BlockMask
+"""Boolean, broadcastable to (B, H, N, M), True where a query may look; or the sparse form of that."""
 
 
-def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Softmax attention; `mask` is boolean, broadcastable to (B, H, N, M), True where a query may look.
+def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mask: Mask | None) -> torch.Tensor:
+    """Softmax attention under `mask`; with a sparse one, a CPU has no backward pass of it.
 
     On the CPU the fused kernel is slow in bfloat16 with a mask, so the three products are written out there.
     """
+    if isinstance(mask, BlockMask):
+        return _sparse_attention(q_BHNC.device.type)(q_BHNC, k_BHMC, v_BHMC, block_mask=mask)
     if q_BHNC.device.type != "cpu":
         return F.scaled_dot_product_attention(q_BHNC, k_BHMC, v_BHMC, attn_mask=mask)
     scores_BHNM = (q_BHNC * q_BHNC.shape[-1] ** -0.5) @ k_BHMC.transpose(-2, -1)
@@ -28,6 +34,13 @@ def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mas
         floor = torch.zeros(mask.shape, dtype=scores_BHNM.dtype, device=mask.device)
         scores_BHNM = scores_BHNM + floor.masked_fill_(~mask, torch.finfo(floor.dtype).min / 2)
     return scores_BHNM.softmax(-1).to(v_BHMC.dtype) @ v_BHMC
+
+
+@cache
+def _sparse_attention(device: str) -> Callable[..., torch.Tensor]:
+    """Only compiled does it skip what the mask hides; on a CPU it serves to compare results."""
+    kernel: Callable[..., torch.Tensor] = flex_attention
+    return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel
 
 
 class Attention(nn.Module):
@@ -47,7 +60,7 @@ class Attention(nn.Module):
         keys, values = rearrange(self.key_value(x_BMD), "b m (two h c) -> two b h m c", two=2, h=self.heads)
         return keys, values
 
-    def forward(self, x_BND: torch.Tensor, memory: KeysValues, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x_BND: torch.Tensor, memory: KeysValues, mask: Mask | None = None) -> torch.Tensor:
         q_BHNC = rearrange(self.query(x_BND), "b n (h c) -> b h n c", h=self.heads)
         return self.out(rearrange(attend(q_BHNC, *memory, mask), "b h n c -> b n (h c)"))
 
@@ -71,8 +84,8 @@ class QFormerLayer(nn.Module):
         self,
         x_BND: torch.Tensor,
         references: KeysValues,
-        self_mask: torch.Tensor | None = None,
-        cross_mask: torch.Tensor | None = None,
+        self_mask: Mask | None = None,
+        cross_mask: Mask | None = None,
         past: KeysValues | None = None,
     ) -> tuple[torch.Tensor, KeysValues]:
         """Queries after this layer, and the keys and values of all queries so far (`past` first)."""

@@ -43,7 +43,9 @@ class TransformerDiscriminatorConfig:
     def __post_init__(self) -> None:
         clip = (self.frames, self.size, self.size)
         if any(side % step for side, step in zip(clip, self.patch, strict=True)):
-            raise DiscriminatorError(f"clips of {clip} (frames, height, width) do not divide into patches of {self.patch}")
+            raise DiscriminatorError(
+                f"clips of {clip} (frames, height, width) do not divide into patches of {self.patch}"
+            )
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -148,7 +150,9 @@ class SemanticDiscriminator(nn.Module):
         """
         mine, theirs = self.encoder.weights_sha256, state["encoder"]
         if mine != theirs:
-            raise DiscriminatorError(f"these heads were trained on encoder {theirs[:12]}, not on {mine[:12]}: load that one")
+            raise DiscriminatorError(
+                f"these heads were trained on encoder {theirs[:12]}, not on {mine[:12]}: load that one"
+            )
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SemanticDiscriminator:
         """Moves to devices reach the encoder too."""
@@ -168,7 +172,9 @@ class SemanticHead(nn.Module):
 
     def forward(self, x_BDL: torch.Tensor) -> torch.Tensor:
         if x_BDL.shape[-1] < self.reach:
-            raise DiscriminatorError(f"{x_BDL.shape[-1]} features a clip are fewer than the kernel's reach of {self.reach}")
+            raise DiscriminatorError(
+                f"{x_BDL.shape[-1]} features a clip are fewer than the kernel's reach of {self.reach}"
+            )
         x_BDL = self.enter(x_BDL)
         x_BDL = (x_BDL + self.mix(x_BDL)) / sqrt(2)
         return self.logit(x_BDL)[:, 0]

@@ -2,7 +2,10 @@
 
 A token's position is (temporal block, slot within the block), never its offset in the packed sequence: so what
 is coded for block k cannot depend on how many tokens later blocks get. Legend: B clips, K temporal blocks,
-N tokens of the longest clip in the batch, P patches a block.
+N tokens of the longest clip in the batch, M tokens in all, P patches a block.
+
+A layout has a row of N tokens a clip, or all clips' M tokens in one row; the latter has no padding, but asks for
+attention that skips what a mask hides.
 """
 
 from __future__ import annotations
@@ -10,29 +13,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from evatok.models.attention import Mask
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Tokens of B clips, packed to the left.
+    """Tokens of B clips, packed to the left: a row a clip (B, N), or one row (1, M).
 
     Attributes:
         lengths: (B, K) tokens a block.
+        clip: (B, N) whose token it is.
         block: (B, N) temporal block of each token.
         slot: (B, N) index of each token within its block.
         valid: (B, N) False for the padding behind a shorter clip.
-        first: (B, K) offset of each block's first token.
+        first: (B, K) offset of each block's first token in its row.
+        one_row: whether the rows are one, of all clips.
     """
 
     lengths: torch.Tensor
+    clip: torch.Tensor
     block: torch.Tensor
     slot: torch.Tensor
     valid: torch.Tensor
     first: torch.Tensor
+    one_row: bool = False
 
     @classmethod
     def of(cls, lengths: torch.Tensor) -> Layout:
-        """The layout of token counts (B, K).
+        """The layout of token counts (B, K), a row a clip.
 
         Raises:
             ValueError: not an integer (B, K) tensor of positive counts.
@@ -46,27 +56,54 @@ class Layout:
         block = (offsets[:, :, None] >= ends[:, None, :]).sum(-1).clamp_max(lengths.shape[1] - 1)
         # Padding takes the last slot's position; nothing looks at it.
         slot = (offsets - first.gather(1, block)).minimum(lengths.gather(1, block) - 1)
-        return cls(lengths, block, slot, valid, first)
+        clip = torch.arange(len(lengths), device=lengths.device)[:, None].expand_as(block)
+        return cls(lengths, clip, block, slot, valid, first)
+
+    def in_one_row(self) -> Layout:
+        """The same tokens, clip after clip in one row without padding."""
+        clip, block, slot = (each[self.valid][None] for each in (self.clip, self.block, self.slot))
+        totals = self.lengths.sum(1, keepdim=True)
+        first = self.first + totals.cumsum(0) - totals
+        return Layout(self.lengths, clip, block, slot, torch.ones_like(clip, dtype=torch.bool), first, one_row=True)
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """What there is of each clip (B, n, D), in this layout's rows: as it is, or (1, B * n, D)."""
+        return x.flatten(0, 1)[None] if self.one_row else x
+
+    @property
+    def row(self) -> torch.Tensor:
+        """(B, 1) the row that each clip's tokens stand in."""
+        clips = torch.arange(len(self.lengths), device=self.lengths.device)[:, None]
+        return torch.zeros_like(clips) if self.one_row else clips
 
 
-def token_to_token(layout: Layout) -> torch.Tensor:
+def token_to_token(layout: Layout) -> Mask:
     """(B, 1, N, N) encoder self-attention: tokens of block t see valid tokens of blocks <= t."""
+    if layout.one_row:
+        return _within_clips(layout.clip, layout.block, layout.clip, layout.block)
     return (_not_later(layout.block, layout.block) & layout.valid[:, None, :])[:, None]
 
 
-def token_to_patch(layout: Layout, patches: int) -> torch.Tensor:
+def token_to_patch(layout: Layout, patches: int) -> Mask:
     """(B, 1, N, K*P) encoder cross-attention: tokens of block t see patches of blocks <= t."""
+    if layout.one_row:
+        return _within_clips(layout.clip, layout.block, *_patches_in_one_row(layout, patches))
     return _not_later(layout.block, _patch_blocks(layout, patches))[:, None]
 
 
-def patch_to_patch(layout: Layout, patches: int) -> torch.Tensor:
+def patch_to_patch(layout: Layout, patches: int) -> Mask:
     """(1, 1, K*P, K*P) decoder self-attention: patch queries of block t see those of blocks <= t."""
+    if layout.one_row:
+        there = _patches_in_one_row(layout, patches)
+        return _within_clips(*there, *there)
     blocks = _patch_blocks(layout, patches)
     return _not_later(blocks, blocks)[:, None]
 
 
-def patch_to_token(layout: Layout, patches: int) -> torch.Tensor:
+def patch_to_token(layout: Layout, patches: int) -> Mask:
     """(B, 1, K*P, N) decoder cross-attention: patch queries of block t see valid tokens of blocks <= t."""
+    if layout.one_row:
+        return _within_clips(*_patches_in_one_row(layout, patches), layout.clip, layout.block)
     blocks = _patch_blocks(layout, patches)
     return (_not_later(blocks, layout.block) & layout.valid[:, None, :])[:, None]
 
@@ -78,3 +115,24 @@ def _not_later(query_block: torch.Tensor, key_block: torch.Tensor) -> torch.Tens
 def _patch_blocks(layout: Layout, patches: int) -> torch.Tensor:
     blocks = torch.arange(layout.lengths.shape[1], device=layout.lengths.device)
     return blocks.repeat_interleave(patches)[None]
+
+
+def _patches_in_one_row(layout: Layout, patches: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, B*K*P) whose patch it is, and of which block."""
+    blocks = _patch_blocks(layout, patches)
+    clips = torch.arange(len(layout.lengths), device=blocks.device)
+    return clips.repeat_interleave(blocks.shape[1])[None], blocks.repeat(1, len(clips))
+
+
+def _within_clips(
+    query_clip: torch.Tensor, query_block: torch.Tensor, key_clip: torch.Tensor, key_block: torch.Tensor
+) -> BlockMask:
+    """Queries (1, N) see keys (1, M) of their own clip and of no later block."""
+
+    def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        own = query_clip[0, query] == key_clip[0, key]
+        return own & (query_block[0, query] >= key_block[0, key])
+
+    # Compiled, it never holds all N x M at once.
+    make = torch.compile(create_block_mask) if query_clip.is_cuda else create_block_mask
+    return make(sees, None, None, query_clip.shape[1], key_clip.shape[1], device=query_clip.device)

@@ -151,7 +151,13 @@ class AdaptiveTokenizer(nn.Module):
         self.decoder = Decoder(config)
 
     def forward(
-        self, clips: torch.Tensor, lengths: torch.Tensor, *, tap: int | None = None, groups: int = 1
+        self,
+        clips: torch.Tensor,
+        lengths: torch.Tensor,
+        *,
+        tap: int | None = None,
+        groups: int = 1,
+        sparse: bool = False,
     ) -> Reconstruction:
         """Code and decode a batch.
 
@@ -159,59 +165,45 @@ class AdaptiveTokenizer(nn.Module):
             tap: decoder layer, counted from 1, behind which patch features are wanted as well.
             groups: clips of like length are run together in so many groups, each padded to its own longest clip
                 only, so that a batch of unequal lengths costs about what its tokens cost. Changes no result.
+            sparse: a group's clips stand in one row without any padding, and attention skips what is masked; for
+                GPUs, whose kernels do so. Changes no result either; without a GPU there is no backward pass.
         """
-        whole, parts = self._grouped(clips, lengths, groups)
-        layouts = [self.layout(lengths[part]) for part in parts]
-        features = [
-            self.encoder(self.encoder.embed(clips[part]), layout)[layout.valid]
-            for part, layout in zip(parts, layouts, strict=True)
-        ]
+        batch = _Groups.of(self._layout_of(clips, lengths), groups, sparse)
         # One call for all groups: what a quantiser learns from a batch must not depend on the grouping.
-        quantised = self.quantiser(torch.cat(features))
-        counts = [int(layout.valid.sum()) for layout in layouts]
-        values, codes = quantised.values.split(counts), quantised.codes.split(counts)
-        decoded = [self.decoder(_packed(v, at), at, tap) for v, at in zip(values, layouts, strict=True)]
-        back = torch.cat(parts).argsort()
-        longest = whole.valid.shape[1]
-        packed = [_packed(c, at, longest) for c, at in zip(codes, layouts, strict=True)]
+        quantised = self.quantiser(self._features(clips, batch))
+        decoded = [self.decoder(values, layout, tap) for values, layout in batch.split(quantised.values)]
         return Reconstruction(
-            torch.cat([made for made, _ in decoded])[back],
-            Codes(torch.cat(packed)[back], lengths),
+            batch.back([made for made, _ in decoded]),
+            Codes(batch.padded(quantised.codes), lengths),
             quantised,
-            None if tap is None else torch.cat([tapped for _, tapped in decoded if tapped is not None])[back],
+            None if tap is None else batch.back([tapped for _, tapped in decoded if tapped is not None]),
         )
 
-    def _grouped(
-        self, clips: torch.Tensor, lengths: torch.Tensor, groups: int
-    ) -> tuple[Layout, tuple[torch.Tensor, ...]]:
-        """The layout of the whole batch, and clip numbers of each group, from the shortest clips to the longest."""
-        layout = self._layout_of(clips, lengths)
-        if not 1 <= groups <= len(clips):
-            raise ValueError(f"{len(clips)} clips cannot be run in {groups} groups")
-        if groups == 1:
-            return layout, (torch.arange(len(clips), device=lengths.device),)
-        return layout, lengths.sum(1).argsort(stable=True).tensor_split(groups)
+    @torch.no_grad()
+    def encode(self, clips: torch.Tensor, lengths: torch.Tensor, *, groups: int = 1, sparse: bool = False) -> Codes:
+        """Codes of clips under an assignment; `groups` and `sparse` as in `forward`."""
+        batch = _Groups.of(self._layout_of(clips, lengths), groups, sparse)
+        return Codes(batch.padded(self.quantiser(self._features(clips, batch)).codes), lengths)
 
     @torch.no_grad()
-    def encode(self, clips: torch.Tensor, lengths: torch.Tensor) -> Codes:
-        """Codes of clips under an assignment."""
-        layout = self._layout_of(clips, lengths)
-        features = self.encoder(self.encoder.embed(clips), layout)[layout.valid]
-        return Codes(_packed(self.quantiser(features).codes, layout), lengths)
+    def decode(self, codes: Codes, *, groups: int = 1, sparse: bool = False) -> torch.Tensor:
+        """Clips (B, 3, T, H, W), clamped to [0, 1]; `groups` and `sparse` as in `forward`."""
+        layout = self.layout(codes.lengths)
+        if codes.codes.shape != layout.valid.shape:
+            raise ValueError(f"{tuple(codes.codes.shape)} codes, the lengths ask for {tuple(layout.valid.shape)}")
+        batch = _Groups.of(layout, groups, sparse)
+        values = self.quantiser.lookup(batch.flat(codes.codes))
+        return batch.back([self.decoder(part, at)[0] for part, at in batch.split(values)]).clamp(0, 1)
+
+    def _features(self, clips: torch.Tensor, batch: _Groups) -> torch.Tensor:
+        """Encoder features (M, D) of all tokens, group after group."""
+        each = zip(batch.parts, batch.layouts, strict=True)
+        return torch.cat([self.encoder(self.encoder.embed(clips[part]), at)[at.valid] for part, at in each])
 
     def _layout_of(self, clips: torch.Tensor, lengths: torch.Tensor) -> Layout:
         if len(clips) != len(lengths):
             raise ValueError(f"one assignment a clip is needed: {len(lengths)} assignments for {len(clips)} clips")
         return self.layout(lengths)
-
-    @torch.no_grad()
-    def decode(self, codes: Codes) -> torch.Tensor:
-        """Clips (B, 3, T, H, W), clamped to [0, 1]."""
-        layout = self.layout(codes.lengths)
-        if codes.codes.shape != layout.valid.shape:
-            raise ValueError(f"{tuple(codes.codes.shape)} codes, the lengths ask for {tuple(layout.valid.shape)}")
-        clips, _ = self.decoder(self.quantiser.lookup(codes.codes), layout)
-        return clips.clamp(0, 1)
 
     @classmethod
     def load(cls, path: Path) -> tuple[AdaptiveTokenizer, Checkpoint]:
@@ -262,10 +254,9 @@ class Encoder(nn.Module):
         return pooled + self.slot_position
 
     def forward(self, patches_BKPD: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """Token features (B, N, D)."""
-        tokens = torch.arange(len(layout.block), device=layout.block.device)[:, None]
-        x_BND = self.queries(patches_BKPD)[tokens, layout.block, layout.slot]
-        references = rearrange(patches_BKPD, "b k p d -> b (k p) d")
+        """Token features (B, N, D), in the layout's rows."""
+        x_BND = self.queries(patches_BKPD)[layout.clip, layout.block, layout.slot]
+        references = layout.rows(rearrange(patches_BKPD, "b k p d -> b (k p) d"))
         self_mask, cross_mask = token_to_token(layout), token_to_patch(layout, self.config.patches)
         for layer in self.layers:
             x_BND, _ = layer(x_BND, layer.remember_references(references), self_mask, cross_mask)
@@ -295,12 +286,14 @@ class Decoder(nn.Module):
     def forward(
         self, values_BND: torch.Tensor, layout: Layout, tap: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Clips (B, 3, T, H, W), not clamped, and patch features (B, K, P, D) behind layer `tap`, counted from 1."""
+        """Tokens in the layout's rows to clips (B, 3, T, H, W), not clamped.
+
+        Also patch features (B, K, P, D) behind layer `tap`, counted from 1, else None.
+        """
         if tap is not None and not 1 <= tap <= len(self.layers):
             raise ValueError(f"decoder layer {tap} cannot be tapped: there are layers 1 to {len(self.layers)}")
-        tokens = torch.arange(len(layout.block), device=layout.block.device)[:, None]
-        first_BKD = values_BND[tokens, layout.first]
-        x_BMD = rearrange(first_BKD[:, :, None] + self.patch_position, "b k p d -> b (k p) d")
+        first_BKD = values_BND[layout.row, layout.first]
+        x_BMD = layout.rows(rearrange(first_BKD[:, :, None] + self.patch_position, "b k p d -> b (k p) d"))
         references = values_BND + self.token_positions()[layout.block, layout.slot]
         self_mask = patch_to_patch(layout, self.config.patches)
         cross_mask = patch_to_token(layout, self.config.patches)
@@ -312,7 +305,7 @@ class Decoder(nn.Module):
         return self.to_pixels(self._in_blocks(x_BMD)), tapped
 
     def _in_blocks(self, x_BMD: torch.Tensor) -> torch.Tensor:
-        return rearrange(x_BMD, "b (k p) d -> b k p d", p=self.config.patches)
+        return rearrange(x_BMD, "r (b k p) d -> (r b) k p d", k=self.config.candidates.blocks, p=self.config.patches)
 
     def to_pixels(self, patches_BKPD: torch.Tensor) -> torch.Tensor:
         """Patch features (B, k, P, D) of any number of blocks -> pixels (B, 3, k * frames a block, H, W)."""
@@ -338,11 +331,55 @@ def unpatchify(patches: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
     return rearrange(patches, "b k (y x) (c t h w) -> b c (k t) (y h) (x w)", c=3, t=t, h=h, w=w, y=y, x=x)
 
 
-def _packed(flat: torch.Tensor, layout: Layout, longest: int | None = None) -> torch.Tensor:
-    """Tokens (M, ...) back to their places (B, N, ...), zero in the padding; N is `longest` where that is given."""
-    clips, tokens = layout.valid.shape
-    packed = flat.new_zeros(clips, longest or tokens, *flat.shape[1:])
-    packed[:, :tokens][layout.valid] = flat
+@dataclass(frozen=True)
+class _Groups:
+    """A batch's clips in groups of like length.
+
+    Attributes:
+        whole: the layout of the batch.
+        order: (B,) clips, group after group.
+        parts: the clips of each group.
+        layouts: of each group.
+    """
+
+    whole: Layout
+    order: torch.Tensor
+    parts: tuple[torch.Tensor, ...]
+    layouts: tuple[Layout, ...]
+
+    @classmethod
+    def of(cls, whole: Layout, groups: int, sparse: bool) -> _Groups:
+        lengths = whole.lengths
+        if not 1 <= groups <= len(lengths):
+            raise ValueError(f"{len(lengths)} clips cannot be run in {groups} groups")
+        unsorted = torch.arange(len(lengths), device=lengths.device)
+        order = unsorted if groups == 1 else lengths.sum(1).argsort(stable=True)
+        parts = order.tensor_split(groups)
+        layouts = (whole,) if groups == 1 else tuple(Layout.of(lengths[part]) for part in parts)
+        return cls(whole, order, parts, tuple(at.in_one_row() for at in layouts) if sparse else layouts)
+
+    def flat(self, padded: torch.Tensor) -> torch.Tensor:
+        """(B, N, ...) of the batch to its tokens (M, ...), group after group."""
+        return padded[self.order][self.whole.valid[self.order]]
+
+    def padded(self, flat: torch.Tensor) -> torch.Tensor:
+        """Tokens (M, ...), group after group, to their places (B, N, ...) in the batch, zero in the padding."""
+        return _packed(flat, self.whole.valid[self.order])[self.order.argsort()]
+
+    def split(self, flat: torch.Tensor) -> list[tuple[torch.Tensor, Layout]]:
+        """Tokens (M, ...), group after group, to those of each group in its rows, with its layout."""
+        counts = [int(at.valid.sum()) for at in self.layouts]
+        return [(_packed(part, at.valid), at) for part, at in zip(flat.split(counts), self.layouts, strict=True)]
+
+    def back(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """What each group's clips gave (b, ...), in the batch's order."""
+        return torch.cat(parts)[self.order.argsort()]
+
+
+def _packed(flat: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Tokens (M, ...) back to their places (B, N, ...), zero in the padding."""
+    packed = flat.new_zeros(*valid.shape, *flat.shape[1:])
+    packed[valid] = flat
     return packed
 
 

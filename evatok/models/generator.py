@@ -1,0 +1,440 @@
+"""A Llama-like transformer over the symbols of `evatok.grammar`, for class-to-video and frame prediction.
+
+It is written here, and not taken from transformers, because that Llama has no learned absolute positions, runs its
+linear layers over the padding too, and its cache cannot drop finished rows in place.
+
+A sequence is read behind a prefix: the condition's symbols (frame prediction), then one class, which may be the null
+class. The output at the prefix's last place predicts the first length symbol. Training is packed: linear layers and
+norms see the M places of a batch that are no padding, side by side; padding exists inside attention alone.
+
+Legend: B sequences, N places of the longest, M places in all, P places of the prefix, L places read from the cache,
+D width, H heads, C = D / H, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from evatok.grammar import Grammar, Sequences
+from evatok.models.attention import attend
+
+Look = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(layer, queries, keys, values (M, H, C)) -> what attention finds (M, D)."""
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Shape of a generator.
+
+    Attributes:
+        vocabulary: V, codes and length symbols.
+        levels: how many of the vocabulary's last symbols name lengths.
+        longest: symbols of the longest sequence.
+        classes: classes that can be asked for; the table has one row more, the null class.
+        condition: symbols in front of the class, for frame prediction.
+        positions: "learned", a table, or "rope", rotated queries and keys.
+        dropout: of embeddings and residual branches, while training.
+        class_dropout: share of classes replaced by the null class, while training.
+    """
+
+    vocabulary: int
+    levels: int
+    longest: int
+    width: int
+    layers: int
+    heads: int
+    classes: int = 0
+    condition: int = 0
+    positions: str = "learned"
+    dropout: float = 0.1
+    class_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.positions not in ("learned", "rope"):
+            raise ValueError(f"unknown positions {self.positions!r}: learned or rope")
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} does not give {self.heads} heads an even share each")
+        if not 0 < self.levels < self.vocabulary:
+            raise ValueError(f"{self.levels} of {self.vocabulary} symbols cannot name lengths: some, not all, must")
+
+    @classmethod
+    def of(cls, grammar: Grammar, size: str, **others: Any) -> GeneratorConfig:
+        """A size of GENERATOR_SIZES for a grammar; `others` are further fields, such as classes."""
+        if size not in GENERATOR_SIZES:
+            raise ValueError(f"unknown generator size {size!r}: {', '.join(GENERATOR_SIZES)}")
+        symbols = {"vocabulary": grammar.vocabulary, "levels": grammar.levels, "longest": grammar.longest}
+        return cls(**{**symbols, **GENERATOR_SIZES[size], **others})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> GeneratorConfig:
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def prefix(self) -> int:
+        """P, places in front of the first length symbol."""
+        return self.condition + 1
+
+    @property
+    def places(self) -> int:
+        """Places of the longest sequence with its prefix."""
+        return self.prefix + self.longest
+
+    @property
+    def hidden(self) -> int:
+        """Width of the MLP: two thirds of four widths, rounded up to 256."""
+        return 256 * math.ceil(8 * self.width // 3 / 256)
+
+
+GENERATOR_SIZES: dict[str, dict[str, int]] = {
+    "toy": {"width": 256, "layers": 4, "heads": 4},  # one CPU core
+    "small": {"width": 512, "layers": 8, "heads": 8},  # one GPU, half an hour
+    "B": {"width": 768, "layers": 12, "heads": 12},  # 99M, the paper's ablations
+    "L": {"width": 1024, "layers": 24, "heads": 16},  # 327M
+    "XL": {"width": 1280, "layers": 30, "heads": 20},  # 633M
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What sequences are asked for. At least one of the two is given.
+
+    Attributes:
+        classes: (B,) int64, where `config.classes` itself is the null class; None for the null class everywhere.
+        symbols: (B, C) int64 symbols of the condition in frame prediction.
+    """
+
+    classes: torch.Tensor | None = None
+    symbols: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        given = [len(rows) for rows in (self.classes, self.symbols) if rows is not None]
+        if not given or min(given) != max(given):
+            raise ValueError(f"a condition needs classes, symbols, or as many of one as of the other, got {given}")
+
+    def __len__(self) -> int:
+        rows = self.symbols if self.classes is None else self.classes
+        assert rows is not None
+        return len(rows)
+
+    def keep(self, rows: torch.Tensor) -> Condition:
+        """Sequences `rows` (b,) alone, in that order."""
+        return Condition(*(None if given is None else given[rows] for given in (self.classes, self.symbols)))
+
+    def to(self, device: torch.device | str) -> Condition:
+        return Condition(*(None if given is None else given.to(device) for given in (self.classes, self.symbols)))
+
+
+class Cache:
+    """Keys and values of sequences that all stand at the same place, preallocated and never moved.
+
+    Attributes:
+        values: (layers, 2, B, H, places, C); the sequences in use are its first rows.
+        filled: places that hold something.
+    """
+
+    def __init__(self, config: GeneratorConfig, rows: int, like: torch.Tensor) -> None:
+        shape = (config.layers, 2, rows, config.heads, config.places, config.width // config.heads)
+        # Zeros: a masked place that held a NaN would still spoil the sum over places.
+        self.values = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.filled = 0
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Sequences `rows` (b,) go on as the first b; only those whose row changes are copied."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        if len(moved):
+            self.values[:, :, moved, :, : self.filled] = self.values[:, :, rows[moved], :, : self.filled]
+
+
+class Layer(nn.Module):
+    """Attention and a gated MLP, pre-norm, without biases."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        width, hidden = config.width, config.hidden
+        self.heads = config.heads
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x_MD: torch.Tensor, turns: torch.Tensor | None, number: int, look: Look) -> torch.Tensor:
+        q, k, v = self.query_key_value(self.attention_norm(x_MD)).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        if turns is not None:
+            q, k = _turned(q, turns), _turned(k, turns)
+        x_MD = x_MD + self.drop(self.out(look(number, q, k, v)))
+        gate, up = self.gate_up(self.mlp_norm(x_MD)).chunk(2, dim=-1)
+        return x_MD + self.drop(self.down(F.silu(gate) * up))
+
+
+class Generator(nn.Module):
+    """Sequences to logits of every symbol, all at once in training, one symbol at a time from a cache in sampling."""
+
+    turns: torch.Tensor | None
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        # One table: symbols, then classes, then the null class.
+        self.embedding = nn.Embedding(config.vocabulary + config.classes + 1, config.width)
+        learned = config.positions == "learned"
+        self.position = nn.Parameter(torch.empty(config.places, config.width)) if learned else None
+        self.register_buffer("turns", None if learned else _turns(config), persistent=False)
+        self.drop = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=1e-5)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            for last in (layer.out, layer.down):
+                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * self.config.layers))
+
+    def prefix(self, condition: Condition, drop: torch.Tensor | None = None) -> torch.Tensor:
+        """Rows of the embedding table (B, P) in front of the sequences; `drop` (B,) is True for the null class.
+
+        Raises:
+            ValueError: an unknown class, or another number of condition symbols than the model's.
+        """
+        config = self.config
+        classes = condition.classes
+        if classes is None:
+            assert condition.symbols is not None
+            classes = condition.symbols.new_full((len(condition),), config.classes)
+        if bool(((classes < 0) | (classes > config.classes)).any()):
+            raise ValueError(f"classes {classes.tolist()}: the generator knows classes 0 to {config.classes - 1}")
+        if drop is not None:
+            classes = classes.masked_fill(drop, config.classes)
+        symbols = classes.new_zeros(len(classes), 0) if condition.symbols is None else condition.symbols
+        if symbols.shape[1] != config.condition:
+            raise ValueError(f"the condition has {symbols.shape[1]} symbols, the generator needs {config.condition}")
+        if symbols.numel() and not 0 <= int(symbols.min()) <= int(symbols.max()) < config.vocabulary:
+            raise ValueError(f"the condition has a symbol outside the vocabulary of {config.vocabulary}")
+        return torch.cat((symbols, config.vocabulary + classes[:, None]), 1)
+
+    def forward(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (M, V) that predict each symbol of each sequence, one sequence after the other; M = counts' sum.
+
+        Raises:
+            ValueError: sequences longer than the model's longest, or a condition that `prefix` refuses.
+        """
+        return self.head(self._features(sequences, condition, drop))
+
+    def loss(
+        self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean cross-entropy of a symbol, in nats, in float32, and its terms.
+
+        Args:
+            drop: (B,) True where the null class replaces the own one. None while training draws it with
+                `config.class_dropout`; None in evaluation replaces none.
+
+        Returns:
+            The scalar, and "codes" and "lengths", cross-entropies of the two kinds of symbols, and "accuracy", the
+            share of codes whose most probable symbol is right.
+        """
+        if drop is None and self.training:
+            drop = torch.rand(len(condition), device=sequences.counts.device) < self.config.class_dropout
+        x_MD, target = self._features(sequences, condition, drop), sequences.symbols[sequences.valid]
+        mean, losses, right = SymbolLoss.apply(x_MD, self.head.weight, target, torch.is_grad_enabled())
+        is_code = target < self.config.vocabulary - self.config.levels
+        terms = {
+            "codes": losses[is_code].mean(),
+            "lengths": losses[~is_code].mean(),
+            "accuracy": right[is_code].float().mean(),
+        }
+        return mean, terms
+
+    def _features(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None) -> torch.Tensor:
+        """Normed features (M, D), of the places that predict a symbol."""
+        longest = int(sequences.counts.max())
+        if longest > self.config.longest:
+            raise ValueError(f"a sequence of {longest} symbols, the generator's longest has {self.config.longest}")
+        rows_BN = torch.cat((self.prefix(condition, drop), sequences.symbols[:, : longest - 1]), 1)
+        packing = Packing(sequences.counts + self.config.prefix - 1, rows_BN.shape[1])
+        x_MD = self._trunk(rows_BN.flatten()[packing.index], packing.places, packing.look)
+        return self.norm(x_MD[packing.places >= self.config.prefix - 1])
+
+    def _trunk(self, rows: torch.Tensor, places: torch.Tensor, look: Look) -> torch.Tensor:
+        """Features (M, D) of rows (M,) of the embedding table at places (M,)."""
+        x_MD = self.embedding(rows)
+        if self.position is not None:
+            x_MD = x_MD + self.position[places]
+        turns = None if self.turns is None else self.turns[:, places, None]
+        x_MD = self.drop(x_MD)
+        for number, layer in enumerate(self.layers):
+            x_MD = layer(x_MD, turns, number, look)
+        return x_MD
+
+    def _next(self, x_BD: torch.Tensor) -> torch.Tensor:
+        """Logits (B, V) of the few rows of a sampling step."""
+        x_BD = self.norm(x_BD)
+        if x_BD.device.type != "cpu" or x_BD.dtype != torch.float32:
+            return self.head(x_BD)
+        # A CPU multiplies a tall matrix by few columns up to five times faster than few rows by a wide one.
+        return (self.head.weight @ x_BD.T).T.contiguous()
+
+    def cache(self, rows: int) -> Cache:
+        """An empty cache for `rows` sequences, in the weights' precision."""
+        return Cache(self.config, rows, self.head.weight)
+
+    @torch.no_grad()
+    def last(self, rows_BN: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+        """Logits (B, V) behind rows (B, N) of the embedding table, prefix and symbols; fills `cache` where given."""
+        batch, places = rows_BN.shape
+        where = torch.arange(places, device=rows_BN.device).repeat(batch)
+        x_MD = self._trunk(rows_BN.flatten(), where, Filling(batch, cache).look)
+        if cache is not None:
+            cache.filled = places
+        return self._next(x_MD[places - 1 :: places])
+
+    @torch.no_grad()
+    def step(self, symbols: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Logits (b, V) behind one more symbol (b,) of the cache's first b sequences."""
+        place = torch.tensor([cache.filled], device=symbols.device)
+        cache.filled += 1
+        return self.step_at(symbols, cache, place, cache.filled)
+
+    @torch.no_grad()
+    def step_at(
+        self, symbols: torch.Tensor, cache: Cache, place: torch.Tensor, read: int, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The same with the place as a tensor (1,), so that every shape is known when a CUDA graph is captured.
+
+        Args:
+            read: places of the cache that attention reads.
+            mask: (1, read) True for those of them that hold something, None where all do.
+        """
+        stepping = Stepping(cache.values[:, :, : len(symbols)], place, read, mask)
+        return self._next(self._trunk(symbols, place.expand(len(symbols)), stepping.look))
+
+
+class SymbolLoss(torch.autograd.Function):
+    """Features (M, D), a head (V, D) and targets (M,) to the mean cross-entropy, that of each place, and who is right.
+
+    Logits are made for some places at a time, and their gradient with them: all M x V of them at once would be most of
+    a training's memory, and on a CPU a third of its time goes into moving them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_MD: torch.Tensor, head_VD: torch.Tensor, target_M: torch.Tensor, learn: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        kind = x_MD.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_MD.dtype
+        x, head, chunk = x_MD.to(precision), head_VD.to(precision), 256 if kind == "cpu" else 8192
+        dx, dhead = torch.empty_like(x), torch.zeros_like(head_VD) if learn else None
+        losses, right = torch.empty(len(x), device=x.device), torch.empty_like(target_M, dtype=torch.bool)
+        for at in (slice(start, start + chunk) for start in range(0, len(x), chunk)):
+            logits, target = (x[at] @ head.T).float(), target_M[at, None]
+            total = logits.logsumexp(-1, keepdim=True)
+            losses[at] = (total - logits.gather(1, target))[:, 0]
+            right[at] = logits.argmax(-1) == target[:, 0]
+            if dhead is not None:
+                slope = logits.sub_(total).exp_()  # probabilities, less one at the target
+                slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
+                slope = slope.to(precision)
+                dx[at] = slope @ head
+                dhead += slope.T @ x[at]
+        ctx.save_for_backward(dx, dhead)
+        ctx.mark_non_differentiable(losses, right)
+        return losses.mean(), losses, right
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        dx, dhead = ctx.saved_tensors
+        share = slopes[0] / len(dx)
+        return dx * share, dhead * share, None, None
+
+
+class Packing:
+    """Attention of packed places: each sequence looks back on itself.
+
+    Attributes:
+        index: (M,) which of the B * N padded places are none of the padding.
+        places: (M,) the place of each in its sequence.
+    """
+
+    def __init__(self, counts: torch.Tensor, longest: int) -> None:
+        self.shape = (len(counts), longest)
+        valid = torch.arange(longest, device=counts.device) < counts[:, None]
+        self.index = valid.flatten().nonzero()[:, 0]
+        self.places = self.index % longest
+
+    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        found = _causal(self._padded(q), self._padded(k), self._padded(v))
+        return found.transpose(1, 2).flatten(0, 1)[self.index].flatten(1)
+
+    def _padded(self, x_MHC: torch.Tensor) -> torch.Tensor:
+        """(M, H, C) -> (B, H, N, C), zero in the padding."""
+        padded = x_MHC.new_zeros(self.shape[0] * self.shape[1], *x_MHC.shape[1:])
+        return padded.index_copy(0, self.index, x_MHC).unflatten(0, self.shape).transpose(1, 2)
+
+
+class Filling:
+    """Attention of whole sequences (B * N places, no padding) which leaves keys and values in a cache."""
+
+    def __init__(self, batch: int, cache: Cache | None) -> None:
+        self.batch, self.cache = batch, cache
+
+    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x.unflatten(0, (self.batch, -1)).transpose(1, 2) for x in (q, k, v))
+        if self.cache is not None:
+            self.cache.values[number, 0, : self.batch, :, : k.shape[2]] = k
+            self.cache.values[number, 1, : self.batch, :, : v.shape[2]] = v
+        found = _causal(q, k, v)
+        return found.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+class Stepping:
+    """Attention of one new place of each sequence over the places in a cache."""
+
+    def __init__(self, values: torch.Tensor, place: torch.Tensor, read: int, mask: torch.Tensor | None) -> None:
+        self.values, self.place, self.read, self.mask = values, place, read, mask
+
+    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        keys, values = self.values[number].unbind(0)
+        keys.index_copy_(2, self.place, k[:, :, None].to(keys.dtype))
+        values.index_copy_(2, self.place, v[:, :, None].to(values.dtype))
+        keys, values = keys[:, :, : self.read], values[:, :, : self.read]
+        found = F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), keys, values, attn_mask=self.mask)
+        return found.flatten(1)
+
+
+def _causal(q_BHNC: torch.Tensor, k_BHNC: torch.Tensor, v_BHNC: torch.Tensor) -> torch.Tensor:
+    """Attention of every place to itself and to those before it; padding at the right is thus out of sight."""
+    if q_BHNC.device.type != "cpu" or q_BHNC.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q_BHNC, k_BHNC, v_BHNC, is_causal=True)
+    # On the CPU the fused kernel is two to four times slower in bfloat16 than the written-out products.
+    places = torch.arange(q_BHNC.shape[2], device=q_BHNC.device)
+    return attend(q_BHNC, k_BHNC, v_BHNC, places[:, None] >= places)
+
+
+def _turns(config: GeneratorConfig) -> torch.Tensor:
+    """(2, places, C) cosines and sines of rotary positions, base 10,000; both halves of C have the same angles."""
+    half = config.width // config.heads // 2
+    frequencies = 10_000.0 ** (-torch.arange(half) / half)
+    angles = (torch.arange(config.places)[:, None] * frequencies).repeat(1, 2)
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def _turned(x_MHC: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Queries or keys (M, H, C) turned by their places' angles (2, M, 1, C)."""
+    first, second = x_MHC.chunk(2, dim=-1)
+    return (x_MHC * turns[0] + torch.cat((-second, first), -1) * turns[1]).to(x_MHC.dtype)
