@@ -61,6 +61,14 @@ _EMBEDDED: dict[str, Any] = {
     "citation": "this project",
 }
 
+_EMBEDDED_GENERATED: dict[str, Any] = {
+    **_EMBEDDED,
+    "data": "freedoom",
+    "data_version": 2,
+    "metrics": ("gfvd",),
+    "optional": ("kvd",),
+}
+
 _VIDEOFLEXTOK_K600: dict[str, Any] = {
     "version": 1,
     "data": "k600",
@@ -87,6 +95,21 @@ _ALL = (
         data="arcade",
         data_version=1,
         note="The same on games, which no router was trained on; needs the extra evatok[arcade].",
+    ),
+    _protocol(
+        **_EMBEDDED_GENERATED,
+        name="embedded-generation",
+        reference="as many real clips; their motion classes are those generated",
+        note="One sample a real clip, of its class; 320 are few for gFVD, so only equal N compare.",
+    ),
+    _protocol(
+        **_EMBEDDED_GENERATED,
+        name="embedded-prediction",
+        reference="the clips whose first 5 frames condition the prediction",
+        note=(
+            "5 frames given, the last repeated to fill two blocks; all 16 frames are generated again and all 16 are "
+            "measured, at their 64x64 pixels; 320 are few for gFVD, so only equal N compare."
+        ),
     ),
     _protocol(
         name="larp-ucf101-reconstruction",

@@ -1,0 +1,105 @@
+"""Class consistency of generated clips, beside what it could reach at best.
+
+A classifier of real clips tells in how many generated ones it sees the class asked for. It errs on real clips, too, and
+more often on what the tokenizer makes of them: both rates are measured as well, for no generator can be expected to
+surpass them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evatok import coding, records
+from evatok.classification import Classifier, Rates
+from evatok.coding import Rule
+from evatok.data.clips import ClipSet
+from evatok.experiments import tracking
+from evatok.generation import VideoGenerator
+from evatok.routing import Router
+
+
+@dataclass(frozen=True)
+class ClassConsistency:
+    """What is needed to measure it.
+
+    Attributes:
+        names: classes asked of the generated clips.
+        rule: who names the lengths of reconstructions; None leaves them out.
+    """
+
+    video: VideoGenerator
+    judge: Classifier
+    names: list[str]
+    rule: Rule | None
+    bf16: bool = False
+
+    @classmethod
+    def of(cls, config: dict[str, Any], video: VideoGenerator, names: list[str]) -> ClassConsistency:
+        """From the configured classifier and router; what does not fit is found now, not after hours of sampling.
+
+        Raises:
+            CheckpointError: no such classifier or router.
+            ClassificationError: a class that the classifier did not learn.
+            ConfigError: another router than the one that taught the generator.
+        """
+        judge = Classifier.load(Path(config["classifier"]), config["device"])
+        judge.numbers(names)
+        return cls(video, judge, names, rule_of(config, video), config["bf16"])
+
+    def measure(self, fake: np.ndarray, real: ClipSet) -> dict[str, Rates]:
+        """Rates of clips "generated", "real" and, under the tokenizer's own assignments, "reconstructed"."""
+        told = [str(name) for name in coding.labels_of(real, self.video.checkpoint.facts["label"])]
+        found = {"generated": self.judge.judge(fake, self.names), "real": self.judge.judge(real.clips, told)}
+        if self.rule is not None:
+            found["reconstructed"] = self.judge.judge(self._reconstructed(real, self.rule), told)
+        return found
+
+    def facts(self, found: dict[str, Rates]) -> dict[str, Any]:
+        """For a record's entry `model`: the classifier's hash, and each class's share and confusions."""
+        shares = {what: {"recall": rates.recall, "confusion": rates.confusion} for what, rates in found.items()}
+        return {
+            "classifier": self.judge.checkpoint.sha256,
+            "consistency": {"classes": list(self.judge.classes), **shares},
+        }
+
+    def _reconstructed(self, real: ClipSet, rule: Rule) -> np.ndarray:
+        video = self.video
+        coder = coding.clip_coder(video.tokenizer, video.tokenizer_checkpoint.sha256, rule, bf16=self.bf16)
+        coded = coding.code_set(coder, real.clips, mirrored=False, device=video.device)
+        return video.clips(coded.batch(np.arange(len(real))))
+
+
+def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
+    """Who named the lengths of the clips that the generator learned from; None where no router is given.
+
+    Raises:
+        ConfigError: another router than the one that taught the generator.
+    """
+    facts, shape = video.checkpoint.facts, video.tokenizer.config
+    if facts["assignment"] == "uniform":
+        return coding.uniform(shape, facts["row"][0])
+    if not config["router"]:
+        return None
+    router, taught = Router.load(Path(config["router"])), video.checkpoint.parents["router"]
+    if router.checkpoint.sha256 != taught:
+        raise tracking.ConfigError(
+            f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, the generator learned from the "
+            f'assignments of {taught[:12]}; give that one, or router="" to leave reconstructions out'
+        )
+    router.module.requires_grad_(False).to(config["device"])
+    return coding.routed(router, shape)
+
+
+def metrics_of(found: dict[str, Rates]) -> dict[str, records.Metric]:
+    """Each rate over clips and as the mean over classes; the spread is half a 95 % interval."""
+    values = {}
+    for what, rates in found.items():
+        name = "class_consistency" + ("" if what == "generated" else f"_{what}")
+        values[name] = records.Metric(rates.accuracy, "%", rates.clips, "higher", rates.half_interval)
+        balanced = records.Metric(rates.balanced, "%", rates.clips, "higher", rates.balanced_half_interval)
+        values[f"{name}_balanced"] = balanced
+    return values

@@ -1,0 +1,301 @@
+"""Write clips with a generator, look at them, and measure them against as many real ones (EVATok Sec. 4.3, 4.4).
+
+Classes come as often as among the real clips, or are named; frame prediction goes on from the real clips' first five
+frames. `output` holds every frame as a PNG, a sheet with the tokens of each block, and the clips moving side by side.
+gFVD compares N samples with N real clips. Class consistency is the share of samples in which a classifier of real clips
+sees the class asked for; the same share on real clips and on their reconstructions is what it could reach at best. A
+killed sampling goes on where it stopped.
+
+    python -m evatok.experiments.sample with toy generator=PATH tokenizer=PATH
+    python -m evatok.experiments.sample with generator=PATH tokenizer=PATH guidance=2.0
+    python -m evatok.experiments.sample with generator=PATH tokenizer=PATH classes=walk,turn count=16 metrics=""
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from evatok import coding, evaluation, protocols, records, samples
+from evatok.data import showing
+from evatok.data.clips import ClipSet
+from evatok.data.sets import clip_set
+from evatok.experiments import class_consistency, tracking
+from evatok.experiments.class_consistency import ClassConsistency
+from evatok.experiments.setting import set_threads
+from evatok.features import ShardStore
+from evatok.generation import VideoGenerator
+from evatok.protocols import Protocol
+from evatok.samples import Generated, Samples, Wish
+from evatok.sampling import Sampling
+
+ex = tracking.experiment("sample", __doc__)
+
+PROTOCOLS = {"class": "embedded-generation", "frames": "embedded-prediction"}
+"""What a generator's task is measured under unless another protocol is named."""
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # the record's status: toy, small or paper
+    generator = "results/checkpoints/generator-toy-class-router.safetensors"
+    tokenizer = "results/checkpoints/final-toy-router.safetensors"  # whose codes the generator was trained on
+    router = (
+        "results/checkpoints/router-toy-pyramid-matched.safetensors"  # an adaptive tokenizer's, for reconstructions
+    )
+    classifier = "results/checkpoints/classifier-toy.safetensors"  # of class consistency; "": not measured
+    protocol = ""  # a name of evatok.protocols; "": embedded-generation or embedded-prediction, by the generator's task
+    data = ""  # videos of a protocol that brings none: manifest CSV, folder of class folders, built set
+    split = ""  # split of the real clips, where not the protocol's own; such a record stands in no table
+    count = 0  # samples, and as many real clips; 0: all the protocol asks (embedded: 320, UCF-101: 10000 [Sec. 4.3])
+    classes = ""  # comma-separated, in turns; "": those of the real clips, the protocol's way
+    metrics = "gfvd"  # comma-separated, of those the protocol has; "": nothing but tokens, time and consistency
+    guidance = 1.0  # classifier-free; 1: none (paper: 2.5 for GPT-B, 1.75 for larger, none for frames [suppl. C])
+    temperature = 1.0  # (not stated; LARP: 1.0)
+    top_k = 0  # 0: no limit (not stated; LARP: none)
+    top_p = 1.0  # 1: no limit (not stated; LARP: none)
+    batch = 64  # samples drawn together
+    shard_length = 64  # samples that an interruption loses at most
+    bf16 = False  # autocast of generator and tokenizer; the metrics' networks always run in float32
+    show = 16  # samples that are written to look at, all classes in turn
+    moving = "clips.mp4"  # file of the moving picture, .mp4 or .webp
+    fps = 8.0  # its frames a second
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    output = "results/work/sample/shown"  # folder of frames, sheet, moving picture and tokens; "": none
+    work = "results/work/sample"  # folder of drawn and measured shards, named after all that made them
+    records_folder = "results/records"  # where the record goes
+    seed = 0  # sample i draws from (seed, i)
+
+
+@ex.named_config
+def toy() -> None:
+    count = 16
+    metrics = ""
+
+
+@ex.named_config
+def paper_ucf() -> None:
+    size = "paper"
+    protocol = "larp-ucf101-generation"
+    classifier = ""
+    guidance = 1.75
+    bf16 = True
+    device = "cuda"
+
+
+@ex.named_config
+def paper_k600() -> None:
+    size = "paper"
+    protocol = "larp-k600-prediction"
+    bf16 = True
+    device = "cuda"
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    video = VideoGenerator.load(Path(config["generator"]), Path(config["tokenizer"]), config["device"])
+    protocol = protocol_of(config, video)
+    metrics = evaluation.chosen_metrics(protocol, _words(config["metrics"])) if config["metrics"] else ()
+    real = real_clips(config, protocol)
+    names = class_names(config, video, real)
+    judged = bool(config["classifier"]) and video.task == "class"
+    consistency = ClassConsistency.of(config, video, names) if judged else None
+    wish = wish_of(config, video, real, names)
+    with tqdm(total=len(real), desc="sample", unit="clip", disable=None) as bar:
+        drawn = samples.draw(
+            wish, ShardStore(Path(config["work"])), shard_length=config["shard_length"], tick=bar.update
+        )
+    tracker.info({"resumed_samples": drawn.resumed})
+    fake, decoding = decoded(video, drawn, wish)
+    told, values, facts = measured(config, protocol, metrics, real, fake, drawn, wish)
+    values |= {
+        "seconds_per_clip": records.Metric(drawn.seconds / len(real), "s", len(real), "lower"),
+        "decoding_seconds_per_clip": records.Metric(decoding / len(real), "s", len(real), "lower"),
+    }
+    if consistency is not None:
+        found = consistency.measure(fake, real)
+        values |= class_consistency.metrics_of(found)
+        facts |= consistency.facts(found)
+    if config["output"]:
+        files = show(config, real, fake, drawn, names)
+        tracker.artifact(files["sheet"])
+        tracker.artifact(files["tokens"])
+    record = records.new_record(
+        kind="sample",
+        status=config["size"],
+        protocol=told,
+        model={**facts, "run": tracker.run_id},
+        metrics=values,
+        config=config,
+        environment=tracker.environment(),
+    )
+    written = records.write(record, config["records_folder"])
+    return {
+        "record": written.stem,
+        "comparable": protocols.comparable(record),
+        "samples": len(real),
+        "resumed": drawn.resumed,
+        "metrics": {name: metric.value for name, metric in values.items()},
+    }
+
+
+def protocol_of(config: dict[str, Any], video: VideoGenerator) -> Protocol:
+    """The protocol named, or the embedded one of the generator's task.
+
+    Raises:
+        ConfigError: it has clips of another shape than the tokenizer's.
+    """
+    protocol, shape = protocols.get(config["protocol"] or PROTOCOLS[video.task]), video.tokenizer.config
+    if (shape.frames, shape.size) != (protocol.frames, protocol.size):
+        raise tracking.ConfigError(
+            f"config key protocol: {protocol.name} has {protocol.frames} frames of {protocol.size} pixels, the "
+            f"tokenizer codes {shape.frames} of {shape.size}"
+        )
+    return protocol
+
+
+def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
+    """As many real clips as samples are wanted.
+
+    Raises:
+        ConfigError: a number of clips that is needed, or a split of a protocol that brings no clips.
+        ProtocolError, ClipSetError: clips that cannot be had.
+    """
+    count = config["count"] or protocol.clips
+    if count is None or count < 1:
+        raise tracking.ConfigError(f"config key count: {config['count']}; protocol {protocol.name} names no number")
+    if not config["split"] or config["split"] == protocol.split:
+        found = protocols.clips_of(protocol, config["data"], limit=count)
+        return found.head(count)
+    if not protocol.embedded:
+        raise tracking.ConfigError(f"config key split: protocol {protocol.name} measures its own, {protocol.split}")
+    return clip_set(protocol.data, config["split"], count, size=protocol.size, frames=protocol.frames)
+
+
+def class_names(config: dict[str, Any], video: VideoGenerator, real: ClipSet) -> list[str]:
+    """The class of every sample: the real clips', or the named ones in turns; [] for frame prediction.
+
+    Raises:
+        ConfigError: classes for a generator that has none.
+        GenerationError: a class that the generator never saw.
+    """
+    asked = _words(config["classes"])
+    if video.task != "class":
+        if asked:
+            raise tracking.ConfigError("config key classes: this generator goes on from frames, it has no classes")
+        return []
+    names = [asked[number % len(asked)] for number in range(len(real))] if asked else _labels(video, real)
+    for name in dict.fromkeys(names):
+        video.class_index(name)
+    return names
+
+
+def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names: list[str]) -> Wish:
+    """What is asked of the generator."""
+    how = Sampling(config["guidance"], config["temperature"], config["top_k"], config["top_p"])
+    return Wish(
+        video,
+        len(real),
+        [video.class_index(name) for name in names] if video.task == "class" else None,
+        real.clips if video.task == "frames" else None,
+        config["seed"],
+        how,
+        batch=config["batch"],
+        bf16=config["bf16"],
+    )
+
+
+def decoded(video: VideoGenerator, drawn: Samples, wish: Wish) -> tuple[np.ndarray, float]:
+    """Clips uint8 (N, T, H, W, 3) and the seconds that decoding took."""
+    opened = time.perf_counter()
+    with samples.autocast(video, wish.bf16):
+        clips = video.clips(drawn.codes)
+    return clips, time.perf_counter() - opened
+
+
+def measured(
+    config: dict[str, Any],
+    protocol: Protocol,
+    metrics: tuple[str, ...],
+    real: ClipSet,
+    fake: np.ndarray,
+    drawn: Samples,
+    wish: Wish,
+) -> tuple[dict[str, Any], dict[str, records.Metric], dict[str, Any]]:
+    """A record's entry `protocol`, its metrics and its entry `model`."""
+    video = wish.video
+    identity = {
+        **wish.identity(),
+        "parents": video.checkpoint.parents,
+        "facts": video.checkpoint.facts,
+        "task": video.task,
+        "assignment": video.checkpoint.facts["assignment"],
+        "parameters": sum(p.numel() for p in video.module.parameters()),
+        "classes": config["classes"] or "as among the real clips",
+    }
+    values = {"mean_tokens": records.Metric(float(drawn.tokens.sum(1).mean()), "tokens", len(real), "lower")}
+    facts = {**identity, **block_facts(drawn, video)}
+    limit = None if len(real) == protocol.clips else len(real)
+    told = protocol.to_record(real.manifest, len(real), limit)
+    if metrics:
+        found = evaluation.evaluate(
+            Generated(fake, drawn, video.tokenizer, identity),
+            real,
+            protocol,
+            metrics=metrics,
+            limit=limit,
+            networks=evaluation.load_networks(metrics, config["device"], {}),
+            device=config["device"],
+            work=Path(config["work"]),
+        )
+        told, values, facts = found.protocol, {**values, **found.metrics}, {**facts, **found.model}
+    if config["classes"]:
+        told = {**told, "deviations": [*told["deviations"], "classes were chosen"], "comparable": False}
+    return told, values, facts
+
+
+def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
+    """Mean tokens of each block, and how many samples gave it each level."""
+    levels = video.tokenizer.config.levels
+    histogram = [{str(level): int((block == level).sum()) for level in levels} for block in drawn.tokens.T]
+    return {"tokens_per_block": drawn.tokens.mean(0).tolist(), "levels_per_block": histogram}
+
+
+def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples, names: list[str]) -> dict[str, Path]:
+    """Write some samples to look at, all classes in turn, and the tokens of all; returns the files."""
+    folder = Path(config["output"])
+    chosen = showing.in_turns(names or ["clip"] * len(fake), config["show"])
+    real_beside = None if names else np.asarray(real.clips[chosen])
+    files = showing.write_samples(
+        folder,
+        fake[chosen],
+        {number: names[number] if names else "" for number in chosen},
+        drawn.tokens[chosen],
+        beside=real_beside,
+        moving=config["moving"],
+        fps=config["fps"],
+    )
+    table = pd.DataFrame(drawn.tokens, columns=[f"block_{number}" for number in range(drawn.tokens.shape[1])])
+    if names:
+        table.insert(0, "class", names)
+    table.rename_axis("sample").to_csv(folder / "tokens.csv")
+    return {**files, "tokens": folder / "tokens.csv"}
+
+
+def _labels(video: VideoGenerator, real: ClipSet) -> list[str]:
+    return [str(name) for name in coding.labels_of(real, video.checkpoint.facts["label"])]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

@@ -1,0 +1,214 @@
+"""Train the small classifier by which generated clips are seen to follow, or not to follow, the class asked for.
+
+Classes come equally often in every batch, for four clips in five of the embedded set rest. Where a label a frame is
+known (the embedded set's column `motions`), the steps from frame to frame learn from it as well. Mirroring keeps every
+motion class: pans, turns and strafes go either way. Run again, the same command goes on where a killed one stopped.
+
+    python -m evatok.experiments.train_classifier with toy       CPU, a minute
+    python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the classifier that ships
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from evatok import checkpoints, classification, coding, records, training
+from evatok.augmentation import diff_augment
+from evatok.classification import ClassificationError, Classifier, Rates
+from evatok.data.clips import ClipSet, to_network
+from evatok.data.sets import clip_set
+from evatok.experiments import tracking
+from evatok.experiments.setting import autocast, claim_folder, log_to, optional_artifact, recipe, set_threads
+from evatok.models.classifier import ClassifierConfig, ClipClassifier
+
+ex = tracking.experiment("train_classifier", __doc__)
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # the record's status: toy, small or paper
+    data = "freedoom"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
+    label = "motion"  # column of the classes: motion (Freedoom), game (Arcade), label (class folders)
+    frame_label = "motions"  # column of a word a frame, separated by blanks, of the same classes; "" has none
+    fps = None  # frames a second taken from a user's videos; None keeps their own
+    frames = 16  # of a clip
+    pixels = 64  # a side of its frames
+    train_clips = 4800  # clips of the training split
+    validation_clips = 320  # clips of the validation split on which it is measured
+    width = 24  # channels of the first layer
+    dropout = 0.2  # before the last layer
+    steps = 700  # optimiser steps
+    batch = 36  # clips a step, every class equally often
+    learning_rate = 2e-3  # peak of the cosine
+    final_learning_rate = 1e-5  # end of the cosine
+    warmup = 50  # steps
+    weight_decay = 0.05
+    clip_norm = 1.0  # gradient norm
+    ema = 0.99  # decay of the weights' running mean, which is what ships
+    frame_weight = 1.0  # of the frames' cross-entropy beside the clip's
+    flip = True  # mirror half of the clips
+    policy = ["translation"]  # of evatok.augmentation: what is done to training clips besides
+    bf16 = True  # autocast while training
+    minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    log_every = 20  # steps a line of the curve
+    save_every = 200  # steps between resumable states
+    work = "results/work/train_classifier"  # folder of the resumable state and the curve
+    checkpoint = "results/work/train_classifier/classifier.safetensors"  # where the finished classifier goes
+    records_folder = "results/records"  # where the record goes
+    seed = 0
+
+
+@ex.named_config
+def toy() -> None:
+    train_clips = 1600
+    steps = 200
+
+
+@ex.named_config
+def embedded() -> None:
+    work = "results/work/embedded/train_classifier"
+    checkpoint = "results/checkpoints/classifier-toy.safetensors"
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    clips = {split: _clips(config, split) for split in ("train", "validation")}
+    labels = {split: coding.labels_of(held, config["label"]).tolist() for split, held in clips.items()}
+    classes = sorted(set(labels["train"]))
+    folder = claim_folder(Path(config["work"]), config, clips["train"].sha256, tracker)
+    torch.manual_seed(config["seed"])
+    shape = ClassifierConfig(len(classes), config["frames"], config["pixels"], 2, config["width"], config["dropout"])
+    module = ClipClassifier(shape).to(config["device"])
+    objective = Objective(clips["train"], classes, config)
+    limit = 60 * config["minutes"] or None
+    try:
+        averaged = training.train(
+            module,
+            objective,
+            recipe(config),
+            folder,
+            description="classifier",
+            on_log=log_to(tracker),
+            seconds=limit,
+        )
+    except training.SliceEnded as ended:
+        return {"complete": False, "step": ended.step, "steps": ended.steps}
+    path = Path(config["checkpoint"])
+    sha256 = checkpoints.save(
+        path,
+        averaged,
+        kind="classifier",
+        config=shape.to_dict(),
+        parents={"train_clips": clips["train"].sha256},
+        facts={"classes": classes, "label": config["label"], "size": config["size"], "steps": config["steps"]},
+        dtype=torch.float16,
+    )
+    shipped = Classifier.load(path, config["device"])  # what is measured is what ships, in its precision
+    found = shipped.judge(clips["validation"].clips, labels["validation"])
+    record = records.new_record(
+        kind="train_classifier",
+        status=config["size"],
+        protocol={
+            "data": clips["validation"].name,
+            "split": "validation",
+            "label": config["label"],
+            "manifest": clips["validation"].manifest,
+        },
+        model={
+            "sha256": sha256,
+            "parents": shipped.checkpoint.parents,
+            "classes": classes,
+            "parameters": sum(p.numel() for p in averaged.parameters()),
+            "confusion": found.confusion,
+            "run": tracker.run_id,
+        },
+        metrics=metrics_of(found),
+        config=config,
+        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        artifacts=optional_artifact("checkpoint", path),
+    )
+    written = records.write(record, config["records_folder"])
+    tracker.artifact(folder / "curve.jsonl")
+    told = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced, "recall": found.recall}
+    return {"complete": True, "checkpoint": str(path), "record": written.stem, **told}
+
+
+class Objective:
+    """The loss of one step: clips of all classes, their own class and, where known, that of every frame."""
+
+    def __init__(self, clips: ClipSet, classes: list[str], config: dict[str, Any]) -> None:
+        self.clips, self.config = clips, config
+        told = coding.labels_of(clips, config["label"]).tolist()
+        self.labels = np.array([classes.index(name) for name in told])
+        self.frame_labels = frame_numbers(clips, config["frame_label"], classes) if config["frame_label"] else None
+
+    def __call__(
+        self, module: ClipClassifier, step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, training.Terms]:
+        config = self.config
+        rows = classification.balanced_rows(self.labels, config["batch"], step, config["seed"])
+        pixels = training.mirrored_batch(self.clips.clips, rows, config["flip"], generator)
+        clips = diff_augment(to_network(pixels, config["device"]), generator, config["policy"])
+        with autocast(config):
+            logits_BSC = module.step_logits(clips)
+        logits_BSC = logits_BSC.float()
+        wanted = torch.from_numpy(self.labels[rows]).to(logits_BSC.device)
+        told = module.of_clip(logits_BSC)
+        terms = {"clips": F.nll_loss(told, wanted), "accuracy": (told.argmax(1) == wanted).float().mean()}
+        loss = terms["clips"]
+        if self.frame_labels is not None:
+            steps = torch.from_numpy(self.frame_labels[rows]).to(logits_BSC.device)
+            terms["frames"] = F.cross_entropy(logits_BSC.flatten(0, 1), steps.flatten())
+            loss = loss + config["frame_weight"] * terms["frames"]
+        return loss, terms
+
+
+def frame_numbers(clips: ClipSet, column: str, classes: list[str]) -> np.ndarray:
+    """(N, T - 1) classes of every step from a frame to the next: what moves a frame is seen in the one after it.
+
+    Raises:
+        CodingError: no such column.
+        ClassificationError: another number of words than frames, a word that is no class.
+    """
+    words = [str(text).split() for text in coding.labels_of(clips, column)]
+    odd = next((number for number, told in enumerate(words) if len(told) != clips.clips.shape[1]), None)
+    if odd is not None:
+        raise ClassificationError(
+            f"column {column!r}: clip {odd} has {len(words[odd])} words for {clips.clips.shape[1]} frames"
+        )
+    unknown = {word for told in words for word in told} - set(classes)
+    if unknown:
+        raise ClassificationError(
+            f"column {column!r} names {min(unknown)!r}, which is no class of the clips: {', '.join(classes)}; set "
+            'frame_label="" to learn from clips alone'
+        )
+    return np.array([[classes.index(word) for word in told[:-1]] for told in words])
+
+
+def metrics_of(found: Rates) -> dict[str, records.Metric]:
+    """Accuracy over clips, its mean over classes, and each class's."""
+    by_class = {f"recall.{name}": value for name, value in found.recall.items()}
+    held = {
+        name: int(row.sum()) for name, row in zip(found.recall, found.confusion[found.confusion.any(1)], strict=True)
+    }
+    named = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced}
+    return {name: records.Metric(value, "%", found.clips, "higher") for name, value in named.items()} | {
+        name: records.Metric(value, "%", held[name.partition(".")[2]], "higher") for name, value in by_class.items()
+    }
+
+
+def _clips(config: dict[str, Any], split: str) -> ClipSet:
+    count, size, frames = config[f"{split}_clips"], config["pixels"], config["frames"]
+    return clip_set(config["data"], split, count, size=size, frames=frames, fps=config["fps"])
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

@@ -1,0 +1,216 @@
+"""Which records the tables of generators show, what their signs say, and what stands for what is missing."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from test_final_tables import ENVIRONMENT, PAPER, ROUTED, UNIFORM, evaluated, put
+
+from evatok import records
+from reproductions import generation_tables, main_table2, main_table3, main_table4
+from reproductions.final_tables import Row, Spec
+from reproductions.signs import FAILS, HOLDS, UNKNOWN, UNSURE
+
+SCRIPTS = (main_table2, main_table3, main_table4)
+TOKENIZERS = {"uniform": "u" * 64, "router": "t" * 64}
+TOKENS = {"uniform": 64.0, "router": 45.0}
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path
+
+
+def sampled(results, assignment, values=None, *, task="class", comparable=True, steps=1500, guidance=1.0, **changes):
+    """A record as sample writes it."""
+    tokens = TOKENS[assignment]
+    given = {"gfvd": 400.0, "mean_tokens": tokens, "seconds_per_clip": tokens / 1000, "class_consistency": 60.0}
+    given |= {"class_consistency_balanced": 50.0} | (values or {})
+    metrics = {
+        name: records.Metric(
+            value,
+            "",
+            320,
+            "higher" if name.startswith("class") else "lower",
+            5.0 if name.startswith("class") else None,
+        )
+        for name, value in given.items()
+        if task == "class" or not name.startswith("class")
+    }
+    facts = {"size": "toy", "model": "toy", "steps": steps, "batch": 64, "label": "motion", "seed": 0}
+    facts |= {"tokens_per_clip": tokens, "assignment": assignment, "task": task}
+    facts |= {"row": [16, 16, 16, 16]} if assignment == "uniform" else {}
+    parents = {"tokenizer": TOKENIZERS[assignment], "clips": "c"}
+    parents |= {"router": "r" * 64} if assignment == "router" else {}
+    model = {"task": task, "assignment": assignment, "facts": {**facts, **changes}, "parents": parents, "seed": 0}
+    model |= {"guidance": guidance, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "parameters": 5_000_000}
+    return put(
+        results,
+        records.new_record(
+            kind="sample",
+            status="toy",
+            protocol={"name": f"embedded-{task}", "hash": task, "comparable": comparable},
+            model=model,
+            metrics=metrics,
+            config={},
+            environment=ENVIRONMENT,
+        ),
+    )
+
+
+def reconstructed(results, assignment, values=None, sha256=None):
+    measured = ROUTED if assignment == "router" else UNIFORM
+    trained = {"assignment": assignment, "discriminator": "semantic"}
+    return evaluated(results, trained, {**measured, "sha256": sha256 or TOKENIZERS[assignment]}, values)
+
+
+def rows_of(results, script=main_table2):
+    return generation_tables.choose(results / "records", script.TABLE, script.COLUMNS).rows
+
+
+def ids(row, source):
+    return [record.id for record in row.sources.get(source, ())]
+
+
+def test_a_row_is_a_generator_with_its_tokenizer(results):
+    wanted = {name: sampled(results, name) for name in TOKENS}
+    reconstructed(results, "router", sha256="x" * 64)
+    measured = {name: reconstructed(results, name, {"rfvd": 200.0 + len(name)}) for name in TOKENS}
+    reconstructed(results, "router", sha256="y" * 64)
+    sampled(results, "router", comparable=False)
+    rows = rows_of(results)
+    for name in TOKENS:
+        assert ids(rows[name], "class") == [wanted[name].id]
+        assert ids(rows[name], "reconstruction") == [measured[name].id]
+        assert rows[name].value("rfvd").value == 200.0 + len(name)
+        assert rows[name].value("gtokens").value == TOKENS[name]
+        assert rows[name].value("sampling_ms").value == pytest.approx(TOKENS[name])
+        assert rows[name].value("gen_params").value == pytest.approx(5.0)
+        assert rows[name].value("tok_params") is None, "a record that does not tell"
+    assert not rows["router, equal compute"].records or ids(rows["router, equal compute"], "class") == []
+
+
+def test_a_tokenizer_is_shown_before_anything_is_sampled(results):
+    measured = reconstructed(results, "router")
+    rows = rows_of(results)
+    assert ids(rows["router"], "reconstruction") == [measured.id]
+    assert rows["router"].value("gfvd") is None
+
+
+def test_one_table_shows_one_way_of_training_and_sampling(results):
+    kept = [sampled(results, name).id for name in TOKENS]
+    sampled(results, "router", steps=9000)
+    sampled(results, "router", guidance=2.5)
+    sampled(results, "router", model="B")
+    rows = rows_of(results)
+    assert [ids(rows[name], "class")[0] for name in TOKENS] == kept, "the fullest set, even if another is newer"
+    newer = [sampled(results, name, guidance=2.5).id for name in TOKENS]
+    assert [ids(rows_of(results)[name], "class")[0] for name in TOKENS] == newer, "of equally full ones the newest"
+
+
+def test_the_system_table_shows_the_longest_training(results):
+    for steps in (9000, 1500):
+        for name in TOKENS:
+            sampled(results, name, steps=steps)
+    row = rows_of(results, main_table3)[main_table3.OURS]
+    assert row.sources["class"][0].model["facts"]["steps"] == 9000
+
+
+def test_equal_compute_is_equal_steps_times_tokens(results):
+    sampled(results, "uniform")
+    short = sampled(results, "router")
+    longer = sampled(results, "router", steps=round(1500 * 64 / 45))
+    sampled(results, "router", steps=1800)
+    rows = rows_of(results)
+    assert ids(rows["router"], "class") == [short.id]
+    assert ids(rows["router, equal compute"], "class") == [longer.id]
+
+
+def test_training_seeds_are_averaged(results):
+    sampled(results, "uniform")
+    for seed, gfvd in enumerate((380.0, 400.0, 420.0)):
+        sampled(results, "router", {"gfvd": gfvd}, seed=seed)
+    value = rows_of(results)["router"].value("gfvd")
+    assert (value.value, value.spread, value.n) == (pytest.approx(400.0), pytest.approx(20.0), 3)
+
+
+def test_tasks_never_mix(results):
+    class_to_video, frames = sampled(results, "router"), sampled(results, "router", {"gfvd": 90.0}, task="frames")
+    row = rows_of(results, main_table3)[main_table3.OURS]
+    assert (ids(row, "class"), ids(row, "frames")) == ([class_to_video.id], [frames.id])
+    assert (row.value("ucf_gfvd").value, row.value("k600_gfvd").value) == (400.0, 90.0)
+    assert rows_of(results, main_table4)[main_table4.OURS].value("gfvd").value == 90.0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_records_there_are_dashes_and_commands(script, results, capsys):
+    assert script.main(["--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    name = script.TABLE.name
+    frame = pd.read_csv(results / "tables" / f"{name}.csv")
+    assert frame["ours"].isna().all()
+    for task in {source for source, *_ in script.COLUMNS.values()} - {"reconstruction"}:
+        own = [spec for spec in script.TABLE.specs if spec.trained]
+        assert printed.count(f"experiments.stage5_generator with toy task={task}") == len(own)
+    assert printed.count("experiments.stage4_final") == 2, "rows may share a tokenizer"
+    for entry in json.loads((PAPER / f"{name}.json").read_text())["values"]:
+        line = frame[(frame["row"] == entry["row"]) & (frame["metric"] == entry["metric"])]
+        assert line["paper"].tolist() == [entry["value"]], "every number typed from the paper is shown"
+    claims = pd.read_csv(results / "tables" / f"{name}_signs.csv")
+    assert set(claims["verdict"]) == {UNKNOWN}
+
+
+def test_a_filled_table_names_its_records_and_asks_for_nothing_else(results, capsys):
+    for name in TOKENS:
+        sampled(results, name, task="frames")
+        reconstructed(results, name)
+    assert main_table4.main(["--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert "What would fill" not in printed
+    assert "400 (4)" in printed
+    assert "never compare" in printed
+    frame = pd.read_csv(results / "tables" / "main_table4.csv")
+    for line in frame[frame["ours"].notna()].itertuples():
+        record = records.read(results / "records" / f"{line.record}.json")
+        _, name, factor, _ = main_table4.COLUMNS[line.metric]
+        held = record.model[name] if name == "parameters" else record.metrics[name].value
+        assert line.ours == pytest.approx(factor * held)
+
+
+def test_the_missing_row_of_equal_compute_is_told_its_steps(results, capsys):
+    for name in TOKENS:
+        sampled(results, name, guidance=1.5)
+        reconstructed(results, name)
+    assert main_table2.main(["--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert f"steps={round(1500 * 64 / 45)}" in printed
+    assert printed.count("experiments.sample with") == 1
+    assert "guidance=1.5" in printed
+
+
+def verdicts(results, **router):
+    sampled(results, "uniform")
+    sampled(results, "router", router)
+    rows = {"router, equal compute": Row(Spec("none", {})), **rows_of(results)}
+    return {sign.name: sign.verdict for sign in main_table2.claims(rows) if sign.name.startswith("router ")}
+
+
+def test_signs_follow_the_figures(results):
+    found = verdicts(results)
+    assert found["router generates 26 % fewer tokens than uniform"] == HOLDS
+    assert found["router no worse than uniform, gfvd"] == HOLDS
+    assert found["router saves 0.9 of its token saving in sampling time"] == HOLDS
+
+
+def test_signs_may_fail(results):
+    found = verdicts(
+        results, gfvd=401.0, mean_tokens=60.0, seconds_per_clip=0.063, class_consistency=54.0,
+        class_consistency_balanced=40.0,
+    )  # fmt: skip
+    assert found["router generates 26 % fewer tokens than uniform"] == FAILS
+    assert found["router no worse than uniform, gfvd"] == FAILS
+    assert found["router saves 0.9 of its token saving in sampling time"] == FAILS
+    assert found["router no worse than uniform, class_consistency"] == UNSURE, "6 worse, ± 7.1"
+    assert found["router no worse than uniform, class_consistency_balanced"] == FAILS
