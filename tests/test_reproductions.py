@@ -74,7 +74,7 @@ def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, mo
     def no_arcade(*_, **__):
         raise ImportError('the Arcade set needs ale-py: pip install "evatok[arcade]"')
 
-    monkeypatch.setattr(table3, "clip_set", no_arcade)
+    monkeypatch.setattr(curation, "clips_again", no_arcade)
     assert table3.scored_set(shelf, "arcade-validation", 1) is None
     assert "evatok[arcade]" in capsys.readouterr().err
     record = table3.stored_record(shelf, "unseen", "matched")
@@ -88,7 +88,8 @@ def test_clips_of_another_making_are_scored_anew(shelf, monkeypatch, capsys):
     curation.write(shelf.candidates("few"), few)
     clips = np.random.default_rng(0).integers(0, 256, (2, 16, 64, 64, 3), dtype=np.uint8)
     manifest = {"name": "freedoom", "versions": {"vizdoom": "9.9"}, "sha256": pixels_sha256(clips)}
-    monkeypatch.setattr(table3, "clip_set", lambda *_, **__: ClipSet(clips, pd.DataFrame(index=range(2)), manifest))
+    made = ClipSet(clips, pd.DataFrame(index=range(2)), manifest)
+    monkeypatch.setattr(curation, "clips_again", lambda *_, **__: made)
     scored = table3.scored_set(shelf, "few", 1)
     told = capsys.readouterr().err
     assert "scoring them anew" in told
