@@ -2,7 +2,7 @@
 
 What block k looks like depends only on the assignment's first k entries, so candidates that agree on their first k
 blocks share that work: m + m^2 + ... + m^K block reconstructions (780 for the paper's 5 levels and 4 blocks) give
-what brute force computes with K * m^K (2,500).
+what brute force computes with K * m^K (2,500). `evatok.beam` finds a good assignment with far fewer.
 
 Legend: C clips, K temporal blocks, m levels, A = m^K candidates.
 """
@@ -16,47 +16,21 @@ import torch
 
 from evatok.assignments import CandidateSet
 from evatok.data.clips import to_network
+from evatok.frontier import BlockMetrics, Frontier, Walk, side_by_side
 from evatok.metrics.perceptual import PerceptualDistance
-from evatok.models.blockwise import BlockwiseTokenizer, Prefix
+from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
+
+__all__ = ["SEARCHES", "BlockMetrics", "block_visits", "brute_force", "prefix_tree", "score_set", "visits"]
 
 Scores = dict[str, np.ndarray]
 Progress = Callable[[], object]
 
+ROWS = 32
+"""Rows that a product of the tree should have: a batch of fewer clips fills it up with branches.
 
-class BlockMetrics:
-    """Distances of one reconstructed block to the real one, as means over the block's pixels or frames.
-
-    A clip's value is the mean over its blocks, as blocks are of equal size: l1 and mse of all pixels, and, with a
-    perceptual metric, its mean over frames under that metric's name.
-    """
-
-    def __init__(
-        self,
-        clips: torch.Tensor,
-        blocks: int,
-        perceptual: PerceptualDistance | None,
-        name: str = "perceptual",
-    ) -> None:
-        self.blocks = clips.chunk(blocks, dim=2)
-        self.perceptual, self.name = perceptual, name
-        self._features = None
-        if perceptual is not None:
-            self._features = [perceptual.features(_frames(block)) for block in self.blocks]
-
-    def __call__(self, block: int, fake: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(C,) values for pixels (C, 3, t, H, W) of one block; pixels are clamped to [0, 1] first."""
-        fake = fake.float().clamp(0, 1)
-        difference = (fake - self.blocks[block]).flatten(1)
-        # Norms need no array of their own, which is what costs most here.
-        values = {
-            "l1": torch.linalg.vector_norm(difference, 1, dim=1) / difference.shape[1],
-            "mse": torch.linalg.vector_norm(difference, 2, dim=1).square() / difference.shape[1],
-        }
-        if self.perceptual is not None and self._features is not None:
-            distance = self.perceptual.distance(self._features[block], self.perceptual.features(_frames(fake)))
-            values[self.name] = distance.mean(1)
-        return values
+At toy size on a CPU core in bfloat16, a third of the time is saved for 4 clips so.
+"""
 
 
 @torch.no_grad()
@@ -66,31 +40,21 @@ def prefix_tree(
     perceptual: PerceptualDistance | None = None,
     name: str = "perceptual",
     tick: Progress | None = None,
+    *,
+    rows: int = ROWS,
 ) -> Scores:
     """Exact scores (C, A) of clips (C, 3, T, H, W) under every candidate, by metric: l1, mse, psnr, perceptual.
 
-    Walks the tree of prefixes depth first with all clips at once, so that every product is dense: clips in one
-    visit share their lengths. `tick` is called after each of the m + ... + m^K visits.
+    Walks the tree of prefixes depth first with all clips at once; clips in one visit share their lengths, so that
+    every product is dense. Where the clips are few, sibling branches are walked side by side as long as clips times
+    branches are at most `rows`, the shorter ones padded; so at most 2 * K * max(rows, C) prefixes are remembered.
+    `tick` is called after each of the m + ... + m^K visits.
     """
     candidates = tokenizer.config.candidates
-    session = BlockwiseTokenizer(tokenizer, clips)
-    measure = BlockMetrics(clips, candidates.blocks, perceptual, name)
-    leaves: list[dict[str, torch.Tensor]] = []
-
-    def visit(block: int, prefix: Prefix, sums: dict[str, torch.Tensor]) -> None:
-        for level in candidates.levels:
-            pixels, longer = session.code_block(block, level, prefix)
-            values = measure(block, pixels)
-            so_far = {key: value + sums.get(key, 0.0) for key, value in values.items()}
-            if tick is not None:
-                tick()
-            if block + 1 == candidates.blocks:
-                leaves.append(so_far)
-            else:
-                visit(block + 1, longer, so_far)
-
-    visit(0, Prefix(), {})
-    return _per_clip(leaves, candidates.blocks)
+    walk = Walk(BlockwiseTokenizer(tokenizer, clips), BlockMetrics(clips, candidates.blocks, perceptual, name))
+    leaves: list[Frontier] = []
+    _visit(walk, walk.start(), leaves, rows, tick)
+    return _in_index_order(leaves, candidates)
 
 
 @torch.no_grad()
@@ -112,7 +76,7 @@ def brute_force(
         leaves.append({key: torch.stack([v[key] for v in values]).sum(0) for key in values[0]})
         if tick is not None:
             tick()
-    return _per_clip(leaves, candidates.blocks)
+    return _scores({key: torch.stack([leaf[key] for leaf in leaves], dim=1) for key in leaves[0]}, candidates.blocks)
 
 
 SEARCHES = {"tree": prefix_tree, "brute": brute_force}
@@ -157,13 +121,34 @@ def block_visits(levels: int, blocks: int) -> int:
     return sum(levels**k for k in range(1, blocks + 1))
 
 
-def _per_clip(leaves: list[dict[str, torch.Tensor]], blocks: int) -> Scores:
-    scores = {key: (torch.stack([leaf[key] for leaf in leaves], dim=1) / blocks).cpu().numpy() for key in leaves[0]}
+def _visit(walk: Walk, frontier: Frontier, leaves: list[Frontier], rows: int, tick: Progress | None) -> None:
+    """Walk all branches behind a frontier; whole candidates join `leaves`, without keys and values."""
+    together = len(walk.candidates.levels) * frontier.width * walk.clips <= rows
+    siblings = []
+    for level in walk.candidates.levels:
+        child = walk.extend(frontier, level)
+        if tick is not None:
+            _ = [tick() for _ in range(frontier.width)]
+        if child.lengths.shape[2] == walk.candidates.blocks:
+            leaves.append(child)
+        elif together:
+            siblings.append(child)
+        else:
+            _visit(walk, child, leaves, rows, tick)
+    if siblings:
+        _visit(walk, side_by_side(siblings), leaves, rows, tick)
+
+
+def _in_index_order(leaves: list[Frontier], candidates: CandidateSet) -> Scores:
+    """Scores from all leaves of the tree, in whichever order it was walked; every clip has the same leaves."""
+    lengths = torch.cat([leaf.lengths[0] for leaf in leaves]).cpu().numpy()
+    order = torch.from_numpy(candidates.index(lengths).argsort())
+    errors = {key: torch.cat([leaf.errors[key] for leaf in leaves], dim=1) for key in leaves[0].errors}
+    return _scores({key: value[:, order.to(value.device)] for key, value in errors.items()}, candidates.blocks)
+
+
+def _scores(errors: dict[str, torch.Tensor], blocks: int) -> Scores:
+    scores = {key: (value / blocks).cpu().numpy() for key, value in errors.items()}
     # The PSNR of a clip is that of its whole error, not a mean of its blocks' PSNRs; equal clips have no bound.
     scores["psnr"] = -10 * np.log10(np.maximum(scores["mse"], 1e-10))
     return scores
-
-
-def _frames(clips: torch.Tensor) -> torch.Tensor:
-    """(C, 3, t, H, W) -> (C, t, 3, H, W)."""
-    return clips.transpose(1, 2)

@@ -9,6 +9,7 @@ from torch import nn
 
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.metrics.pixels import l1, mse, psnr
+from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
 from evatok.search import block_visits, brute_force, prefix_tree, score_set, visits
 
@@ -45,6 +46,45 @@ def test_the_tree_equals_brute_force_on_every_metric(kind, tiny, clips, perceptu
         assert np.allclose(tree[metric], brute[metric], atol=1e-5), metric
         assert np.array_equal(tree[metric].argmax(1), brute[metric].argmax(1)), metric
         assert np.array_equal(tree[metric].argmin(1), brute[metric].argmin(1)), metric
+
+
+@pytest.mark.parametrize(("levels", "frames"), [((3,), 12), ((2, 8), 4), ((1, 2, 5, 8), 8), ((2, 4), 20)])
+@pytest.mark.parametrize("rows", [1, 64])
+def test_the_tree_equals_brute_force_for_any_levels_and_blocks(levels, frames, rows, tiny, perceptual):
+    """With branches walked one by one, and side by side."""
+    torch.manual_seed(0)
+    tokenizer = AdaptiveTokenizer(dataclasses.replace(tiny, levels=levels, frames=frames)).eval()
+    clips = torch.rand(2, 3, frames, 16, 16, generator=torch.Generator().manual_seed(2))
+    tree = prefix_tree(tokenizer, clips, perceptual, "fake", rows=rows)
+    brute = brute_force(tokenizer, clips, perceptual, "fake")
+    for metric in ("l1", "mse", "psnr", "fake"):
+        assert tree[metric].shape == (2, len(tokenizer.config.candidates))
+        assert np.allclose(tree[metric], brute[metric], atol=1e-5), metric
+
+
+@pytest.mark.parametrize("rows", [1, 6, 1000])
+def test_a_bound_on_rows_is_kept_and_moves_no_score(rows, tokenizer, clips, monkeypatch):
+    seen = []
+    code_block = BlockwiseTokenizer.code_block
+
+    def counted(self, block, tokens, prefix):
+        pixels, longer = code_block(self, block, tokens, prefix)
+        seen.append(len(pixels))
+        return pixels, longer
+
+    monkeypatch.setattr(BlockwiseTokenizer, "code_block", counted)
+    scores = prefix_tree(tokenizer, clips[:2], rows=rows)
+    assert max(seen) <= max(rows, 2)
+    assert sum(seen) == 2 * 39
+    assert np.allclose(scores["l1"], brute_force(tokenizer, clips[:2])["l1"], atol=1e-6)
+
+
+def test_the_targets_features_are_computed_once(tokenizer, clips, perceptual, monkeypatch):
+    frames = []
+    features = perceptual.features
+    monkeypatch.setattr(perceptual, "features", lambda x: frames.append(x.shape[:-3].numel()) or features(x))
+    prefix_tree(tokenizer, clips, perceptual, "fake")
+    assert sum(frames) == 4 * 12 + 39 * 4 * 4  # the real clips' frames, and those of every visit
 
 
 def test_candidates_differ_and_stand_in_index_order(tokenizer, clips):
