@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from evatok.models.layout import Layout
+from evatok.models.layout import Layout, cuts
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes, expand_assignment
+
+# On a CPU it is not compiled: there it serves to compare results.
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
 
 LENGTHS = torch.tensor([[8, 8, 8], [2, 2, 4], [4, 8, 2], [2, 2, 2]])
 PACKINGS = [{"groups": 2}, {"groups": 4}, {"sparse": True}, {"groups": 2, "sparse": True}]
@@ -66,6 +71,19 @@ def test_groups_spare_the_work_on_padding(tokenizer, clips):
     grouped = operations(lambda: tokenizer.encode(clips, LENGTHS, groups=4))
     alone = sum(operations(lambda i=i: tokenizer.encode(clips[i : i + 1], LENGTHS[i : i + 1])) for i in range(4))
     assert grouped == alone < padded
+
+
+def test_clips_are_cut_into_groups_where_padding_is_least():
+    assert cuts(np.array([2, 2, 2, 9, 9]), 2) == [3]
+    assert cuts(np.array([1, 1, 1, 1]), 4) == [1, 2, 3]
+    assert cuts(np.array([5, 6]), 1) == []
+    totals = np.sort(np.random.default_rng(0).integers(1, 50, 9))
+
+    def padded(at: tuple[int, ...]) -> int:
+        return sum(len(part) * part[-1] for part in np.split(totals, at))
+
+    ways = itertools.combinations(range(1, len(totals)), 2)
+    assert padded(tuple(cuts(totals, 3))) == min(padded(at) for at in ways)
 
 
 def test_one_row_holds_every_token_once_and_no_padding():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
@@ -106,6 +107,27 @@ def patch_to_token(layout: Layout, patches: int) -> Mask:
         return _within_clips(*_patches_in_one_row(layout, patches), layout.clip, layout.block)
     blocks = _patch_blocks(layout, patches)
     return (_not_later(blocks, layout.block) & layout.valid[:, None, :])[:, None]
+
+
+def cuts(totals: np.ndarray, groups: int) -> list[int]:
+    """Where to cut ascending token counts (B,) into groups, so that padding each to its longest adds least in all.
+
+    Returns the index of the first clip of every group but the first, ascending. By dynamic programming over the
+    number of groups: the cheapest way for the first j clips is the cheapest for some first i, and one group more.
+    """
+    clips = np.arange(len(totals) + 1)
+    longest = np.concatenate(([0], totals)).astype(np.float64)
+    one_more = np.where(clips[:, None] < clips, (clips - clips[:, None]) * longest, np.inf)
+    cost, begins = one_more[0], []
+    for _ in range(groups - 1):
+        ways = cost[:, None] + one_more
+        begins.append(ways.argmin(0))
+        cost = ways.min(0)
+    found, end = [], len(totals)
+    for begin in reversed(begins):
+        end = int(begin[end])
+        found.append(end)
+    return found[::-1]
 
 
 def _not_later(query_block: torch.Tensor, key_block: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from evatok import checkpoints
 from evatok.assignments import CandidateSet
 from evatok.checkpoints import Checkpoint
 from evatok.models.attention import QFormer
-from evatok.models.layout import Layout, patch_to_patch, patch_to_token, token_to_patch, token_to_token
+from evatok.models.layout import Layout, cuts, patch_to_patch, patch_to_token, token_to_patch, token_to_token
 from evatok.models.pooling import pyramid
 from evatok.models.quantisers import Quantised, Quantiser
 
@@ -352,11 +352,13 @@ class _Groups:
         lengths = whole.lengths
         if not 1 <= groups <= len(lengths):
             raise ValueError(f"{len(lengths)} clips cannot be run in {groups} groups")
-        unsorted = torch.arange(len(lengths), device=lengths.device)
-        order = unsorted if groups == 1 else lengths.sum(1).argsort(stable=True)
-        parts = order.tensor_split(groups)
-        layouts = (whole,) if groups == 1 else tuple(Layout.of(lengths[part]) for part in parts)
-        return cls(whole, order, parts, tuple(at.in_one_row() for at in layouts) if sparse else layouts)
+        if groups == 1:
+            order = torch.arange(len(lengths), device=lengths.device)
+            return cls(whole, order, (order,), (whole.in_one_row() if sparse else whole,))
+        totals, order = lengths.sum(1).sort(stable=True)
+        parts = order.tensor_split(cuts(totals.cpu().numpy(), groups))
+        layouts = [Layout.of(lengths[part]) for part in parts]
+        return cls(whole, order, parts, tuple(at.in_one_row() if sparse else at for at in layouts))
 
     def flat(self, padded: torch.Tensor) -> torch.Tensor:
         """(B, N, ...) of the batch to its tokens (M, ...), group after group."""

@@ -1,0 +1,94 @@
+"""The autoregressive generator: what its cache saves, and whether fewer tokens take less time by as much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from benchmarks.ratios import Ratio, interleaved, seconds_of
+from benchmarks.setting import Setting, router_lengths
+from evatok.grammar import Grammar
+from evatok.models.generator import Condition, Generator, GeneratorConfig
+from evatok.models.tokenizer import Codes
+from evatok.sampling import Sampling, sample
+
+CLASSES = 10
+
+
+def sampling(setting: Setting) -> list[Ratio]:
+    """Seconds a token with every symbol's past computed again, against the cache, at the uniform row."""
+    grammar = Grammar.of(setting.tokenizer)
+    module = generator_of(setting, grammar)
+    plain, ours = interleaved(
+        sampling_of(setting, module, grammar, fixed=True, cached=False),
+        sampling_of(setting, module, grammar, fixed=True),
+        device=setting.device,
+        repeats=min(3, setting.repeats),
+        at_least=0,
+    )
+    tokens = sum(setting.uniform) * setting.samples
+    note = f"without a cache, against with one; {setting.samples} samples side by side, {tokens / ours:,.0f} tokens/s"
+    return [Ratio("generator_cache", "wall_seconds_per_token", plain / tokens, ours / tokens, note)]
+
+
+def adaptive(setting: Setting) -> list[Ratio]:
+    """Samples of the uniform row against samples whose lengths are drawn as a router gives them.
+
+    The last metric is the share of the tokens' saving that is left in seconds: 1 or more is all of it.
+    """
+    grammar = Grammar.of(setting.tokenizer)
+    module = generator_of(setting, grammar)
+    works = [sampling_of(setting, module, grammar, fixed=fixed) for fixed in (True, False)]
+    seconds = seconds_of(works, device=setting.device, repeats=min(3, setting.repeats), at_least=0)
+    tokens = [sum(setting.uniform) * setting.samples, int(works[1]().lengths.sum())]
+    note = "the uniform row, against lengths drawn as a router gives them"
+    return [
+        Ratio.of("generator_adaptive", "wall_seconds", seconds, note),
+        Ratio.of("generator_adaptive", "tokens", tokens, note),
+        Ratio("generator_adaptive", "wall_seconds_per_token", seconds[0] / tokens[0], seconds[1] / tokens[1], note),
+    ]
+
+
+def generator_of(setting: Setting, grammar: Grammar) -> Generator:
+    """An untrained generator whose length symbols come as often as a router's levels, frozen."""
+    torch.manual_seed(0)
+    shape = {"vocabulary": grammar.vocabulary, "levels": grammar.levels, "longest": grammar.longest}
+    module = Generator(GeneratorConfig.from_dict({**shape, **setting.generator, "classes": CLASSES}))
+    module.norm = _WithOne(module.norm)  # type: ignore[assignment]
+    head = module.head.weight.data
+    head[grammar.codebook_size :] = head[:, 0] = 0
+    drawn = router_lengths(replace(setting, batch=256)).cpu()
+    for number, level in enumerate(setting.tokenizer.levels):
+        share = float((drawn == level).float().mean())
+        head[grammar.codebook_size + number, 0] = math.log(max(share, 1e-6))
+    return module.eval().requires_grad_(False).to(setting.device)
+
+
+class _WithOne(nn.Module):
+    """Features whose first is 1, so that a head without biases has some."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.norm(x)
+        return torch.cat((torch.ones_like(normed[..., :1]), normed[..., 1:]), -1)
+
+
+def sampling_of(
+    setting: Setting, module: Generator, grammar: Grammar, *, fixed: bool, cached: bool = True
+) -> Callable[[], Codes]:
+    classes = torch.arange(setting.samples) % CLASSES
+    lengths = torch.tensor(setting.uniform) if fixed else None
+    seeds = list(range(setting.samples))
+
+    def work() -> Codes:
+        with setting.autocast():
+            return sample(module, grammar, Condition(classes), seeds, Sampling(), prefix_lengths=lengths, cached=cached)
+
+    return work

@@ -1,0 +1,164 @@
+"""Precision, attention kernels, torch.compile: what each gains, and what it costs in quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.ratios import Ratio, interleaved, once, seconds_of
+from benchmarks.setting import Setting, noise, real_clips, router_lengths, tokenizer_of, uniform_lengths
+from evatok.environment import REPOSITORY
+from evatok.metrics.pixels import psnr
+from evatok.models.attention import attend
+from evatok.models.layout import Layout, patch_to_patch
+from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer
+
+PROXY = REPOSITORY / "results" / "checkpoints" / "proxy-toy.safetensors"
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def precision(setting: Setting) -> list[Ratio]:
+    """float32 against bfloat16 autocast: seconds of a pass, and PSNR of what it reconstructs.
+
+    The PSNR is that of the shipped proxy on embedded clips at toy size; at others of an untrained network.
+    """
+    tokenizer, clips, lengths = tokenizer_of(setting), noise(setting), router_lengths(setting)
+
+    def work() -> object:
+        return tokenizer(clips, lengths, groups=setting.groups)
+
+    plain, ours = interleaved(
+        setting.within(work, bf16=False),
+        setting.within(work, bf16=True),
+        device=setting.device,
+        repeats=setting.repeats,
+        at_least=setting.at_least,
+    )
+    return [Ratio("bf16", "wall_seconds", plain, ours, "a pass in float32, against bfloat16"), quality(setting)]
+
+
+def quality(setting: Setting) -> Ratio:
+    """PSNR of reconstructions at the uniform row, in float32 and in bfloat16."""
+    trained = setting.tokenizer == TOKENIZER_SIZES["toy"]
+    tokenizer = AdaptiveTokenizer.load(PROXY)[0].to(setting.device) if trained else tokenizer_of(setting)
+    clips = real_clips(setting, min(setting.batch, 32))
+    lengths, found = uniform_lengths(setting)[: len(clips)], []
+    for bf16 in (False, True):
+        with torch.no_grad(), setting.autocast(bf16):
+            found.append(float(psnr(clips, tokenizer(clips, lengths).clips.float().clamp(0, 1)).mean()))
+    whose = "of the shipped proxy" if trained else "of an untrained network"
+    return Ratio.of(
+        "bf16", "psnr_db", found, f"{whose} on {len(clips)} embedded clips, float32 and bfloat16; more is better"
+    )
+
+
+def attention(setting: Setting) -> list[Ratio]:
+    """The decoder's self-attention under its mask: the ways PyTorch has, and the one that is used here.
+
+    Forward alone, and with the backward pass. On a CPU the baseline is PyTorch's fused kernel, on a GPU the products
+    written out; a kernel that does not take a mask is left out.
+    """
+    found = []
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        for backward in (False, True):
+            ways = _ways(setting.device)
+            inputs = _queries_keys_values(setting, dtype, backward)
+            works = {way: _attention_pass(attend_so, inputs, backward) for way, attend_so in ways.items()}
+            works = {way: work for way, work in works.items() if way in ("baseline", "ours") or _runs(work)}
+            seconds = seconds_of(
+                list(works.values()), device=setting.device, repeats=setting.repeats, at_least=setting.at_least
+            )
+            timed = dict(zip(works, seconds, strict=True))
+            metric = "wall_seconds_with_backward" if backward else "wall_seconds"
+            note = "written out" if setting.device == "cuda" else "PyTorch's fused kernel"
+            found += [
+                Ratio(f"attention_{name}" + ("" if way == "ours" else f"_{way}"), metric, timed["baseline"], each, note)
+                for way, each in timed.items()
+                if way != "baseline"
+            ]
+    return found
+
+
+def compiled(setting: Setting) -> list[Ratio]:
+    """torch.compile of encoder and decoder at the uniform row; its first call, which compiles, beside a plain one."""
+    tokenizer, clips, lengths = tokenizer_of(setting), noise(setting), uniform_lengths(setting)
+    plain = setting.within(lambda: tokenizer(clips, lengths))
+    faster = tokenizer_of(setting)
+    faster.encoder.forward = torch.compile(faster.encoder.forward)  # type: ignore[method-assign]
+    faster.decoder.forward = torch.compile(faster.decoder.forward)  # type: ignore[method-assign]
+    ours = setting.within(lambda: faster(clips, lengths))
+    plain()
+    first = [once(work, setting.device) for work in (plain, ours)]
+    seconds = interleaved(plain, ours, device=setting.device, repeats=setting.repeats, at_least=setting.at_least)
+    return [
+        Ratio.of("compile", "wall_seconds", seconds, "a pass as it is, against a compiled one"),
+        Ratio.of("compile", "first_call_seconds", first, "a pass as it is, against the compiled one's first"),
+    ]
+
+
+def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Three products, and a softmax whose masked scores are replaced."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) @ v
+
+
+def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """PyTorch's own choice of kernel."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _by(backend: SDPBackend) -> Attend:
+    def attend_so(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        with sdpa_kernel(backend):
+            return fused(q, k, v, mask)
+
+    return attend_so
+
+
+def _ways(device: str) -> dict[str, Attend]:
+    if device != "cuda":
+        return {"baseline": fused, "ours": attend}
+    kernels = {
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cudnn": SDPBackend.CUDNN_ATTENTION,
+        "math": SDPBackend.MATH,
+    }
+    return {"baseline": written_out, "ours": attend, **{name: _by(backend) for name, backend in kernels.items()}}
+
+
+def _queries_keys_values(
+    setting: Setting, dtype: torch.dtype, gradient: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    shape = setting.tokenizer
+    places = shape.candidates.blocks * shape.patches
+    size = (min(setting.batch, 16), shape.decoder_heads, places, shape.decoder_width // shape.decoder_heads)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(size).to(setting.device, dtype).requires_grad_(gradient) for _ in range(3))
+    mask = patch_to_patch(Layout.of(uniform_lengths(setting)), shape.patches)
+    assert isinstance(mask, torch.Tensor)
+    return q, k, v, mask
+
+
+def _attention_pass(
+    attend_so: Attend, inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], backward: bool
+) -> Callable[[], object]:
+    def forward() -> object:
+        with torch.no_grad():
+            return attend_so(*inputs)
+
+    def both() -> None:
+        torch.autograd.grad(attend_so(*inputs).sum(), inputs[:3])
+
+    return both if backward else forward
+
+
+def _runs(work: Callable[[], object]) -> bool:
+    """Whether a kernel takes these inputs: PyTorch says so by a RuntimeError only."""
+    try:
+        work()
+    except RuntimeError:
+        return False
+    return True

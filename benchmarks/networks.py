@@ -1,0 +1,143 @@
+"""The frozen networks of metrics: clips at once against one by one, float32 against bfloat16, and Frechet distances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lpips
+import numpy as np
+import scipy.linalg
+import torch
+from torch import nn
+
+from benchmarks.ratios import Ratio, seconds_of
+from benchmarks.setting import Setting, real_clips
+from evatok.metrics.frechet import Gaussian, frechet_distance, frechet_distance_of_features
+from evatok.metrics.i3d import I3D, I3DFeatures, load_i3d
+from evatok.metrics.perceptual import PerceptualDistance, perceptual_metric
+
+Features = Callable[[torch.Tensor], torch.Tensor]
+FRAMES = 16  # a clip has at least so many for the I3D
+SAMPLES, DIMENSIONS = 320, 400  # of a Frechet distance
+
+
+def i3d(setting: Setting) -> list[Ratio]:
+    """Seconds a clip of FVD's network, with random weights."""
+
+    def network(dtype: torch.dtype) -> Features:
+        torch.manual_seed(0)
+        made = I3DFeatures(I3D(), {}).to(setting.device, dtype).to(memory_format=torch.channels_last_3d)
+        return lambda clips: made(clips)
+
+    return _clips_a_second(setting, "i3d", network)
+
+
+def lpips_vgg(setting: Setting) -> list[Ratio]:
+    """Seconds a clip of LPIPS's network, the VGG with random weights: the target's features are made as well."""
+
+    def network(dtype: torch.dtype) -> Features:
+        made = random_vgg(setting.device, dtype)
+        return lambda clips: made(clips, clips.flip(-1))
+
+    return _clips_a_second(setting, "lpips", network)
+
+
+def random_vgg(device: str, dtype: torch.dtype) -> PerceptualDistance:
+    """LPIPS (VGG) with random weights, which costs what the trained one costs."""
+    with torch.device("meta"):
+        trunk = lpips.pretrained_networks.vgg16(pretrained=False, requires_grad=False)
+    trunk = trunk.to_empty(device=device)
+    torch.manual_seed(0)
+    for parameter in trunk.parameters():
+        nn.init.kaiming_normal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+    heads = [torch.full((channels,), 1 / channels) for channels in (64, 128, 256, 512, 512)]
+    metric = PerceptualDistance(trunk, heads, torch.zeros(3), torch.ones(3))
+    metric.trunk.to(dtype).to(memory_format=torch.channels_last)
+    return metric.to(device)
+
+
+def i3d_precision(setting: Setting) -> list[Ratio]:
+    """What bfloat16 does to the published network's logits. Raises WeightsError where its weights cannot be had."""
+    clips = _frames(real_clips(setting, setting.network_clips))
+    exact, rounded = (load_i3d(setting.device, dtype)(clips) for dtype in (torch.float32, torch.bfloat16))
+    spread = float((exact - exact.mean(0)).square().mean().sqrt())
+    error = float((exact - rounded).square().mean().sqrt())
+    return [
+        Ratio("i3d_bf16", "logits_rms", spread, error, "the clips' own spread, against bfloat16's rounding of them")
+    ]
+
+
+def lpips_precision(setting: Setting) -> list[Ratio]:
+    """What bfloat16 does to ST-LPIPS between clips and blurred ones. Raises WeightsError without its package."""
+    clips = real_clips(setting, setting.network_clips)
+    blurred = torch.nn.functional.avg_pool3d(clips, (1, 3, 3), stride=1, padding=(0, 1, 1))
+    values = []
+    for dtype in (torch.float32, torch.bfloat16):
+        metric = perceptual_metric("st-lpips", setting.device, dtype)
+        assert isinstance(metric, PerceptualDistance)
+        with torch.no_grad():
+            values.append(metric(clips, blurred))
+    error = float((values[0] - values[1]).abs().mean())
+    note = "mean distance of clips from blurred ones, against bfloat16's mean error in it"
+    return [Ratio("lpips_bf16", "distance", float(values[0].mean()), error, note)]
+
+
+def frechet(setting: Setting) -> list[Ratio]:
+    """The distance of two sets of features: a matrix root as the formula is usually written, against ours."""
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, SAMPLES, DIMENSIONS))
+    works = [by_matrix_root, by_eigenvalues, frechet_distance_of_features]
+    root, eigen, features = seconds_of(
+        [lambda work=work: work(a, b) for work in works],  # type: ignore[misc]
+        repeats=min(3, setting.repeats),
+        at_least=setting.at_least,
+    )
+    size = f"{SAMPLES} samples of {DIMENSIONS}"
+    return [
+        Ratio(
+            "frechet", "wall_seconds_of_statistics", root, eigen, f"scipy's matrix root, against eigenvalues, {size}"
+        ),
+        Ratio("frechet", "wall_seconds_of_features", root, features, f"scipy's matrix root, against features, {size}"),
+    ]
+
+
+def by_matrix_root(a: np.ndarray, b: np.ndarray) -> float:
+    """The formula as it is usually written."""
+    one, two = Gaussian.of(a), Gaussian.of(b)
+    root = scipy.linalg.sqrtm(one.covariance @ two.covariance).real
+    traces = np.trace(one.covariance) + np.trace(two.covariance) - 2 * np.trace(root)
+    return float(np.square(one.mean - two.mean).sum() + traces)
+
+
+def by_eigenvalues(a: np.ndarray, b: np.ndarray) -> float:
+    return frechet_distance(Gaussian.of(a), Gaussian.of(b))
+
+
+def _clips_a_second(setting: Setting, row: str, network: Callable[[torch.dtype], Features]) -> list[Ratio]:
+    """One by one in float32, all at once in float32, and in bfloat16."""
+    size, count = setting.tokenizer.size, setting.network_clips
+    clips = torch.rand(count, 3, FRAMES, size, size, generator=torch.Generator().manual_seed(0)).to(setting.device)
+    exact, rounded = network(torch.float32), network(torch.bfloat16)
+    works = [
+        lambda: [exact(clip[None]) for clip in clips],
+        lambda: exact(clips),
+        lambda: rounded(clips),
+    ]
+    seconds = seconds_of(
+        [setting.within(work, bf16=False) for work in works],
+        device=setting.device,
+        repeats=min(3, setting.repeats),
+        at_least=setting.at_least,
+    )
+    alone, together, half = (each / count for each in seconds)
+    return [
+        Ratio(row, "wall_seconds_per_clip_batched", alone, together, f"one by one, against {count} at once, float32"),
+        Ratio(row, "wall_seconds_per_clip_bf16", together, half, f"{count} at once, float32 against bfloat16"),
+    ]
+
+
+def _frames(clips: torch.Tensor) -> torch.Tensor:
+    """Clips as long as the I3D needs, played on backwards where they are too short."""
+    while clips.shape[2] < FRAMES:
+        clips = torch.cat((clips, clips.flip(2)), 2)
+    return clips[:, :, :FRAMES]

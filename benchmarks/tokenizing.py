@@ -1,0 +1,188 @@
+"""The tokenizer: unequal lengths against padding, its training step, and the router beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from benchmarks.ratios import Ratio, interleaved, peak_bytes, seconds_of
+from benchmarks.setting import Setting, noise, router_lengths, tokenizer_of, uniform_lengths
+from evatok import compute, losses
+from evatok.models.router import ROUTER_SIZES, RouterConfig, build_router
+from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
+
+PADDED = "a batch of unequal lengths, padded to its longest clip, against groups of like length"
+SAVING = "a batch at the uniform row of the middle level, against the router's lengths in groups of like length"
+
+
+def encoding(setting: Setting) -> list[Ratio]:
+    """Uniform lengths, the router's padded, the router's in groups (and in one row, on a GPU), the part of no tokens.
+
+    What depends on the number of tokens are the encoder's queries: their self-attention, their side of the
+    cross-attention and their MLPs. Patch embedding, pooling, and the references' keys and values do not; their time is
+    measured by itself and taken off.
+    """
+    tokenizer, clips = tokenizer_of(setting), noise(setting)
+    uniform, lengths = uniform_lengths(setting), router_lengths(setting)
+    seconds = _timed(
+        setting,
+        lambda: tokenizer.encode(clips, uniform),
+        lambda: tokenizer.encode(clips, lengths),
+        lambda: tokenizer.encode(clips, lengths, groups=setting.groups),
+        lambda: without_tokens(tokenizer, clips),
+    )
+    found = _three("encode", *seconds[:3])
+    plain, ours = (each - seconds[3] for each in (seconds[0], seconds[2]))
+    if min(plain, ours) > 0:
+        tokens = [float(row.sum(1).float().mean()) * setting.batch for row in (uniform, lengths)]
+        note = (
+            "seconds a token of what depends on tokens, uniform against the router's lengths; target: 1 / 1.1 or more"
+        )
+        found.append(
+            Ratio("encode_token_dependent", "wall_seconds_per_token", plain / tokens[0], ours / tokens[1], note)
+        )
+        share = "a whole pass at the uniform row, against the part that does not depend on tokens"
+        found.append(Ratio("encode_token_dependent", "wall_seconds_without_tokens", seconds[0], seconds[3], share))
+    return found + _sparse(
+        setting,
+        "encode",
+        lambda: tokenizer.encode(clips, lengths, groups=setting.groups),
+        lambda: tokenizer.encode(clips, lengths, sparse=True),
+    )
+
+
+def decoding(setting: Setting) -> list[Ratio]:
+    """Of a decoder's pass only the references depend on tokens: its queries are patches."""
+    tokenizer, clips = tokenizer_of(setting), noise(setting)
+    plain, codes = (tokenizer.encode(clips, rows) for rows in (uniform_lengths(setting), router_lengths(setting)))
+    seconds = _timed(
+        setting,
+        lambda: tokenizer.decode(plain),
+        lambda: tokenizer.decode(codes),
+        lambda: tokenizer.decode(codes, groups=setting.groups),
+    )
+    return _three("decode", *seconds) + _sparse(
+        setting,
+        "decode",
+        lambda: tokenizer.decode(codes, groups=setting.groups),
+        lambda: tokenizer.decode(codes, sparse=True),
+    )
+
+
+def training(setting: Setting) -> list[Ratio]:
+    """A step on L1: the forward pass, the backward pass and AdamW, padded and in groups; memory; on a GPU utilisation.
+
+    Lengths are a router's (stage 4), and drawn from all candidates (stage 1).
+    """
+    candidates = setting.tokenizer.candidates
+    drawn = candidates.sample(setting.batch, torch.Generator().manual_seed(0)).to(setting.device)
+    found = []
+    for row, lengths in (("training_step", router_lengths(setting)), ("training_step_random_lengths", drawn)):
+        padded, grouped = (step_of(setting, lengths, groups) for groups in (1, setting.groups))
+        plain, ours = interleaved(
+            padded, grouped, device=setting.device, repeats=setting.repeats, at_least=setting.at_least
+        )
+        found.append(Ratio(row, "wall_seconds", plain, ours, PADDED))
+        memory = [max(1, peak_bytes(step, setting.device)) for step in (padded, grouped)]
+        found.append(Ratio.of(row, "peak_bytes", memory, PADDED))
+        found += _utilisation(setting, row, lengths, ours)
+    return found
+
+
+def routing(setting: Setting) -> list[Ratio]:
+    """The router's seconds and operations beside those of one pass of the tokenizer, here and at paper size."""
+    found = _router_times(setting, setting.tokenizer, setting.router, "router")
+    paper = replace(setting, batch=min(setting.batch, 32) if setting.device == "cuda" else 1, repeats=1)
+    shapes = (setting.tokenizer, setting.router)
+    if setting.size == "toy" and setting.tokenizer == TOKENIZER_SIZES["toy"]:
+        shapes = (TOKENIZER_SIZES["paper"], ROUTER_SIZES["paper"])
+        found += _router_times(paper, *shapes, "router_paper_size")
+    return found + [_router_operations(*shapes, kind) for kind in KINDS]
+
+
+KINDS = ("vit", "pyramid")  # the paper's, and the one that ships
+ROUTER_NOTE = "a pass of the tokenizer at the uniform row, against the router's: 50 or more is 2 % or less"
+
+
+def _router_times(setting: Setting, shape: TokenizerConfig, router: RouterConfig, row: str) -> list[Ratio]:
+    here = replace(setting, tokenizer=shape)
+    tokenizer, clips = tokenizer_of(here), noise(here)
+    rows = expand_assignment(_uniform_of(shape), here.batch).to(here.device)
+    torch.manual_seed(0)
+    routers = [build_router(replace(router, kind=kind)).eval().to(here.device) for kind in KINDS]
+    own, *its = _timed(
+        here, lambda: tokenizer(clips, rows), *(lambda module=module: module(clips) for module in routers)
+    )
+    named = zip(KINDS, its, strict=True)
+    return [Ratio(f"{row}_{kind}", "wall_seconds", own, seconds, ROUTER_NOTE) for kind, seconds in named]
+
+
+def _router_operations(shape: TokenizerConfig, router: RouterConfig, kind: str) -> Ratio:
+    tokens = np.array([sum(_uniform_of(shape))])
+    own = compute.tokenizer_operations(shape, tokens, training=False)
+    its = float(compute.router_operations(replace(router, kind=kind), training=False))
+    return Ratio(f"router_paper_size_{kind}", "flop", own, its, f"{ROUTER_NOTE}; matrix products alone are counted")
+
+
+def _uniform_of(shape: TokenizerConfig) -> tuple[int, ...]:
+    """The second longest level everywhere: the paper's 1,024 tokens."""
+    return (shape.levels[-2],) * shape.candidates.blocks
+
+
+def without_tokens(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> object:
+    """What the encoder computes of a clip however many tokens it gets."""
+    encoder = tokenizer.encoder
+    patches = encoder.embed(clips)
+    references = rearrange(patches, "b k p d -> b (k p) d")
+    return encoder.queries(patches), [layer.remember_references(references) for layer in encoder.layers]
+
+
+def step_of(setting: Setting, lengths: torch.Tensor, groups: int) -> Callable[[], object]:
+    """A training step that can be made any number of times."""
+    tokenizer, clips = tokenizer_of(setting).train().requires_grad_(True), noise(setting)
+    fused = setting.device == "cuda" or None
+    optimiser = torch.optim.AdamW(tokenizer.parameters(), lr=1e-5, fused=fused)
+
+    def step() -> None:
+        with setting.autocast():
+            made = tokenizer(clips, lengths, groups=groups)
+        loss = losses.l1(clips, made.clips) + made.quantised.loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _utilisation(setting: Setting, row: str, lengths: torch.Tensor, seconds: float) -> list[Ratio]:
+    peak = compute.peak_flops(torch.cuda.get_device_name()) if setting.device == "cuda" else None
+    if peak is None:
+        return []
+    totals = lengths.sum(1).cpu().numpy()
+    useful = compute.tokenizer_operations(setting.tokenizer, totals, training=True) * len(totals)
+    note = "model FLOPs utilisation: seconds the useful operations take at the GPU's peak, against the step in groups"
+    return [Ratio(row, "seconds_at_peak", useful / peak, seconds, note)]
+
+
+def _timed(setting: Setting, *passes: Callable[[], object]) -> list[float]:
+    within = [setting.within(each) for each in passes]
+    return seconds_of(within, device=setting.device, repeats=setting.repeats, at_least=setting.at_least)
+
+
+def _three(row: str, uniform: float, padded: float, grouped: float) -> list[Ratio]:
+    return [
+        Ratio(row, "wall_seconds_uniform_to_router", uniform, grouped, SAVING),
+        Ratio(row, "wall_seconds_padded_to_grouped", padded, grouped, PADDED),
+    ]
+
+
+def _sparse(setting: Setting, row: str, grouped: Callable[[], object], sparse: Callable[[], object]) -> list[Ratio]:
+    """One row without padding: without a GPU's kernels it computes what the mask hides as well, and is not timed."""
+    if setting.device != "cuda":
+        return []
+    note = "groups of like length, against all clips in one row under flex_attention"
+    return [Ratio.of(row, "wall_seconds_grouped_to_sparse", _timed(setting, grouped, sparse), note)]
