@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,14 +39,17 @@ def sampling(setting: Setting) -> list[Ratio]:
 def adaptive(setting: Setting) -> list[Ratio]:
     """Samples of the uniform row against samples whose lengths are drawn as a router gives them.
 
-    The last metric is the share of the tokens' saving that is left in seconds: 1 or more is all of it.
+    Samples are drawn as an evaluation draws them: more than grow at once, so that waiting ones take the room of those
+    that are whole. The last metric is the share of the tokens' saving that is left in seconds: 1 or more is all of it.
     """
+    rows = 2 * setting.samples
+    setting = replace(setting, samples=5 * rows)
     grammar = Grammar.of(setting.tokenizer)
     module = generator_of(setting, grammar)
-    works = [sampling_of(setting, module, grammar, fixed=fixed) for fixed in (True, False)]
+    works = [sampling_of(setting, module, grammar, fixed=fixed, rows=rows) for fixed in (True, False)]
     seconds = seconds_of(works, device=setting.device, repeats=min(3, setting.repeats), at_least=0)
     tokens = [sum(setting.uniform) * setting.samples, int(works[1]().lengths.sum())]
-    note = "the uniform row, against lengths drawn as a router gives them"
+    note = f"the uniform row, against lengths drawn as a router gives them; {setting.samples} samples, {rows} at once"
     return [
         Ratio.of("generator_adaptive", "wall_seconds", seconds, note),
         Ratio.of("generator_adaptive", "tokens", tokens, note),
@@ -81,14 +85,16 @@ class _WithOne(nn.Module):
 
 
 def sampling_of(
-    setting: Setting, module: Generator, grammar: Grammar, *, fixed: bool, cached: bool = True
+    setting: Setting, module: Generator, grammar: Grammar, *, fixed: bool, cached: bool = True, rows: int = 64
 ) -> Callable[[], Codes]:
     classes = torch.arange(setting.samples) % CLASSES
     lengths = torch.tensor(setting.uniform) if fixed else None
     seeds = list(range(setting.samples))
+    how: dict[str, Any] = {"rows": rows, "prefix_lengths": lengths, "cached": cached}
 
     def work() -> Codes:
-        with setting.autocast():
-            return sample(module, grammar, Condition(classes), seeds, Sampling(), prefix_lengths=lengths, cached=cached)
+        # As evaluations sample: a CPU would cast all weights anew at every step.
+        with setting.autocast(setting.bf16 and setting.device != "cpu"):
+            return sample(module, grammar, Condition(classes), seeds, Sampling(), **how)
 
     return work

@@ -103,13 +103,15 @@ class VideoGenerator:
         batch: int = 64,
         cached: bool = True,
         tick: Callable[[int], Any] | None = None,
+        whole: Callable[[list[int], Codes], Any] | None = None,
     ) -> Codes:
         """Codes of one clip a class number and seed; a clip depends on its own class, seed and `how` alone.
 
         Args:
-            batch: clips sampled together.
+            batch: clips that grow at once; the others wait for their room.
             cached: False recomputes all keys and values at every step; the same codes, for comparison.
             tick: called with the number of clips that became whole.
+            whole: called with the numbers of these clips, counted in `seeds`, and their codes.
 
         Raises:
             GenerationError: a generator of another task, a class number that there is not, or another number of seeds.
@@ -122,7 +124,7 @@ class VideoGenerator:
         def condition(rows: slice) -> Condition:
             return Condition(numbers[rows].to(self.device), None)
 
-        return self._sample(condition, seeds, how, batch, cached, tick)
+        return self._sample(condition, seeds, how, batch, cached, tick, whole)
 
     def predict(
         self,
@@ -133,6 +135,7 @@ class VideoGenerator:
         batch: int = 64,
         cached: bool = True,
         tick: Callable[[int], Any] | None = None,
+        whole: Callable[[list[int], Codes], Any] | None = None,
     ) -> Codes:
         """Codes of clips that go on from the first GIVEN frames of `clips` uint8 (N, T, H, W, 3).
 
@@ -145,7 +148,7 @@ class VideoGenerator:
             codes = condition_codes(self.tokenizer, to_network(clips[rows], self.device), self.prefix)
             return Condition(None, condition_symbols(codes, self.grammar))
 
-        return self._sample(condition, seeds, how, batch, cached, tick)
+        return self._sample(condition, seeds, how, batch, cached, tick, whole)
 
     @torch.no_grad()
     def clips(self, codes: Codes, batch: int = 32) -> np.ndarray:
@@ -174,16 +177,12 @@ class VideoGenerator:
         batch: int,
         cached: bool,
         tick: Callable[[int], Any] | None,
+        whole: Callable[[list[int], Codes], Any] | None,
     ) -> Codes:
+        asked = [condition(slice(start, start + batch)) for start in range(0, len(seeds), batch)]
         prefix = torch.tensor(self.prefix) if self.prefix else None
-        parts = []
-        for start in range(0, len(seeds), batch):
-            rows = slice(start, start + batch)
-            wanted, own = condition(rows), seeds[rows]
-            parts.append(
-                sample(self.module, self.grammar, wanted, own, how, prefix_lengths=prefix, cached=cached, tick=tick)
-            )
-        return _joined(parts)
+        more: dict[str, Any] = {"prefix_lengths": prefix, "cached": cached, "tick": tick, "whole": whole}
+        return sample(self.module, self.grammar, Condition.joined(asked), seeds, how, rows=batch, **more)
 
 
 def class_numbers(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
@@ -260,14 +259,3 @@ def condition_symbols(codes: Codes, grammar: Grammar) -> torch.Tensor:
 def condition_length(prefix: Sequence[int]) -> int:
     """C, the symbols of a condition: its codes and one length a block."""
     return sum(prefix) + len(prefix)
-
-
-def _joined(parts: list[Codes]) -> Codes:
-    """The batches' codes as one, padded to the longest clip of all."""
-    lengths = torch.cat([part.lengths for part in parts])
-    codes = lengths.new_zeros(len(lengths), int(lengths.sum(1).max()))
-    first = 0
-    for part in parts:
-        codes[first : first + len(part.lengths), : part.codes.shape[1]] = part.codes
-        first += len(part.lengths)
-    return Codes(codes, lengths)

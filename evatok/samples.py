@@ -1,7 +1,9 @@
 """Samples of a generator: drawn in shards that an interruption leaves behind, and measured like reconstructions.
 
 A sample depends on its own seed, its class or given frames, and the way of sampling, so shards are named after these
-and a longer draw begins with the shorter one. Wall time is that of the sampling alone, kept with each shard.
+and a longer draw begins with the shorter one. Shards that are missing side by side are drawn by one call, so that the
+samples of the next take the room of those that are whole; each is kept as soon as its own samples are. Wall time is
+that of the sampling alone: a shard's is the time since the one kept before it.
 
 Legend: N samples, K temporal blocks, M codes in all.
 """
@@ -49,10 +51,16 @@ class Wish:
     cached: bool = True
     bf16: bool = False
 
-    def draw(self, start: int, stop: int, tick: Callable[[int], Any] | None = None) -> Codes:
-        """Codes of samples [start, stop)."""
+    def draw(
+        self,
+        start: int,
+        stop: int,
+        tick: Callable[[int], Any] | None = None,
+        whole: Callable[[list[int], Codes], Any] | None = None,
+    ) -> Codes:
+        """Codes of samples [start, stop); `tick` and `whole`, which counts from `start`, as of `sampling.sample`."""
         seeds = [sample_seed(self.seed, number) for number in range(start, stop)]
-        more: dict[str, Any] = {"batch": self.batch, "cached": self.cached, "tick": tick}
+        more: dict[str, Any] = {"batch": self.batch, "cached": self.cached, "tick": tick, "whole": whole}
         with autocast(self.video, self.bf16):
             if self.classes is not None:
                 return self.video.generate(self.classes[start:stop], seeds, self.how, **more)
@@ -115,31 +123,61 @@ def draw(
     Raises:
         GenerationError, SamplingError, GrammarError: a wish that the generator cannot grant.
     """
-    codes, lengths, seconds, resumed = [], [], 0.0, 0
-    for start, stop in ranges(wish.count, shard_length):
-        made_by = wish.made_by(start, stop)
-        found = store.get(made_by) if store else None
-        if found is None:
-            found = _drawn(wish, start, stop, tick)
-            if store:
-                store.put(made_by, found)
+    shards = ranges(wish.count, shard_length)
+    found = {shard: store.get(wish.made_by(*shard)) if store else None for shard in shards}
+    kept = {shard: arrays for shard, arrays in found.items() if arrays is not None}
+    resumed = sum(stop - start for start, stop in kept)
+    if tick and resumed:
+        tick(resumed)
+
+    def keep(shard: tuple[int, int], arrays: dict[str, np.ndarray]) -> None:
+        kept[shard] = arrays
+        if store:
+            store.put(wish.made_by(*shard), arrays)
+
+    for stretch in _stretches([shard for shard in shards if shard not in kept]):
+        wish.draw(stretch[0][0], stretch[-1][1], tick, _Stretch(stretch, keep).add)
+    codes, lengths, seconds = (np.concatenate([kept[shard][name] for shard in shards]) for name in _ARRAYS)
+    return Samples(packed(codes, lengths), float(seconds.sum()), resumed)
+
+
+_ARRAYS = ("codes", "lengths", "seconds")
+
+
+def _stretches(shards: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Shards that are neighbours, together."""
+    stretches: list[list[tuple[int, int]]] = []
+    for shard in shards:
+        if stretches and stretches[-1][-1][1] == shard[0]:
+            stretches[-1].append(shard)
         else:
-            resumed += stop - start
-            if tick:
-                tick(stop - start)
-        codes.append(found["codes"])
-        lengths.append(found["lengths"])
-        seconds += float(found["seconds"][0])
-    return Samples(packed(np.concatenate(codes), np.concatenate(lengths)), seconds, resumed)
+            stretches.append([shard])
+    return stretches
 
 
-def _drawn(wish: Wish, start: int, stop: int, tick: Callable[[int], Any] | None) -> dict[str, np.ndarray]:
-    opened = time.perf_counter()
-    made = wish.draw(start, stop, tick)
-    codes, lengths = made.codes.cpu(), made.lengths.cpu()  # waits for the device
-    seconds = time.perf_counter() - opened
-    valid = torch.arange(codes.shape[1]) < lengths.sum(1, keepdim=True)
-    return {"codes": codes[valid].numpy(), "lengths": lengths.numpy(), "seconds": np.array([seconds])}
+class _Stretch:
+    """Neighbouring shards that are drawn at once: `keep` is called with each, as soon as its samples are whole."""
+
+    def __init__(
+        self, shards: list[tuple[int, int]], keep: Callable[[tuple[int, int], dict[str, np.ndarray]], None]
+    ) -> None:
+        self.first, self.left, self.keep = shards[0][0], list(shards), keep
+        self.whole: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.opened = time.perf_counter()
+
+    def add(self, numbers: list[int], codes: Codes) -> None:
+        """Samples `numbers` of the stretch are whole."""
+        for number, row, lengths in zip(numbers, codes.codes.cpu().numpy(), codes.lengths.cpu().numpy(), strict=True):
+            self.whole[self.first + number] = row[: lengths.sum()], lengths
+        for shard in [shard for shard in self.left if all(number in self.whole for number in range(*shard))]:
+            self.left.remove(shard)
+            self._finish(shard)
+
+    def _finish(self, shard: tuple[int, int]) -> None:
+        codes, lengths = zip(*(self.whole.pop(number) for number in range(*shard)), strict=True)
+        seconds = np.array([time.perf_counter() - self.opened])
+        self.keep(shard, {"codes": np.concatenate(codes), "lengths": np.stack(lengths), "seconds": seconds})
+        self.opened = time.perf_counter()  # writing the shard is no sampling
 
 
 def packed(codes: np.ndarray, lengths: np.ndarray) -> Codes:

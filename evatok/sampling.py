@@ -2,22 +2,23 @@
 
 Every sample has its own seed, from which all its random numbers come, so that they depend neither on the batch nor on
 its size. (Logits do in their last bits, as matrix products are summed in another order for another number of rows.)
-Samples that are whole leave the batch at once, so nobody computes until the longest has ended.
+A sample that is whole leaves at once and a waiting one takes its room, so nobody computes until the longest has ended,
+and the time follows the number of symbols.
 
-Legend: B samples, n those still growing, V vocabulary, K temporal blocks.
+Legend: B samples, n those that grow now, V vocabulary, K temporal blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from evatok.grammar import Grammar, Sequences
-from evatok.models.generator import Condition, Generator
+from evatok.grammar import Grammar, Progress, Sequences
+from evatok.models.generator import Cache, Condition, Generator
 from evatok.models.tokenizer import Codes
 
 
@@ -60,119 +61,168 @@ def sample(
     seeds: Sequence[int],
     how: Sampling,
     *,
+    rows: int = 64,
     prefix_lengths: torch.Tensor | None = None,
     cached: bool = True,
     tick: Callable[[int], Any] | None = None,
+    whole: Callable[[list[int], Codes], Any] | None = None,
 ) -> Codes:
     """Codes of one sample a seed, on the module's device.
 
     Args:
         condition: of B samples.
         seeds: (B,) not negative.
+        rows: samples that grow at once; the others wait for their room.
         prefix_lengths: (k,) token counts of the first k blocks, where they are not drawn.
         cached: keep keys and values; without, everything is computed again for every symbol.
         tick: called with the number of samples that have become whole.
+        whole: called with the numbers of these samples and their codes.
 
     Raises:
-        SamplingError: not one seed a condition, guidance without classes, a module made for another grammar, more
-            forced lengths than blocks, or logits that are not finite.
+        SamplingError: not one seed a condition, less than one row, guidance without classes, a module made for another
+            grammar, more forced lengths than blocks, or logits that are not finite.
         GrammarError: a forced length is no level.
         ValueError: a condition that `Generator.prefix` refuses.
     """
     _check(module, grammar, condition, seeds, how)
+    if rows < 1:
+        raise SamplingError(f"rows must be at least 1, got {rows}")
     was_training = module.training
     module.eval()
     try:
         device = module.head.weight.device
-        model = (_Cached if cached else _Uncached)(module, condition.to(device), how.guidance)
+        model = _model(module, condition.to(device), how.guidance, rows, cached)
         forced = _forced(grammar, prefix_lengths).to(device)
-        return grammar.parse(_Growth(grammar, how, model, seeds, forced).run(tick))
+        growth = _Growth(grammar, how, model, seeds, forced, rows)
+        for done in growth.run():
+            if tick is not None:
+                tick(len(done))
+            if whole is not None:
+                whole(done, grammar.parse(growth.sequences(done)))
+        return grammar.parse(growth.sequences(slice(None)))
     finally:
         module.train(was_training)
 
 
 class _Growth:
-    """Samples that grow by one symbol at a time, all at the same place; those that are whole drop out.
+    """Samples that grow by one symbol at a time, each at its own place; those that are whole make room for the next.
 
     Attributes:
+        rows: samples that grow at once, at most.
+        started: samples that have begun; the others wait, in their order.
         growing: (n,) numbers of the samples that are not whole yet.
-        uniform: (B, longest) the random numbers, one a symbol.
+        places: (n,) symbols of each of them so far.
+        uniform: (n, longest) their random numbers, one a symbol.
         finite: whether all logits so far were finite; a tensor, so that a GPU is not waited for at every symbol.
     """
 
     def __init__(
-        self, grammar: Grammar, how: Sampling, model: _Model, seeds: Sequence[int], forced: torch.Tensor
+        self, grammar: Grammar, how: Sampling, model: _Model, seeds: Sequence[int], forced: torch.Tensor, rows: int
     ) -> None:
         self.grammar, self.how, self.model, self.forced = grammar, how, model, forced
-        device, shape = forced.device, (len(seeds), grammar.longest)
-        numbers = np.stack([np.random.default_rng(seed).random(grammar.longest) for seed in seeds])
-        self.uniform = torch.from_numpy(numbers).to(device)
-        self.symbols = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.counts = torch.zeros(len(seeds), dtype=torch.int64, device=device)
-        self.growing = torch.arange(len(seeds), device=device)
-        self.progress = grammar.start(len(seeds), device)
-        self.finite = torch.ones((), dtype=torch.bool, device=device)
-        self.place = 0
+        self.seeds, self.rows, self.started, self.device = seeds, rows, 0, forced.device
+        self.symbols = torch.zeros(len(seeds), grammar.longest, dtype=torch.int64, device=self.device)
+        self.counts, self.growing, self.places = (self.symbols.new_zeros(n) for n in (len(seeds), 0, 0))
+        self.uniform = torch.zeros(0, grammar.longest, dtype=torch.float64, device=self.device)
+        self.progress = grammar.start(0, self.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
 
-    def run(self, tick: Callable[[int], Any] | None) -> Sequences:
-        """All samples, whole. While everybody is within a block nothing has to be looked at from outside."""
-        logits, quiet = self.model.begin(), 0
-        while True:
-            said = self._say_codes(logits) if quiet else self._say_any(logits)
-            quiet -= 1
-            if quiet <= 0:
-                said = said[self._let_go(tick)]
-                if not len(said):
-                    return Sequences(self.symbols, self.counts)
-                quiet = int(self.progress.codes_left.min())
+    def run(self) -> Iterator[list[int]]:
+        """Numbers of samples, as they become whole. While everybody is within a block nothing has to be looked at."""
+        self._begin(self._room())
+        said, quiet = self.growing[:0], 0
+        while len(self.growing):
             logits = self.model.step(said)
+            said = self._say_codes(logits) if quiet > 0 else self._say_any(logits)
+            quiet -= 1
+            if quiet > 0:
+                continue
+            stay, done = self._let_go()
+            if done:
+                said = said[stay]
+                yield done
+            self._begin(self._room())
+            quiet = int(self.progress.codes_left.min()) if len(self.growing) else 0
+
+    def sequences(self, numbers: list[int] | slice) -> Sequences:
+        """Samples `numbers`, which are whole."""
+        return Sequences(self.symbols[numbers], self.counts[numbers])
+
+    def _room(self) -> int:
+        """How many samples begin now: none until there is room for several, who then are a group."""
+        waiting = len(self.seeds) - self.started
+        room = min(self.rows - len(self.growing), waiting)
+        return room if room >= min(self.model.together(self.rows), waiting) else 0
+
+    def _begin(self, count: int) -> None:
+        """The samples that have waited longest become the last rows."""
+        if not count:
+            return
+        own = range(self.started, self.started + count)
+        numbers = np.stack([np.random.default_rng(self.seeds[number]).random(self.grammar.longest) for number in own])
+        new = torch.tensor(own, device=self.device)
+        self.growing = torch.cat((self.growing, new))
+        self.places = torch.cat((self.places, torch.zeros_like(new)))
+        self.uniform = torch.cat((self.uniform, torch.from_numpy(numbers).to(self.device)))
+        self.progress = _joined(self.progress, self.grammar.start(count, self.device))
+        self.started += count
+        self.model.begin(slice(own.start, own.stop))
 
     def _say_codes(self, logits: torch.Tensor) -> torch.Tensor:
-        said = self._draw(logits[:, : self.grammar.codebook_size])
+        said = self._draw(logits[:, : self.grammar.codebook_size], self._next_uniform())
         self.progress = self.progress.coded(1)
         return self._written(said)
 
     def _say_any(self, logits: torch.Tensor) -> torch.Tensor:
         """Codes or length symbols, as each sample needs."""
-        said = self._draw(logits.masked_fill(~self.grammar.legal(self.progress), -torch.inf))
+        wants_length, codes, uniform = self.progress.wants_length, self.grammar.codebook_size, self._next_uniform()
+        named = wants_length.nonzero()[:, 0]
+        some = len(named) < len(logits)
+        # Codes are drawn for all: to pick the rows that need one would copy nearly all logits of a large codebook.
+        said = self._draw(logits[:, :codes], uniform) if some else torch.zeros_like(self.growing)
+        said[named] = codes + self._draw(logits[named, codes:], uniform[named])
         self._refuse_infinite()
         wanted = self.forced[self.grammar.candidates.blocks - self.progress.blocks_left]
-        said = torch.where(self.progress.wants_length & (wanted >= 0), wanted, said)
+        said = torch.where(wants_length & (wanted >= 0), wanted, said)
         self.progress = self.grammar.advance(self.progress, said)
         return self._written(said)
 
+    def _next_uniform(self) -> torch.Tensor:
+        return self.uniform.gather(1, self.places[:, None])
+
     def _written(self, said: torch.Tensor) -> torch.Tensor:
-        self.symbols[self.growing, self.place] = said
-        self.place += 1
+        self.symbols[self.growing, self.places] = said
+        self.places = self.places + 1
         return said
 
-    def _draw(self, logits: torch.Tensor) -> torch.Tensor:
-        """(n,) symbols, by the inverse of the cumulative distribution."""
+    def _draw(self, logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """(n,) symbols of logits (n, V) and random numbers (n, 1), by the inverse of the cumulative distribution."""
         cumulative = _weights(logits.float(), self.how).cumsum(-1, dtype=torch.float64)
         total = cumulative[:, -1:]
         self.finite = self.finite & total.isfinite().all()
-        target = self.uniform[self.growing, self.place, None] * total
+        target = uniform * total
         # Rounding must not lead behind the last symbol that has a probability at all.
         target = target.minimum(total.nextafter(torch.zeros_like(total)))
         found = torch.searchsorted(cumulative, target, right=True)[:, 0]
         return found.clamp_max(logits.shape[1] - 1)
 
-    def _let_go(self, tick: Callable[[int], Any] | None) -> torch.Tensor:
-        """Part with whole samples; (n,) the rows that stay, in their new order."""
+    def _let_go(self) -> tuple[torch.Tensor, list[int]]:
+        """Part with whole samples: (n,) the rows that stay, in their new order, and the numbers of those samples."""
         self._refuse_infinite()
         done = self.progress.done
-        rows = _closed_up(~done)
-        if len(rows) < len(done):
-            self.counts[self.growing[done]] = self.place
-            self.growing, self.progress = self.growing[rows], self.progress.keep(rows)
-            self.model.keep(rows)
-            if tick is not None:
-                tick(len(done) - len(rows))
-        return rows
+        gone = self.growing[done]
+        if not len(gone):
+            return torch.arange(len(done), device=self.device), []
+        self.counts[gone] = self.places[done]
+        stay = torch.tensor(self.model.keep((~done).tolist()), dtype=torch.int64, device=self.device)
+        self.growing, self.places = self.growing[stay], self.places[stay]
+        self.uniform, self.progress = self.uniform[stay], self.progress.keep(stay)
+        return stay, gone.tolist()
 
     def _refuse_infinite(self) -> None:
         if not self.finite:
-            raise SamplingError(f"logits are not finite at symbol {self.place} or before: are the weights sound?")
+            place = int(self.places.max())
+            raise SamplingError(f"logits are not finite at symbol {place} or before: are the weights sound?")
 
 
 def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
@@ -191,38 +241,86 @@ def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
     return torch.zeros_like(weights).scatter(-1, order, ordered * kept)
 
 
-def _closed_up(stay: torch.Tensor) -> torch.Tensor:
+def _joined(one: Progress, other: Progress) -> Progress:
+    """One behind the other."""
+    left = (one.blocks_left, other.blocks_left), (one.codes_left, other.codes_left)
+    return Progress(*(torch.cat(pair) for pair in left))
+
+
+def _closed_up(stay: list[bool]) -> list[int]:
     """(n,) rows that stay, where the last ones fill the gaps of those that go: little of a cache has to move."""
-    count = int(stay.sum())
-    rows = torch.arange(count, device=stay.device)
-    rows[~stay[:count]] = count + stay[count:].nonzero()[:, 0]
-    return rows
+    count = sum(stay)
+    later = (row for row in range(count, len(stay)) if stay[row])
+    return [row if stay[row] else next(later) for row in range(count)]
 
 
 class _Model:
-    """Logits of the next symbol; with guidance, every sample has a second row, of the null class, behind its own."""
+    """Logits of the next symbol; with guidance, every sample has a second row, of the null class, behind its own.
+
+    Samples that began together, and so stand at one place, are a group.
+
+    Attributes:
+        prefixes: (B, copies, P) rows of the embedding table in front of the samples.
+        sizes: samples in each group.
+        entering: last rows of the prefixes of the samples that begin with the next step. So far only what is before
+            them was read: classes alone need no pass of their own.
+    """
 
     def __init__(self, module: Generator, condition: Condition, guidance: float) -> None:
         self.module, self.guidance = module, guidance
         self.copies = 1 if guidance == 1 else 2
         everyone = torch.ones(len(condition), dtype=torch.bool, device=module.head.weight.device)
         prefixes = [module.prefix(condition), module.prefix(condition, drop=everyone)][: self.copies]
-        self.rows = torch.stack(prefixes, 1).flatten(0, 1)
+        self.prefixes = torch.stack(prefixes, 1)
+        self.sizes: list[int] = []
+        self.entering = self.prefixes[:0, 0, 0]
 
-    def begin(self) -> torch.Tensor:
-        """Logits (n, V) of the first symbol."""
-        raise NotImplementedError
+    def together(self, rows: int) -> int:
+        """How many samples should begin at once, where `rows` grow."""
+        return -(-rows // 4)
+
+    def begin(self, samples: slice) -> None:
+        """Further samples come behind the others."""
+        rows = self.prefixes[samples].flatten(0, 1)
+        self.sizes.append(samples.stop - samples.start)
+        self._open(rows[:, :-1])
+        self.entering = rows[:, -1]
 
     def step(self, said: torch.Tensor) -> torch.Tensor:
-        """Logits (n, V) behind one more symbol (n,) of each sample."""
+        """Logits (n, V) behind one more symbol of each sample but those that have begun since the last step."""
+        rows = torch.cat((said.repeat_interleave(self.copies), self.entering))
+        self.entering = self.entering[:0]
+        return self._guided(self._continued(rows))
+
+    def keep(self, stay: list[bool]) -> list[int]:
+        """Samples of the rows that `stay` go on; returned are these rows, in their new order."""
+        kept, sizes, first = [], [], 0
+        for group, size in enumerate(self.sizes):
+            rows = _closed_up(stay[first : first + size])
+            if len(rows) < size:
+                self._shrink(group, [self.copies * row + copy for row in rows for copy in range(self.copies)])
+            kept += [first + row for row in rows]
+            sizes.append(len(rows))
+            first += size
+        self._drop([group for group, size in enumerate(sizes) if size])
+        self.sizes = [size for size in sizes if size]
+        return kept
+
+    def _open(self, rows: torch.Tensor) -> None:
+        """A new group of rows (b, P - 1), the prefixes but for their last place."""
         raise NotImplementedError
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Samples `rows` (n,) alone go on, in that order."""
+    def _continued(self, said: torch.Tensor) -> torch.Tensor:
+        """Logits behind one more row of the embedding table of all rows of all groups."""
         raise NotImplementedError
 
-    def _spread(self, rows: torch.Tensor) -> torch.Tensor:
-        return (self.copies * rows[:, None] + torch.arange(self.copies, device=rows.device)).flatten()
+    def _shrink(self, group: int, rows: list[int]) -> None:
+        """Rows `rows` of a group alone go on, in that order."""
+        raise NotImplementedError
+
+    def _drop(self, groups: list[int]) -> None:
+        """Groups `groups` alone go on; the others have no rows left."""
+        raise NotImplementedError
 
     def _guided(self, logits: torch.Tensor) -> torch.Tensor:
         if self.copies == 1:
@@ -231,31 +329,86 @@ class _Model:
         return null + self.guidance * (own - null)
 
 
-class _Cached(_Model):
+class _Grouped(_Model):
+    """A cache a group."""
+
     def __init__(self, module: Generator, condition: Condition, guidance: float) -> None:
         super().__init__(module, condition, guidance)
-        self.cache = module.cache(len(self.rows))
+        self.caches: list[Cache] = []
 
-    def begin(self) -> torch.Tensor:
-        return self._guided(self.module.last(self.rows, self.cache))
+    def _open(self, rows: torch.Tensor) -> None:
+        self.caches.append(self.module.cache(len(rows), even=True))
+        self.module.fill(rows, self.caches[-1])
 
-    def step(self, said: torch.Tensor) -> torch.Tensor:
-        return self._guided(self.module.step(said.repeat_interleave(self.copies), self.cache))
+    def _continued(self, said: torch.Tensor) -> torch.Tensor:
+        return self.module.step(said, *self.caches)
 
-    def keep(self, rows: torch.Tensor) -> None:
-        self.cache.keep(self._spread(rows))
+    def _shrink(self, group: int, rows: list[int]) -> None:
+        self.caches[group].keep(rows)
+
+    def _drop(self, groups: list[int]) -> None:
+        self.caches = [self.caches[group] for group in groups]
+
+
+class _Shared(_Model):
+    """One cache for all, of whose places a mask shows each row its own: as few kernels as if all moved in step."""
+
+    def __init__(self, module: Generator, condition: Condition, guidance: float, rows: int) -> None:
+        super().__init__(module, condition, guidance)
+        self.cache = module.cache(self.copies * min(rows, len(condition)))
+
+    def together(self, rows: int) -> int:
+        return -(-rows // 8)
+
+    def begin(self, samples: slice) -> None:
+        super().begin(samples)
+        self.sizes = [sum(self.sizes)]
+
+    def _open(self, rows: torch.Tensor) -> None:
+        self.module.fill(rows, self.cache)
+
+    def _continued(self, said: torch.Tensor) -> torch.Tensor:
+        return self.module.step(said, self.cache)
+
+    def _shrink(self, group: int, rows: list[int]) -> None:
+        self.cache.keep(rows)
+
+    def _drop(self, groups: list[int]) -> None:
+        pass
 
 
 class _Uncached(_Model):
-    def begin(self) -> torch.Tensor:
-        return self._guided(self.module.last(self.rows))
+    """The rows said so far of each group, all computed again at every step."""
 
-    def step(self, said: torch.Tensor) -> torch.Tensor:
-        self.rows = torch.cat((self.rows, said.repeat_interleave(self.copies)[:, None]), 1)
-        return self.begin()
+    def __init__(self, module: Generator, condition: Condition, guidance: float) -> None:
+        super().__init__(module, condition, guidance)
+        self.said: list[torch.Tensor] = []
 
-    def keep(self, rows: torch.Tensor) -> None:
-        self.rows = self.rows[self._spread(rows)]
+    def _open(self, rows: torch.Tensor) -> None:
+        self.said.append(rows)
+
+    def _continued(self, said: torch.Tensor) -> torch.Tensor:
+        new = said[:, None].split([len(rows) for rows in self.said])
+        self.said = [torch.cat(pair, 1) for pair in zip(self.said, new, strict=True)]
+        return torch.cat([self.module.last(rows) for rows in self.said])
+
+    def _shrink(self, group: int, rows: list[int]) -> None:
+        self.said[group] = self.said[group][rows]
+
+    def _drop(self, groups: list[int]) -> None:
+        self.said = [self.said[group] for group in groups]
+
+
+_GROUPED = {"cpu"}
+"""Devices on which attention that reads no masked place is worth a call a group; elsewhere calls are what costs."""
+
+
+def _model(module: Generator, condition: Condition, guidance: float, rows: int, cached: bool) -> _Model:
+    if not cached:
+        return _Uncached(module, condition, guidance)
+    if module.head.weight.device.type in _GROUPED:
+        return _Grouped(module, condition, guidance)
+    return _Shared(module, condition, guidance, rows)
 
 
 def _forced(grammar: Grammar, lengths: torch.Tensor | None) -> torch.Tensor:

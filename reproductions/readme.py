@@ -1,4 +1,4 @@
-"""Writes the README's table of results from results/tables/*.csv; a test holds the two together.
+"""Writes the README's tables of results and of speed from results/tables/*.csv; a test holds them together.
 
 python reproductions/readme.py
 """
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ and benchmarks/ are not installed
+
+from benchmarks import writing
 from evatok import records
 
-OPENING = "<!-- results: rewritten by python reproductions/readme.py -->"
-CLOSING = "<!-- end of results -->"
+OPENING, CLOSING = "<!-- {}: rewritten by python reproductions/readme.py -->", "<!-- end of {} -->"
 ITEMS = (
     *("table3", "main_table1", "main_table2", "main_table3", "main_table4", "main_table5", "table1", "table2"),
     "main_figure4",
@@ -27,17 +29,24 @@ METRICS = {"percentile": "proxy-reward percentile", "top1": "top-1", "top5": "to
 def main() -> int:
     path = records.REPOSITORY / "README.md"
     text = path.read_text(encoding="utf-8")
-    path.write_text(with_results(text, records.REPOSITORY / "results" / "tables"), encoding="utf-8")
+    path.write_text(with_tables(text, records.REPOSITORY / "results" / "tables"), encoding="utf-8")
     return 0
 
 
-def with_results(text: str, folder: Path) -> str:
-    """The README with its table of results made anew."""
-    before, _, rest = text.partition(OPENING)
-    _, _, after = rest.partition(CLOSING)
+def with_tables(text: str, folder: Path) -> str:
+    """The README with its tables made anew."""
     there = [name for name in ITEMS if (folder / f"{name}.csv").exists()]
     lines = pd.concat([shown(pd.read_csv(folder / f"{name}.csv"), name) for name in there])
-    return f"{before}{OPENING}\n{lines.to_markdown(index=False, disable_numparse=True)}\n{CLOSING}{after}"
+    text = _replaced(text, "results", lines)
+    return _replaced(text, "speed", writing.worth_showing(folder)) if (folder / "speed.csv").exists() else text
+
+
+def _replaced(text: str, name: str, lines: pd.DataFrame) -> str:
+    """The text with the table between the marks of that name exchanged."""
+    opening, closing = OPENING.format(name), CLOSING.format(name)
+    before, _, rest = text.partition(opening)
+    _, _, after = rest.partition(closing)
+    return f"{before}{opening}\n{lines.to_markdown(index=False, disable_numparse=True)}\n{closing}{after}"
 
 
 def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -100,7 +100,7 @@ def test_cached_steps_have_the_logits_of_the_whole(positions, symbols):
         torch.testing.assert_close(logits, torch.stack([row[place] for row in whole]), atol=1e-4, rtol=0)
         if place < count - 1:
             logits = module.step(batch.symbols[:, place], cache)
-    assert cache.filled == module.config.prefix + count - 1
+    assert cache.filled == [module.config.prefix + count - 1] * len(asked)
 
 
 @both_positions
@@ -125,10 +125,40 @@ def test_rows_that_leave_the_cache_do_not_disturb_the_others():
     for held in (cache, whole):
         module.last(module.prefix(asked), held)
         module.step(batch.symbols[:, 0], held)
-    stay = torch.tensor([4, 1, 2])
+    stay = [4, 1, 2]
     cache.keep(stay)
     expected = module.step(batch.symbols[:, 1], whole)[stay]
     torch.testing.assert_close(module.step(batch.symbols[stay, 1], cache), expected, atol=1e-5, rtol=0)
+
+
+@both_positions
+def test_sequences_that_join_later_stand_at_their_own_places(positions):
+    """In a cache of their own, and in the rows behind those in use, where a mask tells the places apart."""
+    module, batch = generator(positions=positions, condition=2), sequences(5)
+    asked = condition(module, 5)
+    prefix, whole = module.prefix(asked), module(batch, asked).split(batch.counts.tolist())
+    first, second, shared = module.cache(3, even=True), module.cache(2, even=True), module.cache(5)
+    for cache in (first, shared):
+        module.last(prefix[:3], cache)
+        module.step(batch.symbols[:3, 0], cache)
+    for cache in (second, shared):
+        begun = module.last(prefix[3:], cache)
+        torch.testing.assert_close(begun, torch.stack([row[0] for row in whole[3:]]), atol=1e-4, rtol=0)
+    assert (first.even, shared.even, shared.filled) == (True, False, [4, 4, 4, 3, 3])
+    for place in range(2):
+        said = torch.cat((batch.symbols[:3, place + 1], batch.symbols[3:, place]))
+        expected = torch.stack([row[place + 2] for row in whole[:3]] + [row[place + 1] for row in whole[3:]])
+        torch.testing.assert_close(module.step(said, first, second), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(module.step(said, shared), expected, atol=1e-4, rtol=0)
+    shared.keep([4, 1])
+    expected = torch.stack((whole[4][3], whole[1][4]))
+    said = torch.stack((batch.symbols[4, 2], batch.symbols[1, 3]))
+    torch.testing.assert_close(module.step(said, shared), expected, atol=1e-4, rtol=0)
+
+
+def test_conditions_are_joined_one_behind_the_other():
+    joined = Condition.joined([Condition(torch.tensor([1, 2])), Condition(torch.tensor([0]))])
+    assert (joined.classes.tolist(), joined.symbols) == ([1, 2, 0], None)
 
 
 @pytest.mark.slow

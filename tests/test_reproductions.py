@@ -27,7 +27,7 @@ def shelf(tmp_path):
 
 def test_readme_shows_the_stored_tables():
     text = (records.REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert readme.with_results(text, RESULTS / "tables") == text
+    assert readme.with_tables(text, RESULTS / "tables") == text
 
 
 def test_every_paper_number_is_cited():

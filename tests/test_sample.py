@@ -162,21 +162,30 @@ def test_frame_prediction_goes_on_from_the_real_clips(run, folder, moving_clips)
 
 
 def test_a_killed_sampling_goes_on_and_another_way_of_sampling_starts_anew(run, monkeypatch):
-    draw, drawn = Wish.draw, []
+    draw, drawn, put, kept = Wish.draw, [], ShardStore.put, []
 
-    def dies(self, start, stop, tick=None):
-        drawn.append(start)
-        if start == 4 and len(drawn) == 2:
-            raise KeyboardInterrupt
-        return draw(self, start, stop, tick)
+    def dies(self, made_by, arrays):
+        if made_by.get("what") == "samples":
+            kept.append((made_by["first"], len(arrays["lengths"])))
+            if len(kept) == 2:
+                raise KeyboardInterrupt
+        put(self, made_by, arrays)
 
-    monkeypatch.setattr(Wish, "draw", dies)
+    def counts(self, start, stop, *others):
+        drawn.append((start, stop))
+        return draw(self, start, stop, *others)
+
+    monkeypatch.setattr(ShardStore, "put", dies)
+    monkeypatch.setattr(Wish, "draw", counts)
     with pytest.raises(KeyboardInterrupt):
         run()
+    assert drawn == [(0, COUNT)], "both shards were drawn side by side"
     result, record = run()
-    assert (drawn, result["resumed"]) == ([0, 4, 4], 4)
+    (_, first), (start, length) = kept[:2]
+    assert result["resumed"] == first
+    assert drawn[1:] == [(start, start + length)]
     again, same = run()
-    assert (drawn, again["resumed"]) == ([0, 4, 4], COUNT)
+    assert (len(drawn), again["resumed"]) == (2, COUNT)
     timeless = [name for name in record.metrics if "seconds" not in name]
     assert {name: same.metrics[name] for name in timeless} == {name: record.metrics[name] for name in timeless}
     assert same.metrics["seconds_per_clip"] == record.metrics["seconds_per_clip"], "sampling's time is kept"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from evatok import sampling
 from evatok.assignments import CandidateSet
 from evatok.grammar import Grammar, GrammarError
 from evatok.models.generator import Condition, Generator, GeneratorConfig
@@ -63,6 +64,66 @@ def test_a_batch_of_one_gives_what_a_batch_of_eight_gives(how):
         alone = sample(module, GRAMMAR, asked.keep(torch.tensor([row])), [seed], how)
         assert torch.equal(alone.lengths[0], together.lengths[row])
         assert torch.equal(alone.codes[0], together.codes[row, : alone.codes.shape[1]])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("how", EVERY_WAY[:2])
+def test_waiting_samples_take_the_room_of_whole_ones_and_nothing_else_changes(how, cached):
+    module, asked, seeds = generator(), classes(19), [seed * 7919 for seed in range(19)]
+    expected = sample(module, GRAMMAR, asked, seeds, how)
+    for rows in (1, 3, 8, 18):
+        assert same(sample(module, GRAMMAR, asked, seeds, how, rows=rows, cached=cached), expected)
+
+
+@pytest.mark.parametrize("where", ["cpu", "elsewhere"])
+def test_samples_that_wait_follow_conditions_of_symbols(where, monkeypatch):
+    monkeypatch.setattr(sampling, "_GROUPED", {where})
+    module = generator(classes=0, condition=4, positions="rope")
+    asked = Condition(symbols=torch.arange(48).reshape(12, 4) % GRAMMAR.vocabulary)
+    expected = sample(module, GRAMMAR, asked, range(12), Sampling(), cached=False)
+    assert same(sample(module, GRAMMAR, asked, range(12), Sampling(), rows=5), expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_one_cache_for_all_gives_what_a_cache_a_group_gives(guidance, monkeypatch):
+    module, asked, how = generator(), classes(30), Sampling(guidance=guidance)
+    expected = sample(module, GRAMMAR, asked, range(30), how, rows=8)
+    monkeypatch.setattr(sampling, "_GROUPED", set())
+    assert same(sample(module, GRAMMAR, asked, range(30), how, rows=8), expected)
+
+
+def test_the_rows_are_full_until_nobody_waits():
+    module, rows = generator(), []
+    module.layers[0].register_forward_hook(lambda layer, given, out: rows.append(len(out)))
+    made = sample(module, GRAMMAR, classes(200), range(200), Sampling(), rows=16)
+    total = int(made.lengths.sum()) + 3 * 200
+    assert sum(rows) == total, "every symbol is read once"
+    # Some room is let lie until several can begin; at the end the longest goes on alone.
+    assert len(rows) < 1.15 * total / 16 + GRAMMAR.longest
+    assert max(rows) == 16
+
+
+def test_fixed_lengths_move_in_step_batch_by_batch():
+    module, rows = generator(), []
+    module.layers[0].register_forward_hook(lambda layer, given, out: rows.append(len(out)))
+    sample(module, GRAMMAR, classes(12), range(12), Sampling(), rows=6, prefix_lengths=torch.tensor([4, 4, 4]))
+    assert rows == [6] * 30
+
+
+def test_whole_samples_are_handed_over_at_once():
+    module, parts = generator(), {}
+
+    def whole(numbers, codes):
+        for number, row, lengths in zip(numbers, codes.codes, codes.lengths, strict=True):
+            assert number not in parts
+            parts[number] = (row[: lengths.sum()], lengths)
+
+    made = sample(module, GRAMMAR, classes(9), range(9), Sampling(), rows=6, whole=whole)
+    assert list(parts) != list(range(9)), "not all ended in their order"
+    for number in range(9):
+        codes, lengths = parts[number]
+        assert torch.equal(lengths, made.lengths[number])
+        assert torch.equal(codes, made.codes[number, : lengths.sum()])
 
 
 def test_other_seeds_give_other_samples():
@@ -203,6 +264,8 @@ def test_seeds_grammars_and_guidance_that_do_not_fit_are_refused():
     frames = generator(classes=0, condition=2)
     with pytest.raises(SamplingError, match=r"guidance 2\.0 needs a generator with classes"):
         sample(frames, GRAMMAR, Condition(symbols=torch.zeros(1, 2, dtype=torch.int64)), [1], Sampling(guidance=2.0))
+    with pytest.raises(SamplingError, match="rows must be at least 1, got 0"):
+        sample(module, GRAMMAR, classes(1), [1], Sampling(), rows=0)
     with pytest.raises(SamplingError, match=r"at most \(3,\), got \[2, 2, 2, 2\]"):
         sample(module, GRAMMAR, classes(1), [1], Sampling(), prefix_lengths=torch.tensor([2, 2, 2, 2]))
     with pytest.raises(GrammarError, match="3 tokens is no level"):
