@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from evatok.grammar import Grammar, Progress, Sequences
-from evatok.models.generator import Cache, Condition, Generator
+from evatok.models.generator import Condition, Generator
+from evatok.models.looking import Cache
 from evatok.models.tokenizer import Codes
 
 

@@ -5,16 +5,17 @@ linear layers over the padding too, and its cache cannot drop finished rows in p
 
 A sequence is read behind a prefix: the condition's symbols (frame prediction), then one class, which may be the null
 class. The output at the prefix's last place predicts the first length symbol. Training is packed: linear layers and
-norms see the M places of a batch that are no padding, side by side; padding exists inside attention alone.
+norms see the M places of a batch that are no padding, side by side; padding exists inside attention alone
+(`evatok.models.looking`).
 
-Legend: B sequences, N places of the longest, M places in all, P places of the prefix, L places read from the cache,
-D width, H heads, C = D / H, V vocabulary.
+Legend: B sequences, N places of the longest, M places in all, P places of the prefix, D width, H heads, C = D / H,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,10 +24,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from evatok.grammar import Grammar, Sequences
-from evatok.models.attention import attend
-
-Look = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(layer, queries, keys, values (M, H, C)) -> what attention finds (M, D)."""
+from evatok.models.looking import Cache, Filling, Look, Packing, SideBySide, Stepping
+from evatok.models.symbol_loss import SymbolLoss
 
 
 @dataclass(frozen=True)
@@ -139,36 +138,6 @@ class Condition:
 
     def to(self, device: torch.device | str) -> Condition:
         return Condition(*(None if given is None else given.to(device) for given in (self.classes, self.symbols)))
-
-
-class Cache:
-    """Keys and values of sequences, preallocated; the sequences in use are its first rows.
-
-    Attributes:
-        values: (layers, 2, B, H, places, C).
-        filled: of each sequence in use, how many places hold something.
-    """
-
-    def __init__(self, config: GeneratorConfig, rows: int, like: torch.Tensor, *, even: bool = False) -> None:
-        shape = (config.layers, 2, rows, config.heads, config.places, config.width // config.heads)
-        # A masked place that held a NaN would still spoil the sum over places; even sequences need no mask.
-        made = torch.empty if even else torch.zeros
-        self.values = made(shape, dtype=like.dtype, device=like.device)
-        self.filled: list[int] = []
-
-    @property
-    def even(self) -> bool:
-        """Whether all sequences stand at one place."""
-        return min(self.filled) == max(self.filled)
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Sequences `rows` (b,) go on as the first b; only those whose row changes are copied."""
-        moved = [row for row, source in enumerate(rows) if row != source]
-        if moved:
-            sources = [rows[row] for row in moved]
-            longest = max(self.filled[source] for source in sources)
-            self.values[:, :, moved, :, :longest] = self.values[:, :, sources, :, :longest]
-        self.filled = [self.filled[source] for source in rows]
 
 
 class Layer(nn.Module):
@@ -310,7 +279,11 @@ class Generator(nn.Module):
 
     def cache(self, rows: int, *, even: bool = False) -> Cache:
         """An empty cache for `rows` sequences, in the weights' precision; `even` if they will always move in step."""
-        return Cache(self.config, rows, self.head.weight, even=even)
+        config, like = self.config, self.head.weight
+        shape = (config.layers, 2, rows, config.heads, config.places, config.width // config.heads)
+        # A masked place that held a NaN would still spoil the sum over places; even sequences need no mask.
+        made = torch.empty if even else torch.zeros
+        return Cache(made(shape, dtype=like.dtype, device=like.device))
 
     @torch.no_grad()
     def last(self, rows_BN: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
@@ -360,141 +333,6 @@ class Generator(nn.Module):
         """
         stepping = Stepping(cache.values[:, :, : len(symbols)], places, read, mask)
         return self._next(self._trunk(symbols, places.expand(len(symbols)), stepping.look))
-
-
-class SymbolLoss(torch.autograd.Function):
-    """Features (M, D), a head (V, D) and targets (M,) to the mean cross-entropy, that of each place, and who is right.
-
-    Logits are made for some places at a time, and their gradient with them: all M x V of them at once would be most of
-    a training's memory, and on a CPU a third of its time goes into moving them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x_MD: torch.Tensor, head_VD: torch.Tensor, target_M: torch.Tensor, learn: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kind = x_MD.device.type
-        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_MD.dtype
-        x, head, chunk = x_MD.to(precision), head_VD.to(precision), 256 if kind == "cpu" else 8192
-        dx, dhead = torch.empty_like(x), torch.zeros_like(head_VD) if learn else None
-        losses, right = torch.empty(len(x), device=x.device), torch.empty_like(target_M, dtype=torch.bool)
-        for at in (slice(start, start + chunk) for start in range(0, len(x), chunk)):
-            logits, target = (x[at] @ head.T).float(), target_M[at, None]
-            total = logits.logsumexp(-1, keepdim=True)
-            losses[at] = (total - logits.gather(1, target))[:, 0]
-            right[at] = logits.argmax(-1) == target[:, 0]
-            if dhead is not None:
-                slope = logits.sub_(total).exp_()  # probabilities, less one at the target
-                slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
-                slope = slope.to(precision)
-                dx[at] = slope @ head
-                dhead += slope.T @ x[at]
-        ctx.save_for_backward(dx, dhead)
-        ctx.mark_non_differentiable(losses, right)
-        return losses.mean(), losses, right
-
-    @staticmethod
-    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        dx, dhead = ctx.saved_tensors
-        share = slopes[0] / len(dx)
-        return dx * share, dhead * share, None, None
-
-
-class Packing:
-    """Attention of packed places: each sequence looks back on itself.
-
-    Attributes:
-        index: (M,) which of the B * N padded places are none of the padding.
-        places: (M,) the place of each in its sequence.
-    """
-
-    def __init__(self, counts: torch.Tensor, longest: int) -> None:
-        self.shape = (len(counts), longest)
-        valid = torch.arange(longest, device=counts.device) < counts[:, None]
-        self.index = valid.flatten().nonzero()[:, 0]
-        self.places = self.index % longest
-
-    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        found = _causal(self._padded(q), self._padded(k), self._padded(v))
-        return found.transpose(1, 2).flatten(0, 1)[self.index].flatten(1)
-
-    def _padded(self, x_MHC: torch.Tensor) -> torch.Tensor:
-        """(M, H, C) -> (B, H, N, C), zero in the padding."""
-        padded = x_MHC.new_zeros(self.shape[0] * self.shape[1], *x_MHC.shape[1:])
-        return padded.index_copy(0, self.index, x_MHC).unflatten(0, self.shape).transpose(1, 2)
-
-
-class Filling:
-    """Attention of whole sequences (B * N places, no padding) which leaves keys and values in a cache."""
-
-    def __init__(self, batch: int, cache: Cache | None) -> None:
-        self.batch, self.cache = batch, cache
-        self.first = len(cache.filled) if cache is not None else 0
-
-    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        q, k, v = (x.unflatten(0, (self.batch, -1)).transpose(1, 2) for x in (q, k, v))
-        if self.cache is not None:
-            rows = slice(self.first, self.first + self.batch)
-            self.cache.values[number, 0, rows, :, : k.shape[2]] = k
-            self.cache.values[number, 1, rows, :, : v.shape[2]] = v
-        found = _causal(q, k, v)
-        return found.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-class Stepping:
-    """Attention of one new place of each sequence over the places in a cache.
-
-    Attributes:
-        values: (layers, 2, b, H, places, C).
-        places: (1,) the new place of all sequences, or (b,) that of each.
-        read, mask: as of `Generator.step_at`.
-    """
-
-    def __init__(self, values: torch.Tensor, places: torch.Tensor, read: int, mask: torch.Tensor | None) -> None:
-        self.values, self.places, self.read, self.mask = values, places, read, mask
-
-    @classmethod
-    def of(cls, cache: Cache) -> Stepping:
-        """At the next place of each sequence in use; without a mask while these are all alike."""
-        device, values, read = cache.values.device, cache.values[:, :, : len(cache.filled)], max(cache.filled) + 1
-        if cache.even:
-            return cls(values, torch.tensor(cache.filled[:1], device=device), read, None)
-        places = torch.tensor(cache.filled, device=device)
-        return cls(values, places, read, torch.arange(read, device=device) <= places[:, None, None, None])
-
-    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        keys, values = self.values[number].unbind(0)
-        self._write(keys, k.to(keys.dtype))
-        self._write(values, v.to(values.dtype))
-        keys, values = keys[:, :, : self.read], values[:, :, : self.read]
-        found = F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), keys, values, attn_mask=self.mask)
-        return found.flatten(1)
-
-    def _write(self, held: torch.Tensor, new: torch.Tensor) -> None:
-        if len(self.places) == 1:
-            held.index_copy_(2, self.places, new[:, :, None])
-        else:
-            held[torch.arange(len(new), device=new.device), :, self.places] = new
-
-
-class SideBySide:
-    """Attention of the sequences of several caches, one cache after the other: each reads no further than its own."""
-
-    def __init__(self, parts: list[Stepping], sizes: list[int]) -> None:
-        self.parts, self.sizes = parts, sizes
-
-    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        split = zip(self.parts, *(x.split(self.sizes) for x in (q, k, v)), strict=True)
-        return torch.cat([part.look(number, *own) for part, *own in split])
-
-
-def _causal(q_BHNC: torch.Tensor, k_BHNC: torch.Tensor, v_BHNC: torch.Tensor) -> torch.Tensor:
-    """Attention of every place to itself and to those before it; padding at the right is thus out of sight."""
-    if q_BHNC.device.type != "cpu" or q_BHNC.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q_BHNC, k_BHNC, v_BHNC, is_causal=True)
-    # On the CPU the fused kernel is two to four times slower in bfloat16 than the written-out products.
-    places = torch.arange(q_BHNC.shape[2], device=q_BHNC.device)
-    return attend(q_BHNC, k_BHNC, v_BHNC, places[:, None] >= places)
 
 
 def _turns(config: GeneratorConfig) -> torch.Tensor:
