@@ -206,9 +206,10 @@ def caption(table: Table, chosen: Chosen) -> str:
     if not chosen.common:
         return f"{table.item}. No sample on record yet; in brackets the paper's values."
     common = chosen.common
-    samples = max(metric.n for record in common["samples"] for metric in record.metrics.values())
+    samples = common["samples"][0].metrics["mean_tokens"].n
+    steps = " and ".join(str(n) for n in sorted({r.model["facts"]["steps"] for r in common["samples"]}, reverse=True))
     return (
-        f"{table.item}. Ours (paper): generators of {common['model']} size after {common['steps']} steps of "
+        f"{table.item}. Ours (paper): generators of {common['model']} size after {steps} steps of "
         f"{common['batch']} clips, guidance {common['guidance']:g}, {samples} samples against as many real clips. Rows "
         "of ours compare with each other; ours and the paper's are of other clips, sizes, trainings and N, so that "
         "values, gFVD above all, never compare. After ± half a 95 % interval over clips, or the deviation over seeds."
@@ -330,7 +331,7 @@ def markdown(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float
 
 
 def _shown(value: Value | None, paper: float | None) -> str:
-    spread = f" ± {value.spread:.1f}" if value and value.spread is not None else ""
+    spread = f" ± {value.spread:.2g}" if value and value.spread is not None else ""
     ours = "-" if value is None else f"{value.value:.4g}{spread}"
     return ours if paper is None else f"{ours} ({paper:g})"
 
