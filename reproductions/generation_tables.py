@@ -270,7 +270,7 @@ def fewer_tokens(rows: Mapping[str, final_tables.Row], first: str, second: str, 
     if ours is None or other is None:
         return Sign(name, paper, "-", UNKNOWN)
     saved = 1 - ours.value / other.value
-    told = f"{ours.value:.1f} against {other.value:.1f} ({100 * saved:.1f} % fewer)"
+    told = f"{ours.value:.1f} against {other.value:.1f} ({less(saved, 'fewer')})"
     return Sign(name, paper, told, HOLDS if saved >= LEAST_SAVED else FAILS)
 
 
@@ -295,8 +295,13 @@ def time_follows_tokens(rows: Mapping[str, final_tables.Row], first: str, second
         return Sign(name, "-", "-", UNKNOWN)
     tokens, rival_tokens, time, rival_time = (value.value for value in values if value is not None)
     saved, faster = 1 - tokens / rival_tokens, 1 - time / rival_time
-    told = f"{100 * faster:.1f} % less time for {100 * saved:.1f} % fewer tokens"
-    return Sign(name, "-", told, HOLDS if faster >= TIME_SHARE * saved else FAILS)
+    told = f"{less(faster, 'less')} time for {less(saved, 'fewer')} tokens"
+    return Sign(name, "-", told, HOLDS if faster >= TIME_SHARE * saved > 0 else FAILS)
+
+
+def less(share: float, word: str) -> str:
+    """A share saved in words; one that is negative was spent."""
+    return f"{100 * abs(share):.1f} % {word if share >= 0 else 'more'}"
 
 
 def publish(table: Table, columns: Mapping[str, Column], results: Path) -> Chosen:

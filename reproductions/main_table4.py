@@ -46,7 +46,8 @@ def fewer(rows: Mapping[str, final_tables.Row]) -> Sign:
     ours, other = rows[OURS].value("gtokens"), rows[FIXED].value("gtokens")
     if ours is None or other is None:
         return Sign(name, paper, "-", UNKNOWN)
-    told = f"{ours.value:.1f} against {other.value:.1f} ({100 * (1 - ours.value / other.value):.1f} % fewer)"
+    saved = generation_tables.less(1 - ours.value / other.value, "fewer")
+    told = f"{ours.value:.1f} against {other.value:.1f} ({saved})"
     return Sign(name, paper, told, HOLDS if ours.value < other.value else FAILS)
 
 

@@ -16,14 +16,22 @@ from benchmarks import writing
 from evatok import records
 
 OPENING, CLOSING = "<!-- {}: rewritten by python reproductions/readme.py -->", "<!-- end of {} -->"
-ITEMS = (
-    *("table3", "main_table1", "main_table2", "main_table3", "main_table4", "main_table5", "table1", "table2"),
-    "main_figure4",
-)
-"""Tables shown, each named as its script; one that was never written is left out."""
-BESIDE_THE_PAPER = {"validation/pyramid_router", "unseen/pyramid_router"}
+ITEMS: dict[str, tuple[str, ...]] = {
+    "table3": ("percentile", "top1", "top5"),
+    "main_table1": ("psnr", "rfvd", "rtokens"),
+    "main_table2": ("gfvd", "gtokens"),
+    "main_table4": ("gfvd", "gtokens"),
+    "table2": ("wall_hours",),
+    "main_figure4": ("saving_rfvd", "saving_psnr"),
+}
+"""Tables shown, each named as its script, and of them which metrics; one that was never written is left out."""
+BESIDE_THE_PAPER = {"validation/pyramid_router", "unseen/pyramid_router", "fixed length"}
 """Rows that are shown although the paper has none of them."""
-METRICS = {"percentile": "proxy-reward percentile", "top1": "top-1", "top5": "top-5"}
+METRICS = {
+    **{"percentile": "proxy-reward percentile", "top1": "top-1", "top5": "top-5", "psnr": "PSNR", "rfvd": "rFVD"},
+    **{"gfvd": "gFVD", "rtokens": "tokens a clip", "gtokens": "generated tokens a clip", "wall_hours": "wall time"},
+    **{"saving_rfvd": "tokens saved at equal rFVD", "saving_psnr": "tokens saved at equal PSNR"},
+}
 
 
 def main() -> int:
@@ -51,7 +59,8 @@ def _replaced(text: str, name: str, lines: pd.DataFrame) -> str:
 
 def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """what | paper | ours | record | script, one line for each value of the paper that was measured here."""
-    kept = table[table["ours"].notna() & (table["paper"].notna() | table["row"].isin(BESIDE_THE_PAPER))]
+    kept = table[table["ours"].notna() & table["metric"].isin(ITEMS[name])]
+    kept = kept[kept["paper"].notna() | kept["row"].isin(BESIDE_THE_PAPER)]
     lines = [
         {
             "what": f"{line['row']}, {METRICS.get(line['metric'], line['metric'])}{_in_brackets(line['unit'])}",
@@ -66,7 +75,7 @@ def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _in_brackets(unit: object) -> str:
-    return f" ({unit})" if isinstance(unit, str) and unit else ""
+    return f" ({unit})" if isinstance(unit, str) and unit not in ("", "tokens") else ""
 
 
 def _number(value: float) -> str:

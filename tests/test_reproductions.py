@@ -52,8 +52,8 @@ def test_shipped_files_are_those_of_their_records():
     for record in records.query(RESULTS / "records"):
         for artifact in record.artifacts.values():
             path = records.REPOSITORY / artifact.path
-            if path.is_relative_to(RESULTS / "work"):
-                continue
+            if path.is_relative_to(RESULTS / "work") or path.name.startswith("generator-"):
+                continue  # not shipped; a generator's tables of its large vocabulary are 20 MB
             assert records.sha256_file(path) == artifact.sha256, f"{record.id}: {artifact.path}"
 
 
