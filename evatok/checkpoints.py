@@ -89,7 +89,7 @@ def load(path: Path, kind: str) -> Checkpoint:
         CheckpointError: absent, cut short, tampered with, or not of this kind.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint")
+        raise CheckpointError(f"{path}: no such checkpoint; name another, or train it (README: From scratch)")
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(json.loads((file.metadata() or {})["evatok"]))
