@@ -6,21 +6,20 @@ longer clips (Sec. B), and `chunk=K` the exact search. Block reconstructions of 
 width * (m + ... + m^chunk) a chunk, which grows with K where the exact search grows with m^K; as later blocks look
 back on more of them, time grows towards K^2 in clips long enough for attention to outweigh the rest.
 
-Percentile of the choice with the embedded toy proxy (K = 4, m = 5; reward of L1, w_q from 0.8 to 1.8), lowest and
-highest over four weights on 64 Freedoom and 32 arcade validation clips:
+Percentile of the choice with the embedded toy proxy (K = 4, m = 5; reward of L1, w_q of 1.2 and 1.616), lowest and
+highest over both weights on 32 Freedoom and 32 arcade validation clips (record speed-20261122T105917-e2b466a1):
 
-    search         reconstructions  percentile      payback = 0
-    greedy                      20  97.9 to  99.9  93.6 to  99.6
-    width 2                     35  99.3 to 100.0  95.8 to  99.9
-    width 3                     50  99.6 to 100.0  97.7 to 100.0
-    width 4                     65  99.7 to 100.0  98.9 to 100.0
-    chunks of 2                 60  99.1 to  99.9  98.2 to  99.9
-    exact tree                 780           100             100
+    search         reconstructions  percentile
+    greedy                      20  98.2 to  99.5
+    width 2                     35  99.4 to 100.0
+    width 3                     50  99.8 to 100.0
+    chunks of 2                 60  99.3 to  99.9
+    exact tree                 780            100
 
-Tried and left out: only the neighbours of a prefix's last level (27 to 30 at width 3: 91.2 to 99.9, as good
-levels jump), and branch and bound, which is exact. That error is at least 0 is a weak bound: at w_q = 1.2 a clip needs
-223 to 270 reconstructions, at 1.616 already 498 to 604, other ones for each clip and beside the 50 of a first beam,
-for the label of one weight where the tree's table gives those of all. `benchmarks/search.py` measures these again.
+Tried and left out: only the neighbours of a prefix's last level, as good levels jump, and branch and bound, which is
+exact. That error is at least 0 is a weak bound: a clip needs 354 reconstructions at w_q = 1.2 and 642 at 1.616 (the
+same record), other ones for each clip, for the label of one weight where the tree's table gives those of all.
+`benchmarks/search.py` measures all but the neighbours again.
 
 Legend: B clips, W prefixes a clip, K temporal blocks, k blocks so far, m levels.
 """
@@ -34,11 +33,11 @@ import torch
 
 from evatok.assignments import CandidateSet
 from evatok.data.clips import to_network
-from evatok.frontier import BlockMetrics, Frontier, Walk
+from evatok.frontier import BlockMetrics, Frontier, Walk, psnr_of
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.reward import Scale, quality
+from evatok.reward import Scale, quality, weighed
 from evatok.routing import OperatingPoint
 
 PAYBACK = 0.8
@@ -143,9 +142,7 @@ def prefix_reward(
     """
     whole = candidates.blocks
     charged = 1 - payback * (whole - blocks) / whole
-    z_quality = (quality - scale.quality_mean) / scale.quality_std
-    z_length = (charged * tokens * whole / blocks - scale.length_mean) / scale.length_std
-    return w_q * z_quality - (2 - w_q) * z_length
+    return weighed(quality, charged * tokens * whole / blocks, scale, w_q)
 
 
 def search_evaluations(levels: int, blocks: int, *, width: int, chunk: int = 1) -> int:
@@ -202,5 +199,5 @@ class _Search:
             )
         means = beam.errors[metric].double().cpu().numpy() / blocks
         if self.point.metric == "psnr":
-            means = -10 * np.log10(np.maximum(means, 1e-10))
+            means = psnr_of(means)
         return quality(means, self.point.metric)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from evatok.metrics.perceptual import PerceptualDistance
@@ -115,6 +116,11 @@ def side_by_side(frontiers: Sequence[Frontier]) -> Frontier:
     clips, width = frontiers[0].lengths.shape[:2]
     every = torch.arange(width * len(frontiers), device=frontiers[0].lengths.device)
     return frontiers[0].take(frontiers[1:], every.expand(clips, -1))
+
+
+def psnr_of(mse: np.ndarray) -> np.ndarray:
+    """PSNR in dB of mean squared errors of pixels in [0, 1]; at most 100, as equal clips have no bound."""
+    return -10 * np.log10(np.maximum(mse, 1e-10))
 
 
 def _frames(clips: torch.Tensor) -> torch.Tensor:

@@ -69,9 +69,14 @@ def proxy_reward(
     quality: np.ndarray, candidates: CandidateSet, scale: Scale, w_q: float, w_l: float | None = None
 ) -> np.ndarray:
     """R = w_q Q - w_l L (main eq. 3, suppl. eq. 1), (N, A); w_l defaults to the paper's 2 - w_q."""
+    return weighed(quality, candidates.totals, scale, w_q, w_l)
+
+
+def weighed(quality: np.ndarray, tokens: np.ndarray, scale: Scale, w_q: float, w_l: float | None = None) -> np.ndarray:
+    """The reward of any qualities and token counts that broadcast; w_l defaults to 2 - w_q."""
     w_l = 2 - w_q if w_l is None else w_l
     z_quality = (quality - scale.quality_mean) / scale.quality_std
-    z_length = (candidates.totals - scale.length_mean) / scale.length_std
+    z_length = (tokens - scale.length_mean) / scale.length_std
     return w_q * z_quality - w_l * z_length
 
 

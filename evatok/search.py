@@ -16,7 +16,7 @@ import torch
 
 from evatok.assignments import CandidateSet
 from evatok.data.clips import to_network
-from evatok.frontier import BlockMetrics, Frontier, Walk, side_by_side
+from evatok.frontier import BlockMetrics, Frontier, Walk, psnr_of, side_by_side
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
@@ -149,6 +149,6 @@ def _in_index_order(leaves: list[Frontier], candidates: CandidateSet) -> Scores:
 
 def _scores(errors: dict[str, torch.Tensor], blocks: int) -> Scores:
     scores = {key: (value / blocks).cpu().numpy() for key, value in errors.items()}
-    # The PSNR of a clip is that of its whole error, not a mean of its blocks' PSNRs; equal clips have no bound.
-    scores["psnr"] = -10 * np.log10(np.maximum(scores["mse"], 1e-10))
+    # The PSNR of a clip is that of its whole error, not a mean of its blocks' PSNRs.
+    scores["psnr"] = psnr_of(scores["mse"])
     return scores
