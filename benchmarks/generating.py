@@ -43,7 +43,7 @@ def adaptive(setting: Setting) -> list[Ratio]:
     that are whole. The last metric is the share of the tokens' saving that is left in seconds: 1 or more is all of it.
     """
     rows = 2 * setting.samples
-    setting = replace(setting, samples=5 * rows)
+    setting = replace(setting, samples=12 * rows)
     grammar = Grammar.of(setting.tokenizer)
     module = generator_of(setting, grammar)
     works = [sampling_of(setting, module, grammar, fixed=fixed, rows=rows) for fixed in (True, False)]

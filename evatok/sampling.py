@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from evatok.grammar import Grammar, Progress, Sequences
 from evatok.models.generator import Condition, Generator
@@ -133,8 +134,8 @@ class _Growth:
         self._begin(self._room())
         said, quiet = self.growing[:0], 0
         while len(self.growing):
-            logits = self.model.step(said)
-            said = self._say_codes(logits) if quiet > 0 else self._say_any(logits)
+            features = self.model.step(said)
+            said = self._say_codes(features) if quiet > 0 else self._say_any(features)
             quiet -= 1
             if quiet > 0:
                 continue
@@ -169,23 +170,24 @@ class _Growth:
         self.started += count
         self.model.begin(slice(own.start, own.stop))
 
-    def _say_codes(self, logits: torch.Tensor) -> torch.Tensor:
-        said = self._draw(logits[:, : self.grammar.codebook_size], self._next_uniform())
+    def _say_codes(self, features: torch.Tensor) -> torch.Tensor:
+        said = self._draw(features, slice(0, self.grammar.codebook_size), self._next_uniform())
         self.progress = self.progress.coded(1)
         return self._written(said)
 
-    def _say_any(self, logits: torch.Tensor) -> torch.Tensor:
-        """Codes or length symbols, as each sample needs."""
-        wants_length, codes, uniform = self.progress.wants_length, self.grammar.codebook_size, self._next_uniform()
-        named = wants_length.nonzero()[:, 0]
-        some = len(named) < len(logits)
-        # Codes are drawn for all: to pick the rows that need one would copy nearly all logits of a large codebook.
-        said = self._draw(logits[:, :codes], uniform) if some else torch.zeros_like(self.growing)
-        said[named] = codes + self._draw(logits[named, codes:], uniform[named])
+    def _say_any(self, features: torch.Tensor) -> torch.Tensor:
+        """Codes or length symbols, as each sample needs: no logit is computed that could not be drawn."""
+        grammar, wants_length, uniform = self.grammar, self.progress.wants_length, self._next_uniform()
+        codes, lengths = slice(0, grammar.codebook_size), slice(grammar.codebook_size, grammar.vocabulary)
+        said = torch.zeros_like(self.growing)
+        for wanting, symbols in ((~wants_length, codes), (wants_length, lengths)):
+            rows = wanting.nonzero()[:, 0]
+            if len(rows):
+                said[rows] = self._draw(features[rows], symbols, uniform[rows])
         self._refuse_infinite()
-        wanted = self.forced[self.grammar.candidates.blocks - self.progress.blocks_left]
+        wanted = self.forced[grammar.candidates.blocks - self.progress.blocks_left]
         said = torch.where(wants_length & (wanted >= 0), wanted, said)
-        self.progress = self.grammar.advance(self.progress, said)
+        self.progress = grammar.advance(self.progress, said)
         return self._written(said)
 
     def _next_uniform(self) -> torch.Tensor:
@@ -196,16 +198,12 @@ class _Growth:
         self.places = self.places + 1
         return said
 
-    def _draw(self, logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-        """(n,) symbols of logits (n, V) and random numbers (n, 1), by the inverse of the cumulative distribution."""
-        cumulative = _weights(logits.float(), self.how).cumsum(-1, dtype=torch.float64)
-        total = cumulative[:, -1:]
+    def _draw(self, features: torch.Tensor, symbols: slice, uniform: torch.Tensor) -> torch.Tensor:
+        """(n,) drawn of `symbols`, behind features (n, copies, D), with random numbers (n, 1)."""
+        weights = _weights(self.model.logits(features, symbols).float(), self.how)
+        drawn, total = _inverse(weights, uniform)
         self.finite = self.finite & total.isfinite().all()
-        target = uniform * total
-        # Rounding must not lead behind the last symbol that has a probability at all.
-        target = target.minimum(total.nextafter(torch.zeros_like(total)))
-        found = torch.searchsorted(cumulative, target, right=True)[:, 0]
-        return found.clamp_max(logits.shape[1] - 1)
+        return symbols.start + drawn
 
     def _let_go(self) -> tuple[torch.Tensor, list[int]]:
         """Part with whole samples: (n,) the rows that stay, in their new order, and the numbers of those samples."""
@@ -233,13 +231,48 @@ def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
     if 0 < how.top_k < logits.shape[1]:
         least = logits.topk(how.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    weights = (logits - logits.amax(-1, keepdim=True)).exp()
+    weights = (logits - logits.amax(-1, keepdim=True)).exp_()
     if how.top_p == 1:
         return weights
     ordered, order = weights.sort(-1, descending=True)
     together = ordered.cumsum(-1, dtype=torch.float64)
     kept = together - ordered < how.top_p * together[:, -1:]
     return torch.zeros_like(weights).scatter(-1, order, ordered * kept)
+
+
+_STRETCH = 128
+"""Columns that `_inverse` sums up before it looks more closely."""
+
+
+def _inverse(weights: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns (n,) by the inverse of the cumulative distribution, and what the weights add up to (n, 1), in float64.
+
+    First the stretch of columns is found, then the column within it: only the stretches' sums and one stretch have to
+    be added up one after the other, where a large codebook has thousands of columns.
+
+    Args:
+        weights: (n, V) from 0 up.
+        uniform: (n, 1) from 0 to below 1, float64.
+    """
+    spare = -weights.shape[1] % _STRETCH
+    padded = F.pad(weights, (0, spare)) if spare else weights
+    stretches = padded.unflatten(1, (-1, _STRETCH))
+    ends = stretches.sum(2).cumsum(1, dtype=torch.float64)
+    total = ends[:, -1:]
+    target = uniform * total
+    stretch = _first_above(ends, target)
+    before = torch.where(stretch > 0, ends.gather(1, (stretch - 1).clamp_min(0)), 0)
+    within = stretches[torch.arange(len(weights), device=weights.device), stretch[:, 0]].cumsum(1, dtype=torch.float64)
+    found = stretch * _STRETCH + _first_above(within, target - before)
+    return found[:, 0].clamp_max(weights.shape[1] - 1), total
+
+
+def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """(n, 1) first column whose sum (n, m) exceeds the target (n, 1), always one that adds something to it."""
+    last = cumulative[:, -1:]
+    # Rounding must not lead behind the last column that has a weight at all.
+    target = target.minimum(last.nextafter(torch.zeros_like(last)))
+    return torch.searchsorted(cumulative, target, right=True).clamp_max(cumulative.shape[1] - 1)
 
 
 def _joined(one: Progress, other: Progress) -> Progress:
@@ -288,10 +321,18 @@ class _Model:
         self.entering = rows[:, -1]
 
     def step(self, said: torch.Tensor) -> torch.Tensor:
-        """Logits (n, V) behind one more symbol of each sample but those that have begun since the last step."""
+        """Features (n, copies, D) behind one more symbol of each sample but those that began since the last step."""
         rows = torch.cat((said.repeat_interleave(self.copies), self.entering))
         self.entering = self.entering[:0]
-        return self._guided(self._continued(rows))
+        return self._continued(rows).unflatten(0, (-1, self.copies))
+
+    def logits(self, features: torch.Tensor, symbols: slice) -> torch.Tensor:
+        """Logits (n, v) of `symbols` behind features (n, copies, D), guided where there are two copies."""
+        logits = self.module.logits(features.flatten(0, 1), symbols)
+        if self.copies == 1:
+            return logits
+        own, null = logits.float().unflatten(0, (-1, 2)).unbind(1)
+        return null + self.guidance * (own - null)
 
     def keep(self, stay: list[bool]) -> list[int]:
         """Samples of the rows that `stay` go on; returned are these rows, in their new order."""
@@ -312,7 +353,7 @@ class _Model:
         raise NotImplementedError
 
     def _continued(self, said: torch.Tensor) -> torch.Tensor:
-        """Logits behind one more row of the embedding table of all rows of all groups."""
+        """Features behind one more row of the embedding table of all rows of all groups."""
         raise NotImplementedError
 
     def _shrink(self, group: int, rows: list[int]) -> None:
@@ -322,12 +363,6 @@ class _Model:
     def _drop(self, groups: list[int]) -> None:
         """Groups `groups` alone go on; the others have no rows left."""
         raise NotImplementedError
-
-    def _guided(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.copies == 1:
-            return logits
-        own, null = logits.float().unflatten(0, (-1, 2)).unbind(1)
-        return null + self.guidance * (own - null)
 
 
 class _Grouped(_Model):

@@ -95,16 +95,16 @@ def test_cached_steps_have_the_logits_of_the_whole(positions, symbols):
     asked, count = condition(module), int(batch.counts.min())
     whole = module(batch, asked).split(batch.counts.tolist())
     cache = module.cache(len(asked))
-    logits = module.last(module.prefix(asked), cache)
+    logits = module.logits(module.last(module.prefix(asked), cache))
     for place in range(count):
         torch.testing.assert_close(logits, torch.stack([row[place] for row in whole]), atol=1e-4, rtol=0)
         if place < count - 1:
-            logits = module.step(batch.symbols[:, place], cache)
+            logits = module.logits(module.step(batch.symbols[:, place], cache))
     assert cache.filled == [module.config.prefix + count - 1] * len(asked)
 
 
 @both_positions
-def test_a_step_with_fixed_shapes_has_the_same_logits(positions):
+def test_a_step_with_fixed_shapes_has_the_same_features(positions):
     """What a CUDA graph would replay: the whole cache is read, and a mask says which places hold something."""
     module, batch = generator(positions=positions), sequences()
     asked, places = condition(module), torch.arange(module.config.places)
@@ -142,18 +142,18 @@ def test_sequences_that_join_later_stand_at_their_own_places(positions):
         module.last(prefix[:3], cache)
         module.step(batch.symbols[:3, 0], cache)
     for cache in (second, shared):
-        begun = module.last(prefix[3:], cache)
+        begun = module.logits(module.last(prefix[3:], cache))
         torch.testing.assert_close(begun, torch.stack([row[0] for row in whole[3:]]), atol=1e-4, rtol=0)
     assert (first.even, shared.even, shared.filled) == (True, False, [4, 4, 4, 3, 3])
     for place in range(2):
         said = torch.cat((batch.symbols[:3, place + 1], batch.symbols[3:, place]))
         expected = torch.stack([row[place + 2] for row in whole[:3]] + [row[place + 1] for row in whole[3:]])
-        torch.testing.assert_close(module.step(said, first, second), expected, atol=1e-4, rtol=0)
-        torch.testing.assert_close(module.step(said, shared), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(module.logits(module.step(said, first, second)), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(module.logits(module.step(said, shared)), expected, atol=1e-4, rtol=0)
     shared.keep([4, 1])
     expected = torch.stack((whole[4][3], whole[1][4]))
     said = torch.stack((batch.symbols[4, 2], batch.symbols[1, 3]))
-    torch.testing.assert_close(module.step(said, shared), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(module.logits(module.step(said, shared)), expected, atol=1e-4, rtol=0)
 
 
 def test_conditions_are_joined_one_behind_the_other():
