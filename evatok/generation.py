@@ -203,15 +203,25 @@ def condition_blocks(shape: TokenizerConfig) -> int:
     return blocks
 
 
-def condition_prefix(shape: TokenizerConfig, row: Sequence[int] | None) -> tuple[int, ...]:
-    """Tokens of the condition's blocks: the longest level and then the middle one, or those of a fixed row.
+def condition_prefix(shape: TokenizerConfig, row: Sequence[int] | None, beside: int | None = None) -> tuple[int, ...]:
+    """Tokens of the condition's blocks: those of a fixed row, or the paper's (512, 128) scaled to other levels.
 
-    That is the paper's (512, 128) of {32, ..., 512}, scaled with the levels.
+    The paper's are the longest and the middle one of its five levels, and at once the level above and the one below the
+    256 tokens a block that its rivals of fixed length spend. Other levels cannot always have both: they are scaled with
+    the levels, or, where `beside` names the tokens a block of a fixed row, with that row.
+
+    Args:
+        row: of a tokenizer of fixed length; None under a router.
+        beside: a level.
     """
-    blocks = condition_blocks(shape)
+    blocks, levels = condition_blocks(shape), shape.levels
     if row is not None:
         return tuple(row[:blocks])
-    return (shape.levels[-1], *(shape.levels[len(shape.levels) // 2],) * (blocks - 1))
+    first, further = len(levels) - 1, len(levels) // 2
+    if beside is not None:
+        place = levels.index(beside)
+        first, further = min(place + 1, first), max(place - 1, 0)
+    return (levels[first], *(levels[further],) * (blocks - 1))
 
 
 def condition_codes(tokenizer: AdaptiveTokenizer, clips: torch.Tensor, prefix: tuple[int, ...]) -> Codes:

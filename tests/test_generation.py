@@ -14,7 +14,7 @@ from evatok.data.clips import to_network
 from evatok.generation import GIVEN, GenerationError, VideoGenerator, condition_codes, condition_symbols
 from evatok.grammar import Grammar
 from evatok.models.generator import Generator, GeneratorConfig
-from evatok.models.tokenizer import AdaptiveTokenizer, Codes
+from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, Codes
 from evatok.sampling import Sampling
 
 CLASSES = ("left", "right", "still")
@@ -141,6 +141,14 @@ def test_a_condition_is_said_as_the_grammar_says_blocks(tokenizer, clips):
 def test_the_condition_takes_the_longest_and_the_middle_level_or_the_fixed_row(tokenizer, tiny):
     assert generation.condition_prefix(tiny, None) == (8, 4)
     assert generation.condition_prefix(tiny, (2, 2, 2)) == (2, 2)
+
+
+def test_the_condition_scaled_either_way_is_the_paper_s_at_the_paper_s_levels(tiny):
+    paper = TOKENIZER_SIZES["paper"]
+    assert generation.condition_prefix(paper, None) == (512, 128)
+    assert generation.condition_prefix(paper, None, beside=256) == (512, 128)
+    assert generation.condition_prefix(tiny, None, beside=4) == (8, 2)
+    assert generation.condition_prefix(tiny, None, beside=8) == (8, 4), "there is no level above"
 
 
 @pytest.mark.parametrize("prefix", [(8,), (8, 5), (8, 4, 2)])

@@ -46,6 +46,8 @@ def config() -> None:
     assignment = "router"  # who names the lengths of the training clips: router, or uniform (the baseline)
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # as the tokenizer was trained [Sec. 3.4]
     uniform_tokens = 0  # tokens a block of uniform; 0: the tokenizer's own row, else its middle level
+    given = "levels"  # tokens of given frames under a router [512, 128 in Sec. 4.4]: levels (longest, middle) or row
+    # (the level above and the one below uniform_tokens)
     data = "freedoom"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
     label = "motion"  # label column that names the class; motion+game: the last that a clip has (for mixed)
     fps = None  # frames a second taken from a user's videos; None keeps their own
@@ -214,8 +216,9 @@ class Lesson:
         tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
         tokenizer.to(config["device"])
         row = uniform_row(config, tokenizer, checkpoint)
-        prefix = generation.condition_prefix(tokenizer.config, row) if config["task"] == "frames" else ()
-        rule, parents = rule_of(config, tokenizer, row, prefix)
+        prefix = prefix_of(config, tokenizer, row) if config["task"] == "frames" else ()
+        fixed = row if config["assignment"] == "uniform" else None
+        rule, parents = rule_of(config, tokenizer, fixed, prefix)
         clips = {name: clips_of(config, tokenizer, name) for name in ("train", "validation")}
         classes, numbers = classes_of(config, clips)
         coder = coding.clip_coder(tokenizer, checkpoint.sha256, rule, bf16=config["code_bf16"])
@@ -235,7 +238,7 @@ class Lesson:
             grammar,
             shape_of(config, grammar, len(classes), generation.condition_length(prefix)),
             {"tokenizer": checkpoint.sha256, "clips": clips["train"].sha256, **parents},
-            facts_of(config, classes, row, prefix, parts["train"].coded.mean_tokens),
+            facts_of(config, classes, fixed, prefix, parts["train"].coded.mean_tokens),
             protocol_of(config, clips),
         )
 
@@ -325,6 +328,8 @@ def check(config: dict[str, Any]) -> None:
         raise tracking.ConfigError(f"config key task: {config['task']!r} is none of {', '.join(generation.TASKS)}")
     if config["assignment"] not in ("router", "uniform"):
         raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is neither router nor uniform")
+    if config["given"] not in ("levels", "row"):
+        raise tracking.ConfigError(f"config key given: {config['given']!r} is neither levels nor row")
     if config["positions"] not in ("learned", "rope"):
         raise tracking.ConfigError(f"config key positions: {config['positions']!r} is neither learned nor rope")
     if not (0 <= config["dropout"] < 1 and 0 <= config["class_dropout"] < 1) or config["minutes"] < 0:
@@ -334,20 +339,25 @@ def check(config: dict[str, Any]) -> None:
     of_size(GENERATOR_SIZES, config["model"], "model")
 
 
-def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint: Checkpoint) -> tuple[int, ...] | None:
-    """Tokens of each block under assignment=uniform; None under a router.
+def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Tokens of each block under assignment=uniform.
 
     Raises:
         ConfigError: tokens that are no level.
     """
-    if config["assignment"] == "router":
-        return None
     shape = tokenizer.config
     own = checkpoint.facts.get("row", [shape.levels[len(shape.levels) // 2]])
     tokens = config["uniform_tokens"] or own[0]
     if tokens not in shape.levels:
         raise tracking.ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
     return (tokens,) * shape.candidates.blocks
+
+
+def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens of the given frames' blocks."""
+    if config["assignment"] == "uniform":
+        return generation.condition_prefix(tokenizer.config, row)
+    return generation.condition_prefix(tokenizer.config, None, row[0] if config["given"] == "row" else None)
 
 
 def rule_of(
@@ -406,6 +416,7 @@ def facts_of(
         "label": config["label"] if classes else "",
         **({"row": list(row)} if row else {}),
         "prefix": list(prefix),
+        **({"given": config["given"]} if prefix and not row else {}),
         "tokens_per_clip": tokens,
         "variants": coding.VARIANTS_RULE if config["flip"] else "plain clips only",
     }
