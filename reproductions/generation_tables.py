@@ -67,14 +67,49 @@ OF_CONSISTENCY: dict[str, Column] = {
 }
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a table's generators write, and what its tokenizers are measured on.
+
+    Attributes:
+        sampled: names of the protocols whose samples it shows.
+        reconstructed: name of the protocol that its tokenizers are measured under.
+        tokenizer: file of the one tokenizer of all rows; "": each row has a final tokenizer of its own.
+        train, take: further settings of stage5_generator and of sample, in the commands that would fill a row.
+    """
+
+    sampled: tuple[str, ...] = (
+        "embedded-generation",
+        "embedded-prediction",
+        "larp-ucf101-generation",
+        "larp-k600-prediction",
+    )
+    reconstructed: str = final_tables.PROTOCOL
+    tokenizer: str = ""
+    train: tuple[str, ...] = ()
+    take: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GeneratorTable(Table):
+    """A table of generators."""
+
+    task: Task = field(default_factory=Task)
+
+
 def fixed(name: str) -> Spec:
     """A row of the fixed-length tokenizer and its generator."""
     return Spec(name, {"assignment": "uniform"}, "uniform")
 
 
-def adaptive(name: str, equal: str = "steps") -> Spec:
-    """A row of the adaptive tokenizer; its generator has equal "steps" with the fixed one's, or equal "compute"."""
-    return Spec(name, {"assignment": "router", "equal": equal}, "router")
+def adaptive(name: str, equal: str = "steps", given: str = "levels") -> Spec:
+    """A row of the adaptive tokenizer.
+
+    Args:
+        equal: what its generator has in common with the fixed one's, "steps" or "compute".
+        given: how frame prediction scales the given frames' tokens, with "levels" or with the fixed "row".
+    """
+    return Spec(name, {"assignment": "router", "equal": equal, "given": given}, "router")
 
 
 def published(name: str) -> Spec:
@@ -108,7 +143,7 @@ def _parameters(held: Sequence[Record], factor: float, unit: str) -> Value | Non
     return Value(factor * held[0].model["parameters"], unit, 1, None, None, False, (held[0].id,))
 
 
-def choose(folder: Path, table: Table, columns: Mapping[str, Column]) -> Chosen:
+def choose(folder: Path, table: GeneratorTable, columns: Mapping[str, Column]) -> Chosen:
     """The records in `folder` that fill the table's rows."""
     everything = records.query(folder)
     used = {source for source, *_ in columns.values()}
@@ -118,7 +153,7 @@ def choose(folder: Path, table: Table, columns: Mapping[str, Column]) -> Chosen:
         sources = {task: held.get(spec.name, ()) for task, held in samples.items()}
         generated = [record for held in sources.values() for record in held]
         if RECONSTRUCTION in used and spec.trained is not None:
-            sources[RECONSTRUCTION] = _reconstruction(folder, everything, spec, generated)
+            sources[RECONSTRUCTION] = _reconstruction(folder, everything, spec, generated, table.task)
         held = tuple(dict.fromkeys(record.id for part in sources.values() for record in part))
         by_id = {record.id: record for part in sources.values() for record in part}
         rows[spec.name] = Row(spec, tuple(by_id[name] for name in held), sources, columns)
@@ -127,11 +162,13 @@ def choose(folder: Path, table: Table, columns: Mapping[str, Column]) -> Chosen:
     return Chosen(rows, {**facts, "guidance": shown[0].model["guidance"], "samples": shown} if shown else {})
 
 
-def _samples(everything: Sequence[Record], table: Table, task: str) -> dict[str, tuple[Record, ...]]:
+def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:
     """Of one task: the records of each row, from the one set that fills most rows."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in everything:
-        if record.kind == "sample" and record.model["task"] == task and record.protocol.get("comparable") is True:
+        if record.kind != "sample" or record.model["task"] != task or record.protocol.get("comparable") is not True:
+            continue
+        if record.protocol.get("name") in table.task.sampled:
             sets[_common(record)].append(record)
     candidates = []
     for members in sets.values():
@@ -157,6 +194,8 @@ def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record,
     if spec.trained is None:
         return ()
     own = [record for record in members if record.model["assignment"] == spec.measured]
+    if "given" in spec.trained:  # records older than the choice have scaled with the levels
+        own = [record for record in own if record.model["facts"].get("given", "levels") == spec.trained["given"]]
     if spec.trained.get("equal") == "compute":
         rivals = [r for r in members if r.model["assignment"] == "uniform" and r.model["facts"]["steps"] == steps]
         own = [record for record in own if rivals and _like_compute(record, rivals[-1])]
@@ -178,30 +217,32 @@ def _like_compute(one: Record, other: Record) -> bool:
 
 
 def _reconstruction(
-    folder: Path, everything: Sequence[Record], spec: Spec, generated: Sequence[Record]
+    folder: Path, everything: Sequence[Record], spec: Spec, generated: Sequence[Record], task: Task
 ) -> tuple[Record, ...]:
     """The tokenizer of the samples under its own assignments; without samples, the final that Table 1 shows."""
     if generated:
-        held = [record for record in everything if _measures(record, generated[0])]
+        held = [record for record in everything if _measures(record, generated[0], task.reconstructed)]
         return tuple(held[-1:])
+    if task.tokenizer:
+        return ()
     recipe = {"assignment": spec.measured, "discriminator": "semantic", "alignment": True}
     final = Table("finals", "", (Spec("final", recipe, spec.measured),))
     return tuple(final_tables.choose(folder, final).rows["final"].records)
 
 
-def _measures(record: Record, sample: Record) -> bool:
+def _measures(record: Record, sample: Record, protocol: str) -> bool:
     """Whether this is the evaluation of a sample's tokenizer, under the assignments that taught its generator."""
     if record.kind != "evaluate" or record.protocol.get("comparable") is not True:
         return False
     model, facts, parents = record.model, sample.model["facts"], sample.model["parents"]
-    if record.protocol.get("name") != final_tables.PROTOCOL or model.get("sha256") != parents["tokenizer"]:
+    if record.protocol.get("name") != protocol or model.get("sha256") != parents["tokenizer"]:
         return False
     if sample.model["assignment"] == "router":
         return bool(model.get("router") == parents["router"])
     return bool(model.get("assignment") in ("uniform", "fixed") and set(model["row"]) == set(facts["row"]))
 
 
-def caption(table: Table, chosen: Chosen) -> str:
+def caption(table: GeneratorTable, chosen: Chosen) -> str:
     """What is compared with what."""
     if not chosen.common:
         return f"{table.item}. No sample on record yet; in brackets the paper's values."
@@ -216,7 +257,7 @@ def caption(table: Table, chosen: Chosen) -> str:
     )
 
 
-def commands(table: Table, chosen: Chosen, columns: Mapping[str, Column]) -> list[str]:
+def commands(table: GeneratorTable, chosen: Chosen, columns: Mapping[str, Column]) -> list[str]:
     """What would fill each row that lacks a source: train and measure the tokenizer, train the generator, sample."""
     common = {"size": "toy", **chosen.common, "matched": _matched_steps(chosen)}
     used = list(dict.fromkeys(source for source, *_ in columns.values()))
@@ -224,7 +265,7 @@ def commands(table: Table, chosen: Chosen, columns: Mapping[str, Column]) -> lis
     for name, row in chosen.rows.items():
         held = row.sources if isinstance(row, Row) else {}
         missing = [source for source in used if row.spec.trained and not held.get(source)]
-        told = [f"  {line}" for source in missing for line in _filling(row.spec, source, common)]
+        told = [f"  {line}" for source in missing for line in _filling(row.spec, source, common, table.task)]
         told = [line for line in told if line not in lines]  # rows may share a tokenizer
         lines += [f"{name}:", *told] if told else []
     return lines
@@ -239,22 +280,27 @@ def _matched_steps(chosen: Chosen) -> str:
     return str(round(facts["uniform"]["steps"] * ratio))
 
 
-def _filling(spec: Spec, source: str, common: Mapping[str, Any]) -> list[str]:
+def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> list[str]:
     size, rule, checkpoints = common["size"], spec.measured, "results/checkpoints"
-    tokenizer = f"{checkpoints}/final-{size}-{rule}.safetensors"
+    tokenizer = task.tokenizer or f"{checkpoints}/final-{size}-{rule}.safetensors"
     router = f"{checkpoints}/router-{size}-pyramid-matched.safetensors"
     routed = [f"router={router}"] if rule == "router" else []
     if source == RECONSTRUCTION:
         measured = f"router:{router}" if rule == "router" else f"uniform:{UNIFORM[size]}"
+        measure = [f"size={size}", f"checkpoint={tokenizer}", f"assignment={measured}", f"\"metrics='{MEASURED}'\""]
+        if task.tokenizer:
+            return [_command("evaluate", *measure, f"protocol={task.reconstructed}")]
         given = [size, f"assignment={rule}", *routed, "discriminator=semantic", f"checkpoint={tokenizer}"]
-        measure = f"size={size} checkpoint={tokenizer} assignment={measured} \"metrics='{MEASURED}'\""
-        return [_command("stage4_final", *given), _command("evaluate", measure)]
-    longer = (spec.trained or {}).get("equal") == "compute"
-    generator = f"{checkpoints}/generator-{size}-{source}-{rule}{'-longer' if longer else ''}.safetensors"
+        return [_command("stage4_final", *given), _command("evaluate", *measure)]
+    trained = spec.trained or {}
+    longer, by_row = trained.get("equal") == "compute", source == FRAMES and trained.get("given") == "row"
+    name = "-".join([source, rule, *(["longer"] if longer else []), *(["row"] if by_row else [])])
+    generator = f"{checkpoints}/generator-{size}-{name}.safetensors"
     steps = common["matched"] if longer else common.get("steps")
     train = [size, f"task={source}", f"assignment={rule}", *routed, f"tokenizer={tokenizer}", f"checkpoint={generator}"]
     train += [f"work=results/work/{Path(generator).stem}", *([f"steps={steps}"] if steps else [])]
-    take = [f"generator={generator}", f"tokenizer={tokenizer}", *routed]
+    train += [*task.train, *(["given=row"] if by_row else [])]
+    take = [f"generator={generator}", f"tokenizer={tokenizer}", *routed, *task.take]
     take += [f"guidance={common['guidance']:g}"] if "guidance" in common else []
     return [_command("stage5_generator", *train), _command("sample", *take)]
 
@@ -304,7 +350,7 @@ def less(share: float, word: str) -> str:
     return f"{100 * abs(share):.1f} % {word if share >= 0 else 'more'}"
 
 
-def publish(table: Table, columns: Mapping[str, Column], results: Path) -> Chosen:
+def publish(table: GeneratorTable, columns: Mapping[str, Column], results: Path) -> Chosen:
     """Write <results>/tables/<name>.csv and .md, print the table and the commands that would fill its dashes."""
     paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name)
     chosen = choose(results / "records", table, columns)
@@ -325,7 +371,7 @@ def publish(table: Table, columns: Mapping[str, Column], results: Path) -> Chose
     return chosen
 
 
-def markdown(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> str:
+def markdown(table: GeneratorTable, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> str:
     """A line a row, a column a metric, each as `ours ± spread (paper)`."""
     lines = []
     for name, row in chosen.rows.items():
@@ -341,16 +387,16 @@ def _shown(value: Value | None, paper: float | None) -> str:
     return ours if paper is None else f"{ours} ({paper:g})"
 
 
-def _paper_rows(table: Table) -> list[str]:
+def _paper_rows(table: GeneratorTable) -> list[str]:
     return [spec.name for spec in table.specs if spec.trained is None]
 
 
-def _item(table: Table) -> str:
+def _item(table: GeneratorTable) -> str:
     return table.item.partition(",")[0].replace("Main", "main")
 
 
 def main(
-    table: Table,
+    table: GeneratorTable,
     columns: Mapping[str, Column],
     claims: Any,
     description: str | None,

@@ -19,12 +19,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
 from reproductions import final_tables, generation_tables
-from reproductions.final_tables import Table
-from reproductions.generation_tables import CLASS, OF_CONSISTENCY, OF_TOKENIZER, adaptive, fixed, of_generator
+from reproductions.generation_tables import (
+    CLASS,
+    OF_CONSISTENCY,
+    OF_TOKENIZER,
+    GeneratorTable,
+    adaptive,
+    fixed,
+    of_generator,
+)
 from reproductions.signs import Sign
 
 COLUMNS = {**OF_TOKENIZER, **of_generator(CLASS), **OF_CONSISTENCY}
-TABLE = Table(
+TABLE = GeneratorTable(
     name="main_table2",
     item="Main Table 2, generators on fixed and adaptive tokenizers",
     specs=(fixed("uniform"), adaptive("router"), adaptive("router, equal compute", equal="compute")),

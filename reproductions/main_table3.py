@@ -21,8 +21,16 @@ from evatok import records
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
 from reproductions import final_tables, generation_tables
-from reproductions.final_tables import Table
-from reproductions.generation_tables import CLASS, FRAMES, OF_TOKENIZER, adaptive, fixed, of_generator, published
+from reproductions.generation_tables import (
+    CLASS,
+    FRAMES,
+    OF_TOKENIZER,
+    GeneratorTable,
+    adaptive,
+    fixed,
+    of_generator,
+    published,
+)
 from reproductions.signs import Sign
 
 OURS, FIXED = "EVATok, 633M", "fixed length"
@@ -36,7 +44,7 @@ COLUMNS = {
     "gtokens": of_generator(CLASS)["gtokens"],
 }
 _PAPER = json.loads((records.REPOSITORY / "results" / "paper" / "main_table3.json").read_text())["rows"]
-TABLE = Table(
+TABLE = GeneratorTable(
     name="main_table3",
     item="Main Table 3, systems",
     specs=(*(adaptive(name) if name == OURS else published(name) for name in _PAPER), fixed(FIXED)),

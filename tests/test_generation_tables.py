@@ -16,6 +16,7 @@ from reproductions.signs import FAILS, HOLDS, UNKNOWN, UNSURE
 SCRIPTS = (main_table2, main_table3, main_table4)
 TOKENIZERS = {"uniform": "u" * 64, "router": "t" * 64}
 TOKENS = {"uniform": 64.0, "router": 45.0}
+PROTOCOLS = {"class": "embedded-generation", "frames": "embedded-prediction"}
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def sampled(results, assignment, values=None, *, task="class", comparable=True, 
         records.new_record(
             kind="sample",
             status="toy",
-            protocol={"name": f"embedded-{task}", "hash": task, "comparable": comparable},
+            protocol={"name": PROTOCOLS[task], "hash": task, "comparable": comparable},
             model=model,
             metrics=metrics,
             config={},
@@ -128,6 +129,19 @@ def test_equal_compute_is_equal_steps_times_tokens(results):
     assert ids(rows["router, equal compute"], "class") == [longer.id]
 
 
+def test_given_frames_of_either_scale_have_a_row(results):
+    sampled(results, "uniform", task="frames")
+    by_levels = sampled(results, "router", task="frames")  # as records tell that are older than the choice
+    by_row = sampled(results, "router", task="frames", given="row")
+    rows = rows_of(results, main_table4)
+    assert [ids(rows[name], "frames") for name in (main_table4.OURS, main_table4.SHORTER)] == [
+        [by_levels.id],
+        [by_row.id],
+    ]
+    newer = sampled(results, "router", task="frames", given="levels")
+    assert ids(rows_of(results, main_table4)[main_table4.OURS], "frames") == [newer.id]
+
+
 def test_training_seeds_are_averaged(results):
     sampled(results, "uniform")
     for seed, gfvd in enumerate((380.0, 400.0, 420.0)):
@@ -166,6 +180,7 @@ def test_a_filled_table_names_its_records_and_asks_for_nothing_else(results, cap
     for name in TOKENS:
         sampled(results, name, task="frames")
         reconstructed(results, name)
+    sampled(results, "router", task="frames", given="row")
     assert main_table4.main(["--results", str(results)]) == 0
     printed = capsys.readouterr().out
     assert "What would fill" not in printed

@@ -103,6 +103,12 @@ _ALL = (
         note="One sample a real clip, of its class; 320 are few for gFVD, so only equal N compare.",
     ),
     _protocol(
+        **{**_EMBEDDED_GENERATED, "data": "arcade", "data_version": 1},
+        name="embedded-games-generation",
+        reference="as many real clips; their games are those generated",
+        note="The same on games; needs the extra evatok[arcade].",
+    ),
+    _protocol(
         **_EMBEDDED_GENERATED,
         name="embedded-prediction",
         reference="the clips whose first 5 frames condition the prediction",
