@@ -75,6 +75,7 @@ class Task:
         sampled: names of the protocols whose samples it shows.
         reconstructed: name of the protocol that its tokenizers are measured under.
         tokenizer: file of the one tokenizer of all rows; "": each row has a final tokenizer of its own.
+        router: file of the router of its adaptive rows; "": the pyramid router of the matched weight.
         train, take: further settings of stage5_generator and of sample, in the commands that would fill a row.
     """
 
@@ -86,15 +87,17 @@ class Task:
     )
     reconstructed: str = final_tables.PROTOCOL
     tokenizer: str = ""
+    router: str = ""
     train: tuple[str, ...] = ()
     take: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class GeneratorTable(Table):
-    """A table of generators."""
+    """A table of generators; `published` says whether a paper has it."""
 
     task: Task = field(default_factory=Task)
+    published: bool = True
 
 
 def fixed(name: str) -> Spec:
@@ -245,15 +248,22 @@ def _measures(record: Record, sample: Record, protocol: str) -> bool:
 def caption(table: GeneratorTable, chosen: Chosen) -> str:
     """What is compared with what."""
     if not chosen.common:
-        return f"{table.item}. No sample on record yet; in brackets the paper's values."
+        brackets = "; in brackets the paper's values" if table.published else ""
+        return f"{table.item}. No sample on record yet{brackets}."
     common = chosen.common
     samples = common["samples"][0].metrics["mean_tokens"].n
     steps = " and ".join(str(n) for n in sorted({r.model["facts"]["steps"] for r in common["samples"]}, reverse=True))
+    ours = "Ours (paper): generators" if table.published else "Generators"
+    compare = (
+        "Rows of ours compare with each other; ours and the paper's are of other clips, sizes, trainings and N, so "
+        "that values, gFVD above all, never compare."
+        if table.published
+        else "Rows compare with each other alone."
+    )
     return (
-        f"{table.item}. Ours (paper): generators of {common['model']} size after {steps} steps of "
-        f"{common['batch']} clips, guidance {common['guidance']:g}, {samples} samples against as many real clips. Rows "
-        "of ours compare with each other; ours and the paper's are of other clips, sizes, trainings and N, so that "
-        "values, gFVD above all, never compare. After ± half a 95 % interval over clips, or the deviation over seeds."
+        f"{table.item}. {ours} of {common['model']} size after {steps} steps of {common['batch']} clips, guidance "
+        f"{common['guidance']:g}, {samples} samples against as many real clips. {compare} After ± half a 95 % interval "
+        "over clips, or the deviation over seeds."
     )
 
 
@@ -283,7 +293,7 @@ def _matched_steps(chosen: Chosen) -> str:
 def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> list[str]:
     size, rule, checkpoints = common["size"], spec.measured, "results/checkpoints"
     tokenizer = task.tokenizer or f"{checkpoints}/final-{size}-{rule}.safetensors"
-    router = f"{checkpoints}/router-{size}-pyramid-matched.safetensors"
+    router = task.router or f"{checkpoints}/router-{size}-pyramid-matched.safetensors"
     routed = [f"router={router}"] if rule == "router" else []
     if source == RECONSTRUCTION:
         measured = f"router:{router}" if rule == "router" else f"uniform:{UNIFORM[size]}"
@@ -294,7 +304,9 @@ def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> 
         return [_command("stage4_final", *given), _command("evaluate", *measure)]
     trained = spec.trained or {}
     longer, by_row = trained.get("equal") == "compute", source == FRAMES and trained.get("given") == "row"
-    name = "-".join([source, rule, *(["longer"] if longer else []), *(["row"] if by_row else [])])
+    name = "-".join(
+        ["games" if task.tokenizer else source, rule, *(["longer"] if longer else []), *(["row"] if by_row else [])]
+    )
     generator = f"{checkpoints}/generator-{size}-{name}.safetensors"
     steps = common["matched"] if longer else common.get("steps")
     train = [size, f"task={source}", f"assignment={rule}", *routed, f"tokenizer={tokenizer}", f"checkpoint={generator}"]
@@ -352,7 +364,7 @@ def less(share: float, word: str) -> str:
 
 def publish(table: GeneratorTable, columns: Mapping[str, Column], results: Path) -> Chosen:
     """Write <results>/tables/<name>.csv and .md, print the table and the commands that would fill its dashes."""
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name)
+    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name) if table.published else {}
     chosen = choose(results / "records", table, columns)
     folder = results / "tables"
     folder.mkdir(parents=True, exist_ok=True)
@@ -392,7 +404,8 @@ def _paper_rows(table: GeneratorTable) -> list[str]:
 
 
 def _item(table: GeneratorTable) -> str:
-    return table.item.partition(",")[0].replace("Main", "main")
+    name = table.item.partition(",")[0]
+    return name[0].lower() + name[1:]
 
 
 def main(

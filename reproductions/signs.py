@@ -100,10 +100,10 @@ def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
 
 
 def markdown(found: list[Sign], item: str, decides: str) -> str:
-    """The signs about one item of the paper as a table, counted, and what decides a verdict."""
+    """The signs about one item as a table, counted, and what decides a verdict."""
     frame = pd.DataFrame([asdict(sign) for sign in found])
     counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
-    return f"The paper's claims about {item}: {counts}. {decides}\n\n{frame.to_markdown(index=False)}\n"
+    return f"Claims about {item}: {counts}. {decides}\n\n{frame.to_markdown(index=False)}\n"
 
 
 def write(found: list[Sign], folder: Path, name: str, item: str, decides: str) -> None:

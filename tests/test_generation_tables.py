@@ -9,11 +9,12 @@ import pytest
 from test_final_tables import ENVIRONMENT, PAPER, ROUTED, UNIFORM, evaluated, put
 
 from evatok import records
-from reproductions import generation_tables, main_table2, main_table3, main_table4
+from reproductions import class_consistency, generation_tables, main_table2, main_table3, main_table4
 from reproductions.final_tables import Row, Spec
 from reproductions.signs import FAILS, HOLDS, UNKNOWN, UNSURE
 
 SCRIPTS = (main_table2, main_table3, main_table4)
+GAMES = class_consistency.GAMES.sampled[0]
 TOKENIZERS = {"uniform": "u" * 64, "router": "t" * 64}
 TOKENS = {"uniform": 64.0, "router": 45.0}
 PROTOCOLS = {"class": "embedded-generation", "frames": "embedded-prediction"}
@@ -24,7 +25,9 @@ def results(tmp_path):
     return tmp_path
 
 
-def sampled(results, assignment, values=None, *, task="class", comparable=True, steps=1500, guidance=1.0, **changes):
+def sampled(
+    results, assignment, values=None, *, task="class", comparable=True, steps=1500, guidance=1.0, protocol="", **changes
+):
     """A record as sample writes it."""
     tokens = TOKENS[assignment]
     given = {"gfvd": 400.0, "mean_tokens": tokens, "seconds_per_clip": tokens / 1000, "class_consistency": 60.0}
@@ -45,14 +48,23 @@ def sampled(results, assignment, values=None, *, task="class", comparable=True, 
     facts |= {"row": [16, 16, 16, 16]} if assignment == "uniform" else {}
     parents = {"tokenizer": TOKENIZERS[assignment], "clips": "c"}
     parents |= {"router": "r" * 64} if assignment == "router" else {}
-    model = {"task": task, "assignment": assignment, "facts": {**facts, **changes}, "parents": parents, "seed": 0}
+    classes = {"consistency": {"classes": [f"game {number}" for number in range(50)]}}
+    model = {
+        **classes,
+        "task": task,
+        "assignment": assignment,
+        "facts": {**facts, **changes},
+        "parents": parents,
+        "seed": 0,
+    }
     model |= {"guidance": guidance, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "parameters": 5_000_000}
+    model["consistency"] = {"classes": [f"game {number}" for number in range(50)]}
     return put(
         results,
         records.new_record(
             kind="sample",
             status="toy",
-            protocol={"name": PROTOCOLS[task], "hash": task, "comparable": comparable},
+            protocol={"name": protocol or PROTOCOLS[task], "hash": protocol or task, "comparable": comparable},
             model=model,
             metrics=metrics,
             config={},
@@ -229,3 +241,34 @@ def test_signs_may_fail(results):
     assert found["router saves 0.9 of its token saving in sampling time"] == FAILS
     assert found["router no worse than uniform, class_consistency"] == UNSURE, "6 worse, ± 7.1"
     assert found["router no worse than uniform, class_consistency_balanced"] == FAILS
+
+
+def games(results, **values):
+    for assignment in TOKENS:
+        sampled(results, assignment, values, protocol=GAMES, label="game")
+    return rows_of(results, class_consistency)
+
+
+def test_games_and_the_papers_tables_do_not_mix(results):
+    motions = [sampled(results, name).id for name in TOKENS]
+    shown = games(results)
+    assert [ids(rows_of(results)[name], "class")[0] for name in TOKENS] == motions
+    assert not {record.id for row in shown.values() for record in row.records} & set(motions)
+    assert all(shown[name].value("class_consistency").value == 60.0 for name in TOKENS)
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(60.0, HOLDS), (6.0, FAILS), (1.0, FAILS)])
+def test_a_class_is_followed_where_it_shows_more_often_than_chance(results, rate, verdict):
+    """One of 50 games is named by chance in 2 % of the clips; the half-interval is 5 %."""
+    sign = class_consistency.followed(games(results, class_consistency=rate), "router")
+    assert sign.verdict == verdict
+    assert sign.ours == f"{rate} % (± 5.0) against 2.0 %"
+
+
+def test_what_would_fill_the_games_table_is_of_games(results, capsys):
+    assert class_consistency.main(["--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("data=arcade label=game") == 2
+    assert printed.count("protocol=embedded-unseen") == 2
+    assert "stage4_final" not in printed, "its tokenizer is there"
+    assert "(paper" not in printed

@@ -5,7 +5,8 @@ known (the embedded set's column `motions`), the steps from frame to frame learn
 motion class: pans, turns and strafes go either way. Run again, the same command goes on where a killed one stopped.
 
     python -m evatok.experiments.train_classifier with toy       CPU, a minute
-    python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the classifier that ships
+    python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the classifier of motions that ships
+    python -m evatok.experiments.train_classifier with games     the same of games; needs evatok[arcade]
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ def toy() -> None:
 def embedded() -> None:
     work = "results/work/embedded/train_classifier"
     checkpoint = "results/checkpoints/classifier-toy.safetensors"
+
+
+@ex.named_config
+def games() -> None:
+    data = "arcade"
+    label = "game"
+    frame_label = ""
+    work = "results/work/embedded/train_classifier-games"
+    checkpoint = "results/checkpoints/classifier-toy-games.safetensors"
 
 
 @tracking.main(ex)
