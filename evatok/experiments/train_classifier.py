@@ -5,7 +5,7 @@ known (the embedded set's column `motions`), the steps from frame to frame learn
 motion class: pans, turns and strafes go either way. Run again, the same command goes on where a killed one stopped.
 
     python -m evatok.experiments.train_classifier with toy       CPU, a minute
-    python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the classifier of motions that ships
+    python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the one of motions that ships
     python -m evatok.experiments.train_classifier with games     the same of games; needs evatok[arcade]
 """
 
