@@ -2,7 +2,7 @@
 
     python reproductions/main_figure4.py            seconds; no GPU, no download
 
-Reads the records of `evatok.experiments.curves`, of each set the fullest and of those the newest, and writes
+Reads the records of `evatok.experiments.curves`, of each set and metric the newest, and writes
 results/figures/main_figure4.{svg,csv}, the tokens each rule saves at the quality of the middle uniform row as
 results/tables/main_figure4.{csv,md}, and the paper's claims with verdicts as main_figure4_signs.{csv,md}.
 
@@ -42,6 +42,8 @@ RULES = {
     "feature_router": "feature router",
     "threshold": "threshold",
 }
+Chosen = dict[str, dict[str, Record]]
+"""Records by set, as the table calls it, and metric."""
 COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=True))
 
 
@@ -56,17 +58,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def chosen_records(folder: Path) -> dict[str, Record]:
-    """Of each set the record of most metrics, of those the newest; measurements of a part of the clips do not count."""
-    chosen = {}
+def chosen_records(folder: Path) -> Chosen:
+    """Of each set and metric the newest record that holds it; measurements of a part of the clips do not count."""
+    chosen: Chosen = {}
     for row, name in SETS.items():
-        found = records.query(folder, kind="curves", set=name, limit=None)
-        if found:
-            chosen[row] = max(found, key=lambda record: (len(record.protocol["metrics"]), record.created))
+        found = sorted(records.query(folder, kind="curves", set=name, limit=None), key=lambda record: record.created)
+        held = {metric: record for record in found for metric in PANELS if metric in record.protocol["metrics"]}
+        if held:
+            chosen[row] = held
     return chosen
 
 
-def report(results: Path, chosen: Mapping[str, Record], paper: Mapping[tuple[str, str], float]) -> None:
+def report(results: Path, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> None:
     """Write table, signs and figure, print the table and the commands that would fill its dashes."""
     cells = to_cells(chosen, paper)
     tables.write(cells, results / "tables", "main_figure4", caption(chosen))
@@ -79,9 +82,15 @@ def report(results: Path, chosen: Mapping[str, Record], paper: Mapping[tuple[str
         draw(frame[frame["rule"] != "threshold"], panels_of(frame), results / "figures", "main_figure4")
 
 
-def frame_of(chosen: Mapping[str, Record]) -> pd.DataFrame:
-    """The points of all sets, see `curve_signs.frame_of`."""
-    return pd.concat([curve_signs.frame_of(record, row) for row, record in chosen.items()], ignore_index=True)
+def frame_of(chosen: Chosen) -> pd.DataFrame:
+    """The points of all sets by the panels' metrics, see `curve_signs.frame_of`."""
+    parts = [_points(row, metric, record) for row, held in chosen.items() for metric, record in held.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _points(row: str, metric: str, record: Record) -> pd.DataFrame:
+    frame = curve_signs.frame_of(record, row)
+    return frame[frame["metric"] == metric]
 
 
 def panels_of(frame: pd.DataFrame) -> list[str]:
@@ -89,13 +98,18 @@ def panels_of(frame: pd.DataFrame) -> list[str]:
     return [metric for metric in PANELS if metric in set(frame["metric"])]
 
 
-def to_cells(chosen: Mapping[str, Record], paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
     """`<set>/<rule>` by saving: all measured rules of a set, or the paper's router alone."""
     cells = []
     for row in SETS:
-        record = chosen.get(row)
-        rules = ["router"] if record is None else [rule for rule in RULES if rule in record.model["savings"]]
-        cells += [cell_of(f"{row}/{rule}", rule, metric, record, paper) for rule in rules for metric in SAVINGS]
+        held = chosen.get(row, {})
+        measured = {rule for record in held.values() for rule in record.model["savings"]} or {"router"}
+        for rule in RULES:
+            if rule in measured:
+                cells += [
+                    cell_of(f"{row}/{rule}", rule, saving, held.get(metric), paper)
+                    for saving, metric in SAVINGS.items()
+                ]
     return cells
 
 
@@ -108,8 +122,9 @@ def cell_of(row: str, rule: str, metric: str, record: Record | None, paper: Mapp
     return Cell(row, metric, paper.get((row, metric)), value, "%", n, status, made_by)
 
 
-def caption(chosen: Mapping[str, Record]) -> str:
-    references = sorted({record.protocol["reference"].replace("uniform.", "") for record in chosen.values()})
+def caption(chosen: Chosen) -> str:
+    named = {record.protocol["reference"] for held in chosen.values() for record in held.values()}
+    references = sorted(name.replace("uniform.", "") for name in named)
     against = f"{' and '.join(references)} tokens a block" if references else "the middle level in every block"
     return (
         f"Main Fig. 4, ours (paper): percent of the tokens saved at the quality of the uniform row of {against} "
@@ -118,26 +133,25 @@ def caption(chosen: Mapping[str, Record]) -> str:
     )
 
 
-def all_signs(chosen: Mapping[str, Record]) -> list[signs.Sign]:
+def all_signs(chosen: Chosen) -> list[signs.Sign]:
     """The claims about every set by every panel's metric."""
     found = []
     for row in SETS:
-        record = chosen.get(row)
-        frame = None if record is None else curve_signs.frame_of(record, row)
-        savings = {} if record is None else record.model["savings"]
         for metric in PANELS:
-            found += curve_signs.signs(row, frame, savings, metric)
+            record = chosen.get(row, {}).get(metric)
+            frame = None if record is None else curve_signs.frame_of(record, row)
+            found += curve_signs.signs(row, frame, {} if record is None else record.model["savings"], metric)
     return found
 
 
-def tell_missing(chosen: Mapping[str, Record]) -> None:
+def tell_missing(chosen: Chosen) -> None:
     """Print the commands that would measure the sets, or the metrics, that no record holds."""
     for row, name in SETS.items():
-        held = chosen[row].protocol["metrics"] if row in chosen else []
-        missing = [metric for metric in PANELS if metric not in held]
+        missing = [metric for metric in PANELS if metric not in chosen.get(row, {})]
         if missing:
-            table = f"results/tables/candidates/{name}-validation.parquet"
-            print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded table={table}")
+            table = f"table=results/tables/candidates/{name}-validation.parquet"
+            metrics = f"\"metrics='{','.join(missing)}'\""
+            print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded {table} {metrics}")
 
 
 def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> None:
