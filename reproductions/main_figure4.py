@@ -149,9 +149,8 @@ def tell_missing(chosen: Chosen) -> None:
     for row, name in SETS.items():
         missing = [metric for metric in PANELS if metric not in chosen.get(row, {})]
         if missing:
-            table = f"table=results/tables/candidates/{name}-validation.parquet"
-            metrics = f"\"metrics='{','.join(missing)}'\""
-            print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded {table} {metrics}")
+            told = f"table=results/tables/candidates/{name}-validation.parquet \"metrics='{','.join(missing)}'\""
+            print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded {told}")
 
 
 def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> None:
