@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
-from reproductions import final_tables, generation_tables
-from reproductions.generation_tables import (
+from reproductions import final_tables, generation_claims, generation_tables
+from reproductions.generation_rows import (
     CLASS,
     OF_TOKENIZER,
     GeneratorTable,
@@ -57,10 +57,10 @@ def claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     """That a class is seen to be followed, and as well with fewer tokens."""
     return [
         *(followed(rows, name) for name in rows),
-        generation_tables.no_worse(rows, "router", "uniform", "class_consistency", "-"),
-        generation_tables.fewer_tokens(rows, "router", "uniform", "-"),
-        generation_tables.no_worse(rows, "router", "uniform", "gfvd", "-"),
-        generation_tables.time_follows_tokens(rows, "router", "uniform"),
+        generation_claims.no_worse(rows, "router", "uniform", "class_consistency", "-"),
+        generation_claims.fewer_tokens(rows, "router", "uniform", "-"),
+        generation_claims.no_worse(rows, "router", "uniform", "gfvd", "-"),
+        generation_claims.time_follows_tokens(rows, "router", "uniform"),
     ]
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
-from reproductions import final_tables, generation_tables
-from reproductions.generation_tables import (
+from reproductions import final_tables, generation_claims, generation_tables
+from reproductions.generation_rows import (
     CLASS,
     OF_CONSISTENCY,
     OF_TOKENIZER,
@@ -45,11 +45,11 @@ def claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     for name in ("router", "router, equal compute"):
         paper = "740 against 1,024 (27.7 % fewer)" if name == "router" else "-"
         found += [
-            generation_tables.fewer_tokens(rows, name, "uniform", paper),
-            generation_tables.no_worse(rows, name, "uniform", "gfvd", "96 against 98" if name == "router" else "-"),
-            generation_tables.no_worse(rows, name, "uniform", "class_consistency", "-"),
-            generation_tables.no_worse(rows, name, "uniform", "class_consistency_balanced", "-"),
-            generation_tables.time_follows_tokens(rows, name, "uniform"),
+            generation_claims.fewer_tokens(rows, name, "uniform", paper),
+            generation_claims.no_worse(rows, name, "uniform", "gfvd", "96 against 98" if name == "router" else "-"),
+            generation_claims.no_worse(rows, name, "uniform", "class_consistency", "-"),
+            generation_claims.no_worse(rows, name, "uniform", "class_consistency_balanced", "-"),
+            generation_claims.time_follows_tokens(rows, name, "uniform"),
         ]
     return found
 

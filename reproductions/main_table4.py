@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
-from reproductions import final_tables, generation_tables
-from reproductions.generation_tables import (
+from reproductions import final_tables, generation_claims, generation_tables
+from reproductions.generation_rows import (
     FRAMES,
     OF_TOKENIZER,
     GeneratorTable,
@@ -46,8 +46,8 @@ def claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     for name in (OURS, SHORTER):
         found += [
             fewer(rows, name),
-            generation_tables.no_worse(rows, name, FIXED, "gfvd", "4.0 against LARP's 5.1"),
-            generation_tables.time_follows_tokens(rows, name, FIXED),
+            generation_claims.no_worse(rows, name, FIXED, "gfvd", "4.0 against LARP's 5.1"),
+            generation_claims.time_follows_tokens(rows, name, FIXED),
         ]
     return found
 
@@ -58,7 +58,7 @@ def fewer(rows: Mapping[str, final_tables.Row], first: str) -> Sign:
     ours, other = rows[first].value("gtokens"), rows[FIXED].value("gtokens")
     if ours is None or other is None:
         return Sign(name, paper, "-", UNKNOWN)
-    saved = generation_tables.less(1 - ours.value / other.value, "fewer")
+    saved = generation_claims.less(1 - ours.value / other.value, "fewer")
     told = f"{ours.value:.1f} against {other.value:.1f} ({saved})"
     return Sign(name, paper, told, HOLDS if ours.value < other.value else FAILS)
 

@@ -9,7 +9,7 @@ import pytest
 from test_final_tables import ENVIRONMENT, PAPER, ROUTED, UNIFORM, evaluated, put
 
 from evatok import records
-from reproductions import class_consistency, generation_tables, main_table2, main_table3, main_table4
+from reproductions import class_consistency, generation_rows, main_table2, main_table3, main_table4
 from reproductions.final_tables import Row, Spec
 from reproductions.signs import FAILS, HOLDS, UNKNOWN, UNSURE
 
@@ -80,7 +80,7 @@ def reconstructed(results, assignment, values=None, sha256=None):
 
 
 def rows_of(results, script=main_table2):
-    return generation_tables.choose(results / "records", script.TABLE, script.COLUMNS).rows
+    return generation_rows.choose(results / "records", script.TABLE, script.COLUMNS).rows
 
 
 def ids(row, source):
