@@ -1,0 +1,205 @@
+"""What a generator learns from: clips coded by a tokenizer, their classes or given frames, and their grammar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from evatok import coding, generation
+from evatok.checkpoints import Checkpoint
+from evatok.coding import CodedSet, Coder, Rule
+from evatok.data.clips import ClipSet
+from evatok.data.sets import clip_set
+from evatok.experiments import tracking
+from evatok.grammar import Grammar, Sequences
+from evatok.models.generator import Condition, GeneratorConfig
+from evatok.models.tokenizer import AdaptiveTokenizer
+from evatok.routing import Router
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as the generator sees it.
+
+    Attributes:
+        coded: its clips' codes.
+        classes: (N,) class numbers; None in frame prediction.
+        given: codes of what frame prediction is given of each clip; None for classes.
+    """
+
+    coded: CodedSet
+    classes: np.ndarray | None
+    given: CodedSet | None
+
+    def batch(
+        self, rows: np.ndarray, variants: np.ndarray | int, grammar: Grammar, device: str
+    ) -> tuple[Sequences, Condition]:
+        """Sequences and conditions of clips `rows` (B,) in their variants (B,), on a device."""
+        sequences = grammar.build(self.coded.batch(rows, variants))
+        classes = None if self.classes is None else torch.from_numpy(self.classes[rows])
+        given = None
+        if self.given is not None:
+            given = generation.condition_symbols(self.given.batch(rows, variants), grammar)
+        moved = Sequences(sequences.symbols.to(device), sequences.counts.to(device))
+        return moved, Condition(classes, given).to(device)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """All that a generator learns from, coded, and what its checkpoint has to tell of it."""
+
+    train: Part
+    validation: Part
+    grammar: Grammar
+    shape: GeneratorConfig
+    parents: dict[str, str]
+    facts: dict[str, Any]
+    protocol: dict[str, Any]
+
+    @property
+    def identity(self) -> str:
+        return " ".join(self.parents.values())
+
+    @classmethod
+    def read(cls, config: dict[str, Any]) -> Lesson:
+        """Tokenizer, clips, classes and codes, these as far as they are not in the cache.
+
+        Raises:
+            CheckpointError, RoutingError: a tokenizer or router that is absent, damaged or does not fit.
+            CodingError: clips without the label column.
+            GenerationError: a validation clip of a class that no training clip has.
+        """
+        tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
+        tokenizer.to(config["device"])
+        row = uniform_row(config, tokenizer, checkpoint)
+        prefix = prefix_of(config, tokenizer, row) if config["task"] == "frames" else ()
+        fixed = row if config["assignment"] == "uniform" else None
+        rule, parents = rule_of(config, tokenizer, fixed, prefix)
+        clips = {name: clips_of(config, tokenizer, name) for name in ("train", "validation")}
+        classes, numbers = classes_of(config, clips)
+        coder = coding.clip_coder(tokenizer, checkpoint.sha256, rule, bf16=config["code_bf16"])
+        giver = generation.condition_coder(tokenizer, checkpoint.sha256, prefix, bf16=config["code_bf16"])
+        parts = {
+            name: Part(
+                _coded(coder, its, config, name),
+                numbers.get(name),
+                _coded(giver, its, config, f"{name}, given frames") if prefix else None,
+            )
+            for name, its in clips.items()
+        }
+        grammar = Grammar.of(tokenizer.config)
+        return cls(
+            parts["train"],
+            parts["validation"],
+            grammar,
+            shape_of(config, grammar, len(classes), generation.condition_length(prefix)),
+            {"tokenizer": checkpoint.sha256, "clips": clips["train"].sha256, **parents},
+            facts_of(config, classes, fixed, prefix, parts["train"].coded.mean_tokens),
+            protocol_of(config, clips),
+        )
+
+
+def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Tokens of each block under assignment=uniform.
+
+    Raises:
+        ConfigError: tokens that are no level.
+    """
+    shape = tokenizer.config
+    own = checkpoint.facts.get("row", [shape.levels[len(shape.levels) // 2]])
+    tokens = config["uniform_tokens"] or own[0]
+    if tokens not in shape.levels:
+        raise tracking.ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
+    return (tokens,) * shape.candidates.blocks
+
+
+def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens of the given frames' blocks."""
+    if config["assignment"] == "uniform":
+        return generation.condition_prefix(tokenizer.config, row)
+    return generation.condition_prefix(tokenizer.config, None, row[0] if config["given"] == "row" else None)
+
+
+def rule_of(
+    config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...] | None, prefix: tuple[int, ...]
+) -> tuple[Rule, dict[str, str]]:
+    """The configured rule of assignment, and the hash of the router that it stands on."""
+    if row is not None:
+        return coding.uniform(tokenizer.config, row[0]), {}
+    router = Router.load(Path(config["router"]))
+    router.module.requires_grad_(False).to(config["device"])
+    return coding.routed(router, tokenizer.config, prefix), {"router": router.checkpoint.sha256}
+
+
+def clips_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, split: str) -> ClipSet:
+    """The configured clips of a split, of the tokenizer's shape."""
+    shape = tokenizer.config
+    count = config[f"{split}_clips"]
+    return clip_set(config["data"], split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
+
+
+def classes_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The classes of the training clips, sorted, and each split's (N,) class numbers; nothing in frame prediction."""
+    if config["task"] == "frames":
+        return [], {}
+    labels = {name: coding.labels_of(its, config["label"]).tolist() for name, its in clips.items()}
+    classes = sorted(set(labels["train"]))
+    return classes, {name: generation.class_numbers(words, classes) for name, words in labels.items()}
+
+
+def shape_of(config: dict[str, Any], grammar: Grammar, classes: int, condition: int) -> GeneratorConfig:
+    """The configured network for a grammar."""
+    return GeneratorConfig.of(
+        grammar,
+        config["model"],
+        classes=classes,
+        condition=condition,
+        positions=config["positions"],
+        dropout=config["dropout"],
+        class_dropout=config["class_dropout"],
+    )
+
+
+def facts_of(
+    config: dict[str, Any],
+    classes: list[str],
+    row: tuple[int, ...] | None,
+    prefix: tuple[int, ...],
+    tokens: float,
+) -> dict[str, Any]:
+    """How a generator was trained, for its checkpoint's header; sampling needs task, classes and prefix."""
+    told = {name: config[name] for name in ("task", "assignment", "size", "model", "steps", "batch", "seed")}
+    return {
+        "stage": 5,
+        **told,
+        "classes": classes,
+        "label": config["label"] if classes else "",
+        **({"row": list(row)} if row else {}),
+        "prefix": list(prefix),
+        **({"given": config["given"]} if prefix and not row else {}),
+        "tokens_per_clip": tokens,
+        "variants": coding.VARIANTS_RULE if config["flip"] else "plain clips only",
+    }
+
+
+def protocol_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> dict[str, Any]:
+    """What the record's validation figures were measured on, and what was trained on."""
+    return {
+        "data": config["data"],
+        "split": "validation",
+        "clips": len(clips["validation"]),
+        "sha256": clips["validation"].sha256,
+        "train": clips["train"].manifest,
+    }
+
+
+def _coded(coder: Coder, clips: ClipSet, config: dict[str, Any], name: str) -> CodedSet:
+    """The set's codes; of training clips also mirrored, if `flip`."""
+    mirrored = config["flip"] and name.startswith("train")
+    with tqdm(total=len(clips), desc=f"codes of {name}", disable=None) as bar:
+        return coding.code_set(coder, clips.clips, mirrored=mirrored, device=config["device"], tick=bar.update)
