@@ -133,21 +133,14 @@ def routed(router: Router, shape: TokenizerConfig, prefix: tuple[int, ...] = ())
     The router decides in float32, whatever autocast it stands in.
 
     Raises:
-        RoutingError: a router for another tokenizer.
-        CodingError: no candidate begins so.
+        RoutingError: a router for another tokenizer, or no candidate that begins so.
     """
     router.check_fits(shape)
-    rows = torch.from_numpy(router.config.candidates.rows)
-    begins = torch.tensor([tuple(row[: len(prefix)]) == prefix for row in rows.tolist()])
-    if not begins.any():
-        raise CodingError(f"no assignment of levels {shape.levels} begins with {prefix}")
+    router.beginning(prefix)
 
-    @torch.no_grad()
     def assign(clips: torch.Tensor) -> torch.Tensor:
         with torch.autocast(clips.device.type, enabled=False):
-            logits = router.module(clips).float()
-        best = logits.masked_fill(~begins.to(logits.device), -torch.inf).argmax(1)
-        return rows.to(clips.device)[best]
+            return router.assign(clips, prefix)
 
     return Rule(assign, {"router": router.checkpoint.sha256, "prefix": list(prefix)})
 

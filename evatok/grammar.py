@@ -150,7 +150,7 @@ class Grammar:
         symbols = symbols[:, : layout.valid.shape[1]]
         is_code = (layout.slot > 0) & layout.valid
         _refuse_outside(symbols, is_code, self.codebook_size)
-        return Codes(_packed_left(symbols, is_code, lengths.sum(1)), lengths)
+        return Codes(packed_left(symbols[is_code], lengths.sum(1)), lengths)
 
     def _read_lengths(self, symbols: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """(B, K) token counts, found by going from one length symbol to the next."""
@@ -218,11 +218,11 @@ def _levels(grammar: Grammar, device: torch.device) -> torch.Tensor:
     return torch.tensor(grammar.candidates.levels, device=device)
 
 
-def _packed_left(symbols: torch.Tensor, chosen: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The chosen symbols (B, N) of each row, `counts` (B,) of them, moved to the left; 0 behind them."""
-    valid = torch.arange(int(counts.max()), device=symbols.device) < counts[:, None]
-    packed = symbols.new_zeros(valid.shape)
-    packed[valid] = symbols[chosen]
+def packed_left(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Values (M,) of B rows one after another, `counts` (B,) of each, as (B, N) with 0 behind each row's own."""
+    valid = torch.arange(int(counts.max()), device=values.device) < counts[:, None]
+    packed = values.new_zeros(valid.shape)
+    packed[valid] = values
     return packed
 
 

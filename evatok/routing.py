@@ -74,10 +74,27 @@ class Router:
                 raise RoutingError(f"the router was made for {name} {mine}, the tokenizer has {its}")
 
     @torch.no_grad()
-    def assign(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, K) tokens a block of clips (B, 3, T, H, W) in [0, 1], on their device."""
-        best = self.module(clips).argmax(1)
+    def assign(self, clips: torch.Tensor, prefix: tuple[int, ...] = ()) -> torch.Tensor:
+        """(B, K) tokens a block of clips (B, 3, T, H, W) in [0, 1], on their device, the first blocks' as in `prefix`.
+
+        Raises:
+            RoutingError: no candidate begins with the prefix.
+        """
+        scores = self.module(clips)
+        best = scores.masked_fill(~self.beginning(prefix).to(scores.device), -torch.inf).argmax(1)
         return torch.from_numpy(self.config.candidates.rows).to(clips.device)[best]
+
+    def beginning(self, prefix: tuple[int, ...]) -> torch.Tensor:
+        """(A,) which candidates' first blocks have the tokens `prefix`.
+
+        Raises:
+            RoutingError: none.
+        """
+        candidates = self.config.candidates
+        begins = torch.tensor([tuple(row[: len(prefix)]) == prefix for row in candidates.rows.tolist()])
+        if not begins.any():
+            raise RoutingError(f"no assignment of levels {candidates.levels} begins with {prefix}")
+        return begins
 
     def ranking(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
         """(N, A) candidates of uint8 clips (N, T, H, W, 3), most probable first."""

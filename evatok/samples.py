@@ -26,6 +26,7 @@ from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import Output, System
 from evatok.features import ShardStore, code_version, package_version
 from evatok.generation import VideoGenerator
+from evatok.grammar import packed_left
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes
 from evatok.sampling import Sampling
 
@@ -182,11 +183,8 @@ class _Stretch:
 
 def packed(codes: np.ndarray, lengths: np.ndarray) -> Codes:
     """Codes (M,) of N clips one after another, as codes (N, L) padded with 0, and their lengths (N, K)."""
-    counts = torch.from_numpy(lengths).sum(1)
-    valid = torch.arange(int(counts.max())) < counts[:, None]
-    padded = torch.zeros(valid.shape, dtype=torch.int64)
-    padded[valid] = torch.from_numpy(codes).long()
-    return Codes(padded, torch.from_numpy(lengths).long())
+    counts = torch.from_numpy(lengths).long()
+    return Codes(packed_left(torch.from_numpy(codes).long(), counts.sum(1)), counts)
 
 
 def autocast(video: VideoGenerator, bf16: bool) -> AbstractContextManager[Any]:

@@ -196,7 +196,7 @@ def test_a_prefix_leaves_the_most_probable_assignment_that_begins_so(tokenizer, 
 
 def test_prefixes_that_nothing_begins_with_and_strange_routers_are_refused(tokenizer, router):
     for prefix in ((8, 5), (8, 8, 8, 8)):
-        with pytest.raises(CodingError, match="no assignment of levels"):
+        with pytest.raises(RoutingError, match="no assignment of levels"):
             coding.routed(router, tokenizer.config, prefix)
     other = dataclasses.replace(tokenizer.config, levels=(2, 4, 6))
     with pytest.raises(RoutingError, match="levels"):
