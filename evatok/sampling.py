@@ -225,13 +225,16 @@ class _Growth:
 
 
 def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
-    """Logits (n, V) to what probabilities are proportional to, by temperature, then top-k, then top-p."""
+    """Logits (n, V) to what probabilities are proportional to, by temperature, then top-k, then top-p.
+
+    Where it can, in place: for a large codebook fresh memory costs as much as the exponentials.
+    """
     if how.temperature != 1:
         logits = logits / how.temperature
     if 0 < how.top_k < logits.shape[1]:
         least = logits.topk(how.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    weights = (logits - logits.amax(-1, keepdim=True)).exp_()
+    weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
     if how.top_p == 1:
         return weights
     ordered, order = weights.sort(-1, descending=True)

@@ -39,7 +39,7 @@ def constant(logits):
     """A generator that says the same logits (V,) everywhere."""
     made = generator()
     torch.nn.init.zeros_(made.head.weight)
-    made.logits = lambda x, symbols: logits[symbols].expand(len(x), -1)
+    made.logits = lambda x, symbols: logits[symbols].repeat(len(x), 1)
     return made
 
 
