@@ -29,6 +29,7 @@ from reproductions.generation_rows import (
 )
 from reproductions.signs import FAILS, HOLDS, UNKNOWN, Sign
 
+FIXED, ADAPTIVE = "games, uniform", "games, router"
 RATES = ("class_consistency", "class_consistency_reconstructed", "class_consistency_real")
 COLUMNS = {
     **{name: OF_TOKENIZER[name] for name in ("st_lpips", "rfvd", "rtokens")},
@@ -46,7 +47,7 @@ GAMES = Task(
 TABLE = GeneratorTable(
     name="class_consistency",
     item="Class consistency of generated games",
-    specs=(fixed("uniform"), adaptive("router")),
+    specs=(fixed(FIXED), adaptive(ADAPTIVE)),
     columns=tuple(COLUMNS),
     task=GAMES,
     published=False,
@@ -57,10 +58,10 @@ def claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     """That a class is seen to be followed, and as well with fewer tokens."""
     return [
         *(followed(rows, name) for name in rows),
-        generation_claims.no_worse(rows, "router", "uniform", "class_consistency", "-"),
-        generation_claims.fewer_tokens(rows, "router", "uniform", "-"),
-        generation_claims.no_worse(rows, "router", "uniform", "gfvd", "-"),
-        generation_claims.time_follows_tokens(rows, "router", "uniform"),
+        generation_claims.no_worse(rows, ADAPTIVE, FIXED, "class_consistency", "-"),
+        generation_claims.fewer_tokens(rows, ADAPTIVE, FIXED, "-"),
+        generation_claims.no_worse(rows, ADAPTIVE, FIXED, "gfvd", "-"),
+        generation_claims.time_follows_tokens(rows, ADAPTIVE, FIXED),
     ]
 
 

@@ -254,13 +254,13 @@ def test_games_and_the_papers_tables_do_not_mix(results):
     shown = games(results)
     assert [ids(rows_of(results)[name], "class")[0] for name in TOKENS] == motions
     assert not {record.id for row in shown.values() for record in row.records} & set(motions)
-    assert all(shown[name].value("class_consistency").value == 60.0 for name in TOKENS)
+    assert [row.value("class_consistency").value for row in shown.values()] == [60.0, 60.0]
 
 
 @pytest.mark.parametrize(("rate", "verdict"), [(60.0, HOLDS), (6.0, FAILS), (1.0, FAILS)])
 def test_a_class_is_followed_where_it_shows_more_often_than_chance(results, rate, verdict):
     """One of 50 games is named by chance in 2 % of the clips; the half-interval is 5 %."""
-    sign = class_consistency.followed(games(results, class_consistency=rate), "router")
+    sign = class_consistency.followed(games(results, class_consistency=rate), class_consistency.ADAPTIVE)
     assert sign.verdict == verdict
     assert sign.ours == f"{rate} % (± 5.0) against 2.0 %"
 
