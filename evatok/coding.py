@@ -136,11 +136,11 @@ def routed(router: Router, shape: TokenizerConfig, prefix: tuple[int, ...] = ())
         RoutingError: a router for another tokenizer, or no candidate that begins so.
     """
     router.check_fits(shape)
-    router.beginning(prefix)
+    among = router.beginning(prefix)
 
     def assign(clips: torch.Tensor) -> torch.Tensor:
         with torch.autocast(clips.device.type, enabled=False):
-            return router.assign(clips, prefix)
+            return router.assign(clips, among)
 
     return Rule(assign, {"router": router.checkpoint.sha256, "prefix": list(prefix)})
 

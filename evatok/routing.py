@@ -74,22 +74,20 @@ class Router:
                 raise RoutingError(f"the router was made for {name} {mine}, the tokenizer has {its}")
 
     @torch.no_grad()
-    def assign(self, clips: torch.Tensor, prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        """(B, K) tokens a block of clips (B, 3, T, H, W) in [0, 1], on their device, the first blocks' as in `prefix`.
+    def assign(self, clips: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, K) tokens a block of clips (B, 3, T, H, W) in [0, 1], on their device.
 
-        Raises:
-            RoutingError: no candidate begins with the prefix.
+        Args:
+            among: (A,) candidates that may be named, as `beginning` gives them; None: all.
         """
         scores = self.module(clips)
-        best = scores.masked_fill(~self.beginning(prefix).to(scores.device), -torch.inf).argmax(1)
+        if among is not None:
+            scores = scores.masked_fill(~among.to(scores.device), -torch.inf)
+        best = scores.argmax(1)
         return torch.from_numpy(self.config.candidates.rows).to(clips.device)[best]
 
     def beginning(self, prefix: tuple[int, ...]) -> torch.Tensor:
-        """(A,) which candidates' first blocks have the tokens `prefix`.
-
-        Raises:
-            RoutingError: none.
-        """
+        """(A,) which candidates' first blocks have the tokens `prefix`. Raises RoutingError where none begins so."""
         candidates = self.config.candidates
         begins = torch.tensor([tuple(row[: len(prefix)]) == prefix for row in candidates.rows.tolist()])
         if not begins.any():

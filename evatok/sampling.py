@@ -5,7 +5,7 @@ its size. (Logits do in their last bits, as matrix products are summed in anothe
 A sample that is whole leaves at once and a waiting one takes its room, so nobody computes until the longest has ended,
 and the time follows the number of symbols.
 
-Legend: B samples, n those that grow now, V vocabulary, K temporal blocks.
+Legend: B samples, n those that grow now, V vocabulary, v a part of it, D width, K temporal blocks.
 """
 
 from __future__ import annotations
@@ -227,13 +227,13 @@ class _Growth:
 def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
     """Logits (n, V) to what probabilities are proportional to, by temperature, then top-k, then top-p.
 
-    Where it can, in place: for a large codebook fresh memory costs as much as the exponentials.
+    The logits are overwritten: for a large codebook fresh memory costs as much as the exponentials.
     """
     if how.temperature != 1:
-        logits = logits / how.temperature
+        logits = logits.div_(how.temperature)
     if 0 < how.top_k < logits.shape[1]:
         least = logits.topk(how.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        logits = logits.masked_fill_(logits < least, -torch.inf)
     weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
     if how.top_p == 1:
         return weights
@@ -271,7 +271,10 @@ def _inverse(weights: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor
 
 
 def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """(n, 1) first column whose sum (n, m) exceeds the target (n, 1), always one that adds something to it."""
+    """(n, 1) first column whose sum (n, m) exceeds the target (n, 1): one that adds to it.
+
+    Where the sums are not positive and finite it is any column; such logits are refused later.
+    """
     last = cumulative[:, -1:]
     # Rounding must not lead behind the last column that has a weight at all.
     target = target.minimum(last.nextafter(torch.zeros_like(last)))
@@ -292,7 +295,9 @@ def _closed_up(stay: list[bool]) -> list[int]:
 
 
 class _Model:
-    """Logits of the next symbol; with guidance, every sample has a second row, of the null class, behind its own.
+    """Features of the next symbol, and logits of these.
+
+    With guidance, every sample has a second row, of the null class, behind its own.
 
     Samples that began together, and so stand at one place, are a group.
 

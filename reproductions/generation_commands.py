@@ -9,6 +9,9 @@ from typing import Any
 from reproductions.final_tables import MEASURED, UNIFORM, Chosen, Spec
 from reproductions.generation_rows import FRAMES, RECONSTRUCTION, Column, GeneratorTable, Row, Task
 
+TRAIN_CLIPS = {"toy": 4800}
+"""Of the generators on record: those of one table saw the same."""
+
 
 def commands(table: GeneratorTable, chosen: Chosen, columns: Mapping[str, Column]) -> list[str]:
     """What would fill each row that lacks a source: train and measure the tokenizer, train the generator, sample."""
@@ -54,7 +57,8 @@ def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> 
     steps = common["matched"] if longer else common.get("steps")
     train = [size, f"task={source}", f"assignment={rule}", *routed, f"tokenizer={tokenizer}", f"checkpoint={generator}"]
     train += [f"work=results/work/{Path(generator).stem}", *([f"steps={steps}"] if steps else [])]
-    train += [*task.train, *(["given=row"] if by_row else [])]
+    train += [f"train_clips={TRAIN_CLIPS[size]}"] if size in TRAIN_CLIPS else []
+    train += [*task.train, *(["given=row", f"uniform_tokens={UNIFORM[size]}"] if by_row else [])]
     take = [f"generator={generator}", f"tokenizer={tokenizer}", *routed, *task.take]
     take += [f"guidance={common['guidance']:g}"] if "guidance" in common else []
     return [_command("stage5_generator", *train), _command("sample", *take)]

@@ -33,11 +33,11 @@ EQUAL_COMPUTE = 0.05
 """Trainings are of equal compute where steps times batch times tokens a clip differ by no more than this share."""
 
 
-def of_generator(source: str, prefix: str = "") -> dict[str, Column]:
+def of_generator(source: str) -> dict[str, Column]:
     """The columns of one task's samples."""
     return {
         "gen_params": (source, "parameters", 1e-6, "M"),
-        f"{prefix}gfvd": (source, "gfvd", 1, ""),
+        "gfvd": (source, "gfvd", 1, ""),
         "gtokens": (source, "mean_tokens", 1, "tokens"),
         "sampling_ms": (source, "seconds_per_clip", 1000, "ms a clip"),
     }
@@ -186,6 +186,7 @@ def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record,
     own = [record for record in members if record.model["assignment"] == spec.measured]
     if "given" in spec.trained:  # records older than the choice have scaled with the levels
         own = [record for record in own if record.model["facts"].get("given", "levels") == spec.trained["given"]]
+        own = [record for record in own if record.model["facts"].get("prefix") == own[-1].model["facts"].get("prefix")]
     if spec.trained.get("equal") == "compute":
         rivals = [r for r in members if r.model["assignment"] == "uniform" and r.model["facts"]["steps"] == steps]
         own = [record for record in own if rivals and _like_compute(record, rivals[-1])]

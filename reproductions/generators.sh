@@ -43,17 +43,17 @@ fi
 if [ "$asked" = all ] || [ "$asked" = frames ]; then
   both frames-uniform uniform $((steps / 2)) task=frames
   both frames-router router $((steps / 2)) task=frames
-  both frames-router-row router $((steps / 2)) task=frames given=row
+  both frames-router-row router $((steps / 2)) task=frames given=row uniform_tokens=16
 fi
 if [ "$asked" = all ] || [ "$asked" = games ]; then
   # One tokenizer for both, which knows games, and the router of the paper's weight: it saves what the others save.
-  proxy=$checkpoints/proxy-toy.safetensors router=$checkpoints/router-toy-pyramid-wq1.2.safetensors
+  proxy=$checkpoints/proxy-toy.safetensors of_games=$checkpoints/router-toy-pyramid-wq1.2.safetensors
   for rule in uniform router; do
-    train games-$rule $rule "$steps" task=class data=arcade label=game tokenizer=$proxy router=$router
-    measure games-$rule $rule protocol=embedded-games-generation tokenizer=$proxy router=$router \
+    train games-$rule $rule "$steps" task=class data=arcade label=game tokenizer=$proxy router=$of_games
+    measure games-$rule $rule protocol=embedded-games-generation tokenizer=$proxy router=$of_games \
       classifier=$checkpoints/classifier-toy-games.safetensors
   done
-  for assignment in uniform:16 router:$router; do
+  for assignment in uniform:16 router:$of_games; do
     [ -e "results/work/games-${assignment%%:*}.measured" ] || python -m evatok.experiments.evaluate with \
       checkpoint=$proxy assignment="$assignment" protocol=embedded-unseen work=results/work/evaluate-games \
       "metrics='psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd'"

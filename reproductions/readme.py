@@ -21,7 +21,7 @@ ITEMS: dict[str, tuple[str, ...]] = {
     "main_table1": ("psnr", "rfvd", "rtokens"),
     "main_table2": ("gfvd", "gtokens"),
     "main_table4": ("gfvd", "gtokens"),
-    "class_consistency": ("class_consistency", "class_consistency_reconstructed", "gtokens"),
+    "class_consistency": ("class_consistency_balanced", "class_consistency_reconstructed_balanced", "gtokens"),
     "table2": ("wall_hours",),
     "main_figure4": ("saving_rfvd", "saving_st_lpips", "saving_psnr"),
 }
@@ -35,8 +35,8 @@ METRICS = {
     **{"percentile": "proxy-reward percentile", "top1": "top-1", "top5": "top-5", "psnr": "PSNR", "rfvd": "rFVD"},
     **{"gfvd": "gFVD", "rtokens": "tokens a clip", "gtokens": "generated tokens a clip", "wall_hours": "wall time"},
     **{
-        "class_consistency": "generated clips that show their class",
-        "class_consistency_reconstructed": "reconstructions that show their class",
+        "class_consistency_balanced": "generated clips that show their class",
+        "class_consistency_reconstructed_balanced": "reconstructions that show their class",
         "saving_st_lpips": "tokens saved at equal ST-LPIPS",
     },
     **{"saving_rfvd": "tokens saved at equal rFVD", "saving_psnr": "tokens saved at equal PSNR"},

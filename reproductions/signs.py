@@ -19,7 +19,7 @@ import pandas as pd
 from reproductions.final_tables import DECIMALS, Row, Value
 
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "within the interval", "not measured"
-LEAST_SAVED = 0.244
+TOKENIZER_SAVES = 0.244
 """Tokens the paper's router saves against the uniform row: 24.4 % (UCF-101) and 29.6 % (WebVid)."""
 DECIDES = (
     "A difference within the root of the summed squares of both 95 % half-intervals decides nothing; the rows count as "
@@ -64,16 +64,16 @@ def better(
     rows: Mapping[str, Row], first: str, second: str, metric: str, paper: str, *, or_equal: bool = False
 ) -> Sign:
     """`first` has the better value of `metric`; with `or_equal` a tie or any improvement will do."""
-    name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {NAMES[metric]}"
+    name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {NAMES.get(metric, metric)}"
     ours, other = rows[first].value(metric), rows[second].value(metric)
     if ours is None or other is None:
         return Sign(name, paper, "-", UNKNOWN)
     interval = _joint(ours, other)
     gain = (ours.value - other.value) * (1 if ours.higher else -1)
-    decimals = DECIMALS[metric]
+    decimals = DECIMALS.get(metric, 1)
     remark = "no interval measured" if interval is None else f"± {interval:.{decimals}f}"
     told = f"{ours.value:.{decimals}f} against {other.value:.{decimals}f} ({remark})"
-    return Sign(name, paper, told, _verdict(gain, interval or 0.0, or_equal))
+    return Sign(name, paper, told, verdict(gain, interval or 0.0, or_equal=or_equal))
 
 
 def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
@@ -84,7 +84,7 @@ def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
         return Sign(name, paper, "-", UNKNOWN)
     saved = 1 - ours.value / other.value
     told = f"{ours.value:.1f} against {other.value:.1f} ({100 * saved:.1f} % fewer)"
-    return Sign(name, paper, told, HOLDS if saved >= LEAST_SAVED else FAILS)
+    return Sign(name, paper, told, HOLDS if saved >= TOKENIZER_SAVES else FAILS)
 
 
 def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
@@ -121,7 +121,8 @@ def _joint(one: Value, other: Value) -> float | None:
     return float(np.hypot(one.interval, other.interval))
 
 
-def _verdict(gain: float, interval: float, or_equal: bool) -> str:
+def verdict(gain: float, interval: float, *, or_equal: bool = False) -> str:
+    """Whether a gain with that half-interval is one."""
     if gain > interval or (or_equal and gain >= 0):
         return HOLDS
     return UNSURE if -interval <= gain else FAILS

@@ -186,6 +186,17 @@ def test_a_routed_rule_is_the_router_itself(tokenizer, router, clips):
     assert rule.identity["router"] == router.checkpoint.sha256
 
 
+def test_a_router_decides_in_float32_whatever_autocast_it_stands_in(tokenizer, router, clips, monkeypatch):
+    seen = []
+    forward = type(router.module).forward
+    monkeypatch.setattr(type(router.module), "forward", lambda self, x: seen.append(forward(self, x)) or seen[-1])
+    with torch.autocast("cpu", torch.bfloat16):
+        chosen = coding.routed(router, tokenizer.config).assign(clips)
+    assert seen[0].dtype == torch.float32
+    assert torch.equal(chosen, router.assign(clips))
+    assert torch.equal(seen[0], seen[1])
+
+
 def test_a_prefix_leaves_the_most_probable_assignment_that_begins_so(tokenizer, router, pixels):
     chosen = coding.routed(router, tokenizer.config, (8, 4)).assign(to_network(pixels))
     ranked = router.config.candidates.rows[router.ranking(pixels)]

@@ -103,6 +103,19 @@ def test_cached_steps_have_the_logits_of_the_whole(positions, symbols):
     assert cache.filled == [module.config.prefix + count - 1] * len(asked)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 7, 8, 9])
+def test_logits_of_a_part_are_that_part_of_all_logits(rows, dtype):
+    module = generator().to(dtype)
+    codes = module.config.vocabulary - module.config.levels
+    features = torch.randn(rows, module.config.width, dtype=dtype)
+    whole = module.head(features)
+    for part in (slice(None), slice(0, codes), slice(codes, module.config.vocabulary)):
+        torch.testing.assert_close(
+            module.logits(features, part), whole[:, part], atol=1e-2 if dtype != torch.float32 else 1e-5, rtol=0
+        )
+
+
 @both_positions
 def test_a_step_with_fixed_shapes_has_the_same_features(positions):
     """What a CUDA graph would replay: the whole cache is read, and a mask says which places hold something."""

@@ -35,10 +35,9 @@ def classes(batch):
     return Condition(torch.arange(batch) % 3)
 
 
-def constant(logits):
+def constant(logits, grammar=GRAMMAR):
     """A generator that says the same logits (V,) everywhere."""
-    made = generator()
-    torch.nn.init.zeros_(made.head.weight)
+    made = generator(grammar)
     made.logits = lambda x, symbols: logits[symbols].repeat(len(x), 1)
     return made
 
@@ -124,6 +123,45 @@ def test_whole_samples_are_handed_over_at_once():
         codes, lengths = parts[number]
         assert torch.equal(lengths, made.lengths[number])
         assert torch.equal(codes, made.codes[number, : lengths.sum()])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("columns", [3, 127, 128, 129, 300, 1024])
+def test_a_draw_is_the_inverse_of_the_cumulative_distribution(columns, transposed):
+    """By stretches as in one piece, at both ends and anywhere between; what has no weight is never drawn."""
+    torch.manual_seed(columns)
+    weights = torch.rand(2000, columns) * (torch.rand(2000, columns) < 0.2)
+    weights[:, columns // 3] += 1e-3
+    uniform = torch.linspace(0, 1, 2000, dtype=torch.float64)[:, None].clamp_max(1 - 2**-53)
+    drawn, total = sampling._inverse(weights.T.contiguous().T if transposed else weights, uniform)
+    cumulative = weights.cumsum(1, dtype=torch.float64)
+    torch.testing.assert_close(total, cumulative[:, -1:], rtol=1e-6, atol=0)
+    assert (weights.gather(1, drawn[:, None]) > 0).all()
+    # A target just at an end may fall on either side, as sums are rounded in another order.
+    target = uniform * cumulative[:, -1:]
+    expected = torch.searchsorted(cumulative, target.minimum(cumulative[:, -1:] * (1 - 1e-15)), right=True)[:, 0]
+    near = (cumulative - target).abs().amin(1) < 1e-5
+    assert torch.equal(drawn[~near], expected[~near])
+    assert (~near).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "how", [Sampling(), Sampling(temperature=0.5), Sampling(guidance=2.0), Sampling(top_k=3), Sampling(top_p=0.7)]
+)
+def test_a_large_codebook_is_drawn_from_as_often_as_its_probabilities_say(how):
+    grammar = Grammar(CandidateSet((64,), 4), 300)
+    logits = torch.full((grammar.vocabulary,), -60.0)
+    codes, shares = [3, 127, 128, 299], torch.tensor([0.4, 0.3, 0.2, 0.1])
+    logits[codes], logits[300] = shares.log(), 0.0
+    module = constant(logits, grammar)
+    made = sample(module, grammar, classes(30), range(30), how)
+    found = torch.stack([(made.codes == code).float().mean() for code in codes])
+    expected = shares ** (1 / how.temperature)  # both rows of a guided sample say the same
+    expected[3 if how.top_k else 4 :] = 0
+    expected[2 if how.top_p == 0.7 else 4 :] = 0
+    expected = expected / expected.sum()
+    assert made.codes.numel() == 30 * 256
+    torch.testing.assert_close(found, expected, atol=0.025, rtol=0)
 
 
 def test_other_seeds_give_other_samples():

@@ -181,7 +181,8 @@ def test_a_fixed_tokenizer_is_taken_at_its_own_row(stage5, smaller, tmp_path):
     [("router", "levels", [8, 4]), ("router", "row", [8, 2]), ("uniform", "", [4, 4])],
 )
 def test_frame_prediction_is_given_the_first_blocks_of_every_target(stage5, tmp_path, assignment, given, prefix):
-    run = stage5(task="frames", assignment=assignment, given=given or "levels", label="not there", steps=1)
+    row = {"given": "row", "uniform_tokens": 4} if given == "row" else {}
+    run = stage5(task="frames", assignment=assignment, label="not there", steps=1, **row)
     made = checkpoints.load(Path(run.result["checkpoint"]), "generator")
     assert (made.facts["prefix"], made.facts["classes"]) == (prefix, [])
     assert made.facts.get("given", "") == given
@@ -287,6 +288,7 @@ def test_clips_without_the_label_or_with_an_unknown_class_are_refused(stage5, da
     [
         ({"task": "sound"}, "task: 'sound' is none of class, frames"),
         ({"given": "all"}, "given: 'all' is neither levels nor row"),
+        ({"given": "row"}, "uniform_tokens: given=row takes the level above"),
         ({"assignment": "random"}, "assignment"),
         ({"assignment": "uniform", "uniform_tokens": 5}, "uniform_tokens: 5 is none of the levels"),
         ({"positions": "none"}, "positions"),

@@ -105,7 +105,7 @@ class Lesson:
 
 
 def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint: Checkpoint) -> tuple[int, ...]:
-    """Tokens of each block under assignment=uniform.
+    """Tokens of each block of the fixed row: what assignment=uniform takes, and given=row is scaled with.
 
     Raises:
         ConfigError: tokens that are no level.

@@ -38,8 +38,9 @@ def config() -> None:
     assignment = "router"  # who names the lengths of the training clips: router, or uniform (the baseline)
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # as the tokenizer was trained [Sec. 3.4]
     uniform_tokens = 0  # tokens a block of uniform; 0: the tokenizer's own row, else its middle level
-    given = "levels"  # tokens of given frames under a router [512, 128 in Sec. 4.4]: levels (longest, middle) or row
-    # (the level above and the one below uniform_tokens)
+    given = (
+        "levels"  # given frames' tokens under a router [Sec. 4.4]: levels (longest, middle), row (about uniform_tokens)
+    )
     data = "freedoom"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
     label = "motion"  # label column that names the class; motion+game: the last that a clip has (for mixed)
     fps = None  # frames a second taken from a user's videos; None keeps their own
@@ -240,6 +241,11 @@ def check(config: dict[str, Any]) -> None:
         raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is neither router nor uniform")
     if config["given"] not in ("levels", "row"):
         raise tracking.ConfigError(f"config key given: {config['given']!r} is neither levels nor row")
+    if config["given"] == "row" and not config["uniform_tokens"]:
+        raise tracking.ConfigError(
+            "config key uniform_tokens: given=row takes the level above and the one below a block of the fixed row; "
+            "say how many tokens that has (toy: 16, paper: 256)"
+        )
     if config["positions"] not in ("learned", "rope"):
         raise tracking.ConfigError(f"config key positions: {config['positions']!r} is neither learned nor rope")
     if not (0 <= config["dropout"] < 1 and 0 <= config["class_dropout"] < 1) or config["minutes"] < 0:

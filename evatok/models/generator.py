@@ -9,7 +9,7 @@ norms see the M places of a batch that are no padding, side by side; padding exi
 (`evatok.models.looking`).
 
 Legend: B sequences, N places of the longest, M places in all, P places of the prefix, D width, H heads, C = D / H,
-V vocabulary.
+V vocabulary, v a part of it.
 """
 
 from __future__ import annotations
