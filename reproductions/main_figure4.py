@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -59,14 +60,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def chosen_records(folder: Path) -> Chosen:
-    """Of each set and metric the newest record that holds it; measurements of a part of the clips do not count."""
+    """Of each set and metric the newest record that holds it, all of one proxy, candidate table and reward.
+
+    Measurements of a part of the clips do not count.
+    """
     chosen: Chosen = {}
     for row, name in SETS.items():
         found = sorted(records.query(folder, kind="curves", set=name, limit=None), key=lambda record: record.created)
-        held = {metric: record for record in found for metric in PANELS if metric in record.protocol["metrics"]}
+        together = [record for record in found if _study(record) == _study(found[-1])]
+        held = {metric: record for record in together for metric in PANELS if metric in record.protocol["metrics"]}
         if held:
             chosen[row] = held
     return chosen
+
+
+def _study(record: Record) -> list[Any]:
+    """What records have in common whose metrics may stand side by side."""
+    told = [record.protocol.get(key) for key in ("table", "quality", "reference", "scale")]
+    return [record.model.get("sha256"), *told]
 
 
 def report(results: Path, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> None:

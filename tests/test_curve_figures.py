@@ -159,6 +159,24 @@ def test_each_metric_is_shown_from_its_newest_record_of_all_clips(results):
     assert set(frame[frame["metric"] == "rfvd"]["record"]) == {full["rfvd"].id}
 
 
+def test_records_of_another_proxy_or_reward_never_stand_beside_each_other(results):
+    newer = synthetic(results / "records", metrics=["psnr"], table="another")
+    found = main_figure4.chosen_records(results / "records")["validation"]
+    assert {metric: record.id for metric, record in found.items()} == {"psnr": newer.id}
+    frame = pd.DataFrame(main_figure4.to_cells({"validation": found}, {}))
+    assert frame.loc[frame["metric"] == "saving_rfvd", "ours"].isna().all()
+
+
+def test_claims_of_each_metric_are_judged_by_the_record_that_holds_it(results, capsys):
+    synthetic(results / "records", metrics=["psnr"])
+    main_figure4.main(["--results", str(results)])
+    found = verdicts(results)
+    assert found["validation, rFVD: max_reward no worse than uniform at any budget"] == "holds"
+    assert found["validation, PSNR: max_reward no worse than uniform at any budget"] == "holds"
+    assert "validation: no st_lpips_alex; python -m" in (told := capsys.readouterr().out)
+    assert "metrics='st_lpips_alex'" in told
+
+
 def test_without_records_the_papers_values_stand_alone(tmp_path, capsys):
     assert main_figure4.main(["--results", str(tmp_path)]) == 0
     assert main_figure5.main(["--results", str(tmp_path)]) == 0
