@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from evatok.grammar import Grammar, Progress, Sequences
-from evatok.models.generator import Condition, Generator
+from evatok.models.generator import FILLED, Condition, Generator
 from evatok.models.looking import Cache
 from evatok.models.tokenizer import Codes
 
@@ -200,10 +200,13 @@ class _Growth:
 
     def _draw(self, features: torch.Tensor, symbols: slice, uniform: torch.Tensor) -> torch.Tensor:
         """(n,) drawn of `symbols`, behind features (n, copies, D), with random numbers (n, 1)."""
+        count = len(features)
+        if self.device.type == "cpu":  # logits in memory without gaps are exponentiated and summed twice as fast
+            features, uniform = (_filled_up(rows) for rows in (features, uniform))
         weights = _weights(self.model.logits(features, symbols).float(), self.how)
         drawn, total = _inverse(weights, uniform)
         self.finite = self.finite & total.isfinite().all()
-        return symbols.start + drawn
+        return symbols.start + drawn[:count]
 
     def _let_go(self) -> tuple[torch.Tensor, list[int]]:
         """Part with whole samples: (n,) the rows that stay, in their new order, and the numbers of those samples."""
@@ -241,6 +244,12 @@ def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
     together = ordered.cumsum(-1, dtype=torch.float64)
     kept = together - ordered < how.top_p * together[:, -1:]
     return torch.zeros_like(weights).scatter(-1, order, ordered * kept)
+
+
+def _filled_up(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (n, ...) with zeros behind them, up to the number that `Generator.logits` multiplies."""
+    spare = -len(rows) % FILLED
+    return torch.cat((rows, rows.new_zeros(spare, *rows.shape[1:]))) if spare else rows
 
 
 _STRETCH = 128

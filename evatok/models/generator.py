@@ -24,8 +24,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from evatok.grammar import Grammar, Sequences
-from evatok.models.looking import Cache, Filling, Look, Packing, SideBySide, Stepping
+from evatok.models.looking import Cache, Filling, Look, Packing, SideBySide, Stepping, stepping
 from evatok.models.symbol_loss import SymbolLoss
+
+FILLED = 8
+"""Columns of a product that fill a CPU's registers, or whole multiples of them."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,7 @@ class Generator(nn.Module):
             return F.linear(x_BD, weight)
         # A CPU multiplies a tall matrix by few columns up to five times faster than few rows by a wide one, if these
         # columns fill its registers: 63 of them take 1.6 times as long as 64.
-        filled = F.pad(x_BD, (0, 0, 0, -len(x_BD) % 8))
+        filled = F.pad(x_BD, (0, 0, 0, -len(x_BD) % FILLED))
         return (weight @ filled.T).T[: len(x_BD)]
 
     def cache(self, rows: int, *, even: bool = False) -> Cache:
@@ -314,7 +317,7 @@ class Generator(nn.Module):
         All layers but attention see the sequences of all caches at once.
         """
         places = [place for cache in caches for place in cache.filled]
-        looks = [Stepping.of(cache) for cache in caches]
+        looks = [stepping(cache) for cache in caches]
         for cache in caches:
             cache.filled = [place + 1 for place in cache.filled]
         look = looks[0].look if len(looks) == 1 else SideBySide(looks, [len(cache.filled) for cache in caches]).look

@@ -101,10 +101,8 @@ class Stepping:
 
     @classmethod
     def of(cls, cache: Cache) -> Stepping:
-        """At the next place of each sequence in use; without a mask while these are all alike."""
+        """At the next place of each sequence in use."""
         device, values, read = cache.values.device, cache.values[:, :, : len(cache.filled)], max(cache.filled) + 1
-        if cache.even:
-            return cls(values, torch.tensor(cache.filled[:1], device=device), read, None)
         places = torch.tensor(cache.filled, device=device)
         return cls(values, places, read, torch.arange(read, device=device) <= places[:, None, None, None])
 
@@ -123,10 +121,35 @@ class Stepping:
             held[torch.arange(len(new), device=new.device), :, self.places] = new
 
 
+class InStep:
+    """The same where all sequences stand at one place, known as a number.
+
+    Every layer's part of the cache is cut out once a step: with many small caches the cutting would cost more than the
+    attention.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        values, place = cache.values[:, :, : len(cache.filled)], cache.filled[0]
+        layers = 2 * len(values)
+        self.new = values[:, :, :, :, place].view(layers, *values.shape[2:4], -1).unbind()
+        self.held = values[:, :, :, :, : place + 1].view(layers, *values.shape[2:4], place + 1, -1).unbind()
+
+    def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        keys, values = self.held[2 * number], self.held[2 * number + 1]
+        self.new[2 * number].copy_(k)
+        self.new[2 * number + 1].copy_(v)
+        return F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), keys, values).flatten(1)
+
+
+def stepping(cache: Cache) -> Stepping | InStep:
+    """At the next place of each sequence in use; without a mask while these are all alike."""
+    return InStep(cache) if cache.even else Stepping.of(cache)
+
+
 class SideBySide:
     """Attention of the sequences of several caches, one cache after the other: each reads no further than its own."""
 
-    def __init__(self, parts: list[Stepping], sizes: list[int]) -> None:
+    def __init__(self, parts: Sequence[Stepping | InStep], sizes: list[int]) -> None:
         self.parts, self.sizes = parts, sizes
 
     def look(self, number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
