@@ -23,6 +23,7 @@ PINNED = {
     "embedded-reconstruction 1": "5bfcc8eb03b9",
     "embedded-unseen 1": "b7e0237035bf",
     "embedded-generation 1": "63eaa45abe2f",
+    "embedded-games-generation 1": "a00ef9cd7c03",
     "embedded-prediction 1": "dd0c2d091104",
     "larp-ucf101-reconstruction 1": "90fe06f6ba6a",
     "larp-ucf101-generation 1": "5f7395fefabe",
