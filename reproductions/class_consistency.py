@@ -22,6 +22,7 @@ from reproductions.generation_rows import (
     CLASS,
     OF_CONSISTENCY,
     OF_TOKENIZER,
+    RECONSTRUCTION,
     GeneratorTable,
     Task,
     adaptive,
@@ -32,7 +33,8 @@ from reproductions.signs import UNKNOWN, Sign
 
 FIXED, ADAPTIVE = "games, uniform", "games, router"
 COLUMNS = {
-    **{name: OF_TOKENIZER[name] for name in ("st_lpips", "rfvd", "rtokens")},
+    "psnr": (RECONSTRUCTION, "psnr", 1.0, "dB"),
+    **{name: OF_TOKENIZER[name] for name in ("rfvd", "rtokens")},
     **of_generator(CLASS),
     **OF_CONSISTENCY,
 }

@@ -56,7 +56,7 @@ if [ "$asked" = all ] || [ "$asked" = games ]; then
   for assignment in uniform:16 router:$of_games; do
     [ -e "results/work/games-${assignment%%:*}.measured" ] || python -m evatok.experiments.evaluate with \
       checkpoint=$proxy assignment="$assignment" protocol=embedded-unseen work=results/work/evaluate-games \
-      "metrics='psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd'"
+      "metrics='psnr,ssim,l1,mse,rfvd'"
     touch "results/work/games-${assignment%%:*}.measured"
   done
 fi
