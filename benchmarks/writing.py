@@ -37,19 +37,10 @@ SHOWN = {
     ("bf16", "wall_seconds"): "a pass of the tokenizer: seconds, float32 and bfloat16",
     ("bf16", "psnr_db"): "its reconstructions: PSNR, float32 and bfloat16",
     ("generator_cache", "wall_seconds_per_token"): "generator: seconds a token, without and with a cache",
-    (
-        "generator_adaptive_few",
-        "wall_seconds",
-    ): "generator, few samples at once: seconds, uniform length and the router's lengths",
-    (
-        "generator_adaptive_few",
-        "tokens",
-    ): "generator, few samples at once: tokens, uniform length and the router's lengths",
-    (
-        "generator_adaptive_many",
-        "wall_seconds",
-    ): "generator, many at once: seconds, uniform length and the router's lengths",
-    ("generator_adaptive_many", "tokens"): "generator, many at once: tokens, uniform length and the router's lengths",
+    ("generator_adaptive_few", "wall_seconds"): "generator, few at once: seconds, uniform and router's lengths",
+    ("generator_adaptive_few", "tokens"): "generator, few at once: tokens, uniform and router's lengths",
+    ("generator_adaptive_many", "wall_seconds"): "generator, many at once: seconds, uniform and router's lengths",
+    ("generator_adaptive_many", "tokens"): "generator, many at once: tokens, uniform and router's lengths",
     ("i3d", "wall_seconds_per_clip_bf16"): "I3D: seconds a clip, float32 and bfloat16",
     ("lpips", "wall_seconds_per_clip_bf16"): "LPIPS (VGG): seconds a clip, float32 and bfloat16",
     ("video_decode", "wall_seconds_end"): "16 frames from the end of a video file: seconds, decoding all and seeking",

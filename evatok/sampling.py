@@ -201,7 +201,7 @@ class _Growth:
     def _draw(self, features: torch.Tensor, symbols: slice, uniform: torch.Tensor) -> torch.Tensor:
         """(n,) drawn of `symbols`, behind features (n, copies, D), with random numbers (n, 1)."""
         count = len(features)
-        if self.device.type == "cpu":  # logits in memory without gaps are exponentiated and summed twice as fast
+        if self.device.type == "cpu":
             features, uniform = (_filled_up(rows) for rows in (features, uniform))
         weights = _weights(self.model.logits(features, symbols).float(), self.how)
         drawn, total = _inverse(weights, uniform)
@@ -233,10 +233,10 @@ def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
     The logits are overwritten: for a large codebook fresh memory costs as much as the exponentials.
     """
     if how.temperature != 1:
-        logits = logits.div_(how.temperature)
+        logits.div_(how.temperature)
     if 0 < how.top_k < logits.shape[1]:
         least = logits.topk(how.top_k).values[:, -1:]
-        logits = logits.masked_fill_(logits < least, -torch.inf)
+        logits.masked_fill_(logits < least, -torch.inf)
     weights = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
     if how.top_p == 1:
         return weights
@@ -247,7 +247,7 @@ def _weights(logits: torch.Tensor, how: Sampling) -> torch.Tensor:
 
 
 def _filled_up(rows: torch.Tensor) -> torch.Tensor:
-    """Rows (n, ...) with zeros behind them, up to the number that `Generator.logits` multiplies."""
+    """Rows (n, ...) with zeros behind them, up to a multiple of FILLED."""
     spare = -len(rows) % FILLED
     return torch.cat((rows, rows.new_zeros(spare, *rows.shape[1:]))) if spare else rows
 
