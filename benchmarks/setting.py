@@ -94,9 +94,8 @@ class Setting:
 
     @property
     def uniform(self) -> tuple[int, ...]:
-        """The row to which the router's lengths are compared: the middle level everywhere."""
-        levels = self.tokenizer.levels
-        return (levels[len(levels) // 2],) * self.tokenizer.candidates.blocks
+        """The row to which the router's lengths are compared: the fixed-length baseline."""
+        return (self.tokenizer.candidates.baseline,) * self.tokenizer.candidates.blocks
 
     @property
     def groups(self) -> int:

@@ -53,6 +53,11 @@ class CandidateSet:
         step = sum(len(self.levels) ** k for k in range(self.blocks))
         return np.arange(len(self.levels)) * step
 
+    @property
+    def baseline(self) -> int:
+        """Tokens per block of the fixed-length baseline: the second longest level (the paper: 256 of 32 to 512)."""
+        return self.levels[max(0, len(self.levels) - 2)]
+
     def index(self, rows: np.ndarray) -> np.ndarray:
         """Token counts (..., K) -> candidate indices (...).
 

@@ -18,6 +18,24 @@ def l1(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     return (real - fake).abs().mean()
 
 
+def squared(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over clips (B, 3, T, H, W)."""
+    return (real - fake).square().mean()
+
+
+def change(real: torch.Tensor, fake: torch.Tensor, block: int) -> torch.Tensor:
+    """Mean squared error of the frame differences within blocks of `block` frames, over clips (B, 3, T, H, W).
+
+    It holds a reconstruction to the motion inside a block, where a pixel loss is nearly as content with the block's
+    mean frame. Squared, because most differences are near zero and an absolute error would settle for their median.
+    Zero for blocks of one frame.
+    """
+    if block == 1:
+        return real.new_zeros(())
+    error = (fake - real).unflatten(2, (-1, block))
+    return error.diff(dim=3).square().mean()
+
+
 def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
     """Sum of weight * term.
 

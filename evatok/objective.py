@@ -2,7 +2,8 @@
 
     total = l1 + perceptual + adversarial + quantiser  +  0.7 * alignment  +  0.02 * entropy
 
-The first four are the VQGAN loss, each with a weight of its own. Proxy and final tokenizers share all of it; they
+The first four are the VQGAN loss, each with a weight of its own. Two terms are ours and have weight 0 at paper size: the
+squared error of pixels, and that of frame differences within a block, without which small tokenizers code stills. Proxy and final tokenizers share all of it; they
 differ in who names the assignments.
 
 Legend: B clips, K temporal blocks.
@@ -78,6 +79,7 @@ class TokenizerObjective:
 
     Attributes:
         weights: of each term in the sum, by name.
+        perceptual_frames: frames per clip, drawn anew each step, that the perceptual term sees; 0: all.
         adaptive: scale the adversarial term by the ratio of gradients at the decoder's last layer (VQGAN's rule).
         groups: clips of like length run together in so many groups.
         bf16: autocast of the networks; the terms are float32.
@@ -87,6 +89,7 @@ class TokenizerObjective:
     assign: Assign
     weights: dict[str, float]
     perceptual: PerceptualDistance | None = None
+    perceptual_frames: int = 0
     adversary: Adversary | None = None
     alignment: Alignment | None = None
     adaptive: bool = False
@@ -99,16 +102,21 @@ class TokenizerObjective:
             lengths = self.assign(real, generator).to(real.device)
             tap = self.alignment.decoder_layer if self.alignment else None
             made = trainee.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
-        terms = self._terms(trainee, real, made)
+        terms = self._terms(trainee, real, made, generator)
         logged = self._against(real, made.clips, terms, step, generator)
         total = losses.weighted_sum(terms, self._weights_of(trainee, terms))
         return total, {**terms, **logged, "tokens": lengths.sum(1).float().mean()}
 
-    def _terms(self, trainee: Trainee, real: torch.Tensor, made: Reconstruction) -> Terms:
+    def _terms(self, trainee: Trainee, real: torch.Tensor, made: Reconstruction, generator: torch.Generator) -> Terms:
         """The terms that need no opponent."""
-        terms = {"l1": losses.l1(real, made.clips), "quantiser": made.quantised.loss}
+        terms = {
+            "l1": losses.l1(real, made.clips),
+            "squared": losses.squared(real, made.clips),
+            "change": losses.change(real, made.clips, trainee.tokenizer.config.patch[0]),
+            "quantiser": made.quantised.loss,
+        }
         if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(real, made.clips).mean()
+            terms["perceptual"] = self.perceptual(*self._some_frames(real, made.clips, generator)).mean()
         if self.weights["entropy"]:
             terms["entropy"] = losses.entropy(made.quantised.latents, codebook_of(trainee.tokenizer))
         if self.alignment is not None:
@@ -120,6 +128,17 @@ class TokenizerObjective:
                 student = trainee.head(made.tapped)
             terms["alignment"] = losses.alignment(student.float(), teacher.float())
         return terms
+
+    def _some_frames(
+        self, real: torch.Tensor, fake: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of both, the same frames (B, 3, perceptual_frames, H, W), drawn for each clip on its own."""
+        clips, frames = len(real), real.shape[2]
+        if not 0 < self.perceptual_frames < frames:
+            return real, fake
+        drawn = torch.rand(clips, frames, generator=generator).argsort(1)[:, : self.perceptual_frames].to(real.device)
+        rows = torch.arange(clips, device=real.device)[:, None]
+        return tuple(all_frames.transpose(1, 2)[rows, drawn].transpose(1, 2) for all_frames in (real, fake))
 
     def _against(
         self, real: torch.Tensor, fake: torch.Tensor, terms: Terms, step: int, generator: torch.Generator
@@ -138,7 +157,7 @@ class TokenizerObjective:
     def _weights_of(self, trainee: Trainee, terms: Terms) -> dict[str, float]:
         if not self.adaptive or "adversarial" not in terms:
             return self.weights
-        known = {name: self.weights[name] * terms[name] for name in ("l1", "perceptual") if name in terms}
+        known = {name: self.weights[name] * terms[name] for name in ("l1", "squared", "perceptual") if name in terms}
         last = trainee.tokenizer.decoder.unpatchify.weight
         ratio = losses.adaptive_weight(torch.stack(list(known.values())).sum(), terms["adversarial"], last)
         return {**self.weights, "adversarial": self.weights["adversarial"] * float(ratio)}

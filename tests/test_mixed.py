@@ -24,7 +24,7 @@ def _reel_of(name: str):
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evatok.data.freedoom.freedoom_reel", _reel_of("freedoom"))
-    monkeypatch.setattr("evatok.data.arcade.arcade_reel", _reel_of("arcade"))
+    monkeypatch.setattr("evatok.data.arcade.seen_reel", _reel_of("arcade"))
 
 
 def test_three_freedoom_reels_to_one_of_arcade_and_no_clip_twice(marked: None) -> None:

@@ -17,6 +17,8 @@ from evatok.training import step_generator
 
 WEIGHTS = {
     "l1": 1.0,
+    "squared": 0.0,
+    "change": 0.0,
     "perceptual": 1.0,
     "quantiser": 1.0,
     "entropy": 0.02,

@@ -78,7 +78,8 @@ def lines(tmp_path: Path, name: str = "one") -> list[dict[str, float]]:
 def test_the_loss_is_the_weighted_sum_of_every_logged_term(stage4, tmp_path, discriminator):
     stage4(discriminator=discriminator, steps=2, adversarial_weight=0.5)
     for line in lines(tmp_path):
-        told = line["l1"] + line["quantiser"] + 0.7 * line["alignment"] + 0.5 * line["adversarial"]
+        pixels = 10 * line["squared"] + 10 * line["change"]
+        told = pixels + line["quantiser"] + 0.7 * line["alignment"] + 0.5 * line["adversarial"]
         assert line["loss"] == pytest.approx(told, rel=1e-4)
         assert {"discriminator", "logit_real", "logit_fake", "discriminator_accuracy", "tokens"} <= line.keys()
 
@@ -243,7 +244,9 @@ def test_the_entropy_term_is_part_of_the_sum_where_there_is_a_codebook(stage4, s
     monkeypatch.setitem(TOKENIZER_SIZES, "toy", replace(smaller, quantiser="vq", codebook_size=32))
     stage4(steps=1, discriminator="none", alignment="none", entropy_weight=0.02)
     (line,) = lines(tmp_path)
-    assert line["loss"] == pytest.approx(line["l1"] + line["quantiser"] + 0.02 * line["entropy"], rel=1e-4)
+    assert line["loss"] == pytest.approx(
+        10 * line["squared"] + 10 * line["change"] + line["quantiser"] + 0.02 * line["entropy"], rel=1e-4
+    )
 
 
 def test_configurations_of_the_paper_hold_its_figures():

@@ -96,7 +96,8 @@ def test_stage_1_at_toy_size_leaves_a_proxy_a_curve_and_a_record(stage1, tmp_pat
     record = record_of(tmp_path, run)
     assert (record.kind, record.status) == ("stage1_proxy", "toy")
     assert record.model["sha256"] == found.sha256
-    assert set(record.metrics) == {f"psnr_uniform_{level}" for level in (4, 8, 16, 32, 64)}
+    measured = ("psnr", "motion_ratio", "motion_correlation")
+    assert set(record.metrics) == {f"{name}_uniform_{level}" for name in measured for level in (8, 16, 32, 64, 128)}
     assert all(0 < metric.value < 60 and metric.n == 3 for metric in record.metrics.values())
     assert run.result["metrics"] == {name: metric.value for name, metric in record.metrics.items()}
     curve = training.read_curve(tmp_path / "one" / "work")

@@ -11,7 +11,7 @@ imported only when a clip is made, and no frame of these games belongs in a repo
 import importlib
 import importlib.metadata
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,11 @@ GAMES: tuple[str, ...] = tuple(
     """.split()  # noqa: SIM905 - a paragraph, not 89 lines
 )
 """The kept games in class order; a game's place is its class."""
+
+HELD_OUT_GAMES: tuple[str, ...] = GAMES[2::3]
+"""A third of the games, which no embedded training set holds: unseen by the proxy as well as by the routers."""
+
+SEEN_GAMES: tuple[str, ...] = tuple(game for game in GAMES if game not in HELD_OUT_GAMES)
 
 CRASHING_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """Two-player games: loading one ends the whole process, so not even a try may name them."""
@@ -62,6 +67,12 @@ RECIPE: dict[str, Any] = {
 }
 """Everything, besides seed, index, frames and size, that decides a clip's bytes; part of a set's manifest."""
 
+
+def recipe_of(games: tuple[str, ...]) -> dict[str, Any]:
+    """The recipe of the Arcade set restricted to some games."""
+    return {**RECIPE, "games": list(games)}
+
+
 REEL = 16
 """Clips a reel: any number would do, since every clip is an episode of its own."""
 
@@ -78,8 +89,10 @@ def recipe_versions() -> dict[str, str]:
     return {"ale-py": importlib.metadata.version("ale-py")}
 
 
-def arcade_clip(seed: int, index: int, *, frames: int = 16, size: int = 64) -> tuple[np.ndarray, dict[str, str | int]]:
-    """Play clip `index` of the set `seed`.
+def arcade_clip(
+    seed: int, index: int, *, frames: int = 16, size: int = 64, games: tuple[str, ...] = GAMES
+) -> tuple[np.ndarray, dict[str, str | int]]:
+    """Play clip `index` of the stream `seed`; its game is that of `games` at `index` modulo their number.
 
     Returns uint8 RGB (frames, size, size, 3) at 15 frames a second, and its labels: `game`, `class` (0-88),
     `motion` (the button held in most frames, as "noop" or "upfire"), `mode`, `difficulty` and `cuts` (games
@@ -92,14 +105,14 @@ def arcade_clip(seed: int, index: int, *, frames: int = 16, size: int = 64) -> t
         raise ValueError(
             f"seed and index must be >= 0, frames and size >= 1; got {seed=}, {index=}, {frames=}, {size=}"
         )
-    game_class = index % len(GAMES)
+    game = games[index % len(games)]
     for attempt in range(RECIPE["attempts"]):
         rng = np.random.default_rng((_STREAM, seed, index, attempt))
-        episode = _Episode(GAMES[game_class], rng)
+        episode = _Episode(game, rng)
         clip = episode.record(frames, size)
         if clip.std() >= RECIPE["blank_spread"]:
-            return clip, {"game": GAMES[game_class], "class": game_class, **episode.labels()}
-    raise RuntimeError(f"{GAMES[game_class]} stayed blank in {RECIPE['attempts']} attempts ({seed=}, {index=})")
+            return clip, {"game": game, "class": GAMES.index(game), **episode.labels()}
+    raise RuntimeError(f"{game} stayed blank in {RECIPE['attempts']} attempts ({seed=}, {index=})")
 
 
 class _Episode:
@@ -226,7 +239,13 @@ def _coverage(length: int, size: int) -> np.ndarray:
     return np.maximum(overlap, 0).astype(np.float64)
 
 
-def arcade_reel(seed: int, number: int, size: int = 64, frames: int = 16) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Reel `number` of the stream `seed`: clips number * REEL and on, as `arcade_clip` makes them."""
-    shots = [arcade_clip(seed, number * REEL + i, frames=frames, size=size) for i in range(REEL)]
+def arcade_reel(
+    stream: int, number: int, size: int = 64, frames: int = 16, games: tuple[str, ...] = GAMES
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Reel `number` of a random stream: clips number * REEL and on, as `arcade_clip` makes them."""
+    shots = [arcade_clip(stream, number * REEL + i, frames=frames, size=size, games=games) for i in range(REEL)]
     return np.stack([clip for clip, _ in shots]), [labels for _, labels in shots]
+
+
+seen_reel = partial(arcade_reel, games=SEEN_GAMES)
+held_out_reel = partial(arcade_reel, games=HELD_OUT_GAMES)

@@ -40,7 +40,7 @@ class ClipSource:
     Attributes:
         name: the set's name.
         reel_length: clips a reel; a reel is the smallest piece that can be made on its own.
-        reel: (seed, number, size, frames) -> (uint8 (reel_length, T, H, W, 3), one dict of labels a clip).
+        reel: (stream, number, size, frames) -> (uint8 (reel_length, T, H, W, 3), one dict of labels a clip).
             A module-level function, so that worker processes can import it.
         recipe: every constant that decides the pixels.
         versions: versions of the packages that decide the pixels.
@@ -158,6 +158,11 @@ def stream(split: str, seed: int) -> int:
     if seed < 0:
         raise ClipSetError(f"seed is {seed}: it must be 0 or more")
     return seed * len(SPLITS) + SPLITS.index(split)
+
+
+def split_of(stream: int) -> str:
+    """The split that a random stream belongs to: the inverse of `stream` for any seed."""
+    return SPLITS[stream % len(SPLITS)]
 
 
 def cached(

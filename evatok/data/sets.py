@@ -10,17 +10,27 @@ import pandas as pd
 from evatok.data import arcade, clips, freedoom, manifest, mixed
 from evatok.data.clips import ClipSet, ClipSetError, ClipSource
 
-EMBEDDED = ("freedoom", "arcade", "mixed")
+EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed")
+
+_ARCADE = {
+    "arcade": (arcade.arcade_reel, arcade.GAMES),
+    "arcade-seen": (arcade.seen_reel, arcade.SEEN_GAMES),
+    "arcade-held-out": (arcade.held_out_reel, arcade.HELD_OUT_GAMES),
+}
 
 
 def source(name: str) -> ClipSource:
-    """The embedded set `name`: "freedoom", or "arcade" and "mixed" (both need the extra evatok[arcade])."""
+    """The embedded set `name`; all but "freedoom" need the extra evatok[arcade].
+
+    "arcade" holds all 89 games, "arcade-seen" the 60 of them that "mixed" holds too, "arcade-held-out" the other 29.
+    """
     if name == "freedoom":
         return ClipSource(name, freedoom.REEL, freedoom.freedoom_reel, freedoom.RECIPE, freedoom.recipe_versions())
-    if name == "arcade":
-        return ClipSource(name, arcade.REEL, arcade.arcade_reel, arcade.RECIPE, arcade.recipe_versions())
     if name == "mixed":
         return ClipSource(name, mixed.REEL, mixed.mixed_reel, mixed.RECIPE, mixed.recipe_versions())
+    if name in _ARCADE:
+        reel, games = _ARCADE[name]
+        return ClipSource(name, arcade.REEL, reel, arcade.recipe_of(games), arcade.recipe_versions())
     raise ClipSetError(f"unknown embedded set {name!r}: one of {', '.join(EMBEDDED)}")
 
 
@@ -38,13 +48,13 @@ def clip_set(
     """`count` clips of a split.
 
     Args:
-        name: "freedoom", "arcade", "mixed", the folder of a built set, a manifest CSV, or a folder of class folders.
+        name: an embedded set, the folder of a built set, a manifest CSV, or a folder of class folders.
         count: clips; 0 takes all that a user's own set has.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
 
     Raises:
         ClipSetError, ManifestError: nothing of that name, or fewer clips than asked.
-        ImportError: "arcade" or "mixed" without the package of the games.
+        ImportError: a set with games without the package of the games.
     """
     if name in EMBEDDED:
         return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)

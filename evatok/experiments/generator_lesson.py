@@ -111,7 +111,7 @@ def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint
         ConfigError: tokens that are no level.
     """
     shape = tokenizer.config
-    own = checkpoint.facts.get("row", [shape.levels[len(shape.levels) // 2]])
+    own = checkpoint.facts.get("row", [shape.candidates.baseline])
     tokens = config["uniform_tokens"] or own[0]
     if tokens not in shape.levels:
         raise tracking.ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")

@@ -4,7 +4,7 @@ Every clip of every batch draws its own assignment, uniformly from all candidate
 reconstruct any clip under any assignment. Run again, the same command goes on where a killed one stopped.
 
     python -m evatok.experiments.stage1_proxy with toy        CPU, 5 minutes
-    python -m evatok.experiments.stage1_proxy with embedded   CPU, 45 minutes: the proxy that ships
+    python -m evatok.experiments.stage1_proxy with embedded   CPU, 2 hours: the proxy that ships
     python -m evatok.experiments.stage1_proxy print_config
 """
 
@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from evatok import records
 from evatok.data.clips import ClipSet
 from evatok.experiments import tokenizer_training, tracking
-from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, psnr_under, train_tokenizer
+from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig, expand_assignment
 
 ex = tracking.experiment("stage1_proxy", __doc__)
@@ -39,9 +37,14 @@ ex.add_named_config("paper", PAPER)
 @ex.named_config
 def embedded() -> None:
     data = "mixed"
-    steps = 5000
+    validation_data = "freedoom"
+    validation_clips = 320
+    steps = 3200
     learning_rate = 1.5e-3
-    ema = 0.999
+    ema = 0.998
+    perceptual = "st-lpips"
+    perceptual_frames = 1
+    perceptual_weight = 0.1
     work = "results/work/embedded/stage1_proxy"
     checkpoint = "results/checkpoints/proxy-toy.safetensors"
 
@@ -54,24 +57,20 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             assign=lambda clips, generator: shape.candidates.sample(len(clips), generator),
             parents={},
             facts={"stage": 1, "assignment": "random"},
-            measure=lambda tokenizer, clips: uniform_psnr(tokenizer, clips, config),
+            measure=lambda tokenizer, clips: uniform_quality(tokenizer, clips, config),
         )
 
     return train_tokenizer(config, tracker, plan)
 
 
-def uniform_psnr(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, records.Metric]:
-    """Mean PSNR in dB over the clips with every block at one level, by "psnr_uniform_<tokens a block>"."""
-    blocks = tokenizer.config.candidates.blocks
-
-    def mean(level: int) -> float:
-        def assign(real: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-            return expand_assignment((level,) * blocks, len(real))
-
-        return psnr_under(tokenizer, clips, assign, config)[0]
-
-    levels = tokenizer.config.levels
-    return {f"psnr_uniform_{level}": records.Metric(mean(level), "dB", len(clips), "higher") for level in levels}
+def uniform_quality(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, records.Metric]:
+    """PSNR and motion with every block at one level, by "<metric>_uniform_<tokens per block>"."""
+    metrics = {}
+    for level in tokenizer.config.levels:
+        row = (level,) * tokenizer.config.candidates.blocks
+        found = quality_under(tokenizer, clips, lambda real, _, row=row: expand_assignment(row, len(real)), config)
+        metrics |= {f"{name}_uniform_{level}": value for name, value in found.items() if name != "mean_tokens"}
+    return metrics
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def config() -> None:
     temperature = 0.15  # of soft, and weight of reward's entropy bonus; in units of the reward
     metric = "l1"  # quality in the reward: l1, mse, psnr, or the perceptual metric in the table (paper: LPIPS)
     w_q = 1.2  # weight of quality; the weight of length is 2 - w_q [Sec. 4.2]
-    token_share = 0.0  # not 0: find the w_q whose best assignments average this share of the middle uniform row
+    token_share = 0.0  # not 0: find the w_q whose best assignments average this share of the fixed-length baseline's
     train_table = "results/work/stage2_curation/train.parquet"  # candidate table of the training clips
     validation_table = "results/work/stage2_curation/validation.parquet"  # and of the validation clips
     fps = None  # as in stage 2
@@ -254,8 +254,8 @@ def operating_point(table: curation.CandidateTable, config: dict[str, Any]) -> r
     scale = reward.Scale.of(quality, table.candidates)
     w_q = config["w_q"]
     if config["token_share"]:
-        middle = table.candidates.totals[table.candidates.uniform[len(table.candidates.levels) // 2]]
-        w_q = reward.matched_weight(quality, table.candidates, scale, config["token_share"] * middle)
+        baseline = table.candidates.baseline * table.candidates.blocks
+        w_q = reward.matched_weight(quality, table.candidates, scale, config["token_share"] * baseline)
     return routing.OperatingPoint(config["metric"], w_q, scale)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from evatok import records
 from evatok.data.clips import ClipSet
 from evatok.experiments import tokenizer_training, tracking
-from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, psnr_under, train_tokenizer
+from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig, expand_assignment
 from evatok.objective import Assign
 from evatok.routing import Router
@@ -30,7 +30,7 @@ ex.config(tokenizer_training.settings)
 def config() -> None:
     assignment = "router"  # who names the assignments: router, uniform (the baseline) or random (as for a proxy)
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # w_q and w_l are the router's [suppl. B]
-    uniform_tokens = 0  # tokens a block of uniform; 0: the middle level (paper: 256, its second longest)
+    uniform_tokens = 0  # tokens a block of uniform; 0: the second longest level (paper: 256)
     discriminator = "semantic"  # none, transformer (LARP's) or semantic (on a frozen VideoMAE) [Sec. 3.4]
     alignment = "results/checkpoints/videomae-toy"  # (paper: V-JEPA2-L)
     adversarial_weight = 0.5  # (not stated; GigaTok: 0.5)
@@ -62,7 +62,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             assign=assign,
             parents=parents,
             facts={"stage": 4, "assignment": config["assignment"], **facts},
-            measure=lambda tokenizer, clips: measured(tokenizer, clips, assign, config),
+            measure=lambda tokenizer, clips: quality_under(tokenizer, clips, assign, config),
         )
 
     return train_tokenizer(config, tracker, plan)
@@ -78,7 +78,7 @@ def assignment_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Assig
     if config["assignment"] == "random":
         return (lambda clips, generator: shape.candidates.sample(len(clips), generator)), {}, {}
     if config["assignment"] == "uniform":
-        tokens = config["uniform_tokens"] or shape.levels[len(shape.levels) // 2]
+        tokens = config["uniform_tokens"] or shape.candidates.baseline
         if tokens not in shape.levels:
             raise tracking.ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
         row = (tokens,) * shape.candidates.blocks
@@ -93,17 +93,6 @@ def assignment_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Assig
             {"w_q": router.point.w_q},
         )
     raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is none of router, uniform and random")
-
-
-def measured(
-    tokenizer: AdaptiveTokenizer, clips: ClipSet, assign: Assign, config: dict[str, Any]
-) -> dict[str, records.Metric]:
-    """PSNR and tokens on the validation clips under the assignments it was trained with."""
-    value, tokens = psnr_under(tokenizer, clips, assign, config)
-    return {
-        "psnr": records.Metric(value, "dB", len(clips), "higher"),
-        "mean_tokens": records.Metric(tokens, "tokens", len(clips), "lower"),
-    }
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def config() -> None:
     tokenizer = "results/checkpoints/final-toy-router.safetensors"  # whose codes are learnt
     assignment = "router"  # who names the lengths of the training clips: router, or uniform (the baseline)
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # as the tokenizer was trained [Sec. 3.4]
-    uniform_tokens = 0  # tokens a block of uniform; 0: the tokenizer's own row, else its middle level
+    uniform_tokens = 0  # tokens a block of uniform; 0: the tokenizer's own row, else its second longest level
     given = (
         "levels"  # given frames' tokens under a router [Sec. 4.4]: levels (longest, middle), row (about uniform_tokens)
     )

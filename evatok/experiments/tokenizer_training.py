@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
 from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.metrics.motion import motion_correlation, motion_moments, motion_ratio
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.metrics.pixels import psnr
 from evatok.models.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
 from evatok.models.encoders import load_encoder
 from evatok.models.initialise import initialise
+from evatok.models.quantisers import CODES, check_codes
 from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.objective import Alignment, Assign, Batches, TokenizerObjective, Trainee
 
@@ -32,8 +34,11 @@ def settings() -> None:
     size = "toy"  # network size: toy, small or paper; also the records' status
     data = "freedoom"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
     fps = None  # frames a second taken from a user's videos; None keeps their own (WebVid: 3.0 [suppl. C])
+    quantiser = ""  # vq (the paper's), fsq, simvq or lfq; empty: the size's own (toy: fsq)
+    codebook_size = 0  # codes; 0: the size's own (paper: 16384, finals on UCF and K600 8192 [Sec. 4.1])
     train_clips = 6400  # clips of the training split; 0 takes all of a user's set
-    validation_clips = 64  # clips on which PSNR is measured in the end
+    validation_data = ""  # clips to measure the finished tokenizer on, named as in `data`; empty: the same as `data`
+    validation_clips = 64  # how many of them
     steps = 600  # optimiser steps (paper: 400000, the longest finals 1000000 [suppl. C])
     batch = 16  # clips a step (paper: 128 [suppl. C])
     learning_rate = 1e-3  # peak of the cosine (paper: 1e-4 [suppl. C])
@@ -44,8 +49,11 @@ def settings() -> None:
     ema = 0.998  # decay of the weights' running mean, which is what ships (not stated)
     flip = True  # mirror half of the clips
     groups = 4  # clips of like length run together in so many groups: less padding, the same result
-    l1 = 1.0  # weight of L1 [main eq. 2; weight not stated]
+    l1 = 0.0  # weight of L1 (paper: 1.0 [main eq. 2; weight not stated])
+    squared = 10.0  # weight of the squared error (paper: 0; small networks code more with it than with L1)
+    change = 10.0  # weight of the squared error of frame differences within a block (paper: 0; it brings motion)
     perceptual = "none"  # lpips-vgg (the paper's family), lpips-alex, st-lpips or none
+    perceptual_frames = 0  # frames per clip, drawn anew each step, that the perceptual term sees; 0: all (paper)
     perceptual_weight = 1.0  # (not stated; LARP and GigaTok: 1.0)
     quantiser_weight = 1.0  # weight of the codebook term (not stated; GigaTok: 1.0)
     entropy_weight = 0.0  # of the codebook's use (paper: 0.02 [main eq. 2]); FSQ, the toy's quantiser, has none
@@ -75,7 +83,7 @@ def settings() -> None:
     records_folder = "results/records"  # where the record goes
 
 
-TOY = {"alignment_layer": 2, "semantic_layers": [1, 2, 4, 6]}
+TOY: dict[str, Any] = {"alignment_layer": 2, "semantic_layers": [1, 2, 4, 6]}
 """What the toy network and encoder, of few layers, need."""
 
 SMALL = {
@@ -100,6 +108,9 @@ PAPER = {
     "learning_rate": 1e-4,
     "final_learning_rate": 1e-6,
     "warmup": 4000,
+    "l1": 1.0,
+    "squared": 0.0,
+    "change": 0.0,
     "perceptual": "lpips-vgg",
     "entropy_weight": 0.02,
     "alignment": "facebook/vjepa2-vitl-fpc64-256",
@@ -136,10 +147,10 @@ def train_tokenizer(
     """Train, save, measure and record a tokenizer; with `minutes`, as far as they reach."""
     set_threads(config["threads"])
     check(config)
-    shape = of_size(TOKENIZER_SIZES, config["size"])
+    shape = shape_of(config)
     plan = plan_of(shape)
-    train_set = clips_of(config, "train", config["train_clips"])
-    validation_set = clips_of(config, "validation", config["validation_clips"])
+    train_set = clips_of(config, config["data"], "train", config["train_clips"])
+    validation_set = clips_of(config, validation_data(config), "validation", config["validation_clips"])
     trainee, objective, parents = prepared(config, shape, plan, train_set)
     folder = claim_folder(Path(config["work"]), config, " ".join(parents.values()), tracker)
     try:
@@ -194,7 +205,10 @@ def prepared(
         Batches(train_set, config["batch"], config["seed"], config["flip"], config["device"]),
         plan.assign,
         weights_of(config),
-        perceptual=perceptual_metric(config["perceptual"], config["device"], torch.bfloat16),
+        perceptual=perceptual_metric(
+            config["perceptual"], config["device"], torch.bfloat16 if config["bf16"] else torch.float32
+        ),
+        perceptual_frames=config["perceptual_frames"],
         adversary=adversary,
         alignment=alignment,
         adaptive=config["adversarial_adaptive"],
@@ -220,7 +234,7 @@ def recorded(
         kind=plan.kind,
         status=config["size"],
         protocol={
-            "data": config["data"],
+            "data": validation_data(config),
             "split": "validation",
             "clips": len(validation_set),
             "train": train_set.manifest,
@@ -244,20 +258,42 @@ def check(config: dict[str, Any]) -> None:
     if config["discriminator"] not in DISCRIMINATORS:
         known = ", ".join(DISCRIMINATORS)
         raise tracking.ConfigError(f"config key discriminator: {config['discriminator']!r} is none of {known}")
-    quantiser = of_size(TOKENIZER_SIZES, config["size"]).quantiser
+    quantiser = shape_of(config).quantiser
     if config["entropy_weight"] and quantiser not in ("vq", "simvq"):
         raise tracking.ConfigError(
-            f"config key entropy_weight: the quantiser of size {config['size']} is {quantiser}, a fixed grid without a "
-            "codebook to spread; set entropy_weight=0"
+            f"config key entropy_weight: the quantiser is {quantiser}, a fixed grid without a codebook to spread; set "
+            "entropy_weight=0"
         )
+    if config["perceptual_frames"] < 0:
+        raise tracking.ConfigError("config key perceptual_frames: it must be 0 (all frames) or more")
     if config["minutes"] < 0 or config["groups"] < 1:
         raise tracking.ConfigError("config keys minutes and groups: minutes must be 0 or more, groups 1 or more")
+
+
+def shape_of(config: dict[str, Any]) -> TokenizerConfig:
+    """The network of the configured size, with the configured quantiser.
+
+    Raises:
+        ConfigError: no such size or quantiser, or a codebook that the quantiser cannot have.
+    """
+    shape = of_size(TOKENIZER_SIZES, config["size"])
+    kind = config["quantiser"] or shape.quantiser
+    if kind not in CODES:
+        raise tracking.ConfigError(f"config key quantiser: {kind!r} is none of {', '.join(CODES)}")
+    codes = config["codebook_size"] or (shape.codebook_size if kind == shape.quantiser else CODES[kind])
+    try:
+        check_codes(kind, codes)
+    except ValueError as error:
+        raise tracking.ConfigError(f"config key codebook_size: {error}") from error
+    return replace(shape, quantiser=kind, codebook_size=codes)
 
 
 def weights_of(config: dict[str, Any]) -> dict[str, float]:
     """The weight of each term of main eq. 2."""
     return {
         "l1": config["l1"],
+        "squared": config["squared"],
+        "change": config["change"],
         "perceptual": config["perceptual_weight"],
         "quantiser": config["quantiser_weight"],
         "entropy": config["entropy_weight"],
@@ -334,26 +370,40 @@ def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def psnr_under(
+def quality_under(
     tokenizer: AdaptiveTokenizer, clips: ClipSet, assign: Assign, config: dict[str, Any]
-) -> tuple[float, float]:
-    """Mean PSNR in dB over the clips, and mean tokens, under a rule of assignment."""
+) -> dict[str, records.Metric]:
+    """Mean PSNR in dB, motion ratio and correlation, and mean tokens over the clips, under a rule of assignment."""
     generator = training.step_generator(config["seed"], config["steps"])
-    values, tokens = [], []
+    values, tokens, moments = [], [], []
     for start in range(0, len(clips), config["batch"]):
         real = to_network(clips.clips[start : start + config["batch"]], config["device"])
         with autocast(config):
             lengths = assign(real, generator).to(real.device)
-            fake = tokenizer(real, lengths).clips
-        values.append(psnr(real, fake.float().clamp(0, 1)))
+            fake = tokenizer(real, lengths).clips.float().clamp(0, 1)
+        values.append(psnr(real, fake))
+        moments.append(motion_moments(real, fake).cpu())
         tokens.append(lengths.sum(1).float())
-    return float(torch.cat(values).mean()), float(torch.cat(tokens).mean())
+    count, motion = len(clips), torch.cat(moments).numpy()
+    metrics = {
+        "psnr": records.Metric(float(torch.cat(values).mean()), "dB", count, "higher"),
+        "mean_tokens": records.Metric(float(torch.cat(tokens).mean()), "tokens", count, "lower"),
+    }
+    for name, value in (("motion_ratio", motion_ratio(motion)), ("motion_correlation", motion_correlation(motion))):
+        if np.isfinite(value):  # else no clip changes
+            metrics[name] = records.Metric(value, "", count, "higher")
+    return metrics
 
 
-def clips_of(config: dict[str, Any], split: str, count: int) -> ClipSet:
-    """The configured clips of a split."""
+def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipSet:
+    """Clips of a split, as the configured network takes them."""
     shape = TOKENIZER_SIZES[config["size"]]
-    return clip_set(config["data"], split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
+    return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
+
+
+def validation_data(config: dict[str, Any]) -> str:
+    """The clips on which the finished tokenizer is measured: by default those of the training data's own kind."""
+    return str(config["validation_data"] or config["data"])
 
 
 def _last_of_discriminator(folder: Path) -> dict[str, records.Metric]:

@@ -1,4 +1,4 @@
-"""Quantisers behind one call: VQ (the paper's), FSQ, SimVQ and LFQ, all from vector-quantize-pytorch.
+"""Quantisers behind one call: VQ (the paper's), and FSQ, SimVQ and LFQ from vector-quantize-pytorch.
 
 Legend: M tokens, gathered from a batch of unequal lengths so that no padding is ever quantised.
 """
@@ -11,7 +11,10 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import nn
-from vector_quantize_pytorch import FSQ, LFQ, SimVQ, VectorQuantize
+from vector_quantize_pytorch import FSQ, LFQ, SimVQ
+
+CODES = {"vq": 16384, "fsq": 15360, "simvq": 16384, "lfq": 16384}
+"""The kinds of quantiser, and how many codes each has where nothing else is said: some 14 bits."""
 
 FSQ_LEVELS = {15360: (8, 8, 8, 6, 5), 4375: (7, 5, 5, 5, 5), 1000: (8, 5, 5, 5), 240: (8, 6, 5)}
 
@@ -29,11 +32,41 @@ class Quantised:
     latents: torch.Tensor
 
 
+class Codebook(nn.Module):
+    """A learned codebook on the unit sphere: nearest neighbour, straight-through gradients (VQGAN, GigaTok).
+
+    The loss is mean |sg(z) - e|^2 + commitment * mean |z - sg(e)|^2 with latents z and codes e of unit length. Codes
+    get gradients from its first term and from the entropy term (`evatok.losses.entropy`), which is what keeps unused
+    ones in play: the paper weighs it with 0.02 (main eq. 2).
+    """
+
+    def __init__(self, codes: int, dimension: int, commitment: float) -> None:
+        super().__init__()
+        self.commitment = commitment
+        self.weight = nn.Parameter(F.normalize(torch.randn(codes, dimension), dim=-1))
+
+    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(1, M, dimension) of unit length to values of the same shape, codes (1, M), and the loss ()."""
+        codebook = self.unit()
+        codes = (latents @ codebook.T).argmax(-1)
+        values = codebook[codes]
+        loss = F.mse_loss(values, latents.detach()) + self.commitment * F.mse_loss(latents, values.detach())
+        return latents + (values - latents).detach(), codes, loss
+
+    def unit(self) -> torch.Tensor:
+        """(codes, dimension), each of unit length."""
+        return F.normalize(self.weight, dim=-1)
+
+    def indices_to_codes(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (...) to their values (..., dimension)."""
+        return self.unit()[codes]
+
+
 class Quantiser(nn.Module):
     """Project to the codebook's dimension, quantise, project to the decoder's width.
 
     Args:
-        kind: "vq" (l2-normalised, nearest neighbour, straight-through), "fsq", "simvq" or "lfq".
+        kind: "vq" (`Codebook`), "fsq", "simvq" or "lfq".
         codebook_size: number of codes; for FSQ one of FSQ_LEVELS, for LFQ a power of two.
         dimension: of a code; used by "vq" and "simvq" (GigaTok: 8).
         commitment: weight of the commitment term of "vq" (GigaTok: 0.25).
@@ -59,11 +92,11 @@ class Quantiser(nn.Module):
         """Quantise in float32 whatever the surrounding autocast: codes must not depend on its rounding."""
         projected = self.project_in(x_MD)
         latents = projected.float()
+        if self.kind == "vq":
+            latents = F.normalize(latents, dim=-1)
         with torch.autocast(latents.device.type, enabled=False):
             values, codes, *rest = self.quantiser(latents[None])
         loss = rest[0].sum() if rest else values.new_zeros(())
-        if self.kind == "vq":
-            latents = F.normalize(latents, dim=-1)
         return Quantised(self.project_out(values[0].to(projected.dtype)), codes[0].long(), loss, latents)
 
     @property
@@ -86,33 +119,32 @@ class Quantiser(nn.Module):
 
     def _codes_to_values(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (...) to the quantiser's own values (1, M, dimension)."""
-        of_indices = "get_codes_from_indices" if self.kind == "vq" else "indices_to_codes"
-        values: torch.Tensor = getattr(self.quantiser, of_indices)(codes.reshape(1, -1))
+        values: torch.Tensor = self.quantiser.indices_to_codes(codes.reshape(1, -1))
         return values
 
 
 def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> tuple[nn.Module, int]:
     """The quantiser and the dimension of what it takes and gives."""
+    check_codes(kind, codebook_size)
     if kind == "vq":
-        vq = VectorQuantize(
-            dimension,
-            codebook_size,
-            use_cosine_sim=True,
-            commitment_weight=commitment,
-            rotation_trick=False,
-        )
-        return vq, dimension
+        return Codebook(codebook_size, dimension, commitment), dimension
     if kind == "simvq":
         return SimVQ(dimension, codebook_size, rotation_trick=False), dimension
     if kind == "fsq":
-        if codebook_size not in FSQ_LEVELS:
-            raise ValueError(f"no FSQ levels for {codebook_size} codes: one of {sorted(FSQ_LEVELS)}")
         levels = FSQ_LEVELS[codebook_size]
         assert prod(levels) == codebook_size
         return FSQ(list(levels)), len(levels)
-    if kind == "lfq":
-        bits = codebook_size.bit_length() - 1
-        if 2**bits != codebook_size:
-            raise ValueError(f"LFQ needs a power of two as codebook size, got {codebook_size}")
-        return LFQ(dim=bits, codebook_size=codebook_size), bits
-    raise ValueError(f"unknown quantiser {kind!r}: vq, fsq, simvq or lfq")
+    bits = codebook_size.bit_length() - 1
+    return LFQ(dim=bits, codebook_size=codebook_size), bits
+
+
+def check_codes(kind: str, codebook_size: int) -> None:
+    """Raise ValueError for an unknown kind of quantiser, or a number of codes that it cannot have."""
+    if kind not in CODES:
+        raise ValueError(f"unknown quantiser {kind!r}: {', '.join(CODES)}")
+    if codebook_size < 2:
+        raise ValueError(f"a codebook needs at least 2 codes, got {codebook_size}")
+    if kind == "fsq" and codebook_size not in FSQ_LEVELS:
+        raise ValueError(f"no FSQ levels for {codebook_size} codes: one of {sorted(FSQ_LEVELS)}")
+    if kind == "lfq" and codebook_size.bit_count() != 1:
+        raise ValueError(f"LFQ needs a power of two as codebook size, got {codebook_size}")

@@ -65,7 +65,7 @@ class RouterConfig:
 ROUTER_SIZES: dict[str, RouterConfig] = {
     # Coarser patches than the tokenizer's: 64 tokens a clip, which a CPU trains in minutes.
     "toy": RouterConfig(
-        levels=(4, 8, 16, 32, 64), size=64, patch=(4, 16, 16), width=128, layers=4, heads=4, dropout=0.1
+        levels=(8, 16, 32, 64, 128), size=64, patch=(4, 16, 16), width=128, layers=4, heads=4, dropout=0.1
     ),
     "small": RouterConfig(width=256, layers=6, heads=4),
     "paper": RouterConfig(),

@@ -82,10 +82,10 @@ class TokenizerConfig:
 
 
 TOKENIZER_SIZES: dict[str, TokenizerConfig] = {
-    # CPU, minutes. The grid has a quarter of the paper's patches, and the levels start lower: a small network
-    # stops gaining from tokens sooner.
+    # CPU, minutes to hours. A block has 64 patches, a quarter of the paper's, and so the levels are a quarter of the
+    # paper's: the same tokens per patch, and a longest level in whose pyramid every patch has a slot of its own.
     "toy": TokenizerConfig(
-        levels=(4, 8, 16, 32, 64),
+        levels=(8, 16, 32, 64, 128),
         size=64,
         encoder_width=160,
         encoder_layers=2,

@@ -1,0 +1,59 @@
+"""Is motion coded? Changes from frame to frame inside temporal blocks, the reconstruction's beside the clip's.
+
+A tokenizer that codes one picture per block can have a high PSNR and no motion at all. Two figures show it: how much
+of the change there is (`motion_ratio`), and how much of it is the right one (`motion_correlation`). Steps from one
+block to the next are left out, because a stack of stills takes those too. Both are 1 for equal clips and 0 for a
+stack of stills.
+
+Legend: B clips, T frames; clips (B, 3, T, H, W).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from evatok.metrics.pixels import check_clips
+
+BLOCK = 4
+"""Frames per temporal block, as the papers compress time: the same for every tokenizer that is compared."""
+
+MOMENTS = 8
+
+
+def motion_moments(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -> torch.Tensor:
+    """Sums over the changes inside each clip's blocks, (B, MOMENTS) float64; sums of clips may be added.
+
+    In order: their number, the sums of r, f, r^2, f^2, r f, |r| and |f|, with r and f the changes of one value of the
+    real and of the reconstructed clip. Raises as `evatok.metrics.pixels.check_clips`, and ValueError for blocks
+    of one frame and clips of one.
+    """
+    check_clips(real, fake)
+    if block < 2 or real.shape[2] < 2:
+        raise ValueError(f"blocks of {block} frames in clips of {real.shape[2]} hold no change from frame to frame")
+    inside = (torch.arange(1, real.shape[2], device=real.device) % block).nonzero()[:, 0]
+    r, f = (clips.float().diff(dim=2)[:, :, inside].flatten(1).double() for clips in (real, fake))
+    number = torch.full((len(r),), float(r.shape[1]), dtype=torch.float64, device=r.device)
+    sums = [r, f, r.square(), f.square(), r * f, r.abs(), f.abs()]
+    return torch.stack([number, *(values.sum(1) for values in sums)], dim=1)
+
+
+def motion_ratio(moments: np.ndarray) -> float:
+    """Mean absolute change of reconstructions over that of the clips, from moments (B, MOMENTS).
+
+    NaN where the clips do not change at all.
+    """
+    *_, real, fake = moments.sum(0)
+    return float(fake / real) if real else float("nan")
+
+
+def motion_correlation(moments: np.ndarray) -> float:
+    """Pearson's correlation of the changes, pooled over clips, from moments (B, MOMENTS).
+
+    0 for reconstructions that do not change; NaN where the clips do not.
+    """
+    number, r, f, rr, ff, rf, *_ = moments.sum(0)
+    real, fake, both = rr - r * r / number, ff - f * f / number, rf - r * f / number
+    if real <= 0:
+        return float("nan")
+    return float(both / np.sqrt(real * fake)) if fake > 0 else 0.0
