@@ -23,6 +23,9 @@ from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.reward import quality
 
+_BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}
+"""What a table scored before tables named the version of a recipe was scored on."""
+
 
 class CurationError(ValueError):
     """Shards that are missing, damaged or of another make."""
@@ -132,7 +135,8 @@ def clips_again(
     """
     data = table.origin["data"]
     seed, count = data["seed"] or 0, len(table.clips)
-    return clip_set(data["source"], data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)
+    source = _BEFORE_VERSIONS.get(data["source"], data["source"])
+    return clip_set(source, data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)
 
 
 def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | None = None) -> ClipSet:

@@ -2,9 +2,9 @@
 
     total = l1 + perceptual + adversarial + quantiser  +  0.7 * alignment  +  0.02 * entropy
 
-The first four are the VQGAN loss, each with a weight of its own. Two terms are ours and have weight 0 at paper size: the
-squared error of pixels, and that of frame differences within a block, without which small tokenizers code stills. Proxy and final tokenizers share all of it; they
-differ in who names the assignments.
+The first four are the VQGAN loss, each with a weight of its own. Two terms are ours, with weight 0 at paper size: the
+squared error of pixels, and that of frame differences within a block, without which small tokenizers code stills.
+Proxy and final tokenizers share all of it; they differ in who names the assignments.
 
 Legend: B clips, K temporal blocks.
 """

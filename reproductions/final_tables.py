@@ -25,7 +25,8 @@ from evatok.tables import Cell
 
 PROTOCOL = "embedded-reconstruction"
 UNIFORM = {"toy": 16, "small": 256, "paper": 256}
-"""Tokens a block of the uniform rows, by size: the paper's 1,024 a clip, and the middle level of the toy."""
+"""Tokens per block of the uniform rows, by size: the paper's 1,024 per clip, and for the toy what its finals, trained
+on the older levels {4..64}, were trained under."""
 METRICS = {
     "psnr": "psnr",
     "lpips": "lpips_vgg",

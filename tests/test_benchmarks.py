@@ -129,7 +129,7 @@ def test_lengths_are_a_routers(setting):
     lengths = router_lengths(toy)
     assert lengths.shape == (64, 4)
     assert set(lengths.unique().tolist()) <= set(toy.tokenizer.levels)
-    assert lengths.sum(1).float().mean() == pytest.approx(0.704 * 64, rel=0.05), "the paper's saving"
+    assert lengths.sum(1).float().mean() == pytest.approx(0.704 * 256, rel=0.05), "the paper's saving"
     assert len(lengths.sum(1).unique()) > 8, "clips differ"
     assert torch.equal(lengths, router_lengths(toy))
     assert router_lengths(setting).shape == (4, 2)
@@ -140,7 +140,7 @@ def test_a_generators_lengths_are_drawn_as_a_router_gives_them():
     toy = dataclasses.replace(Setting.of("cpu", "toy"), generator={"width": 32, "layers": 1, "heads": 2}, samples=24)
     grammar = Grammar.of(toy.tokenizer)
     work = generating.sampling_of(toy, generating.generator_of(toy, grammar), grammar, fixed=False)
-    assert work().lengths.sum(1).float().mean() == pytest.approx(0.704 * 64, rel=0.35)
+    assert work().lengths.sum(1).float().mean() == pytest.approx(0.704 * 256, rel=0.35)
 
 
 # Ratios

@@ -118,7 +118,7 @@ def test_a_user_s_own_set_cannot_be_remade(capsys: pytest.CaptureFixture[str], t
     main(["check", *arguments])
     with pytest.raises(SystemExit, match="2"):
         main(["check", *arguments, "--remake"])
-    assert "is not made from numbers, only freedoom, arcade, mixed are" in capsys.readouterr().err
+    assert f"is not made from numbers, only {', '.join(sets.EMBEDDED)} are" in capsys.readouterr().err
 
 
 def test_show_writes_a_contact_sheet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from evatok import compute, records
-from evatok.models.tokenizer import TOKENIZER_SIZES, TokenizerConfig
+from evatok import checkpoints, compute, records
+from evatok.models.tokenizer import TokenizerConfig
 from reproductions import final_tables, main_table1, main_table5, signs, table1, table2
 from reproductions.final_tables import Row, Spec
 
@@ -245,8 +245,8 @@ def test_signs_are_written_beside_the_table(results):
 
 
 def test_uniform_rows_are_the_papers_lengths():
-    toy = TOKENIZER_SIZES["toy"].levels
-    assert final_tables.UNIFORM["toy"] == toy[len(toy) // 2]
+    shipped = checkpoints.load(records.REPOSITORY / "results/checkpoints/final-toy-uniform.safetensors", "tokenizer")
+    assert [final_tables.UNIFORM["toy"]] == shipped.facts["row"]
     assert final_tables.UNIFORM["paper"] * TokenizerConfig().candidates.blocks == 1024
 
 

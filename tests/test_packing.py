@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from evatok import compute
 from evatok.models.layout import Layout, cuts
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes, expand_assignment
 
@@ -26,7 +26,7 @@ def packing(request) -> dict[str, int]:
 
 
 def operations(work) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with compute.counter() as counter:
         work()
     return counter.get_total_flops()
 

@@ -143,13 +143,13 @@ def _clip_set(options: argparse.Namespace) -> ClipSet:
 
 
 def _count(options: argparse.Namespace) -> int:
-    return options.clips or (CLIPS if options.name in sets.EMBEDDED else 0)
+    return options.clips or (CLIPS if sets.is_embedded(options.name) else 0)
 
 
 def _shape(options: argparse.Namespace) -> tuple[int, int]:
     """Size and frames asked for; by default those of a built folder, which come in one shape only."""
     size, frames = SIZE, FRAMES
-    if options.name not in sets.EMBEDDED and (Path(options.name) / "manifest.json").exists():
+    if not sets.is_embedded(options.name) and (Path(options.name) / "manifest.json").exists():
         _, frames, size, _, _ = clips.load(Path(options.name)).clips.shape
     return options.size or size, options.frames or frames
 
@@ -186,7 +186,7 @@ def _print_failures(found: ClipSet) -> None:
 
 
 def _remake(options: argparse.Namespace, found: ClipSet) -> None:
-    if options.name not in sets.EMBEDDED:
+    if not sets.is_embedded(options.name):
         raise ClipSetError(f"--remake: {options.name} is not made from numbers, only {', '.join(sets.EMBEDDED)} are")
     source, (_, frames, size, _, _) = sets.source(options.name), found.clips.shape
     made, _ = source.reel(clips.stream(options.split, options.seed), 0, size, frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,10 +21,21 @@ _ARCADE = {
 
 
 def source(name: str) -> ClipSource:
-    """The embedded set `name`; all but "freedoom" need the extra evatok[arcade].
+    """The embedded set `name`, or `name@version` of its recipe; all but "freedoom" need the extra evatok[arcade].
 
     "arcade" holds all 89 games, "arcade-seen" the 60 of them that "mixed" holds too, "arcade-held-out" the other 29.
     """
+    base, _, version = name.partition("@")
+    found = _newest(base)
+    if name == "freedoom@2":
+        return replace(found, reel=freedoom.reel_of_recipe_2, recipe=freedoom.RECIPE_2)
+    if version and version != str(found.recipe["version"]):
+        known = sorted({*(["2"] if base == "freedoom" else []), str(found.recipe["version"])})
+        raise ClipSetError(f"embedded set {base!r} has no recipe {version!r}: {', '.join(known)}")
+    return found
+
+
+def _newest(name: str) -> ClipSource:
     if name == "freedoom":
         return ClipSource(name, freedoom.REEL, freedoom.freedoom_reel, freedoom.RECIPE, freedoom.recipe_versions())
     if name == "mixed":
@@ -32,6 +44,18 @@ def source(name: str) -> ClipSource:
         reel, games = _ARCADE[name]
         return ClipSource(name, arcade.REEL, reel, arcade.recipe_of(games), arcade.recipe_versions())
     raise ClipSetError(f"unknown embedded set {name!r}: one of {', '.join(EMBEDDED)}")
+
+
+def is_embedded(name: str) -> bool:
+    """Whether `name` is an embedded set's, with or without the version of a recipe."""
+    return name.partition("@")[0] in EMBEDDED
+
+
+def pinned(name: str) -> str:
+    """An embedded set's name with the version of its recipe, as records and tables keep it; other names as they are."""
+    if not is_embedded(name) or "@" in name:
+        return name
+    return f"{name}@{source(name).recipe['version']}"
 
 
 def clip_set(
@@ -48,7 +72,8 @@ def clip_set(
     """`count` clips of a split.
 
     Args:
-        name: an embedded set, the folder of a built set, a manifest CSV, or a folder of class folders.
+        name: an embedded set, perhaps with the version of its recipe ("freedoom@2"), the folder of a built set, a
+            manifest CSV, or a folder of class folders.
         count: clips; 0 takes all that a user's own set has.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
 
@@ -56,7 +81,7 @@ def clip_set(
         ClipSetError, ManifestError: nothing of that name, or fewer clips than asked.
         ImportError: a set with games without the package of the games.
     """
-    if name in EMBEDDED:
+    if is_embedded(name):
         return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
     if (path / "manifest.json").exists():
@@ -87,7 +112,7 @@ def built(
     Raises as `clip_set` does.
     """
     path = Path(name)
-    if name in EMBEDDED:
+    if is_embedded(name):
         return clips.cached(source(name), split, count, size=size, frames=frames, seed=seed)
     if (path / "manifest.json").exists():
         return path

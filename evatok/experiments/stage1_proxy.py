@@ -46,7 +46,7 @@ def embedded() -> None:
     perceptual_frames = 1
     perceptual_weight = 0.1
     work = "results/work/embedded/stage1_proxy"
-    checkpoint = "results/checkpoints/proxy-toy.safetensors"
+    checkpoint = "results/checkpoints/proxy-toy-motion.safetensors"
 
 
 @tracking.main(ex)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from evatok import checkpoints, curation, records
 from evatok.data.clips import ClipSet, pixels_sha256
-from evatok.data.sets import clip_set
+from evatok.data.sets import clip_set, pinned
 from evatok.experiments import tracking
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.perceptual import PerceptualDistance, perceptual_metric
@@ -191,7 +191,7 @@ def origin(
         "perceptual": config["perceptual"],
         "precision": "bf16" if config["bf16"] else "fp32",
         "data": {
-            "source": config["data"],
+            "source": pinned(config["data"]),
             **{key: clips.manifest.get(key) for key in ("name", "split", "seed", "clips", "sha256", "versions")},
         },
     }

@@ -14,11 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evatok import records
-from evatok.data.clips import ClipSet
 from evatok.experiments import tokenizer_training, tracking
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.models.tokenizer import TokenizerConfig, expand_assignment
 from evatok.objective import Assign
 from evatok.routing import Router
 

@@ -22,8 +22,8 @@ Mask = torch.Tensor | BlockMask
 def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mask: Mask | None) -> torch.Tensor:
     """Softmax attention under `mask`; with a sparse one, a CPU has no backward pass of it.
 
-    A CPU's fused kernel is the faster one in float32 and the slower one in bfloat16 with a mask, where the three products
-    are written out.
+    On a CPU the fused kernel is faster in float32 and slower in bfloat16 with a mask, so the three products are written
+    out there.
     """
     if isinstance(mask, BlockMask):
         return _sparse_attention(q_BHNC.device.type)(q_BHNC, k_BHMC, v_BHMC, block_mask=mask)

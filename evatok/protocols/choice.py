@@ -40,7 +40,7 @@ def clips_of(
         if data:
             raise ProtocolError(f"protocol {protocol.name} makes its own {protocol.data} clips: leave data away")
         return sets.clip_set(
-            protocol.data,
+            f"{protocol.data}@{protocol.data_version}",
             protocol.split,
             wanted,
             size=protocol.size,
