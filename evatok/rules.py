@@ -1,0 +1,90 @@
+"""Rules of other papers that choose assignments without a router, to stand beside the routers in Table 3.
+
+Legend: N clips, K temporal blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+
+from evatok.assignments import CandidateSet
+from evatok.data.clips import to_network
+from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
+
+ADAPTOK_SHARES = (456 / 512, 242 / 512, 172 / 512, 150 / 512)
+"""Of a block's slots, what AdapTok's published table gives its four blocks at 256 tokens per block on average."""
+
+INFOTOK_LEAST = 1 / 16
+"""The smallest share of a block's slots that InfoTok's rule gives."""
+
+
+def adaptok_row(candidates: CandidateSet) -> int:
+    """The one assignment that AdapTok's published block budgets name, each block at the nearest level.
+
+    (512, 256, 128, 128) at the paper's levels: 1,024 tokens, those of the fixed-length baseline.
+
+    Raises:
+        ValueError: another number of blocks than the table has.
+    """
+    if candidates.blocks != len(ADAPTOK_SHARES):
+        raise ValueError(f"AdapTok's table has {len(ADAPTOK_SHARES)} blocks, the candidates have {candidates.blocks}")
+    return int(candidates.index(_nearest(np.array(ADAPTOK_SHARES) * candidates.levels[-1], candidates)))
+
+
+def infotok(losses: np.ndarray, candidates: CandidateSet, mean_tokens: float, *, across: bool = False) -> np.ndarray:
+    """(N,) assignments by InfoTok's ELBO rule (`elbo`, or `global_elbo` with `across`), about `mean_tokens` per clip.
+
+    A block's share of its slots rises linearly with its loss l_t under the longest assignment,
+    r (1 + s (l_t / mean - 1)) with s = min(max_t w_t, 1 / r - 1) / max_t w_t and w_t = l_t / mean - 1, clipped to
+    [1/16, 1] and taken to the nearest level. `across` clips, r itself is that of the set times the clip's loss over the
+    mean loss. r is solved for, so that rules are compared at equal tokens.
+
+    Args:
+        losses: (N, K) of each block, see `full_length_losses`.
+        mean_tokens: those of the nearest r are taken where no r gives them exactly: levels are steps.
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+
+    def chosen(rate: float) -> np.ndarray:
+        return candidates.index(_nearest(_shares(losses, rate, across) * candidates.levels[-1], candidates))
+
+    def excess(rate: float) -> float:
+        return float(candidates.totals[chosen(rate)].mean() - mean_tokens)
+
+    low, high = 1e-3, 1.0
+    if excess(low) >= 0:
+        return chosen(low)
+    if excess(high) <= 0:
+        return chosen(high)
+    return chosen(float(brentq(excess, low, high, xtol=1e-4)))
+
+
+@torch.no_grad()
+def full_length_losses(tokenizer: AdaptiveTokenizer, clips: np.ndarray, batch: int = 16) -> np.ndarray:
+    """(N, K) mean squared error of each block of uint8 clips (N, T, H, W, 3), every block at the longest level."""
+    blocks, device = tokenizer.config.candidates.blocks, next(tokenizer.parameters()).device
+    row = (tokenizer.config.levels[-1],) * blocks
+    parts = []
+    for start in range(0, len(clips), batch):
+        real = to_network(clips[start : start + batch], device)
+        fake = tokenizer(real, expand_assignment(row, len(real)).to(device)).clips.clamp(0, 1)
+        parts.append((fake - real).square().unflatten(2, (blocks, -1)).mean(dim=(1, 3, 4, 5)).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _shares(losses: np.ndarray, rate: float, across: bool) -> np.ndarray:
+    """(N, K) shares of the slots by InfoTok's rule."""
+    means = losses.mean(axis=1, keepdims=True)
+    rates = np.clip(rate * means / means.mean(), 1e-6, 1.0) if across else np.full_like(means, rate)
+    excess = losses / means - 1
+    most = np.maximum(excess.max(axis=1, keepdims=True), 1e-12)
+    scale = np.minimum(most, 1 / rates - 1) / most
+    return np.clip(rates * (1 + excess * scale), INFOTOK_LEAST, 1)
+
+
+def _nearest(tokens: np.ndarray, candidates: CandidateSet) -> np.ndarray:
+    """Token counts (..., K) at the nearest levels, by their ratio."""
+    levels = np.asarray(candidates.levels)
+    return levels[np.abs(np.log(tokens[..., None] / levels)).argmin(axis=-1)]

@@ -1,0 +1,63 @@
+"""Rules of other papers: their own figures at their own levels, and equal tokens wherever they are compared."""
+
+import numpy as np
+import pytest
+import torch
+
+from evatok import rules
+from evatok.assignments import CandidateSet
+
+PAPER = CandidateSet((32, 64, 128, 256, 512), 4)
+TOY = CandidateSet((8, 16, 32, 64, 128), 4)
+
+
+def test_adaptoks_row_costs_what_the_fixed_length_baseline_costs():
+    assert PAPER.row(rules.adaptok_row(PAPER)).tolist() == [512, 256, 128, 128]
+    assert PAPER.totals[rules.adaptok_row(PAPER)] == 4 * PAPER.baseline
+    assert TOY.row(rules.adaptok_row(TOY)).tolist() == [128, 64, 32, 32]
+
+
+def test_adaptoks_row_needs_its_four_blocks():
+    with pytest.raises(ValueError, match="has 4 blocks, the candidates have 3"):
+        rules.adaptok_row(CandidateSet((2, 4), 3))
+
+
+def test_infotok_gives_equal_blocks_equal_tokens_and_a_lossier_block_more():
+    losses = np.array([[1.0, 1.0, 1.0, 1.0], [4.0, 1.0, 1.0, 1.0]])
+    even, uneven = PAPER.row(rules.infotok(losses, PAPER, 1024.0))
+    assert len(set(even.tolist())) == 1
+    assert uneven[0] > uneven[1] == uneven[2] == uneven[3]
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_infotok_spends_about_what_it_is_given(across):
+    losses = np.random.default_rng(0).gamma(4.0, size=(400, 4))
+    for tokens in (200.0, 600.0, 1200.0):
+        spent = PAPER.totals[rules.infotok(losses, PAPER, tokens, across=across)].mean()
+        assert spent == pytest.approx(tokens, rel=0.1)
+
+
+def test_across_clips_a_lossier_clip_gets_more_tokens():
+    losses = np.array([[1.0] * 4, [3.0] * 4])
+    within = PAPER.totals[rules.infotok(losses, PAPER, 600.0)]
+    across = PAPER.totals[rules.infotok(losses, PAPER, 600.0, across=True)]
+    assert within[0] == within[1]
+    assert across[0] < across[1]
+
+
+def test_tokens_beyond_the_levels_end_at_their_bounds():
+    losses = np.ones((3, 4))
+    assert (PAPER.totals[rules.infotok(losses, PAPER, 1e6)] == 2048).all()
+    assert (PAPER.totals[rules.infotok(losses, PAPER, 1.0)] == 128).all()
+
+
+def test_losses_are_those_of_each_block_under_the_longest_assignment(tokenizer, clips):
+    pixels = (clips * 255).byte().permute(0, 2, 3, 4, 1).numpy()
+    found = rules.full_length_losses(tokenizer, pixels, batch=3)
+    longest = tokenizer.config.levels[-1]
+    real = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3) / 255
+    fake = tokenizer(real, torch.full((len(real), 3), longest)).clips.clamp(0, 1)
+    expected = [
+        (a - b).square().mean(dim=(1, 2, 3, 4)) for a, b in zip(real.chunk(3, 2), fake.chunk(3, 2), strict=True)
+    ]
+    assert np.allclose(found, torch.stack(expected, 1).detach().numpy(), atol=1e-6)
