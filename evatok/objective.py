@@ -138,7 +138,7 @@ class TokenizerObjective:
             return real, fake
         drawn = torch.rand(clips, frames, generator=generator).argsort(1)[:, : self.perceptual_frames].to(real.device)
         rows = torch.arange(clips, device=real.device)[:, None]
-        return tuple(all_frames.transpose(1, 2)[rows, drawn].transpose(1, 2) for all_frames in (real, fake))
+        return _frames(real, rows, drawn), _frames(fake, rows, drawn)
 
     def _against(
         self, real: torch.Tensor, fake: torch.Tensor, terms: Terms, step: int, generator: torch.Generator
@@ -168,6 +168,11 @@ class TokenizerObjective:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.adversary:
             self.adversary.load_state_dict(state)
+
+
+def _frames(clips: torch.Tensor, rows: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """The frames (B, n) of each clip of (B, 3, T, H, W): (B, 3, n, H, W)."""
+    return clips.transpose(1, 2)[rows, frames].transpose(1, 2)
 
 
 def codebook_of(tokenizer: AdaptiveTokenizer) -> torch.Tensor:

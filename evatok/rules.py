@@ -13,24 +13,25 @@ from evatok.assignments import CandidateSet
 from evatok.data.clips import to_network
 from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
 
-ADAPTOK_SHARES = (456 / 512, 242 / 512, 172 / 512, 150 / 512)
-"""Of a block's slots, what AdapTok's published table gives its four blocks at 256 tokens per block on average."""
+ADAPTOK_ROW = (456, 242, 172, 150)
+"""Tokens of the four blocks in AdapTok's published table, at 256 tokens per block on average."""
 
 INFOTOK_LEAST = 1 / 16
 """The smallest share of a block's slots that InfoTok's rule gives."""
 
 
-def adaptok_row(candidates: CandidateSet) -> int:
-    """The one assignment that AdapTok's published block budgets name, each block at the nearest level.
+def adaptok_row(candidates: CandidateSet, mean_tokens: float) -> int:
+    """The one assignment with the shape of AdapTok's published block budgets, at about `mean_tokens` per clip.
 
-    (512, 256, 128, 128) at the paper's levels: 1,024 tokens, those of the fixed-length baseline.
+    Each block takes the nearest level: (512, 256, 128, 128) for 1,024 tokens at the paper's levels.
 
     Raises:
-        ValueError: another number of blocks than the table has.
+        ValueError: another number of blocks than the published row has.
     """
-    if candidates.blocks != len(ADAPTOK_SHARES):
-        raise ValueError(f"AdapTok's table has {len(ADAPTOK_SHARES)} blocks, the candidates have {candidates.blocks}")
-    return int(candidates.index(_nearest(np.array(ADAPTOK_SHARES) * candidates.levels[-1], candidates)))
+    if candidates.blocks != len(ADAPTOK_ROW):
+        raise ValueError(f"AdapTok's row has {len(ADAPTOK_ROW)} blocks, the candidates have {candidates.blocks}")
+    tokens = np.array(ADAPTOK_ROW) * mean_tokens / sum(ADAPTOK_ROW)
+    return int(candidates.index(_nearest(tokens, candidates)))
 
 
 def infotok(losses: np.ndarray, candidates: CandidateSet, mean_tokens: float, *, across: bool = False) -> np.ndarray:

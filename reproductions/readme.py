@@ -18,6 +18,7 @@ from evatok import records
 OPENING, CLOSING = "<!-- {}: rewritten by python reproductions/readme.py -->", "<!-- end of {} -->"
 ITEMS: dict[str, tuple[str, ...]] = {
     "table3": ("percentile", "top1", "top5"),
+    "table3_wq1.2": ("percentile", "top1", "top5"),
     "main_table1": ("psnr", "rfvd", "rtokens"),
     "main_table2": ("gfvd", "gtokens"),
     "main_table4": ("gfvd", "gtokens"),
@@ -25,12 +26,19 @@ ITEMS: dict[str, tuple[str, ...]] = {
     "table2": ("wall_hours",),
     "main_figure4": ("saving_rfvd", "saving_st_lpips", "saving_psnr"),
 }
-"""Tables shown, each named as its script, and of them which metrics; one that was never written is left out."""
+"""Tables shown, each named as its script and perhaps an operating point, and of them which metrics; one that was never
+written is left out."""
 BESIDE_THE_PAPER = {
-    *("validation/pyramid_router", "unseen/pyramid_router"),
+    *(
+        f"{clips}/{row}"
+        for clips in ("validation", "unseen")
+        for row in ("pyramid_router", "best_fixed", "adaptok_row", "infotok", "random")
+    ),
     *("fixed length", "EVATok, fewer given tokens", "games, uniform", "games, router"),
 }
 """Rows that are shown although the paper has none of them."""
+POINTS = {"table3": "w_q solved for", "table3_wq1.2": "w_q = 1.2"}
+"""What tells rows of the same name apart."""
 METRICS = {
     **{"percentile": "proxy-reward percentile", "top1": "top-1", "top5": "top-5", "psnr": "PSNR", "rfvd": "rFVD"},
     **{"gfvd": "gFVD", "rtokens": "tokens a clip", "gtokens": "generated tokens a clip", "wall_hours": "wall time"},
@@ -72,15 +80,20 @@ def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:
     kept = kept[kept["paper"].notna() | kept["row"].isin(BESIDE_THE_PAPER)]
     lines = [
         {
-            "what": f"{line['row']}, {METRICS.get(line['metric'], line['metric'])}{_in_brackets(line['unit'])}",
+            "what": _point_of(name) + f"{line['row']}, {METRICS.get(line['metric'], line['metric'])}"
+            f"{_in_brackets(line['unit'])}",
             "paper": _number(line["paper"]),
             "ours": _number(line["ours"]),
             "record": f"`{line['record']}`",
-            "script": f"`reproductions/{name}.py`",
+            "script": f"`reproductions/{name.partition('_wq')[0]}.py`",
         }
         for line in kept.to_dict("records")
     ]
     return pd.DataFrame(lines)
+
+
+def _point_of(table: str) -> str:
+    return f"{POINTS[table]}: " if table in POINTS else ""
 
 
 def _in_brackets(unit: object) -> str:

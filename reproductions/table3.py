@@ -1,13 +1,19 @@
 """Table 3 of the supplement: how good the assignments are that a router names in one pass.
 
-    python reproductions/table3.py            about a minute on 2 cores, no GPU, no download
+    python reproductions/table3.py                        a minute or two on 2 cores, no GPU, no download
+    python reproductions/table3.py --data FOLDER_OR_CSV   the same table of your own videos; seconds per clip
 
-Makes the embedded validation clips anew from their seeds, checks that they are the clips that were scored, runs the
+Regenerates the embedded validation clips from their seeds, checks that they are the clips that were scored, runs the
 shipped routers on them, and reads the stored scores of all candidates. Rows: the best uniform assignment of each
-clip, the router (the paper's: a ViT trained on the best candidate alone), the same ViT trained on whole score rows
-(`router_soft`), an MLP on what pooling would lose of each block (`pyramid_router`), and controls the paper
-lacks. `unseen` are clips of the Arcade set, which no router was trained on; the proxy was, as the paper's second proxy
-was on UCF-101. Without the extra evatok[arcade] the values of the unseen clips are read from an earlier record.
+clip, the router (the paper's: a ViT trained on the best candidate alone), the same ViT trained on all scores of a clip
+(`router_soft`), an MLP on what pooling would lose of each block (`pyramid_router`), and controls the paper lacks:
+the best single assignment, one of AdapTok's published shape and InfoTok's ELBO rule, both at the tokens of the best
+assignments, and random ones. `unseen` are clips of the Arcade set, which no router was trained on; the proxy was, as
+the paper's second proxy was on UCF-101. Without the extra evatok[arcade] the values of the unseen clips are read from
+an earlier record.
+
+With --data the shipped proxy first scores every clip under all 625 assignments, shard by shard: run again after a kill,
+it resumes. All rows that name no split are used, since nothing here was trained on them.
 
 Expected (paper, WebVid validation and UCF-101): best uniform 84.88 and 88.46 %, router 96.96 and 96.19 %.
 """
@@ -20,12 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import bootstrap
 
-from evatok import checkpoints, curation, environment, records, reward, search, tables
-from evatok.assignments import CandidateSet
-from evatok.data.clips import ClipSet
+from evatok import checkpoints, curation, environment, records, reward, rules, search, tables
+from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.contact_sheet import contact_sheet
+from evatok.data.manifest import ManifestError
+from evatok.data.sets import clip_set
+from evatok.evaluation import router_quality
+from evatok.experiments import stage2_curation
 from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.routing import Router
 from evatok.tables import Cell
@@ -37,6 +45,15 @@ METRICS = ("top1", "top5", "percentile")
 PICTURED = 8
 # Logits differ in the last bits between processors, which can turn a near tie.
 TOLERANCE = 0.5
+ERRORS = (
+    checkpoints.CheckpointError,
+    curation.CurationError,
+    records.RecordError,
+    tables.TableError,
+    ClipSetError,
+    ManifestError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)
@@ -59,10 +76,14 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Scored:
-    """A set's clips with their candidate table: what every row of one set is computed from."""
+    """A set's clips with their candidate table: what every row of one set is computed from.
+
+    `losses` (N, K) are those of the proxy's blocks at full length.
+    """
 
     clips: ClipSet
     table: curation.CandidateTable
+    losses: np.ndarray
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,21 +91,43 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
     parser.add_argument("--size", default="toy", help="size of proxy and routers: toy, small or paper")
     parser.add_argument("--workers", type=int, default=2, help="processes that make clips")
+    parser.add_argument("--data", default="", help="your own videos: a manifest CSV or a folder of class folders")
+    parser.add_argument("--fps", type=float, default=None, help="frames per second taken from them (default: theirs)")
+    parser.add_argument("--limit", type=int, default=0, help="use so many of their clips (default: all)")
     arguments = parser.parse_args(argv)
     shelf = Shelf(arguments.results, arguments.size)
     try:
-        report(shelf, arguments.workers)
-    except (checkpoints.CheckpointError, curation.CurationError, records.RecordError, tables.TableError) as error:
+        if arguments.data:
+            report_on(shelf, arguments.data, arguments.fps, arguments.limit)
+        else:
+            report(shelf, arguments.workers)
+    except ERRORS as error:
         print(f"table3: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def report(shelf: Shelf, workers: int) -> None:
-    """Measure every set at every operating point, write tables, records and the picture, print the tables."""
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", "table3")
+    """Measure every embedded set at every operating point, write tables, records and the picture, print the tables."""
     sets = {row: scored_set(shelf, name, workers) for row, name in SETS.items()}
-    for point, name in POINTS.items():
+    write_tables(shelf, sets, POINTS)
+    if sets["validation"] is not None:
+        print(f"picture: {picture(shelf, sets['validation'], 'table3_clips')}")
+
+
+def report_on(shelf: Shelf, data: str, fps: float | None, limit: int) -> None:
+    """The same of a user's videos, as tables and a picture named after them."""
+    scored = scored_videos(shelf, data, fps, limit)
+    row = scored.clips.name
+    names = {point: f"{name}_{row}" for point, name in POINTS.items()}
+    write_tables(shelf, {row: scored}, names)
+    print(f"picture: {picture(shelf, scored, f'table3_clips_{row}')}")
+
+
+def write_tables(shelf: Shelf, sets: dict[str, Scored | None], names: dict[str, str]) -> None:
+    """A table for each operating point, written under its name and printed."""
+    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", "table3")
+    for point, name in names.items():
         cells: list[Cell] = []
         for row, scored in sets.items():
             found = stored_record(shelf, row, point) if scored is None else measured_record(shelf, row, point, scored)
@@ -92,8 +135,23 @@ def report(shelf: Shelf, workers: int) -> None:
         caption = caption_of(shelf, point)
         tables.write(cells, shelf.root / "tables", name, caption)
         print(f"{caption}\n\n{tables.markdown(cells)}\n")
-    if sets["validation"] is not None:
-        print(f"picture: {picture(shelf, sets['validation'])}")
+
+
+def scored_videos(shelf: Shelf, data: str, fps: float | None, limit: int) -> Scored:
+    """A user's videos, scored by the shipped proxy under every candidate: stage 2, which resumes."""
+    proxy, _ = AdaptiveTokenizer.load(shelf.proxy)
+    shape = proxy.config
+    clips = clip_set(data, "all", limit, size=shape.size, frames=shape.frames, fps=fps)
+    table = shelf.root / "work" / "table3" / f"{clips.name}-{clips.sha256[:8]}.parquet"
+    settings = {
+        **{"tokenizer": str(shelf.proxy), "data": data, "fps": fps, "split": "all", "clips": limit},
+        **{"size": shelf.size, "table": str(table), "work": str(shelf.root / "work" / "table3")},
+        **{"records_folder": str(shelf.root / "records"), "shard_length": 16, "batch": 16},
+    }
+    if not table.exists():
+        stage2_curation.ex.run(config_updates=settings)
+    scores = curation.read(table)
+    return Scored(clips, scores, rules.full_length_losses(proxy, clips.clips))
 
 
 def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
@@ -110,13 +168,18 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
         return None
     if clips.sha256 == data["sha256"]:
         print(f"{name}: {len(clips)} clips made, hash as recorded ({clips.sha256[:12]})", file=sys.stderr)
-        return Scored(clips, table)
+        return Scored(clips, table, losses_of(shelf, clips))
     print(
         f"{name}: these clips (sha256 {clips.sha256[:12]}, made with {clips.manifest['versions']}) are not the ones "
-        f"that were scored ({data['sha256'][:12]}, {data['versions']}); scoring them anew, about a second a clip",
+        f"that were scored ({data['sha256'][:12]}, {data['versions']}); scoring them anew, some seconds per clip",
         file=sys.stderr,
     )
-    return Scored(clips, rescored(shelf, clips, table))
+    return Scored(clips, rescored(shelf, clips, table), losses_of(shelf, clips))
+
+
+def losses_of(shelf: Shelf, clips: ClipSet) -> np.ndarray:
+    """(N, K) losses of the proxy's blocks at full length."""
+    return rules.full_length_losses(AdaptiveTokenizer.load(shelf.proxy)[0], clips.clips)
 
 
 def rescored(shelf: Shelf, clips: ClipSet, table: curation.CandidateTable) -> curation.CandidateTable:
@@ -140,7 +203,10 @@ def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> recor
         scored.table.quality(point_of.metric), scored.table.candidates, point_of.scale, point_of.w_q
     )
     rankings = {name: router.ranking(scored.clips.clips) for name, router in routers.items()}
-    metrics = measure(rewards, scored.table.candidates, rankings)
+    candidates = scored.table.candidates
+    simple = router_quality.simple_choices(rewards, candidates, scored.losses)
+    metrics = router_quality.choice_metrics(rewards, simple, rankings)
+    choices = {**simple, **{name: ranks[:, 0] for name, ranks in rankings.items()}}
     protocol = {
         "item": "table3",
         "set": row,
@@ -153,7 +219,7 @@ def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> recor
     }
     model = {
         "routers": {name: router.checkpoint.sha256 for name, router in routers.items()},
-        **tokens(rewards, scored.table.candidates, rankings),
+        **router_quality.spending(rewards, candidates, choices),
     }
     for earlier in reversed(records.query(shelf.root / "records", kind="table3", item="table3", set=row, point=point)):
         same_routers = earlier.model["routers"] == model["routers"]
@@ -185,64 +251,11 @@ def stored_record(shelf: Shelf, row: str, point: str) -> records.Record | None:
     return found[-1] if found else None
 
 
-def measure(
-    rewards: np.ndarray, candidates: CandidateSet, rankings: dict[str, np.ndarray]
-) -> dict[str, records.Metric]:
-    """`<row>.<metric>` of every row of one set, each percentile with its bootstrap standard error over clips."""
-    uniform_means = rewards[:, candidates.uniform].mean(0)
-    choices = {
-        "best_uniform": reward.best_uniform(rewards, candidates),
-        "fixed_uniform": reward.fixed(rewards, int(candidates.uniform[uniform_means.argmax()])),
-        "best_fixed": reward.fixed(rewards, reward.best_fixed(rewards)),
-    }
-    metrics: dict[str, records.Metric] = {}
-    for name, choice in {**choices, **{name: ranks[:, 0] for name, ranks in rankings.items()}}.items():
-        metrics[f"{name}.percentile"] = percentile_metric(rewards, choice)
-    for name, ranks in rankings.items():
-        for k in (1, 5):
-            share = reward.top_k(rewards, ranks, k)
-            metrics[f"{name}.top{k}"] = records.Metric(share, "%", len(ranks), "higher")
-    means = (rewards.mean(), rewards.min(1).mean(), rewards.max(1).mean())
-    metrics["random.percentile"] = records.Metric(reward.percentile_of_means(*means), "%", len(rewards), "higher")
-    return metrics
-
-
-def percentile_metric(rewards: np.ndarray, choice: np.ndarray) -> records.Metric:
-    """Percentile with the standard error of 1,000 bootstrap draws of the clips."""
-
-    def statistic(chosen: np.ndarray, low: np.ndarray, high: np.ndarray, axis: int = -1) -> np.ndarray:
-        chosen_mean, low_mean, high_mean = (values.mean(axis) for values in (chosen, low, high))
-        return 100 * (chosen_mean - low_mean) / (high_mean - low_mean)
-
-    drawn = bootstrap(
-        reward.reward_bounds(rewards, choice),
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=1000,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    value = reward.percentile(rewards, choice)
-    return records.Metric(value, "%", len(rewards), "higher", spread=float(drawn.standard_error))
-
-
-def tokens(rewards: np.ndarray, candidates: CandidateSet, rankings: dict[str, np.ndarray]) -> dict[str, object]:
-    """What the optimum and each router spend: mean tokens a clip, mean tokens a block, distinct optima."""
-    optimal = reward.best(rewards)
-    spent = {name: candidates.row(ranks[:, 0]) for name, ranks in rankings.items()}
-    spent["optimal"] = candidates.row(optimal)
-    return {
-        "mean_tokens": {name: float(rows.sum(1).mean()) for name, rows in spent.items()},
-        "tokens_per_block": {name: rows.mean(0).tolist() for name, rows in spent.items()},
-        "distinct_optima": len(np.unique(optimal)),
-    }
-
-
 def to_cells(record: records.Record | None, row: str, shelf: Shelf, paper: dict[tuple[str, str], float]) -> list[Cell]:
     """Cells of one set: every measured row, or the paper's alone where nothing was ever measured."""
     cells = []
-    names = ["best_uniform", *ROUTERS, "fixed_uniform", "best_fixed", "random"]
+    simple = [name for name in router_quality.SIMPLE if name != "best_uniform"]
+    names = ["best_uniform", *ROUTERS, *simple]
     for name in names:
         for metric in METRICS:
             value = None if record is None else record.metrics.get(f"{name}.{metric}")
@@ -260,8 +273,9 @@ def to_cells(record: records.Record | None, row: str, shelf: Shelf, paper: dict[
 def caption_of(shelf: Shelf, point: str) -> str:
     router = router_of(shelf, "router", point)
     weights = f"w_q = {router.point.w_q:.3f}, w_l = {2 - router.point.w_q:.3f}"
+    middle = router.config.levels[len(router.config.levels) // 2]
     what = {
-        "matched": "the weight whose optimal assignments average 0.70 of the middle uniform row's tokens",
+        "matched": f"solved for, so that the best assignments average 0.70 of the tokens of {middle} per block",
         "wq1.2": "the paper's weight",
     }[point]
     return (
@@ -270,15 +284,15 @@ def caption_of(shelf: Shelf, point: str) -> str:
     )
 
 
-def picture(shelf: Shelf, scored: Scored) -> Path:
-    """Clips of the validation set, from few tokens to many, with the tokens each block got (main Fig. 1)."""
+def picture(shelf: Shelf, scored: Scored, file: str) -> Path:
+    """Clips of a set, from few tokens to many, with the tokens each block got (main Fig. 1)."""
     name = "pyramid_router"
     rows = router_of(shelf, name).assignments(scored.clips.clips)
     order = np.argsort(rows.sum(1), kind="stable")
-    picked = order[np.linspace(0, len(order) - 1, PICTURED).astype(int)]
+    picked = order[np.linspace(0, len(order) - 1, min(PICTURED, len(order))).astype(int)]
     captions = [f"clip {i}, {rows[i].sum()} tokens" for i in picked]
     sheet = contact_sheet(scored.clips.clips[picked], captions, assignments=rows[picked])
-    path = shelf.root / "figures" / "table3_clips.png"
+    path = shelf.root / "figures" / f"{file}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     return path

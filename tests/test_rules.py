@@ -11,15 +11,15 @@ PAPER = CandidateSet((32, 64, 128, 256, 512), 4)
 TOY = CandidateSet((8, 16, 32, 64, 128), 4)
 
 
-def test_adaptoks_row_costs_what_the_fixed_length_baseline_costs():
-    assert PAPER.row(rules.adaptok_row(PAPER)).tolist() == [512, 256, 128, 128]
-    assert PAPER.totals[rules.adaptok_row(PAPER)] == 4 * PAPER.baseline
-    assert TOY.row(rules.adaptok_row(TOY)).tolist() == [128, 64, 32, 32]
+def test_adaptoks_row_is_the_published_one_at_the_papers_levels_and_keeps_its_shape_at_others():
+    assert PAPER.row(rules.adaptok_row(PAPER, 1024)).tolist() == [512, 256, 128, 128]
+    assert TOY.row(rules.adaptok_row(TOY, 256)).tolist() == [128, 64, 32, 32]
+    assert TOY.row(rules.adaptok_row(TOY, 128)).tolist() == [64, 32, 16, 16]
 
 
 def test_adaptoks_row_needs_its_four_blocks():
     with pytest.raises(ValueError, match="has 4 blocks, the candidates have 3"):
-        rules.adaptok_row(CandidateSet((2, 4), 3))
+        rules.adaptok_row(CandidateSet((2, 4), 3), 8)
 
 
 def test_infotok_gives_equal_blocks_equal_tokens_and_a_lossier_block_more():

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from evatok.data import arcade, clips, freedoom, manifest, mixed
-from evatok.data.clips import ClipSet, ClipSetError, ClipSource
+from evatok.data.clips import ClipSet, ClipSetError, ClipSource, Reel
 
 EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed")
 
-_ARCADE = {
+_ARCADE: dict[str, tuple[Callable[..., Reel], tuple[str, ...]]] = {
     "arcade": (arcade.arcade_reel, arcade.GAMES),
     "arcade-seen": (arcade.seen_reel, arcade.SEEN_GAMES),
     "arcade-held-out": (arcade.held_out_reel, arcade.HELD_OUT_GAMES),

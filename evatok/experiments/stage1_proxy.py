@@ -10,7 +10,10 @@ reconstruct any clip under any assignment. Run again, the same command goes on w
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+import torch
 
 from evatok import records
 from evatok.data.clips import ClipSet
@@ -65,12 +68,16 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 def uniform_quality(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, records.Metric]:
     """PSNR and motion with every block at one level, by "<metric>_uniform_<tokens per block>"."""
-    metrics = {}
+    metrics: dict[str, records.Metric] = {}
     for level in tokenizer.config.levels:
-        row = (level,) * tokenizer.config.candidates.blocks
-        found = quality_under(tokenizer, clips, lambda real, _, row=row: expand_assignment(row, len(real)), config)
+        assign = partial(_uniform, (level,) * tokenizer.config.candidates.blocks)
+        found = quality_under(tokenizer, clips, assign, config)
         metrics |= {f"{name}_uniform_{level}": value for name, value in found.items() if name != "mean_tokens"}
     return metrics
+
+
+def _uniform(row: tuple[int, ...], clips: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    return expand_assignment(row, len(clips))
 
 
 if __name__ == "__main__":

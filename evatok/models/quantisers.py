@@ -5,6 +5,7 @@ Legend: M tokens, gathered from a batch of unequal lengths so that no padding is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -119,8 +120,8 @@ class Quantiser(nn.Module):
 
     def _codes_to_values(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (...) to the quantiser's own values (1, M, dimension)."""
-        values: torch.Tensor = self.quantiser.indices_to_codes(codes.reshape(1, -1))
-        return values
+        look_up: Callable[[torch.Tensor], torch.Tensor] = self.quantiser.indices_to_codes  # type: ignore[assignment]
+        return look_up(codes.reshape(1, -1))
 
 
 def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> tuple[nn.Module, int]:
