@@ -10,7 +10,7 @@ import pytest
 
 from evatok.data import clips, sets
 from evatok.data.clips import ClipSetError
-from evatok.data.freedoom import MAPS, MOTIONS, REEL, WADS, freedoom_reel
+from evatok.data.freedoom import MAPS, MOTIONS, RECIPE_2, REEL, WADS, freedoom_reel, maps_of
 
 SMALL = {"size": 16, "frames": 4}
 ANOTHER_PROCESS = """
@@ -87,3 +87,45 @@ def test_splits_share_no_clip_and_a_built_set_can_be_made_again(tmp_path: Path) 
     assert len({clip.tobytes() for one in built for clip in one.clips}) == 3 * 8
     again, _ = freedoom_reel(clips.stream("validation", 0), 0, **SMALL)
     assert np.array_equal(built[1].clips, again[:8])
+
+
+def test_no_two_splits_share_a_map_and_every_map_has_one():
+    for wad in WADS:
+        shares = [maps_of(split, wad) for split in clips.SPLITS]
+        assert sorted(level for share in shares for level in share) == sorted(MAPS[wad])
+        assert all(maps_of(split, wad, RECIPE_2) == MAPS[wad] for split in clips.SPLITS)
+
+
+@pytest.mark.slow
+def test_pictures_of_another_split_are_no_nearer_than_pictures_of_another_map():
+    """Splits that shared maps would begin on the same pictures: here the nearest are as far as maps are apart."""
+    train, _ = freedoom_reel(clips.stream("train", 0), 0, size=16, frames=1)
+    more, _ = freedoom_reel(clips.stream("train", 0), 1, size=16, frames=1)
+    held_out, labels = freedoom_reel(clips.stream("validation", 0), 0, size=16, frames=1)
+    assert {one["map"] for one in labels} <= set(maps_of("validation", WADS[0]))
+    first, second, other = (reel[:, 0].reshape(REEL, -1).astype(float) for reel in (train, more, held_out))
+
+    def nearest(some: np.ndarray, among: np.ndarray) -> np.ndarray:
+        return np.sqrt(((some[:, None] - among[None]) ** 2).mean(-1)).min(1)
+
+    # Reels 0 and 1 come from different game files, so their maps differ as well.
+    assert nearest(other, first).min() > 0.5 * nearest(second, first).min() > 0
+    assert nearest(other, first).min() > 2
+
+
+@pytest.mark.slow
+def test_an_older_recipe_is_another_set_of_clips_under_its_own_manifest(tmp_path: Path) -> None:
+    new, old = (
+        clips.build(sets.source(name), "validation", 4, workers=1, cache=tmp_path, **SMALL)
+        for name in ("freedoom", "freedoom@2")
+    )
+    assert (new.manifest["recipe"]["version"], old.manifest["recipe"]["version"]) == (3, 2)
+    assert new.sha256 != old.sha256
+    assert new.name == old.name == "freedoom"
+
+
+def test_a_recipe_that_there_is_not_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ClipSetError, match=r"'freedoom' has no recipe '7': 2, 3"):
+        sets.source("freedoom@7")
+    assert sets.pinned("freedoom") == "freedoom@3"
+    assert sets.pinned("my.csv") == "my.csv"

@@ -147,3 +147,28 @@ def test_every_term_needs_a_weight_and_a_weight_of_zero_switches_off():
     assert float(losses.weighted_sum(terms, {"l1": 0.5, "adversarial": 0.0})) == 1
     with pytest.raises(KeyError, match="adversarial"):
         losses.weighted_sum(terms, {"l1": 0.5})
+
+
+# Motion within blocks
+
+
+def test_the_change_term_is_zero_for_the_clip_itself_and_for_one_shifted_in_brightness():
+    real = torch.rand(2, 3, 8, 4, 4)
+    assert losses.change(real, real, 4) == 0
+    assert losses.change(real, real + 0.1, 4) == pytest.approx(0, abs=1e-10)
+
+
+def test_the_change_term_of_stills_is_the_clips_own_change_within_blocks():
+    real = torch.rand(2, 3, 8, 4, 4)
+    stills = real.unflatten(2, (2, 4)).mean(3, keepdim=True).expand(-1, -1, -1, 4, -1, -1).flatten(2, 3)
+    within = real.unflatten(2, (2, 4)).diff(dim=3).square().mean()
+    assert losses.change(real, stills, 4) == pytest.approx(float(within), rel=1e-5)
+
+
+def test_steps_between_blocks_do_not_count():
+    real = torch.zeros(1, 3, 8, 2, 2)
+    fake = real.clone()
+    fake[:, :, 4:] = 1
+    assert losses.change(real, fake, 4) == 0
+    assert losses.change(real, fake, 8) > 0
+    assert losses.change(real, fake, 1) == 0
