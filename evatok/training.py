@@ -167,6 +167,12 @@ def read_curve(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
 
 
+def steps_done(folder: Path) -> int:
+    """Steps behind the state from which a training in `folder` would resume; 0 where there is none."""
+    path = folder / "state.pt"
+    return int(torch.load(path, weights_only=True, map_location="cpu", mmap=True)["step"]) if path.exists() else 0
+
+
 def seconds_spent(folder: Path) -> float:
     """Wall time in seconds of all steps of a training folder's state, over every run that made them."""
     return float(torch.load(folder / "state.pt", weights_only=True, map_location="cpu", mmap=True)["seconds"])

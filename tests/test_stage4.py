@@ -255,3 +255,18 @@ def test_configurations_of_the_paper_hold_its_figures():
     assert (config["steps"], config["batch"], config["learning_rate"]) == (1_000_000, 128, 1e-4)
     assert (config["alignment_weight"], config["entropy_weight"]) == (0.7, 0.02)
     assert json.dumps(tokenizer_training.facts_of(dict(config)))
+
+
+# Trained longer, or ended sooner
+
+
+def test_a_training_resumed_with_more_steps_tells_so_and_one_never_changed_does_not(stage4, tmp_path):
+    plain = {"discriminator": "none", "alignment": "none", "assignment": "uniform"}
+    short = stage4(steps=2, **plain)
+    assert "schedule_changes" not in checkpoints.load(Path(short.result["checkpoint"]), "tokenizer").facts
+    longer = stage4(steps=4, **plain)
+    facts = checkpoints.load(Path(longer.result["checkpoint"]), "tokenizer").facts
+    assert facts["schedule_changes"] == [{"after_step": 2, "instead_of": 2}]
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+    with pytest.raises(ConfigError, match="holds a training of 4 steps already, 3 asked"):
+        stage4(steps=3, **plain)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from evatok import records
+from evatok import records, training
 from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.training import Recipe
 
@@ -18,6 +18,7 @@ Shape = TypeVar("Shape")
 
 # Where results go, how often they are saved and on what they are computed may differ between a run and its
 # continuation; everything else decides the numbers.
+_CLAIM = "training.json"
 _FREE_KEYS = {"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"}
 
 
@@ -45,19 +46,27 @@ def autocast(config: dict[str, Any]) -> AbstractContextManager[Any]:
     return torch.autocast(config["device"], torch.bfloat16, enabled=config["bf16"])
 
 
-def claim_folder(folder: Path, config: dict[str, Any], inputs: str, tracker: Tracker) -> Path:
-    """Make `folder` the place of this training, or find it so; the run then names the one it resumes.
+def claim_folder(
+    folder: Path, config: dict[str, Any], inputs: str, tracker: Tracker, *, steps_may_change: bool = False
+) -> Path:
+    """Create or reopen the training folder; a run that reopens it names the one it resumes.
 
     Args:
         inputs: identity (sha256) of the data trained on.
+        steps_may_change: a training may be resumed with another number of steps, to end it sooner or to train it
+            longer: the learning rate follows the new schedule from there on, and the folder remembers the change
+            (`schedule_changes`).
 
     Raises:
-        ConfigError: the folder holds a training of another configuration or of other data.
+        ConfigError: the folder holds a training of another configuration or of other data, or more steps than asked.
     """
-    claim = folder / "training.json"
+    claim = folder / _CLAIM
     mine: dict[str, Any] = {"config": {k: v for k, v in config.items() if k not in _FREE_KEYS}, "inputs": inputs}
     if claim.exists():
         found = json.loads(claim.read_text())
+        if steps_may_change:
+            mine |= _changes(folder, found, config["steps"])
+            found["config"]["steps"] = config["steps"]
         keys = (mine["config"].keys() | found["config"].keys()) - _FREE_KEYS
         odd = sorted(k for k in keys if mine["config"].get(k) != found["config"].get(k))
         if odd or found["inputs"] != inputs:
@@ -68,6 +77,25 @@ def claim_folder(folder: Path, config: dict[str, Any], inputs: str, tracker: Tra
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(claim, {**mine, "run": tracker.run_id})
     return folder
+
+
+def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The changes of a claimed folder's number of steps, up to this one."""
+    earlier, before, done = found.get("changes", []), found["config"]["steps"], training.steps_done(folder)
+    if before == steps:
+        return {"changes": earlier} if earlier else {}
+    if done > steps:
+        raise ConfigError(f"config key steps: {folder} holds a training of {done} steps already, {steps} asked")
+    return {"changes": [*earlier, {"after_step": done, "instead_of": before}]}
+
+
+def schedule_changes(folder: Path) -> dict[str, Any]:
+    """The fact that a training was resumed with another number of steps: after which, and instead of how many.
+
+    No fact where it never was.
+    """
+    changes = json.loads((folder / _CLAIM).read_text()).get("changes")
+    return {"schedule_changes": changes} if changes else {}
 
 
 def recipe(config: dict[str, Any]) -> Recipe:

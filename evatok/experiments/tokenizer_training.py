@@ -15,7 +15,16 @@ from evatok.adversary import Adversary, AdversaryConfig
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
-from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.experiments.setting import (
+    autocast,
+    claim_folder,
+    log_to,
+    of_size,
+    optional_artifact,
+    recipe,
+    schedule_changes,
+    set_threads,
+)
 from evatok.metrics.motion import motion_correlation, motion_moments, motion_ratio
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.metrics.pixels import psnr
@@ -152,7 +161,8 @@ def train_tokenizer(
     train_set = clips_of(config, config["data"], "train", config["train_clips"])
     validation_set = clips_of(config, validation_data(config), "validation", config["validation_clips"])
     trainee, objective, parents = prepared(config, shape, plan, train_set)
-    folder = claim_folder(Path(config["work"]), config, " ".join(parents.values()), tracker)
+    inputs = " ".join(parents.values())
+    folder = claim_folder(Path(config["work"]), config, inputs, tracker, steps_may_change=True)
     try:
         averaged = training.train(
             trainee,
@@ -165,7 +175,7 @@ def train_tokenizer(
         )
     except training.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps, "pace": pace(folder, config)}
-    facts = {**plan.facts, **facts_of(config)}
+    facts = {**plan.facts, **facts_of(config), **schedule_changes(folder)}
     path = Path(config["checkpoint"])
     checkpoints.save(
         path,
