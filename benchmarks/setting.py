@@ -21,6 +21,7 @@ from evatok.environment import REPOSITORY
 from evatok.models.generator import GENERATOR_SIZES
 from evatok.models.router import ROUTER_SIZES, RouterConfig
 from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.precision import autocast
 
 TABLE = REPOSITORY / "results" / "tables" / "candidates" / "freedoom-validation.parquet"
 SAVED = 721 / 1024
@@ -81,7 +82,7 @@ class Setting:
 
     def autocast(self, enabled: bool | None = None) -> torch.autocast:
         """bfloat16 where this setting has it, or where `enabled`."""
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16 if enabled is None else enabled)
+        return autocast(self.device, self.bf16 if enabled is None else enabled)
 
     def within(self, work: Callable[[], object], *, bf16: bool | None = None) -> Callable[[], object]:
         """`work` without gradients, in this setting's precision."""

@@ -37,6 +37,7 @@ from evatok.frontier import BlockMetrics, Frontier, Walk, psnr_of
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer
+from evatok.precision import autocast
 from evatok.reward import Scale, quality, weighed
 from evatok.routing import OperatingPoint
 
@@ -113,7 +114,7 @@ def search_set(
     parts = []
     for start in range(0, len(clips), batch):
         real = to_network(clips[start : start + batch], device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device, bf16):
             found = beam_search(
                 tokenizer, real, point, width=width, chunk=chunk, payback=payback, perceptual=perceptual
             )

@@ -23,6 +23,7 @@ from evatok import models, routing
 from evatok.data.clips import ClipSet, cache_folder, pixels_sha256, to_network
 from evatok.features import Arrays, ShardStore, Sliceable, digest
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment
+from evatok.precision import autocast
 from evatok.records import sha256_file
 from evatok.routing import Router
 
@@ -150,7 +151,7 @@ def clip_coder(module: AdaptiveTokenizer, sha256: str, rule: Rule, *, bf16: bool
 
     def encode(clips: torch.Tensor) -> Codes:
         lengths = rule.assign(clips)
-        with torch.autocast(clips.device.type, torch.bfloat16, enabled=bf16):
+        with autocast(clips.device, bf16):
             return module.encode(clips, lengths, groups=min(_GROUPS, len(clips)))
 
     return Coder(encode, made_by(sha256, rule.identity, bf16))

@@ -25,6 +25,7 @@ from evatok.data.clips import to_network
 from evatok.grammar import Grammar
 from evatok.models.generator import Condition, Generator, GeneratorConfig
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment
+from evatok.precision import autocast
 from evatok.sampling import Sampling, sample
 
 GIVEN = 5
@@ -249,7 +250,7 @@ def condition_coder(tokenizer: AdaptiveTokenizer, sha256: str, prefix: tuple[int
     """Codes of what is given of a clip, for `coding.code_set`."""
 
     def encode(clips: torch.Tensor) -> Codes:
-        with torch.autocast(clips.device.type, torch.bfloat16, enabled=bf16):
+        with autocast(clips.device, bf16):
             return condition_codes(tokenizer, clips, prefix)
 
     rule = {"given": GIVEN, "filled": "the last given frame", "row": list(prefix)}

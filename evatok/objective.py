@@ -25,6 +25,7 @@ from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.alignment import AlignmentHead
 from evatok.models.encoders import FrozenEncoder
 from evatok.models.tokenizer import AdaptiveTokenizer, Reconstruction
+from evatok.precision import autocast
 from evatok.training import Terms, batch_indices, mirrored_batch
 
 Assign = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -98,7 +99,7 @@ class TokenizerObjective:
 
     def __call__(self, trainee: Trainee, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
         real = self.batches.draw(step, generator)
-        with self._autocast(real):
+        with autocast(real.device, self.bf16):
             lengths = self.assign(real, generator).to(real.device)
             tap = self.alignment.decoder_layer if self.alignment else None
             made = trainee.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
@@ -122,7 +123,7 @@ class TokenizerObjective:
         if self.alignment is not None:
             assert trainee.head is not None
             assert made.tapped is not None
-            with self._autocast(real):
+            with autocast(real.device, self.bf16):
                 with torch.no_grad():
                     (teacher,) = self.alignment.encoder(real, [self.alignment.encoder_layer])
                 student = trainee.head(made.tapped)
@@ -146,13 +147,10 @@ class TokenizerObjective:
         """Let the discriminator learn, then add what it says of the reconstructions; returns what to log."""
         if self.adversary is None or not self.adversary.active(step):
             return {}
-        with self._autocast(real):
+        with autocast(real.device, self.bf16):
             logged = self.adversary.learn(real, fake.detach(), step, generator)
             terms["adversarial"] = self.adversary.generator_loss(fake, step, generator)
         return logged
-
-    def _autocast(self, clips: torch.Tensor) -> torch.autocast:
-        return torch.autocast(clips.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _weights_of(self, trainee: Trainee, terms: Terms) -> dict[str, float]:
         if not self.adaptive or "adversarial" not in terms:

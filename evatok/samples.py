@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from evatok.features import ShardStore, code_version, package_version
 from evatok.generation import VideoGenerator
 from evatok.grammar import packed_left
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes
+from evatok.precision import autocast
 from evatok.sampling import Sampling
 
 
@@ -62,7 +62,7 @@ class Wish:
         """Codes of samples [start, stop); `tick` and `whole`, which counts from `start`, as of `sampling.sample`."""
         seeds = [sample_seed(self.seed, number) for number in range(start, stop)]
         more: dict[str, Any] = {"batch": self.batch, "cached": self.cached, "tick": tick, "whole": whole}
-        with autocast(self.video, self.bf16):
+        with autocast(self.video.device, self.bf16):
             if self.classes is not None:
                 return self.video.generate(self.classes[start:stop], seeds, self.how, **more)
             if self.clips is not None:
@@ -185,11 +185,6 @@ def packed(codes: np.ndarray, lengths: np.ndarray) -> Codes:
     """Codes (M,) of N clips one after another, as codes (N, L) padded with 0, and their lengths (N, K)."""
     counts = torch.from_numpy(lengths).long()
     return Codes(packed_left(torch.from_numpy(codes).long(), counts.sum(1)), counts)
-
-
-def autocast(video: VideoGenerator, bf16: bool) -> AbstractContextManager[Any]:
-    """bfloat16 autocast on the generator's device if `bf16`."""
-    return torch.autocast(video.device.type, torch.bfloat16, enabled=bf16)
 
 
 class Generated(System):

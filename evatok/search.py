@@ -20,6 +20,7 @@ from evatok.frontier import BlockMetrics, Frontier, Walk, psnr_of, side_by_side
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
+from evatok.precision import autocast
 
 __all__ = ["SEARCHES", "BlockMetrics", "block_visits", "brute_force", "prefix_tree", "score_set", "visits"]
 
@@ -104,7 +105,7 @@ def score_set(
     parts = []
     for start in range(0, len(clips), batch):
         real = to_network(clips[start : start + batch], device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device, bf16):
             parts.append(SEARCHES[search](tokenizer, real, perceptual, name, tick))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 

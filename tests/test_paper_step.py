@@ -13,6 +13,7 @@ from evatok.models.discriminators import SemanticDiscriminator
 from evatok.models.encoders import VJEPA2, VideoMAE
 from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, expand_assignment
 from evatok.objective import Alignment, Batches, TokenizerObjective, Trainee
+from evatok.precision import bf16_is_native
 from evatok.training import step_generator
 
 WEIGHTS = {
@@ -53,6 +54,7 @@ def test_one_step_of_the_whole_objective_at_the_papers_size():
         perceptual=lambda real, fake: (real - fake).square().mean((1, 2, 3, 4)),  # LPIPS's weights are a download
         adversary=Adversary(judge(), opponent, seed=0),
         alignment=alignment,
+        bf16=bf16_is_native("cpu"),  # elsewhere it takes seven minutes
     )
     optimiser = torch.optim.AdamW(trainee.parameters(), lr=1e-4)
     loss, terms = objective(trainee, 0, step_generator(0, 0))

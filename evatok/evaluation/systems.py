@@ -18,6 +18,7 @@ from evatok.data.clips import to_network
 from evatok.evaluation.folders import EvaluationError, FolderClips
 from evatok.features import package_version
 from evatok.models.tokenizer import AdaptiveTokenizer
+from evatok.precision import autocast
 from evatok.routing import Router
 
 
@@ -103,7 +104,7 @@ class Adaptive(System):
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
         lengths = self.assign(clips, indices).to(clips.device)
-        with torch.autocast(clips.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(clips.device, self.bf16):
             codes = self.tokenizer.encode(clips, lengths)
             made = self.tokenizer.decode(codes)
         return Output(made.float(), codes.codes[self.tokenizer.layout(lengths).valid], lengths)

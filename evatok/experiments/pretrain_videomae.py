@@ -108,7 +108,7 @@ def config() -> None:
     clip_norm = 1.0  # gradient norm
     ema = 0.998  # decay of the weights' running mean, which is what ships
     flip = True  # mirror half of the clips
-    bf16 = True  # autocast; weights and losses stay float32
+    bf16 = None  # bfloat16 autocast (weights, losses: float32); None: where the device computes in it natively
     device = "cpu"  # cpu or cuda
     threads = 0  # CPU threads; 0 leaves PyTorch's choice
     log_every = 20  # steps a line of the curve
@@ -136,6 +136,7 @@ def small() -> None:
     learning_rate = 6e-4
     warmup = 2000
     ema = 0.9995
+    bf16 = True
     device = "cuda"
     work = "results/work/pretrain_videomae-small"
     checkpoint = "results/checkpoints/videomae-small"
@@ -156,6 +157,7 @@ def paper() -> None:
     final_learning_rate = 1e-6
     warmup = 9400
     ema = 0.9999
+    bf16 = True
     device = "cuda"
     save_every = 1000
     work = "results/work/pretrain_videomae-paper"

@@ -30,6 +30,7 @@ from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.setting import set_threads
 from evatok.features import ShardStore
 from evatok.generation import VideoGenerator
+from evatok.precision import autocast
 from evatok.protocols import Protocol
 from evatok.samples import Generated, Samples, Wish
 from evatok.sampling import Sampling
@@ -215,7 +216,7 @@ def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names:
 def decoded(video: VideoGenerator, drawn: Samples, wish: Wish) -> tuple[np.ndarray, float]:
     """Clips uint8 (N, T, H, W, 3) and the seconds that decoding took."""
     opened = time.perf_counter()
-    with samples.autocast(video, wish.bf16):
+    with autocast(video.device, wish.bf16):
         clips = video.clips(drawn.codes)
     return clips, time.perf_counter() - opened
 

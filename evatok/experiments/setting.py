@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from evatok import records, training
+from evatok import precision, records, training
 from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.training import Recipe
 
@@ -41,9 +40,9 @@ def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
     return sizes[size]
 
 
-def autocast(config: dict[str, Any]) -> AbstractContextManager[Any]:
+def autocast(config: dict[str, Any]) -> torch.autocast:
     """bfloat16 autocast on the configured device if `bf16`."""
-    return torch.autocast(config["device"], torch.bfloat16, enabled=config["bf16"])
+    return precision.autocast(config["device"], config["bf16"])
 
 
 def claim_folder(

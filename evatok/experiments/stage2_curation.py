@@ -45,7 +45,7 @@ def config() -> None:
     batch = 32  # clips scored together
     shard_length = 64  # clips a shard file
     shard = "0/1"  # i/n: this process takes every n-th shard, from the i-th; torchrun ranks split further
-    bf16 = True  # autocast of the tokenizer; errors are summed in float32
+    bf16 = None  # bfloat16 autocast of the tokenizer; None: where the device computes in it natively
     minutes = 0.0  # stop after the shard during which so many minutes are over, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
     threads = 0  # CPU threads; 0 leaves PyTorch's choice
@@ -69,6 +69,7 @@ def embedded() -> None:
 @ex.named_config
 def small() -> None:
     size = "small"
+    bf16 = True
     device = "cuda"
     batch = 128
     clips = 10000
@@ -78,6 +79,7 @@ def small() -> None:
 @ex.named_config
 def paper() -> None:
     size = "paper"
+    bf16 = True
     device = "cuda"
     batch = 128
     clips = 100000

@@ -49,7 +49,7 @@ def config() -> None:
     ema = 0.995  # decay of the weights' running mean, which is what ships (not stated)
     dropout = 0.1  # of residual branches (not stated)
     flip = True  # mirror half of the clips; their scores are taken to stay
-    bf16 = True  # autocast while training; decisions are made in float32
+    bf16 = None  # bfloat16 autocast while training (decisions: float32); None: where the device computes in it natively
     minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
     threads = 0  # CPU threads; 0 leaves PyTorch's choice
@@ -81,6 +81,7 @@ def small() -> None:
     size = "small"
     steps = 10000
     batch = 128
+    bf16 = True
     device = "cuda"
 
 
@@ -93,6 +94,7 @@ def paper() -> None:
     learning_rate = 1e-4
     dropout = 0.0
     fps = 3.0
+    bf16 = True
     device = "cuda"
 
 

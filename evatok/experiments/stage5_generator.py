@@ -61,7 +61,7 @@ def config() -> None:
     clip_norm = 1.0  # gradient norm (not stated; GigaTok: 1.0)
     ema = 0.0  # decay of the weights' running mean, which is what ships (not stated); 0: the last weights ship
     flip = True  # each epoch takes a clip plain or mirrored, whose class stays: motions and games go either way
-    bf16 = True  # autocast while training; losses are float32
+    bf16 = None  # bfloat16 autocast while training (losses: float32); None: where the device computes in it natively
     code_bf16 = False  # autocast of the tokenizer while coding; the router decides in float32
     minutes = 0.0  # stop the training after so many minutes with the state saved, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
@@ -87,6 +87,7 @@ def small() -> None:
     steps = 20000
     batch = 128
     warmup = 500
+    bf16 = True
     device = "cuda"
 
 
@@ -99,6 +100,7 @@ _PAPER = {
     "validation_clips": 0,
     "batch": 128,
     "code_bf16": True,
+    "bf16": True,
     "device": "cuda",
     "log_every": 100,
     "save_every": 1000,

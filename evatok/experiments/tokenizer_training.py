@@ -82,7 +82,7 @@ def settings() -> None:
     semantic_layers = [2, 5, 8, 11]  # its layers with a head each, 0 is the embedding (not stated; GigaTok's)
     semantic_resize = 0  # pixels its input is brought to; 0 leaves the clips' size (VideoMAE-B needs 224)
     augment = True  # DiffAug before the semantic discriminator (not stated; GigaTok's kind)
-    bf16 = True  # autocast; weights and losses stay float32
+    bf16 = None  # bfloat16 autocast (weights, losses: float32); None: where the device computes in it natively
     compile = False  # torch.compile of the tokenizer's layers
     minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
@@ -102,6 +102,7 @@ SMALL = {
     "batch": 64,
     "learning_rate": 4e-4,
     "warmup": 500,
+    "bf16": True,
     "device": "cuda",
     "entropy_weight": 0.02,
     "perceptual": "st-lpips",
@@ -125,6 +126,7 @@ PAPER = {
     "alignment": "facebook/vjepa2-vitl-fpc64-256",
     "discriminator": "transformer",
     "discriminator_interval": 5,
+    "bf16": True,
     "device": "cuda",
     "save_every": 1000,
 }

@@ -46,6 +46,7 @@ import torch
 from evatok import records
 from evatok.environment import REPOSITORY, environment
 from evatok.experiments import runs
+from evatok.precision import bf16_is_native
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -111,6 +112,7 @@ class Experiment(sacred.Experiment):
             raise ConfigError("--enforce_clean: the code is not a clean checkout of a commit; commit it first")
         run = super()._create_run(command_name, config_updates, named_configs, info, meta_info, options)
         _settle_types(run)
+        _settle_precision(run.config)
         run.unobserved = run.unobserved or os.environ.get("RANK", "0") != "0"  # one run for all of torchrun
         if not run.unobserved:
             run.observers += runs.stores(self.path, folder, address, given=bool(run.observers))
@@ -278,6 +280,23 @@ def _settle_types(run: Run) -> None:
             told = f"expected {_type_name(expected)}, got {holder[last]!r} ({_type_name(given)})"
             raise ConfigError(f"config key {key}: {told}; print_config lists every key with its default")
         holder[last] = float(holder[last])
+
+
+def _settle_precision(config: dict[str, Any]) -> None:
+    """Say of a `bf16` left at None whether it is on, so that the record does. Raises ConfigError for no bool."""
+    bf16 = config.get("bf16", False)
+    if bf16 is None:
+        config["bf16"] = bf16_is_native(device_of(config["device"]))
+    elif not isinstance(bf16, bool):
+        raise ConfigError(f"config key bf16: expected True, False or None, got {bf16!r}; print_config explains it")
+
+
+def device_of(name: Any) -> torch.device:
+    """The device a `device` key names, there or not. Raises ConfigError for one that no PyTorch knows."""
+    try:
+        return torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"config key device: {name!r} is no device; give cpu, cuda or cuda:N") from error
 
 
 def _type_name(kind: type) -> str:

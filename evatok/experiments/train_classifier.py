@@ -54,7 +54,7 @@ def config() -> None:
     frame_weight = 1.0  # of the frames' cross-entropy beside the clip's
     flip = True  # mirror half of the clips
     policy = ["translation"]  # of evatok.augmentation: what is done to training clips besides
-    bf16 = True  # autocast while training
+    bf16 = None  # bfloat16 autocast while training; None: where the device computes in it natively
     minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
     threads = 0  # CPU threads; 0 leaves PyTorch's choice
