@@ -45,7 +45,7 @@ import torch
 
 from evatok import records
 from evatok.environment import REPOSITORY, environment
-from evatok.experiments import runs
+from evatok.experiments import config_files, runs
 from evatok.precision import bf16_is_native
 
 with warnings.catch_warnings():
@@ -57,6 +57,7 @@ with warnings.catch_warnings():
     from sacred.utils import ConfigAddedError, NamedConfigNotFoundError, SacredError, SacredInterrupt
 
 sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would put every refresh of a progress bar into cout.txt
+config_files.guard()
 
 Main = Callable[[dict[str, Any], "Tracker"], dict[str, Any] | None]
 
@@ -104,6 +105,7 @@ class Experiment(sacred.Experiment):
     ) -> Run:
         """The run Sacred makes of its arguments, checked before anything is stored."""
         options = dict(options or {})
+        config_files.check_keys(config_updates or {}, "the configuration")
         _check_seed(config_updates or {})
         folder, address = options.pop("--file_storage", None), options.pop("--mongo_db", None)
         if options.get("--sql"):

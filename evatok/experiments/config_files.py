@@ -1,0 +1,108 @@
+"""Configuration files of Sacred's `with FILE`, and values of its command line, read as data that cannot run code.
+
+Sacred hands JSON files, and every `with KEY=VALUE`, to jsonpickle, which calls whatever function they name, and opens
+pickles, which are programs. Here a file is plain JSON, or YAML of plain values where PyYAML is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    import sacred.arg_parser
+    from sacred.config import config_files
+    from sacred.config.utils import assert_is_valid_key
+
+JSON_SUFFIXES, YAML_SUFFIXES = (".json",), (".yaml", ".yml")
+
+
+class ConfigFileError(ValueError):
+    """A configuration file that is not plain JSON or YAML, or a key of it or of the command line that is no name."""
+
+
+def guard() -> None:
+    """Make Sacred read configuration files and command-line values by this module from now on."""
+    config_files.HANDLER_BY_EXT.clear()
+    config_files.get_handler = handler_of
+    sacred.arg_parser.restore = lambda value: value
+
+
+def handler_of(filename: str) -> Any:
+    """What Sacred reads and writes the file with. Raises ConfigFileError for a suffix that is not known."""
+    suffix = Path(filename).suffix
+    if suffix in JSON_SUFFIXES:
+        return config_files.Handler(_read_json, _write_json, "")
+    if suffix in YAML_SUFFIXES:
+        return config_files.Handler(_read_yaml, _write_yaml, "")
+    raise ConfigFileError(
+        f"{filename}: configuration files are JSON or YAML, so a name ends in "
+        f"{', '.join(JSON_SUFFIXES + YAML_SUFFIXES)}; if a named configuration is meant, move the file of its name away"
+    )
+
+
+def _read_json(file: TextIO) -> dict[str, Any]:
+    try:
+        return _mapping(json.load(file, parse_constant=_refuse_constant), file)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(file, "JSON", error) from error
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _write_json(config: Any, file: TextIO) -> None:
+    json.dump(config, file, sort_keys=True, indent=2)
+
+
+def _read_yaml(file: TextIO) -> dict[str, Any]:
+    yaml = _yaml(file)
+    try:
+        return _mapping(yaml.safe_load(file), file)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _unreadable(file, "YAML", error) from error
+
+
+def _write_yaml(config: Any, file: TextIO) -> None:
+    _yaml(file).safe_dump(config, file)
+
+
+def _yaml(file: TextIO) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise ConfigFileError(f"{file.name}: YAML needs PyYAML: pip install pyyaml, or give JSON") from error
+    return yaml
+
+
+def check_keys(value: Any, where: str) -> None:
+    """Raise ConfigFileError, naming `where`, for a key at any depth that Sacred would not store, "py/reduce" say."""
+    if isinstance(value, dict):
+        for key, held in value.items():
+            try:
+                assert_is_valid_key(key)
+            except (KeyError, IndexError) as error:  # IndexError: an empty one
+                raise ConfigFileError(f"{where}: {key!r} cannot be the name of a config key") from error
+            check_keys(held, where)
+    if isinstance(value, list | tuple):
+        for held in value:
+            check_keys(held, where)
+
+
+def _mapping(found: Any, file: TextIO) -> dict[str, Any]:
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise ConfigFileError(f"{file.name}: a configuration file holds names and their values, not {found!r:.60}")
+    check_keys(found, file.name)
+    return found
+
+
+def _unreadable(file: TextIO, kind: str, error: Exception) -> ConfigFileError:
+    """The error that names the file; one that names it already stays as it is."""
+    if isinstance(error, ConfigFileError):
+        return error
+    told = " ".join(str(error).split())
+    return ConfigFileError(f"{file.name} is no plain {kind}, and nothing else is read ({told})")
