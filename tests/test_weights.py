@@ -10,8 +10,12 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 
 from evatok import weights
+from evatok.metrics.fid import load_inception
+from evatok.metrics.perceptual import perceptual_metric
+from evatok.records import sha256_file
 from evatok.weights import WeightsError, catalogue, i3d, index, unpickle
 from evatok.weights.__main__ import main
 from evatok.weights.index import ArchiveError
@@ -101,6 +105,83 @@ class TestUnpickle:
     def test_half_a_pickle_is_one_kind_of_error(self, size):
         with pytest.raises(pickle.UnpicklingError):
             unpickle.arrays(PICKLE[:size])
+
+
+class TestTensors:
+    """Files of PyTorch, which are pickles in a zip."""
+
+    def test_all_digits_are_pinned(self):
+        for name, sha256 in weights.PUBLISHED.items():
+            assert len(sha256) == 64
+            assert name.endswith(f"-{sha256[:8]}.pth"), "torch.hub names a file after its hash"
+
+    def test_tensors_come_out_as_they_went_in(self, tmp_path):
+        torch.save({"a": torch.arange(3.0)}, tmp_path / "x.pth")
+        found = weights.tensors(tmp_path / "x.pth")
+        assert list(found) == ["a"]
+        assert found["a"].tolist() == [0, 1, 2]
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_file_that_would_run_code_runs_none(self, tmp_path, zipped):
+        path, made = tmp_path / "x.pth", tmp_path / "made"
+        torch.save({"a": Malicious(made)}, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(WeightsError, match="nothing else is read") as caught:
+            weights.tensors(path)
+        assert str(path) in str(caught.value)
+        assert not made.exists()
+        torch.load(path, weights_only=False)
+        assert made.exists(), "the file was harmless: the test shows nothing"
+
+    @pytest.mark.parametrize("content", [b"", b"half a download", pickle.dumps(3, 2)])
+    def test_what_is_no_file_of_tensors_is_named(self, tmp_path, content):
+        (tmp_path / "x.pth").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"x\.pth is no PyTorch file|x\.pth holds more"):
+            weights.tensors(tmp_path / "x.pth")
+
+    @pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 1}])
+    def test_anything_but_named_tensors_is_refused(self, tmp_path, content):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(WeightsError, match="more than tensors under names"):
+            weights.tensors(tmp_path / "x.pth")
+
+    @pytest.mark.parametrize("name", list(weights.PUBLISHED))
+    def test_the_first_digits_of_a_hash_are_not_enough(self, folder, monkeypatch, name):
+        path = weights.hub_file(name)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"another file")
+        forged = weights.PUBLISHED[name][:8] + "0" * 56
+        monkeypatch.setattr(weights, "sha256_file", lambda path: forged)
+        with pytest.raises(WeightsError, match=f"sha256 {forged} instead of {weights.PUBLISHED[name]}"):
+            weights.check(path, weights.PUBLISHED[name])
+        assert main(["verify"]) == 1
+
+    @pytest.mark.parametrize("net", ["vgg", "alex"])
+    def test_a_hostile_trunk_with_the_right_hash_still_runs_nothing(self, folder, tmp_path, monkeypatch, net):
+        pytest.importorskip("lpips")
+        path, made = weights.hub_file(weights.TRUNKS[net]), tmp_path / "made"
+        path.parent.mkdir(parents=True)
+        torch.save({"features.0.weight": Malicious(made)}, path)
+        monkeypatch.setitem(weights.PUBLISHED, path.name, sha256_file(path))
+        with pytest.raises(WeightsError, match="nothing else is read"):
+            perceptual_metric(f"lpips-{net}")
+        assert not made.exists()
+
+    def test_a_hostile_inception_with_the_right_hash_still_runs_nothing(self, folder, tmp_path, monkeypatch):
+        pytest.importorskip("torch_fidelity")
+        path, made = weights.hub_file(weights.INCEPTION), tmp_path / "made"
+        path.parent.mkdir(parents=True)
+        torch.save({"fc.bias": Malicious(made)}, path)
+        monkeypatch.setitem(weights.PUBLISHED, path.name, sha256_file(path))
+        with pytest.raises(WeightsError, match="nothing else is read"):
+            load_inception()
+        assert not made.exists()
+
+    @pytest.mark.parametrize("net", ["vgg", "alex"])
+    def test_other_heads_of_lpips_are_refused(self, tmp_path, monkeypatch, net):
+        (tmp_path / f"{net}.pth").write_bytes(b"other heads")
+        monkeypatch.setattr(weights, "lpips_heads_file", lambda asked: tmp_path / f"{asked}.pth")
+        with pytest.raises(WeightsError, match=rf"{net}\.pth is not the published file.*force-reinstall lpips"):
+            weights.lpips_heads(net)
 
 
 class TestI3D:

@@ -12,13 +12,14 @@ Shape letters: B clips, T frames, N frames of all clips, H x W pixels.
 
 from __future__ import annotations
 
+import io
+
 import torch
 from torch import Tensor, nn
 
 from evatok import weights
 from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.metrics.pixels import check_range
-from evatok.records import sha256_file
 from evatok.weights import WeightsError
 
 
@@ -92,11 +93,13 @@ def load_inception(device: str | torch.device = "cpu") -> InceptionFeatures:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise WeightsError(f"FID needs the package torch-fidelity ({error}): pip install 'evatok[fid]'") from error
-    path = weights.inception()
-    # torch-fidelity reads the file with all of pickle. It may: this read fails on anything but plain tensors.
-    torch.load(path, map_location="cpu", weights_only=True)
-    network = FeatureExtractorInceptionV3(InceptionFeatures.name, ["2048"], feature_extractor_weights_path=str(path))
-    return InceptionFeatures(network, weights_sha256={path.name: sha256_file(path)}).to(device)
+    # torch-fidelity unpickles what it is given, so it is given what was just written here: the file's tensors alone.
+    plain = io.BytesIO()
+    torch.save(weights.tensors(weights.inception()), plain)
+    plain.seek(0)
+    network = FeatureExtractorInceptionV3(InceptionFeatures.name, ["2048"], feature_extractor_weights_path=plain)
+    sha256 = {weights.INCEPTION: weights.PUBLISHED[weights.INCEPTION]}
+    return InceptionFeatures(network, weights_sha256=sha256).to(device)
 
 
 def _frames(images: Tensor, name: str) -> Tensor:

@@ -14,7 +14,6 @@ Shape letters: B clips, T frames, H x W pixels; N any leading dimensions of a st
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 
 from evatok import weights
 from evatok.metrics.pixels import check_clips, check_shapes
-from evatok.records import sha256_file
 
 METRICS = ("lpips-vgg", "lpips-alex", "st-lpips", "none")
 
@@ -216,19 +214,31 @@ def _unit_length(maps: Tensor) -> Tensor:
 def _load_lpips(net: str) -> PerceptualDistance:
     import lpips  # imports torchvision and more: only for those who use it
 
-    trunk_sha256 = weights.trunk(net)
-    with warnings.catch_warnings():  # lpips asks torchvision for weights in a way that is deprecated twice
+    # Both files are read here: the packages' own loaders would run what a file holds.
+    state, heads = weights.tensors(weights.trunk(net)), weights.tensors(weights.lpips_heads(net))
+    network = {"vgg": lpips.pretrained_networks.vgg16, "alex": lpips.pretrained_networks.alexnet}[net]
+    with warnings.catch_warnings(), torch.device("meta"):  # lpips talks to torchvision in a way deprecated twice
         warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated")
         warnings.filterwarnings("ignore", message="Arguments other than a weight enum")
-        model = lpips.LPIPS(net=net, verbose=False)
-    heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
-    return lpips_distance(
-        model, weights_sha256={weights.TRUNKS[net]: trunk_sha256, f"lpips/v0.1/{net}.pth": sha256_file(heads)}
+        trunk = network(pretrained=False, requires_grad=False)
+    places = {name: f"features.{name.partition('.')[2]}" for name in trunk.state_dict()}
+    trunk.load_state_dict({name: state[place] for name, place in places.items()}, assign=True)
+    standard = lpips.ScalingLayer()
+    return PerceptualDistance(
+        trunk,
+        [heads[f"lin{tap}.model.1.weight"] for tap in range(5)],
+        standard.shift,
+        standard.scale,
+        smallest_frame=_SMALLEST_FRAME[net],
+        weights_sha256={
+            weights.TRUNKS[net]: weights.PUBLISHED[weights.TRUNKS[net]],
+            f"lpips/v0.1/{net}.pth": weights.LPIPS_HEADS[net],
+        },
     )
 
 
 def _load_st_lpips() -> PerceptualDistance:
-    state = torch.load(weights.st_lpips(), map_location="cpu", weights_only=True)
+    state = weights.tensors(weights.st_lpips())
     trunk = ShiftTolerantAlexNet()
     places = {
         "conv1": "slice1.0",

@@ -76,30 +76,24 @@ def _trunk(net: str) -> WeightsFile:
 
 
 def _check_by_name(path: Path) -> str:
-    return weights.check(path, weights.published_prefix(path))
+    return weights.check(path, weights.PUBLISHED[path.name])
 
 
-def _lpips_heads(net: str, sha256: str) -> WeightsFile:
-    ending = f"lpips/weights/v0.1/{net}.pth"
-    remedy = "pip install --no-deps --force-reinstall lpips==0.1.4"
-
-    def find() -> Path | None:
-        return weights.installed_file("lpips", ending)
-
-    def bring() -> None:
-        if find() is None:
-            raise WeightsError(f"LPIPS needs {ending} of the package lpips, which is not installed: {remedy}")
-
+def _lpips_heads(net: str) -> WeightsFile:
     return WeightsFile(
-        f"lpips-{net}-heads", f"lpips-{net}", find, lambda path: weights.check(path, sha256, remedy), bring
+        f"lpips-{net}-heads",
+        f"lpips-{net}",
+        lambda: weights.lpips_heads_file(net),
+        lambda path: weights.check(path, weights.LPIPS_HEADS[net], weights.REINSTALL_LPIPS),
+        lambda: weights.lpips_heads(net),
     )
 
 
 FILES = (
     _trunk("vgg"),
     _trunk("alex"),
-    _lpips_heads("vgg", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
-    _lpips_heads("alex", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"),
+    _lpips_heads("vgg"),
+    _lpips_heads("alex"),
     WeightsFile(
         "st-lpips",
         "st-lpips",
