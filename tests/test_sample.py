@@ -136,6 +136,23 @@ def test_what_is_written_is_what_was_measured(run, folder, tokenizer):
     assert Image.open(folder / "other" / "clips.webp").n_frames == FRAMES
 
 
+@pytest.mark.parametrize("name", ["../../x", "/etc/x"])
+def test_a_class_in_a_generators_header_is_no_path(run, folder, monkeypatch, name):
+    whole = VideoGenerator.load.__func__
+
+    def hostile(cls, *places):
+        video = whole(cls, *places)
+        return dataclasses.replace(video, classes=(name, *video.classes[1:]))
+
+    monkeypatch.setattr(VideoGenerator, "load", classmethod(hostile))
+    asked = folder / "deep" / "asked"
+    before = {path for path in folder.rglob("*") if path.name.endswith(("x", ".png"))}
+    run(classes=name, classifier="", metrics="", output=str(asked))
+    frames = [path for path in folder.rglob("*") if path.suffix == ".png" and path.name != "sheet.png"]
+    assert frames
+    assert all(path.parent.parent == asked / "frames" for path in frames if path not in before)
+
+
 def test_named_classes_come_in_turns_and_stand_in_no_table(run, folder):
     _, record = run(classes="walk, turn", metrics="")
     assert pd.read_csv(folder / "output" / "tokens.csv")["class"].tolist() == ["walk", "turn"] * 3

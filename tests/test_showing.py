@@ -81,3 +81,20 @@ def test_what_cannot_be_shown_is_refused(noise, tmp_path) -> None:
         side_by_side(noise, noise[:2])
     with pytest.raises(ShowingError, match="must have one shape"):
         side_by_side()
+
+
+@pytest.mark.parametrize("word", ["../../x", "/etc/x", "..", "a/b", "\0"])
+def test_a_class_from_a_file_does_not_lead_out_of_the_folder(noise, tmp_path, word) -> None:
+    asked = tmp_path / "deep" / "asked"
+    showing.write_samples(
+        asked, noise, {number: word for number in range(3)}, np.ones((3, 2), int), moving="clips.webp"
+    )
+    outside = [path for path in tmp_path.rglob("*") if not path.is_relative_to(asked) and path not in asked.parents]
+    assert not outside
+    assert len(list((asked / "frames").iterdir())) == 3
+
+
+def test_frames_stay_in_their_folder_whatever_they_are_called(noise, tmp_path) -> None:
+    folders = save_frames(noise, tmp_path / "frames", ["../a", "/b", ".."])
+    assert {folder.parent for folder in folders} == {tmp_path / "frames"}
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]

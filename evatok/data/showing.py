@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from evatok.data.contact_sheet import contact_sheet
+from evatok.filenames import file_name
 
 GAP = 4  # pixels between clips
 WHITE = 255
@@ -70,10 +71,13 @@ def in_turns(names: Sequence[str], count: int) -> list[int]:
 def save_frames(clips: np.ndarray, folder: Path, names: Sequence[str]) -> list[Path]:
     """Write <folder>/<name>/<frame>.png for every frame of clips (N, T, H, W, 3); returns the N folders.
 
+    A name that cannot be one of a folder, or would lead out of this one, is made one by `file_name`.
+
     Raises:
         ShowingError: other clips, or not N different names.
     """
     _check(clips)
+    names = [file_name(name) for name in names]
     if len(names) != len(clips) or len(set(names)) != len(names):
         raise ShowingError(f"{len(clips)} clips need as many different names, got {len(set(names))}")
     folders = [folder / name for name in names]

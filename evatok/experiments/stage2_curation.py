@@ -25,6 +25,7 @@ from evatok.data.clips import ClipSet, pixels_sha256
 from evatok.data.sets import clip_set, pinned
 from evatok.experiments import tracking
 from evatok.experiments.setting import optional_artifact, set_threads
+from evatok.filenames import file_name
 from evatok.metrics.perceptual import PerceptualDistance, perceptual_metric
 from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
 from evatok.search import score_set, visits
@@ -127,7 +128,7 @@ class Scorer:
         self, tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any], made_by: dict[str, Any]
     ) -> None:
         self.tokenizer, self.clips, self.config, self.origin = tokenizer, clips, config, made_by
-        self.folder = Path(config["work"]) / f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}"
+        self.folder = Path(config["work"]) / file_name(f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}")
         self.perceptual: PerceptualDistance | None = perceptual_metric(
             config["perceptual"], config["device"], torch.bfloat16 if config["bf16"] else torch.float32
         )
