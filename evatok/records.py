@@ -173,7 +173,7 @@ def query(
 
 def direction_of(metric: str) -> str:
     """Which way a measured distance or similarity of clips improves."""
-    return "higher" if metric in ("psnr", "ssim") else "lower"
+    return "higher" if metric in ("psnr", "ssim", "motion_ratio", "motion_correlation") else "lower"
 
 
 def sha256_file(path: Path | str) -> str:

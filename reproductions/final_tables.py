@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,9 @@ METRICS = {
     "rtokens": "mean_tokens",
 }
 """Columns, and what records call them. ST-LPIPS is no LPIPS and has a column of its own."""
-DECIMALS = {"psnr": 2, "lpips": 4, "st_lpips": 4, "rfvd": 1, "rtokens": 1}
+MOTION = ("motion_ratio", "motion_correlation")
+"""Columns of motion, which stand behind the others where a record of the table tells them."""
+DECIMALS = {"psnr": 2, "lpips": 4, "st_lpips": 4, "rfvd": 1, "rtokens": 1, **dict.fromkeys(MOTION, 3)}
 OF_A_SET = ("rfvd",)
 """Metrics of a whole set of clips: their spread is a deviation over clip choices, not half an interval."""
 MEASURED = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
@@ -158,6 +160,12 @@ def _rows(table: Table, members: list[Record]) -> dict[str, Row]:
     return rows
 
 
+def with_motion(table: Table, chosen: Chosen) -> Table:
+    """The table with the columns of motion that any of its records fills: those of older records lack them."""
+    told = [name for name in MOTION if any(row.value(name) for row in chosen.rows.values())]
+    return replace(table, columns=(*table.columns, *told))
+
+
 def to_cells(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
     """One cell a row and column; with several seeds `record` holds their ids, separated by a blank."""
     cells = []
@@ -256,6 +264,7 @@ def publish(table: Table, results: Path) -> Chosen:
     """Write <results>/tables/<name>.csv and .md, print the table and the commands that would fill its dashes."""
     paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name)
     chosen = choose(results / "records", table)
+    table = with_motion(table, chosen)
     folder = results / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     spreads = [(v.spread if v else None) for row in chosen.rows.values() for v in map(row.value, table.columns)]

@@ -24,6 +24,7 @@ from evatok.protocols import Protocol
 from evatok.routing import OperatingPoint, Router, RoutingError
 
 FRAMES, SIZE, COUNT = 12, 16, 7
+MOTION = ("motion_ratio", "motion_correlation")
 
 
 class Extractor:
@@ -127,6 +128,30 @@ def test_values_depend_on_neither_batches_nor_shards(real, small, networks, toke
     assert len(set(one.per_clip["tokens"].tolist())) > 1
     for name, metric in one.metrics.items():
         assert metric.value == pytest.approx(other.metrics[name].value, rel=1e-3, abs=1e-6), name
+
+
+def test_motion_is_measured_of_every_reconstruction(real, small, networks):
+    found = evaluate(lambda clips: 0.25 + clips / 2, real, small, metrics=["l1"], batch=2, shard_length=3)
+    assert [found.metrics[name].value for name in MOTION] == pytest.approx([0.5, 1.0], abs=0.02)
+    for name in MOTION:
+        low, high = found.intervals[name]
+        assert low <= found.metrics[name].value <= high
+        assert (found.metrics[name].n, found.metrics[name].direction) == (COUNT, "higher")
+        assert found.metrics[name].spread == pytest.approx((high - low) / 2)
+    still = evaluate(lambda clips: clips[:, :, :1].expand_as(clips), real, small, metrics=["l1"])
+    assert [still.metrics[name].value for name in MOTION] == [0, 0]
+
+
+def test_samples_of_a_generator_have_no_motion_to_compare(real, small, networks):
+    samples = dataclasses.replace(small, metrics=("gfvd",), optional=())
+    assert evaluate(lambda clips: clips / 2, real, samples, networks=networks).metrics.keys() == {"gfvd"}
+
+
+def test_motion_of_clips_that_do_not_move_is_named_and_in_no_record(real, small):
+    pixels = np.repeat(np.array(real.clips[:, :1]), FRAMES, axis=1)
+    found = evaluate(lambda clips: clips / 2, pixels, small, metrics=["l1"])
+    assert found.metrics.keys() == {"l1"}
+    assert found.model["infinite"] == dict.fromkeys(MOTION, "nan")
 
 
 def test_more_noise_is_worse_in_every_metric(real, small, networks):
@@ -275,7 +300,7 @@ def test_clips_of_unknown_origin_are_measured_but_not_comparable(real, small):
 
 
 def test_metrics_are_those_of_the_protocol(real, small):
-    assert evaluate(Identity(), real, small, metrics=["l1"]).metrics.keys() == {"l1"}
+    assert evaluate(Identity(), real, small, metrics=["l1"]).metrics.keys() == {"l1", *MOTION}
     with pytest.raises(EvaluationError, match="does not define 'gfvd': it has psnr"):
         evaluate(Identity(), real, small, metrics=["gfvd"])
 

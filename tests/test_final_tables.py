@@ -48,7 +48,7 @@ def evaluated(results, trained, measured, values=None, *, comparable=True, paren
             value,
             {"psnr": "dB", "mean_tokens": "tokens"}.get(name, ""),
             320,
-            "higher" if name == "psnr" else "lower",
+            records.direction_of(name),
             spread if name in ("psnr", "st_lpips_alex") else None,
         )
         for name, value in values.items()
@@ -183,6 +183,21 @@ def test_a_filled_table_needs_no_command_and_names_its_records(results, capsys):
     text = (results / "tables" / "main_table5.md").read_text()
     assert "25.00 ± 0.01 (25.05)" in text
     assert "never compare" in text
+
+
+def test_motion_has_columns_where_a_record_tells_it(results):
+    evaluated(results, A1, UNIFORM)
+    assert main_table1.main(["--results", str(results)]) == 0
+    before = (results / "tables" / "main_table1.md").read_text()
+    assert "motion" not in before
+    told = evaluated(results, A2, UNIFORM, {"motion_ratio": 0.5, "motion_correlation": 0.25})
+    assert main_table1.main(["--results", str(results)]) == 0
+    text = (results / "tables" / "main_table1.md").read_text()
+    assert "| 0.500 " in text
+    assert "| 0.250 " in text
+    frame = pd.read_csv(results / "tables" / "main_table1.csv").set_index(["row", "metric"])
+    assert frame.loc[("A2", "motion_ratio"), "record"] == told.id
+    assert pd.isna(frame.loc[("A1", "motion_ratio"), "ours"]), "an older record is a dash, no zero"
 
 
 def row(results, psnr=25.0, st_lpips=0.1, rfvd=300.0, tokens=64.0, spread=0.003):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.metrics.intervals import bootstrap, over_choices
+from evatok.metrics.intervals import bootstrap, bootstrap_statistic, over_choices
 
 
 class TestBootstrap:
@@ -37,11 +37,11 @@ class TestBootstrap:
         interval = bootstrap(values, draws=20)
         slack = 1e-9 * (1 + max(map(abs, values)))
         assert min(values) - slack <= interval.low <= interval.high <= max(values) + slack
-        assert interval.mean == pytest.approx(np.mean(values))
+        assert interval.value == pytest.approx(np.mean(values))
 
     def test_equal_values_have_no_width(self):
         interval = bootstrap(torch.full((5,), 0.25), draws=10)
-        assert (interval.mean, interval.low, interval.high) == (0.25, 0.25, 0.25)
+        assert (interval.value, interval.low, interval.high) == (0.25, 0.25, 0.25)
 
     def test_the_seed_decides(self):
         values = np.random.default_rng(0).normal(size=20)
@@ -63,6 +63,28 @@ class TestBootstrap:
     def test_slips_are_refused(self, values, arguments, cause):
         with pytest.raises(ValueError, match=cause):
             bootstrap(values, **arguments)
+
+
+class TestBootstrapStatistic:
+    def test_of_a_mean_it_is_the_bootstrap_of_the_mean(self):
+        values = np.random.default_rng(0).normal(size=20)
+        assert bootstrap_statistic(values, np.mean, draws=50) == bootstrap(values, draws=50)
+
+    def test_rows_stay_together(self):
+        halves = np.random.default_rng(0).uniform(1, 2, (30, 1)) * [1.0, 2.0]
+        found = bootstrap_statistic(halves, lambda rows: rows[:, 0].sum() / rows[:, 1].sum(), draws=50)
+        assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+    def test_draws_in_which_it_has_no_value_are_left_out(self):
+        rows = np.array([[0.0], [0.0], [3.0]])
+        found = bootstrap_statistic(rows, lambda drawn: 1.0 if drawn.any() else math.nan, draws=200)
+        assert (found.value, found.low, found.high) == (1, 1, 1)
+
+    def test_slips_are_refused(self):
+        with pytest.raises(ValueError, match=r"at least 2 rows \(N, ...\), got the shape \(1, 8\)"):
+            bootstrap_statistic(np.ones((1, 8)), np.mean)
+        with pytest.raises(ValueError, match="of all 3 rows is nan: it has no interval"):
+            bootstrap_statistic(np.ones((3, 8)), lambda rows: math.nan)
 
 
 class TestOverChoices:

@@ -28,6 +28,7 @@ from evatok.evaluation.values import (
     PIXELS,
     distribution_values,
     length_facts,
+    motion_values,
     per_clip_arrays,
     per_clip_values,
     token_values,
@@ -36,6 +37,7 @@ from evatok.features import Arrays, ShardStore, clip_features, code_version, des
 from evatok.metrics import pixels
 from evatok.metrics.fid import load_inception
 from evatok.metrics.i3d import load_i3d
+from evatok.metrics.motion import motion_moments
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.protocols import Protocol
 from evatok.records import Metric
@@ -46,12 +48,12 @@ class Evaluation:
     """What was measured.
 
     Attributes:
-        metrics: values for a record; the spread of a per-clip mean is half its 95 % bootstrap interval.
+        metrics: values for a record; the spread of a per-clip mean, or of motion, is half its 95 % bootstrap interval.
         intervals: (low, high) of these intervals.
         per_clip: (N,) values of each per-clip metric, and `tokens` where there are any.
         protocol: a record's entry `protocol`.
         model: what was measured, as `System.identity`, with its mean tokens and their histogram, the networks'
-            weights, and the means that are infinite and so in no record.
+            weights, and the values that are infinite or NaN (motion of clips that do not move) and so in no record.
         resumed: clips whose measurements an earlier run had left.
         damaged: shards, of that run or of the feature cache, that were damaged and made again.
     """
@@ -79,6 +81,8 @@ def evaluate(
     shard_length: int = 64,
 ) -> Evaluation:
     """Measure what `reconstruct` makes of a protocol's clips.
+
+    Besides the metrics, motion is measured wherever clips are reconstructed, and tokens wherever a system gives them.
 
     Args:
         reconstruct: see `as_system`.
@@ -111,6 +115,8 @@ def evaluate(
     references = {name: job.reference(name, cache, shard_length) for name in _extractors(names)}
     values, intervals = per_clip_values(together, names)
     values |= distribution_values(together, references, names)
+    moving, ends = motion_values(together)
+    values, intervals = values | moving, intervals | ends
     values |= token_values(together, system, real)
     infinite = {name: str(metric.value) for name, metric in values.items() if not math.isfinite(metric.value)}
     return Evaluation(
@@ -243,9 +249,16 @@ class _Job:
         for name in self.names:
             if name in PER_CLIP:
                 arrays[name] = self.per_clip(name)(real, fake).double().cpu().numpy()
+        if self.moves:
+            arrays["motion"] = motion_moments(real, fake).cpu().numpy()
         for name in _extractors(self.names):
             arrays[f"features.{name}"] = extract(self.nets[name], fake)
         return arrays
+
+    @property
+    def moves(self) -> bool:
+        """Whether there is motion to compare: of reconstructions, and of more than one frame."""
+        return self.protocol.reconstructs and self.protocol.frames > 1
 
     def prepare(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, 3, T, H, W) at the size at which the protocol measures."""
@@ -286,6 +299,7 @@ class _Job:
             "first": start,
             "pixels": pixels_sha256(real),
             "metrics": {name: code_version(function) for name, function in functions.items()},
+            "motion": code_version(motion_moments) if self.moves else None,
             "weights": {name: dict(net.weights_sha256) for name, net in self.nets.items()},
             "extractors": {name: description(self.nets[name]) for name in _extractors(self.names)},
             "code": code_version(evaluate),

@@ -17,8 +17,9 @@ from evatok.metrics import codes as code_metrics
 from evatok.metrics import pixels
 from evatok.metrics.extrapolate import extrapolated_fvd
 from evatok.metrics.frechet import frechet_distance_of_features
-from evatok.metrics.intervals import bootstrap
+from evatok.metrics.intervals import bootstrap, bootstrap_statistic
 from evatok.metrics.kernel import kernel_distance
+from evatok.metrics.motion import correlation_of, ratio_of
 from evatok.metrics.ssim import ssim
 from evatok.records import Metric, direction_of
 
@@ -29,6 +30,9 @@ PIXELS = {"psnr": pixels.psnr, "ssim": ssim, "l1": pixels.l1, "mse": pixels.mse}
 PER_CLIP = (*PIXELS, *PERCEPTUAL)
 DISTRIBUTION = {"rfvd": "i3d", "gfvd": "i3d", "rfvd_extrapolated": "i3d", "kvd": "i3d", "rfid": "inception"}
 """Metrics of whole sets, and the network whose features they compare."""
+
+MOTION = {"motion_ratio": ratio_of, "motion_correlation": correlation_of}
+"""What is said of motion in every evaluation of reconstructions, of the moments of all clips."""
 
 LEVEL = 0.95  # of the bootstrap intervals
 
@@ -49,6 +53,25 @@ def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Met
             intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
         unit = "dB" if name == "psnr" else ""
         metrics[name] = Metric(float(values.mean()), unit, len(values), direction_of(name), spread)
+    return metrics, intervals
+
+
+def motion_values(arrays: Arrays) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:
+    """How much of the motion is there, and how much of it is right, with half their bootstrap interval.
+
+    NaN where no clip moves; neither that nor one clip has an interval.
+    """
+    metrics: dict[str, Metric] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    if "motion" not in arrays:
+        return metrics, intervals
+    moments = arrays["motion"]
+    for name, statistic in MOTION.items():
+        value, spread = statistic(moments), None
+        if len(moments) > 1 and np.isfinite(value):
+            found = bootstrap_statistic(moments, statistic, level=LEVEL)
+            intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
+        metrics[name] = Metric(value, "", len(moments), direction_of(name), spread)
     return metrics, intervals
 
 

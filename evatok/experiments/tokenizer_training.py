@@ -25,7 +25,7 @@ from evatok.experiments.setting import (
     schedule_changes,
     set_threads,
 )
-from evatok.metrics.motion import motion_correlation, motion_moments, motion_ratio
+from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.metrics.pixels import psnr
 from evatok.models.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
@@ -401,7 +401,7 @@ def quality_under(
         "psnr": records.Metric(float(torch.cat(values).mean()), "dB", count, "higher"),
         "mean_tokens": records.Metric(float(torch.cat(tokens).mean()), "tokens", count, "lower"),
     }
-    for name, value in (("motion_ratio", motion_ratio(motion)), ("motion_correlation", motion_correlation(motion))):
+    for name, value in (("motion_ratio", ratio_of(motion)), ("motion_correlation", correlation_of(motion))):
         if np.isfinite(value):  # else no clip changes
             metrics[name] = records.Metric(value, "", count, "higher")
     return metrics

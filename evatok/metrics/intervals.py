@@ -1,7 +1,10 @@
-"""How far a measured number can be trusted: an interval for means over clips, a spread for everything else.
+"""How far a measured number can be trusted: an interval for what is summed over clips, a spread for everything else.
 
-The mean of a value per clip (PSNR, LPIPS) has a bootstrap interval. A distribution distance such as FVD has no value
-per clip, and resampling clips would repeat some and bias it: it is measured again on other choices of clips instead.
+The mean of a value per clip (PSNR, LPIPS), or a figure made of sums over clips (motion), has a bootstrap interval. A
+distribution distance such as FVD has no value per clip, and resampling clips would repeat some and bias it: it is
+measured again on other choices of clips instead.
+
+Legend: N clips.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +16,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the ends of its confidence interval."""
+    """A value and the ends of its confidence interval."""
 
-    mean: float
+    value: float
     low: float
     high: float
 
@@ -39,15 +42,37 @@ def bootstrap(values: Any, level: float = 0.95, draws: int = 2000, seed: int = 0
     Raises ValueError for another shape, fewer than 2 values, NaN or infinity (equal clips have an infinite PSNR),
     a level outside (0, 1) and fewer than 2 draws.
     """
-    samples = _samples(values)
+    return bootstrap_statistic(_samples(values), np.mean, level, draws, seed)
+
+
+def bootstrap_statistic(
+    rows: np.ndarray,
+    statistic: Callable[[np.ndarray], Any],
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """`statistic` of `rows` (N, ...), one row a clip, with its percentile bootstrap interval.
+
+    `draws` times N rows are drawn with replacement; the interval holds the share `level` of their statistics, but for
+    draws where it is not finite. Equal arguments give equal ends.
+
+    Raises ValueError for fewer than 2 rows, a statistic of all rows that is not finite, a level outside (0, 1) and
+    fewer than 2 draws.
+    """
+    if len(rows) < 2:
+        raise ValueError(f"a bootstrap needs at least 2 rows (N, ...), got the shape {rows.shape}")
     if not 0 < level < 1:
         raise ValueError(f"the level of an interval lies between 0 and 1, got {level}")
     if draws < 2:
         raise ValueError(f"a bootstrap needs at least 2 draws, got {draws}")
+    value = float(statistic(rows))
+    if not np.isfinite(value):
+        raise ValueError(f"the statistic of all {len(rows)} rows is {value}: it has no interval")
     random = np.random.default_rng(seed)
-    means = [samples[random.integers(len(samples), size=len(samples))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(samples.mean()), float(low), float(high))
+    drawn = np.array([statistic(rows[random.integers(len(rows), size=len(rows))]) for _ in range(draws)])
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
 
 
 def over_choices(function: Callable[[int], float], seeds: Sequence[int]) -> Spread:

@@ -3,9 +3,9 @@
 A tokenizer that codes one picture per block can have a high PSNR and no motion at all. Two figures show it: how much
 of the change there is (`motion_ratio`), and how much of it is the right one (`motion_correlation`). Steps from one
 block to the next are left out, because a stack of stills takes those too. Both are 1 for equal clips and 0 for a
-stack of stills.
+stack of stills. Both follow from sums over clips (`motion_moments`), which may be added batch by batch.
 
-Legend: B clips, T frames; clips (B, 3, T, H, W).
+Legend: B clips, N clips of a set, T frames; clips (B, 3, T, H, W).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ BLOCK = 4
 """Frames per temporal block, as the papers compress time: the same for every tokenizer that is compared."""
 
 MOMENTS = 8
+ROUNDING = 1e-12
+"""The share of a sum of squares that rounding alone can leave as its variance."""
 
 
 def motion_moments(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -> torch.Tensor:
@@ -34,12 +36,22 @@ def motion_moments(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -
     inside = (torch.arange(1, real.shape[2], device=real.device) % block).nonzero()[:, 0]
     r, f = (clips.float().diff(dim=2)[:, :, inside].flatten(1).double() for clips in (real, fake))
     number = torch.full((len(r),), float(r.shape[1]), dtype=torch.float64, device=r.device)
-    sums = [r, f, r.square(), f.square(), r * f, r.abs(), f.abs()]
-    return torch.stack([number, *(values.sum(1) for values in sums)], dim=1)
+    squares = (r.square().sum(1), f.square().sum(1), (r * f).sum(1))
+    return torch.stack([number, r.sum(1), f.sum(1), *squares, r.abs().sum(1), f.abs().sum(1)], dim=1)
 
 
-def motion_ratio(moments: np.ndarray) -> float:
-    """Mean absolute change of reconstructions over that of the clips, from moments (B, MOMENTS).
+def motion_ratio(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -> float:
+    """How much of the clips' change inside blocks the reconstructions show: `ratio_of`. Raises as `motion_moments`."""
+    return ratio_of(motion_moments(real, fake, block).cpu().numpy())
+
+
+def motion_correlation(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -> float:
+    """How much of that change is the right one: `correlation_of`. Raises as `motion_moments`."""
+    return correlation_of(motion_moments(real, fake, block).cpu().numpy())
+
+
+def ratio_of(moments: np.ndarray) -> float:
+    """Mean absolute change of reconstructions over that of the clips, from moments (N, MOMENTS).
 
     NaN where the clips do not change at all.
     """
@@ -47,13 +59,13 @@ def motion_ratio(moments: np.ndarray) -> float:
     return float(fake / real) if real else float("nan")
 
 
-def motion_correlation(moments: np.ndarray) -> float:
-    """Pearson's correlation of the changes, pooled over clips, from moments (B, MOMENTS).
+def correlation_of(moments: np.ndarray) -> float:
+    """Pearson's correlation of the changes, pooled over clips, from moments (N, MOMENTS).
 
-    0 for reconstructions that do not change; NaN where the clips do not.
+    0 for reconstructions whose changes are all equal, none above all; NaN where the clips' are.
     """
     number, r, f, rr, ff, rf, *_ = moments.sum(0)
     real, fake, both = rr - r * r / number, ff - f * f / number, rf - r * f / number
-    if real <= 0:
+    if real <= ROUNDING * rr:
         return float("nan")
-    return float(both / np.sqrt(real * fake)) if fake > 0 else 0.0
+    return float(both / np.sqrt(real * fake)) if fake > ROUNDING * ff else 0.0

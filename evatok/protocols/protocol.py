@@ -85,6 +85,11 @@ class Protocol:
         return self.data in sets.EMBEDDED
 
     @property
+    def reconstructs(self) -> bool:
+        """Whether what is measured are reconstructions of these very clips, and not samples of a generator."""
+        return "gfvd" not in self.metrics
+
+    @property
     def hash(self) -> str:
         """sha256 over every field."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
