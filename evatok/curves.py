@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
@@ -174,8 +175,26 @@ def spread_of_draws(values: np.ndarray) -> np.ndarray | None:
     return (high - low) / 2
 
 
+def interval_of_draws(values: np.ndarray) -> dict[str, float | None] | None:
+    """The value of all clips, draw 0 of values (D,), and the ends of its bootstrap interval; None where it is NaN.
+
+    Draws that are NaN, in which curves have no budget in common, are left out; without any other, ends are None.
+    """
+    drawn = values[1:][np.isfinite(values[1:])]
+    if not np.isfinite(values[0]):
+        return None
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(drawn) > 1 else (None, None)
+    ends = (None if end is None else float(end) for end in (low, high))
+    return dict(zip(("value", "low", "high"), (float(values[0]), *ends), strict=True))
+
+
+PAIRS = (("max_reward", "uniform"), ("max_reward", "threshold"), ("threshold", "uniform"))
+"""Rules of which the first should nowhere be worse than the second."""
+
 Savings = dict[str, dict[str, dict[str, float | None]]]
 """rule -> metric -> the fields of a `Saving`."""
+Intervals = dict[str, dict[str, dict[str, float | None]]]
+"""rule, or pair of rules -> metric -> value, low, high."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +235,45 @@ class Draws:
         tokens, quality = self.values["tokens"], quality_of(self.values[name], name)
         reference = tokens[:, self.reference], quality[:, self.reference]
         return saving_of_draws(tokens[:, own], quality[:, own], *reference)
+
+    def leads(self) -> Intervals:
+        """Of each of PAIRS that was measured, `<first>.<second>`: where the first is least ahead, by metric."""
+        rules = set(map(rule_of, self.names))
+        pairs = [pair for pair in PAIRS if rules.issuperset(pair)]
+        return {".".join(pair): self._by_metric(partial(self._margins, *pair)) for pair in pairs}
+
+    def gaps(self) -> Intervals:
+        """Of each kind of router, how far from the max-reward curve it comes at most, as a share, by metric."""
+        rules = dict.fromkeys(map(rule_of, self.names))
+        if "max_reward" not in rules:
+            return {}
+        routers = [rule for rule in rules if "router" in rule]
+        return {rule: self._by_metric(partial(self._farthest, rule)) for rule in routers}
+
+    def _by_metric(self, drawn: Callable[[str], np.ndarray]) -> dict[str, dict[str, float | None]]:
+        found = {name: interval_of_draws(drawn(name)) for name in self.values if name != "tokens"}
+        return {name: interval for name, interval in found.items() if interval is not None}
+
+    def _margins(self, first: str, second: str, name: str) -> np.ndarray:
+        """(D,) smallest margins of one rule's curve over another's."""
+        found = [
+            smallest_margin(Curve.through(*one), Curve.through(*other))
+            for one, other in zip(self._points(first, name), self._points(second, name), strict=True)
+        ]
+        return np.array([np.nan if margin is None else margin.difference for margin in found])
+
+    def _farthest(self, rule: str, name: str) -> np.ndarray:
+        """(D,) largest gaps of a rule's points to the max-reward curve, without their sign."""
+        found = [
+            largest_gap(Curve.through(*best), *own)
+            for best, own in zip(self._points("max_reward", name), self._points(rule, name), strict=True)
+        ]
+        return np.array([np.nan if gap is None else abs(gap.difference) for gap in found])
+
+    def _points(self, rule: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Tokens and quality of a rule's points in each draw."""
+        own = [i for i, point in enumerate(self.names) if rule_of(point) == rule]
+        return list(zip(self.values["tokens"][:, own], quality_of(self.values[name], name)[:, own], strict=True))
 
 
 def saving_metrics(savings: Savings, clips: int) -> dict[str, Metric]:

@@ -76,8 +76,9 @@ def followed(rows: Mapping[str, final_tables.Row], row: str) -> Sign:
     if shown is None:
         return Sign(name, "-", "-", UNKNOWN)
     chance = 100 / len(rows[row].records[0].model["consistency"]["classes"])
-    told = f"{shown.value:.1f} % (± {shown.interval or 0:.1f}) against {chance:.1f} %"
-    return Sign(name, "-", told, signs.verdict(shown.value - chance, shown.interval or 0.0))
+    remark = signs.NO_INTERVAL if shown.interval is None else f"± {shown.interval:.1f}"
+    told = f"{shown.value:.1f} % ({remark}) against {chance:.1f} %"
+    return Sign(name, "-", told, signs.verdict(signs.around(shown.value - chance, shown.interval)))
 
 
 def main(argv: list[str] | None = None) -> int:

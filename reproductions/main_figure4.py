@@ -151,7 +151,7 @@ def all_signs(chosen: Chosen) -> list[signs.Sign]:
         for metric in PANELS:
             record = chosen.get(row, {}).get(metric)
             frame = None if record is None else curve_signs.frame_of(record, row)
-            found += curve_signs.signs(row, frame, {} if record is None else record.model["savings"], metric)
+            found += curve_signs.signs(row, frame, {} if record is None else record.model, metric)
     return found
 
 

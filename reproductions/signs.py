@@ -1,10 +1,11 @@
 """The paper's claims about main Table 1 as signs of differences, each with a verdict on our rows.
 
-At toy size values mean little, but who is better than whom should survive. A difference counts where it is larger than
-the root of the summed squares of both half-intervals. Those treat the two rows as independent, which errs on the
-careful side: they are of the same clips, and a paired comparison, which needs values a clip, would see more. With one
-training seed intervals are over clips only; where none was measured (rFVD of one clip choice) the bare sign decides,
-and the line says so.
+At toy size values mean little, but who is better than whom should survive. A claim holds where the whole interval of a
+difference lies on its side, fails where the whole interval lies on the other side, and is undecided otherwise; a
+difference without an interval is undecided, and its line says so. The half-interval of a difference is the root of the
+summed squares of both rows' own. That treats the rows as independent, which errs on the careful side, as they are of
+the same clips. With one training seed intervals are over clips only. What is counted and not estimated, such as the
+tokens of a set, is compared as it is, with its n.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import pandas as pd
 
 from reproductions.final_tables import DECIMALS, Row, Value
 
-HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "within the interval", "not measured"
+HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
 TOKENIZER_SAVES = 0.244
 """Tokens the paper's router saves against the uniform row: 24.4 % (UCF-101) and 29.6 % (WebVid)."""
-DECIDES = (
-    "A difference within the root of the summed squares of both 95 % half-intervals decides nothing; the rows count as "
-    "independent, though of the same clips, as means alone allow no paired test. Where no interval was measured the "
-    "bare sign decides."
+RULE = (
+    "A claim holds where the whole 95 % interval of the difference lies on its side, does not hold where it lies on "
+    "the other side, and is otherwise undecided, as it is without an interval"
 )
+DECIDES = (
+    f"{RULE}. The half-interval after ± is the root of the summed squares of both rows' own, as if they were of "
+    "different clips. Tokens are counted over n clips and compared as they are."
+)
+NO_INTERVAL = "no interval measured"
 NAMES = {"psnr": "PSNR", "st_lpips": "ST-LPIPS", "rfvd": "rFVD"}
 
 
@@ -63,7 +68,7 @@ def signs(rows: Mapping[str, Row]) -> list[Sign]:
 def better(
     rows: Mapping[str, Row], first: str, second: str, metric: str, paper: str, *, or_equal: bool = False
 ) -> Sign:
-    """`first` has the better value of `metric`; with `or_equal` a tie or any improvement will do."""
+    """`first` has the better value of `metric`; with `or_equal` an interval that begins at a tie will do."""
     name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {NAMES.get(metric, metric)}"
     ours, other = rows[first].value(metric), rows[second].value(metric)
     if ours is None or other is None:
@@ -71,9 +76,9 @@ def better(
     interval = _joint(ours, other)
     gain = (ours.value - other.value) * (1 if ours.higher else -1)
     decimals = DECIMALS.get(metric, 1)
-    remark = "no interval measured" if interval is None else f"± {interval:.{decimals}f}"
+    remark = NO_INTERVAL if interval is None else f"± {interval:.{decimals}f}"
     told = f"{ours.value:.{decimals}f} against {other.value:.{decimals}f} ({remark})"
-    return Sign(name, paper, told, verdict(gain, interval or 0.0, or_equal=or_equal))
+    return Sign(name, paper, told, verdict(around(gain, interval), or_equal=or_equal))
 
 
 def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
@@ -83,7 +88,7 @@ def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
     if ours is None or other is None:
         return Sign(name, paper, "-", UNKNOWN)
     saved = 1 - ours.value / other.value
-    told = f"{ours.value:.1f} against {other.value:.1f} ({100 * saved:.1f} % fewer)"
+    told = f"{ours.value:.1f} against {other.value:.1f} ({100 * saved:.1f} % fewer; n = {ours.n})"
     return Sign(name, paper, told, HOLDS if saved >= TOKENIZER_SAVES else FAILS)
 
 
@@ -95,7 +100,8 @@ def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
     if not held:
         return Sign(sign, paper, "-", UNKNOWN)
     blocks = np.mean(held, axis=0)
-    told = " / ".join(f"{tokens:.1f}" for tokens in blocks)
+    counted = rows[name].value("rtokens")
+    told = " / ".join(f"{tokens:.1f}" for tokens in blocks) + (f" (n = {counted.n})" if counted else "")
     return Sign(sign, paper, told, HOLDS if blocks[0] > blocks[1:].max() else FAILS)
 
 
@@ -121,8 +127,16 @@ def _joint(one: Value, other: Value) -> float | None:
     return float(np.hypot(one.interval, other.interval))
 
 
-def verdict(gain: float, interval: float, *, or_equal: bool = False) -> str:
-    """Whether a gain with that half-interval is one."""
-    if gain > interval or (or_equal and gain >= 0):
+def around(gain: float, half: float | None) -> tuple[float, float] | None:
+    """The ends of a gain's interval; None where it has none."""
+    return None if half is None else (gain - half, gain + half)
+
+
+def verdict(ends: tuple[float, float] | None, *, or_equal: bool = False) -> str:
+    """What an interval of a gain says of the claim that there is one; with `or_equal`, that there is no loss."""
+    if ends is None:
+        return UNSURE
+    low, high = ends
+    if low > 0 or (or_equal and low >= 0):
         return HOLDS
-    return UNSURE if -interval <= gain else FAILS
+    return FAILS if high < 0 else UNSURE

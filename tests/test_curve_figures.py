@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +27,20 @@ SAVINGS = {
     },
     "threshold": {"rfvd": {"value": None, "low": None, "high": None, "at_least": None}},
 }
+LEADS = {
+    "max_reward.uniform": {
+        "rfvd": {"value": 20.0, "low": 5.0, "high": 40.0},
+        "psnr": {"value": 0.5, "low": -0.1, "high": 1.0},
+    },
+    "max_reward.threshold": {"rfvd": {"value": 10.0, "low": 0.0, "high": 40.0}},
+    "threshold.uniform": {"rfvd": {"value": 10.0, "low": -40.0, "high": -1.0}},
+}
+GAPS = {
+    "router": {"rfvd": {"value": 0.01, "low": 0.002, "high": 0.018}, "psnr": {"value": 0.01, "low": 0.0, "high": 0.03}}
+}
 
 
-def synthetic(folder: Path, **protocol: object) -> records.Record:
+def synthetic(folder: Path, model: Mapping[str, object] | None = None, **protocol: object) -> records.Record:
     metrics = {}
     for rule, points in POINTS.items():
         for parameter, values in points.items():
@@ -50,7 +62,7 @@ def synthetic(folder: Path, **protocol: object) -> records.Record:
         kind="curves",
         status="toy",
         protocol=told,
-        model={"savings": SAVINGS},
+        model={"savings": SAVINGS, "leads": LEADS, "gaps": GAPS} if model is None else model,
         metrics=metrics,
         config={},
         environment=environment.environment(wall_seconds=1.0),
@@ -90,11 +102,12 @@ def test_the_claims_are_judged_by_the_points(results):
     found = verdicts(results)
     assert found["validation, rFVD: max_reward no worse than uniform at any budget"] == "holds"
     assert found["validation, rFVD: max_reward no worse than threshold at any budget"] == "holds"
-    assert found["validation, rFVD: threshold no worse than uniform at any budget"] == "holds"
-    assert found["validation, PSNR: max_reward no worse than uniform at any budget"] == "holds"
+    assert found["validation, rFVD: threshold no worse than uniform at any budget"] == "does not hold"
+    assert found["validation, PSNR: max_reward no worse than uniform at any budget"] == "undecided"
     assert not [name for name in found if "PSNR" in name and "threshold" in name], "the paper says so of rFVD alone"
-    assert found["validation, PSNR: routers on the max-reward curve within 2 %"] == "holds"
-    assert found["validation, rFVD: the router saves tokens at uniform's quality"] == "within the interval"
+    assert found["validation, rFVD: routers on the max-reward curve within 2 %"] == "holds"
+    assert found["validation, PSNR: routers on the max-reward curve within 2 %"] == "undecided"
+    assert found["validation, rFVD: the router saves tokens at uniform's quality"] == "undecided"
     assert found["validation, PSNR: the router saves tokens at uniform's quality"] == "holds"
     assert found["validation, ST-LPIPS: routers on the max-reward curve within 2 %"] == "not measured"
     assert {verdict for name, verdict in found.items() if name.startswith("unseen")} == {"not measured"}
@@ -107,18 +120,19 @@ def test_the_claims_are_judged_by_the_points(results):
         (
             {"value": 50.0, "low": -10.0, "high": 60.0, "at_least": None},
             "50.0 % (-10.0 to 60.0)",
-            "within the interval",
+            "undecided",
         ),
-        ({"value": -5.0, "low": -9.0, "high": 2.0, "at_least": None}, "-5.0 % (-9.0 to 2.0)", "does not hold"),
+        ({"value": -5.0, "low": -9.0, "high": 2.0, "at_least": None}, "-5.0 % (-9.0 to 2.0)", "undecided"),
+        ({"value": -5.0, "low": -9.0, "high": -2.0, "at_least": None}, "-5.0 % (-9.0 to -2.0)", "does not hold"),
         (
-            {"value": None, "low": None, "high": None, "at_least": 55.0},
+            {"value": None, "low": 50.0, "high": None, "at_least": 55.0},
             "over 55.0 %: all its points are better",
             "holds",
         ),
         (
             {"value": None, "low": None, "high": None, "at_least": None},
             "none of its points is as good",
-            "does not hold",
+            "undecided",
         ),
     ],
 )
@@ -172,7 +186,7 @@ def test_claims_of_each_metric_are_judged_by_the_record_that_holds_it(results, c
     main_figure4.main(["--results", str(results)])
     found = verdicts(results)
     assert found["validation, rFVD: max_reward no worse than uniform at any budget"] == "holds"
-    assert found["validation, PSNR: max_reward no worse than uniform at any budget"] == "holds"
+    assert found["validation, PSNR: max_reward no worse than uniform at any budget"] == "undecided"
     assert "validation: no st_lpips_alex; python -m" in (told := capsys.readouterr().out)
     assert "metrics='st_lpips_alex'" in told
 
@@ -188,11 +202,23 @@ def test_without_records_the_papers_values_stand_alone(tmp_path, capsys):
     assert "python -m evatok.experiments.curves with embedded" in capsys.readouterr().out
 
 
+def test_leads_and_gaps_without_an_interval_are_undecided(tmp_path):
+    synthetic(tmp_path / "records", model={"savings": SAVINGS})  # as older records are
+    assert main_figure4.main(["--results", str(tmp_path)]) == 0
+    frame = pd.read_csv(tmp_path / "tables" / "main_figure4_signs.csv")
+    told = frame[frame["name"].str.contains("no worse than|within 2 %") & frame["name"].str.startswith("validation")]
+    measured = told[told["verdict"] != "not measured"]
+    assert set(measured["verdict"]) == {"undecided"}
+    assert measured["ours"].str.contains("no interval measured").all()
+
+
 def test_a_curve_that_falls_below_another_fails_its_claim():
+    leads = {"a.b": {"rfvd": {"value": -1.0, "low": -2.0, "high": -0.5}}}
     groups = {rule: pd.DataFrame({"tokens": [16, 64], "value": v}) for rule, v in (("a", [3, 1]), ("b", [2, 2]))}
-    assert curve_signs.ahead("here", groups, "a", "b", "", "rfvd").verdict == "does not hold"
-    assert "-1.0 at 16 tokens" in curve_signs.ahead("here", groups, "a", "b", "", "rfvd").ours
-    assert curve_signs.ahead("here", groups, "a", "c", "", "rfvd").verdict == "not measured"
+    assert curve_signs.ahead("here", groups, ("a", "b"), "", "rfvd", leads).verdict == "does not hold"
+    told = "smallest lead -1.0 at 16 tokens (-2.0 to -0.5)"
+    assert curve_signs.ahead("here", groups, ("a", "b"), "", "rfvd", leads).ours == told
+    assert curve_signs.ahead("here", groups, ("a", "c"), "", "rfvd", leads).verdict == "not measured"
 
 
 def test_a_record_without_the_panels_metrics_draws_nothing(tmp_path, capsys):

@@ -251,3 +251,33 @@ def test_a_spread_is_half_an_interval_and_needs_draws():
     values = np.stack([np.r_[0.0, np.linspace(0, 1, 1001)], np.zeros(1002)], axis=1)
     assert curves.spread_of_draws(values) == pytest.approx([0.475, 0])
     assert curves.spread_of_draws(values[:1]) is None
+
+
+def draws_of(lead: np.ndarray, gap: float) -> curves.Draws:
+    """Rewards `lead` (D,) in PSNR above uniform at both budgets, and a router that lies a share `gap` beneath them."""
+    uniform = np.tile([20.0, 30.0], (len(lead), 1))
+    best = uniform + lead[:, None]
+    names = ["uniform.4", "uniform.16", "max_reward.1", "max_reward.2", "router.1.2"]
+    values = {
+        "psnr": np.concatenate([uniform, best, best[:, 1:] * (1 - gap)], axis=1),
+        "tokens": np.tile([16.0, 64.0, 16.0, 64.0, 64.0], (len(lead), 1)),
+    }
+    return curves.Draws(names, 1, 320, values)
+
+
+def test_a_lead_has_the_interval_of_its_draws():
+    """Draw 0 is all clips; within one draw both curves are of the same clips."""
+    lead = np.concatenate([[2.0], np.linspace(1, 3, 101)])
+    found = draws_of(lead, 0.0).leads()
+    assert found.keys() == {"max_reward.uniform"}, "no threshold was measured"
+    assert found["max_reward.uniform"]["psnr"] == pytest.approx({"value": 2.0, "low": 1.05, "high": 2.95})
+
+
+def test_a_routers_gap_is_told_by_its_size():
+    found = draws_of(np.ones(12), 0.01).gaps()
+    assert found.keys() == {"router"}
+    assert found["router"]["psnr"] == pytest.approx({"value": 0.01, "low": 0.01, "high": 0.01})
+
+
+def test_without_draws_a_lead_has_no_ends():
+    assert draws_of(np.ones(1), 0.0).leads()["max_reward.uniform"]["psnr"] == {"value": 1, "low": None, "high": None}

@@ -129,6 +129,8 @@ def test_the_record_says_what_was_measured_and_how(run, router, proxy, colour_fe
             assert found.spread is not None
     for rule in ("max_reward", "router", "threshold"):
         assert record.model["savings"][rule].keys() == {"psnr", "l1", "rfvd"}
+    lead = record.model["leads"]["max_reward.uniform"]["psnr"]
+    assert lead["low"] <= lead["value"] <= lead["high"]
 
 
 def test_a_saving_is_read_off_the_recorded_points(run):

@@ -105,6 +105,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             "networks": networks.weights,
             "psnr_minus_table": difference,
             "savings": savings,
+            "leads": draws.leads(),
+            "gaps": draws.gaps(),
             "run": tracker.run_id,
         },
         metrics={**draws.point_metrics(), **curves.saving_metrics(savings, len(study.clips))},
