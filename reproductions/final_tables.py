@@ -69,7 +69,7 @@ class Spec:
 @dataclass(frozen=True)
 class Value:
     """A metric of a row. `spread`: over clips, or the deviation over training seeds where there are several;
-    `interval`: half a 95 % interval of the value (None: not measured)."""
+    `interval`: half a 95 % interval of the value (None: not measured); `metric`: what its records call it."""
 
     value: float
     unit: str
@@ -78,6 +78,7 @@ class Value:
     interval: float | None
     higher: bool
     ids: tuple[str, ...]
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class Row:
         ids, higher = tuple(record.id for record in held), first.direction == "higher"
         if len(held) == 1:
             wide = first.spread if first.spread is None or name not in OF_A_SET else 1.96 * first.spread
-            return Value(first.value, first.unit, first.n, first.spread, wide, higher, ids)
+            return Value(first.value, first.unit, first.n, first.spread, wide, higher, ids, name)
         spread = float(values.std(ddof=1))
         interval = float(stdtrit(len(held) - 1, 0.975)) * spread / len(held) ** 0.5
-        return Value(float(values.mean()), first.unit, len(held), spread, interval, higher, ids)
+        return Value(float(values.mean()), first.unit, len(held), spread, interval, higher, ids, name)
 
 
 @dataclass(frozen=True)

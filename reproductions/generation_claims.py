@@ -13,8 +13,9 @@ GENERATOR_SAVES = 0.26
 TIME_SHARE = 0.9
 """Of the saved tokens, the share that should be saved in sampling time."""
 DECIDES = (
-    f"{RULE}: the gFVD and the time of one sampling have none. The half-interval after ± is the root of the summed "
-    "squares of both rows' own. Tokens are counted over n samples, or means of n seeds, and compared as they are."
+    f"{RULE}: the gFVD and the time of one sampling have none. Paired intervals (+ is better) are of draws of the same "
+    "clips from both rows; the half-interval after ± is the root of the summed squares of both rows' own. Tokens are "
+    "counted over n samples, or means of n seeds, and compared as they are."
 )
 
 

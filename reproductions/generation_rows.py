@@ -124,7 +124,8 @@ class Row(final_tables.Row):
         if found is None:
             return None
         spread, interval = (None if v is None else factor * v for v in (found.spread, found.interval))
-        return Value(factor * found.value, unit, found.n, spread, interval, found.higher, found.ids)
+        told = name if factor == 1 else ""  # a metric in other units is not the records'
+        return Value(factor * found.value, unit, found.n, spread, interval, found.higher, found.ids, told)
 
 
 def _parameters(held: Sequence[Record], factor: float, unit: str) -> Value | None:

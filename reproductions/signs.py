@@ -2,9 +2,10 @@
 
 At toy size values mean little, but who is better than whom should survive. A claim holds where the whole interval of a
 difference lies on its side, fails where the whole interval lies on the other side, and is undecided otherwise; a
-difference without an interval is undecided, and its line says so. The half-interval of a difference is the root of the
-summed squares of both rows' own. That treats the rows as independent, which errs on the careful side, as they are of
-the same clips. With one training seed intervals are over clips only. What is counted and not estimated, such as the
+difference without an interval is undecided, and its line says so. Where both rows left their values of every clip
+(`evatok.per_clip`) and are of the same clips, the interval is of draws of these clips from both. Else the half-interval
+of a difference is the root of the summed squares of both rows' own, which treats them as independent and so errs on the
+careful side. With one training seed intervals are over clips only. What is counted and not estimated, such as the
 tokens of a set, is compared as it is, with its n.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from evatok import per_clip
 from reproductions.final_tables import DECIMALS, Row, Value
 
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
@@ -27,8 +29,9 @@ RULE = (
     "the other side, and is otherwise undecided, as it is without an interval"
 )
 DECIDES = (
-    f"{RULE}. The half-interval after ± is the root of the summed squares of both rows' own, as if they were of "
-    "different clips. Tokens are counted over n clips and compared as they are."
+    f"{RULE}. Paired intervals (+ is better) are of draws of the same clips from both rows; the half-interval after ± "
+    "is the root of the summed squares of both rows' own, as if they were of different clips. Tokens are counted over "
+    "n clips and compared as they are."
 )
 NO_INTERVAL = "no interval measured"
 NAMES = {"psnr": "PSNR", "st_lpips": "ST-LPIPS", "rfvd": "rFVD"}
@@ -73,12 +76,16 @@ def better(
     ours, other = rows[first].value(metric), rows[second].value(metric)
     if ours is None or other is None:
         return Sign(name, paper, "-", UNKNOWN)
-    interval = _joint(ours, other)
-    gain = (ours.value - other.value) * (1 if ours.higher else -1)
     decimals = DECIMALS.get(metric, 1)
-    remark = NO_INTERVAL if interval is None else f"± {interval:.{decimals}f}"
+    ends = _paired(rows[first], rows[second], ours, other)
+    if ends is not None:
+        remark = f"paired {ends[0]:+.{decimals}f} to {ends[1]:+.{decimals}f}"
+    else:
+        half = _joint(ours, other)
+        remark = NO_INTERVAL if half is None else f"± {half:.{decimals}f}"
+        ends = around((ours.value - other.value) * (1 if ours.higher else -1), half)
     told = f"{ours.value:.{decimals}f} against {other.value:.{decimals}f} ({remark})"
-    return Sign(name, paper, told, verdict(around(gain, interval), or_equal=or_equal))
+    return Sign(name, paper, told, verdict(ends, or_equal=or_equal))
 
 
 def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
@@ -118,6 +125,20 @@ def write(found: list[Sign], folder: Path, name: str, item: str, decides: str) -
     frame = pd.DataFrame([asdict(sign) for sign in found])
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     (folder / f"{name}.md").write_text(markdown(found, item, decides), encoding="utf-8")
+
+
+def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, float] | None:
+    """The interval of the gain over the same clips; None where both rows do not have one record that allows it."""
+    if one.metric != other.metric or not one.metric or len(one.ids) != 1 or len(other.ids) != 1:
+        return None
+    ours, theirs = (
+        next(record for record in row.records if record.id == value.ids[0])
+        for row, value in ((first, one), (second, other))
+    )
+    found = per_clip.paired(ours, theirs, one.metric)
+    if found is None:
+        return None
+    return (found.low, found.high) if one.higher else (-found.high, -found.low)
 
 
 def _joint(one: Value, other: Value) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evatok import checkpoints, protocols, records
+from evatok import checkpoints, per_clip, protocols, records
 from evatok.data import clips as clip_sets
 from evatok.evaluation import EvaluationError
 from evatok.experiments import evaluate
@@ -52,7 +52,8 @@ def run(tmp_path, data, tokenizer):
     checkpoints.save(checkpoint, tokenizer, kind="tokenizer", config=tokenizer.config.to_dict())
 
     def measure(**changes: Any) -> tuple[dict[str, Any], records.Record]:
-        places = {"work": str(tmp_path / "work"), "records_folder": str(tmp_path / "records")}
+        places = {"work": "work", "records_folder": "records", "per_clip": "per_clip"}
+        places = {key: str(tmp_path / folder) for key, folder in places.items()}
         usual = {"protocol": "brief", "checkpoint": str(checkpoint), "data": data, "assignment": "uniform:4"}
         found = evaluate.ex.run(config_updates={**places, **usual, "threads": 1, **changes})
         return found.result, records.read(tmp_path / "records" / f"{found.result['record']}.json")
@@ -74,6 +75,33 @@ def test_a_checkpoint_under_a_protocol_leaves_one_record(run, brief, tmp_path, c
     assert len(list((tmp_path / "records").iterdir())) == 1
     per_clip = pd.read_csv(tmp_path / "runs" / "evaluate" / "1" / "per_clip.csv")
     assert per_clip["psnr"].mean() == pytest.approx(record.metrics["psnr"].value)
+
+
+def test_what_was_measured_of_every_clip_lies_beside_the_record(run, tmp_path):
+    run()
+    measured, reference = sorted((tmp_path / "per_clip").iterdir())
+    assert (measured.name[:9], reference.name[:10]) == ("per_clip-", "reference-")
+    with np.load(measured) as kept, np.load(reference) as real:
+        assert set(kept.files) == {"psnr", "l1", "tokens", "motion", per_clip.FEATURES}
+        assert kept[per_clip.FEATURES].shape == real[per_clip.REAL].shape == (COUNT, 6)
+        assert kept[per_clip.FEATURES].dtype == np.float16
+        assert kept["tokens"].tolist() == [12] * COUNT
+    run(assignment="uniform:8")
+    assert len(list((tmp_path / "per_clip").iterdir())) == 3, "the real clips' features are there already"
+    run(assignment="uniform:8", per_clip="")
+    assert len(list((tmp_path / "per_clip").iterdir())) == 3
+
+
+def test_a_record_names_its_files_where_they_lie_in_the_repository(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "REPOSITORY", tmp_path.resolve())
+    one, other = run()[1], run(assignment="uniform:8")[1]
+    assert one.artifacts.keys() == {per_clip.MEASURED, per_clip.REFERENCE}
+    assert one.artifacts[per_clip.REFERENCE] == other.artifacts[per_clip.REFERENCE]
+    for metric, tolerance in (("psnr", 1e-6), ("l1", 1e-6), ("motion_ratio", 1e-9), ("rfvd", 1e-2)):
+        found = per_clip.paired(one, other, metric, tmp_path)
+        expected = one.metrics[metric].value - other.metrics[metric].value
+        assert found.value == pytest.approx(expected, abs=tolerance), metric
+        assert found.low <= found.high
 
 
 def test_a_run_of_the_same_takes_what_is_there(run):

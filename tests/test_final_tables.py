@@ -8,7 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from evatok import checkpoints, compute, records
+from evatok import checkpoints, compute, per_clip, records
+from evatok.metrics.intervals import Interval
 from evatok.models.tokenizer import TokenizerConfig
 from reproductions import final_tables, main_table1, main_table5, signs, table1, table2
 from reproductions.final_tables import Row, Spec
@@ -244,6 +245,32 @@ def test_a_difference_counts_beyond_both_intervals_together(results):
         rows["A2"] = row(results, rfvd=rfvd)
         (sign,) = (sign for sign in signs.signs(rows) if sign.name == "A2 better than A1, rFVD")
         assert (sign.verdict, "no interval measured" in sign.ours) == ("undecided", True)
+
+
+def test_rows_of_the_same_clips_are_compared_pair_by_pair(results, monkeypatch):
+    """The gain is told as better or worse, whichever way the metric goes."""
+    rows = dict.fromkeys([spec.name for spec in main_table1.TABLE.specs], Row(Spec("none", {})))
+    rows |= {"A1": row(results), "A2": row(results, rfvd=290.0, psnr=24.99), "A2+VideoMAE": row(results)}
+    asked = []
+
+    def paired(one, other, metric):
+        asked.append((one.id, other.id, metric))
+        return Interval(-1.0, -1.5, -0.5) if metric in ("rfvd", "psnr") else None
+
+    monkeypatch.setattr(per_clip, "paired", paired)
+    told = {sign.name: sign for sign in signs.signs(rows)}
+    assert told["A2 better than A1, rFVD"].verdict == "holds"
+    assert told["A2 better than A1, rFVD"].ours == "290.0 against 300.0 (paired +0.5 to +1.5)"
+    assert told["A2 better than A2+VideoMAE, PSNR"].verdict == "does not hold", "whatever the rows' own intervals"
+    assert told["A2 better than A1, ST-LPIPS"].ours.endswith("(± 0.0042)"), "what cannot be paired"
+    assert (rows["A2"].records[0].id, rows["A1"].records[0].id, "rfvd") in asked
+
+
+def test_several_seeds_are_compared_by_their_own_intervals(results, monkeypatch):
+    monkeypatch.setattr(per_clip, "paired", lambda one, other, metric: pytest.fail("records of one seed of several"))
+    one, other = row(results), row(results, rfvd=200.0)
+    rows = dict.fromkeys([spec.name for spec in main_table1.TABLE.specs], Row(one.spec, one.records + other.records))
+    assert verdict(rows, "A2 better than A1, rFVD") == "undecided"
 
 
 def test_no_worse_needs_an_interval_on_its_side_and_tokens_are_counted(results):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
+from evatok import per_clip
 from evatok.curation import ranges
 from evatok.data.clips import ClipSet, pixels_sha256, to_network
 from evatok.evaluation.folders import EvaluationError, FolderClips
@@ -27,6 +28,7 @@ from evatok.evaluation.values import (
     PERCEPTUAL,
     PIXELS,
     distribution_values,
+    kept_arrays,
     length_facts,
     motion_values,
     per_clip_arrays,
@@ -51,6 +53,9 @@ class Evaluation:
         metrics: values for a record; the spread of a per-clip mean, or of motion, is half its 95 % bootstrap interval.
         intervals: (low, high) of these intervals.
         per_clip: (N,) values of each per-clip metric, and `tokens` where there are any.
+        kept: what a paired comparison needs of every clip, as `evatok.per_clip` names it: the values of `per_clip`,
+            moments of motion, and I3D's features of what was measured.
+        reference: I3D's features of the real clips, under the name `evatok.per_clip.REAL`.
         protocol: a record's entry `protocol`.
         model: what was measured, as `System.identity`, with its mean tokens and their histogram, the networks'
             weights, and the values that are infinite or NaN (motion of clips that do not move) and so in no record.
@@ -61,6 +66,8 @@ class Evaluation:
     metrics: dict[str, Metric]
     intervals: dict[str, tuple[float, float]]
     per_clip: dict[str, np.ndarray]
+    kept: Arrays
+    reference: Arrays
     protocol: dict[str, Any]
     model: dict[str, Any]
     resumed: int
@@ -123,6 +130,8 @@ def evaluate(
         metrics={name: metric for name, metric in values.items() if name not in infinite},
         intervals=intervals,
         per_clip=per_clip_arrays(together, names),
+        kept=kept_arrays(together, names),
+        reference={per_clip.REAL: references["i3d"]} if "i3d" in references else {},
         protocol=protocol.to_record(facts, len(real), limit),
         model={
             **system.identity,

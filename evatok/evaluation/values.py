@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evatok import per_clip
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import System
 from evatok.features import Arrays
@@ -40,6 +41,13 @@ LEVEL = 0.95  # of the bootstrap intervals
 def per_clip_arrays(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
     values = {name: arrays[name] for name in names if name in PER_CLIP}
     return {**values, "tokens": arrays["lengths"].sum(1)} if "lengths" in arrays else values
+
+
+def kept_arrays(arrays: Arrays, names: Sequence[str]) -> Arrays:
+    """What a paired comparison needs of every clip, by the names of `evatok.per_clip`."""
+    kept = dict(per_clip_arrays(arrays, names))
+    told = {per_clip.MOTION: "motion", per_clip.FEATURES: "features.i3d"}
+    return kept | {name: arrays[source] for name, source in told.items() if source in arrays}
 
 
 def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:

@@ -18,12 +18,12 @@ from typing import Any
 
 import pandas as pd
 
-from evatok import evaluation, protocols, records
+from evatok import evaluation, per_clip, protocols, records
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.evaluation import Adaptive, Evaluation, FolderClips, Identity, Reconstructed, System
 from evatok.experiments import tracking
-from evatok.experiments.setting import set_threads
+from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.intervals import over_choices
 from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.protocols import Protocol
@@ -50,6 +50,7 @@ def config() -> None:
     device = "cpu"  # cpu or cuda
     threads = 0  # CPU threads; 0 leaves PyTorch's choice
     work = "results/work/evaluate"  # folder of measured shards, named after all that made them
+    per_clip = "results/per_clip"  # folder of values and features of every clip, for paired comparisons; empty: none
     records_folder = "results/records"  # where the record goes
     seed = 0  # of random assignments
 
@@ -95,6 +96,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         metrics=metrics,
         config=config,
         environment=tracker.environment(),
+        artifacts=beside(result, config["per_clip"]),
     )
     written = records.write(record, config["records_folder"])
     return {
@@ -198,6 +200,15 @@ def spread_over_choices(
         over = over_choices({seed: metrics[name].value for seed, metrics in found.items()}.__getitem__, seeds)
         spread[name] = replace(result.metrics[name], spread=over.std)
     return spread
+
+
+def beside(result: Evaluation, folder: str) -> dict[str, records.Artifact]:
+    """The files of every clip that a record names, see `evatok.per_clip`; none where the configuration wants none."""
+    if not folder or not result.kept:
+        return {}
+    parts = {per_clip.MEASURED: result.kept, per_clip.REFERENCE: result.reference}
+    written = {name: per_clip.write(arrays, Path(folder), name) for name, arrays in parts.items() if arrays}
+    return {name: found for file, path in written.items() for name, found in optional_artifact(file, path).items()}
 
 
 def _keep_per_clip(result: Evaluation, tracker: tracking.Tracker) -> None:

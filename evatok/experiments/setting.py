@@ -127,4 +127,4 @@ def log_to(tracker: Tracker) -> Callable[[int, dict[str, float]], None]:
 def optional_artifact(name: str, path: Path) -> dict[str, records.Artifact]:
     """The file as a record's artifact if it lies in the repository, else none: a record names no path outside."""
     inside = path.is_file() and path.resolve().is_relative_to(records.REPOSITORY)
-    return {name: records.Artifact.of(path)} if inside else {}
+    return {name: records.Artifact.of(path, records.REPOSITORY)} if inside else {}

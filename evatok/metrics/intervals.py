@@ -2,7 +2,7 @@
 
 The mean of a value per clip (PSNR, LPIPS), or a figure made of sums over clips (motion), has a bootstrap interval. A
 distribution distance such as FVD has no value per clip, and resampling clips would repeat some and bias it: it is
-measured again on other choices of clips instead.
+measured again on other choices of clips instead. Two rows of the same clips are compared pair by pair.
 
 Legend: N clips.
 """
@@ -73,6 +73,33 @@ def bootstrap_statistic(
     drawn = np.array([statistic(rows[random.integers(len(rows), size=len(rows))]) for _ in range(draws)])
     low, high = np.quantile(drawn[np.isfinite(drawn)], [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
+
+
+def paired_difference(
+    statistic: Callable[[np.ndarray], Any],
+    a: np.ndarray,
+    b: np.ndarray,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """`statistic(a) - statistic(b)` of rows (N, ...) of the same clips, with its percentile bootstrap interval.
+
+    Each draw takes the same clips from both, so that what is hard for both does not count. A distance between sets,
+    such as Frechet's, may be compared so as well, where its own interval would be wrong: drawing clips twice raises
+    each of the two distances, but both alike, and in the difference that cancels.
+
+    Raises ValueError for unlike numbers of clips, and as `bootstrap_statistic`.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"a paired comparison is of the same clips, got {len(a)} and {len(b)}")
+    return bootstrap_statistic(
+        np.arange(len(a)),
+        lambda drawn: float(statistic(a[drawn])) - float(statistic(b[drawn])),
+        level,
+        draws,
+        seed,
+    )
 
 
 def over_choices(function: Callable[[int], float], seeds: Sequence[int]) -> Spread:
