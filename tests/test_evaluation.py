@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,68 @@ def test_a_router_decides_as_it_does_elsewhere(tokenizer, real):
     other = dataclasses.replace(router, config=dataclasses.replace(config, levels=(2, 4, 16)))
     with pytest.raises(RoutingError, match="made for levels"):
         evaluation.routed(tokenizer, other)
+
+
+class Fresh(torch.nn.Module):
+    """Perfect in evaluation mode alone: in training mode it drops values and follows the statistics of its clips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.norm, self.frozen = torch.nn.Dropout(0.5), torch.nn.BatchNorm3d(3), torch.nn.Dropout(0.5).eval()
+
+    def encode(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.norm(codes)).clamp(0, 1)
+
+
+class Wrapper:
+    """Somebody's codec, no module itself."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.parts = {"decoder": module}
+
+    def encode(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.parts["decoder"].decode(codes)
+
+
+GLOBAL = Fresh()
+
+
+@pytest.mark.parametrize(
+    "made_of",
+    [
+        lambda module: module,
+        Wrapper,
+        lambda module: module.decode,
+        lambda module: functools.partial(Fresh.decode, module),
+        lambda module: lambda clips: module.decode(clips),
+        lambda module: Foreign(lambda clips: Wrapper(module).decode(clips)),
+    ],
+    ids=["module", "wrapper", "method", "partial", "closure", "system"],
+)
+def test_a_module_in_training_mode_is_measured_in_evaluation_mode_and_left_as_it_was(made_of, real, small):
+    module = Fresh()
+    found = evaluate(made_of(module), real, small, metrics=["l1"], batch=2)
+    assert found.metrics["l1"].value == pytest.approx(0, abs=1e-5)
+    assert module.norm.num_batches_tracked == 0
+    modes = [part.training for part in (module, module.drop, module.norm, module.frozen)]
+    assert modes == [True, True, True, False]
+
+
+def test_a_module_that_a_function_names_is_found_and_left_even_after_an_error(real, small):
+    def broken(clips: torch.Tensor) -> torch.Tensor:
+        assert not GLOBAL.training
+        return GLOBAL.decode(clips) * 255
+
+    with pytest.raises(EvaluationError, match="divide 0-255 pixels"):
+        evaluate(broken, real, small, metrics=["l1"])
+    assert GLOBAL.training
+    assert GLOBAL.drop.training
 
 
 # Protocol and limit

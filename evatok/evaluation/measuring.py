@@ -21,6 +21,7 @@ from evatok import per_clip
 from evatok.curation import ranges
 from evatok.data.clips import ClipSet, pixels_sha256, to_network
 from evatok.evaluation.folders import EvaluationError, FolderClips
+from evatok.evaluation.modules import in_evaluation_mode
 from evatok.evaluation.systems import Output, System, as_system
 from evatok.evaluation.values import (
     DISTRIBUTION,
@@ -92,7 +93,7 @@ def evaluate(
     Besides the metrics, motion is measured wherever clips are reconstructed, and tokens wherever a system gives them.
 
     Args:
-        reconstruct: see `as_system`.
+        reconstruct: see `as_system`. Its networks run in evaluation mode meanwhile, and are left as they were.
         clips: the protocol's clips (`protocols.clips_of`), or a folder's.
         metrics: less or, of the optional ones, more than the protocol's own.
         limit: measure the first so many clips alone; the record then says that it cannot be compared.
@@ -116,7 +117,8 @@ def evaluate(
     job = _Job(system, real, protocol, names, nets, batch, device)
     kept, cache = ShardStore(work) if work else None, ShardStore.of_features()
     parts = ranges(len(real), shard_length)
-    with tqdm(total=len(real), desc=f"evaluate {protocol.name}", unit="clip", disable=None) as bar:
+    bar = tqdm(total=len(real), desc=f"evaluate {protocol.name}", unit="clip", disable=None)
+    with bar, in_evaluation_mode(reconstruct):
         shards = [job.shard(start, stop, kept, bar.update) for start, stop in parts]
     together = _concatenated([arrays for arrays, _ in shards])
     references = {name: job.reference(name, cache, shard_length) for name in _extractors(names)}
