@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from evatok.metrics.perceptual import PerceptualDistance
+from evatok.metrics.pixels import PSNR_CEILING
 from evatok.models.blockwise import BlockwiseTokenizer, Prefix, pick
 
 
@@ -119,8 +120,8 @@ def side_by_side(frontiers: Sequence[Frontier]) -> Frontier:
 
 
 def psnr_of(mse: np.ndarray) -> np.ndarray:
-    """PSNR in dB of mean squared errors of pixels in [0, 1]; at most 100, as equal clips have no bound."""
-    return -10 * np.log10(np.maximum(mse, 1e-10))
+    """PSNR in dB of mean squared errors of pixels in [0, 1]; at most PSNR_CEILING, as equal clips have no bound."""
+    return -10 * np.log10(np.maximum(mse, 10 ** (-PSNR_CEILING / 10)))
 
 
 def _frames(clips: torch.Tensor) -> torch.Tensor:

@@ -154,11 +154,13 @@ def test_a_limited_run_stands_in_no_table(run):
     assert result["comparable"] is False
 
 
-def test_the_identity_and_the_infinite_psnr(run):
-    _, record = run(checkpoint="identity")
+def test_the_identity_and_the_ceiling_of_its_psnr(run):
+    result, record = run(checkpoint="identity")
     assert record.metrics["l1"].value == 0
     assert record.metrics["rfvd"].value == pytest.approx(0, abs=1e-6)
-    assert record.model["infinite"] == {"psnr": "inf"}
+    assert record.metrics["psnr"].value == 100
+    assert record.model["psnr_ceiling"] == result["psnr_ceiling"] == {"dB": 100, "clips": COUNT}
+    assert run(checkpoint="identity", metrics="psnr")[1].metrics["psnr"].value == 100
 
 
 def test_folders_on_either_side(run, data, tmp_path):

@@ -85,16 +85,31 @@ def networks() -> dict[str, Any]:
 # Values
 
 
-def test_the_identity_is_perfect_and_its_psnr_infinite(real, small, networks):
+def test_the_identity_is_perfect_and_its_psnr_at_the_ceiling(real, small, networks):
     found = evaluate(Identity(), real, small, networks=networks)
     assert found.metrics["l1"].value == found.metrics["mse"].value == 0
     assert found.metrics["ssim"].value == pytest.approx(1)
     assert found.metrics["rfvd"].value == pytest.approx(0, abs=1e-6)
     assert found.metrics["rfvd"].n == COUNT
-    assert found.model["infinite"] == {"psnr": "inf"}
-    assert "psnr" not in found.metrics
+    assert found.metrics["psnr"].value == 100
+    assert found.model["psnr_ceiling"] == {"dB": 100, "clips": COUNT}
+    assert found.model["infinite"] == {}
     assert found.protocol["comparable"] is True
     assert found.protocol["hash"] == small.hash
+
+
+def test_one_perfect_clip_leaves_the_psnr_of_the_set(real, small):
+    """A black clip that fades in is easily reproduced exactly; it counts as 100 dB, and is told."""
+    pixels = np.array(real.clips)
+    pixels[3] = 0
+    found = evaluate(lambda clips: clips / 2, pixels, small, metrics=["psnr"], batch=2)
+    others = np.delete(found.per_clip["psnr"], 3)
+    assert found.per_clip["psnr"][3] == 100
+    assert (others < 30).all()
+    assert found.metrics["psnr"].value == pytest.approx((others.sum() + 100) / COUNT)
+    assert found.metrics["psnr"].spread is not None
+    assert found.model["psnr_ceiling"] == {"dB": 100, "clips": 1}
+    assert "psnr_ceiling" not in evaluate(lambda clips: clips / 2, pixels, small, metrics=["l1"]).model
 
 
 def test_a_tokenizer_is_measured_as_by_hand(real, small, networks, tokenizer):

@@ -28,6 +28,7 @@ from evatok.evaluation.values import (
     PER_CLIP,
     PERCEPTUAL,
     PIXELS,
+    ceiling_facts,
     distribution_values,
     kept_arrays,
     length_facts,
@@ -58,8 +59,9 @@ class Evaluation:
             moments of motion, and I3D's features of what was measured.
         reference: I3D's features of the real clips, under the name `evatok.per_clip.REAL`.
         protocol: a record's entry `protocol`.
-        model: what was measured, as `System.identity`, with its mean tokens and their histogram, the networks'
-            weights, and the values that are infinite or NaN (motion of clips that do not move) and so in no record.
+        model: what was measured, as `System.identity`, with its mean tokens and their histogram, how many clips have
+            a PSNR of 100 dB or more, which counts as 100, the networks' weights, and the values that are infinite or
+            NaN (motion of clips that do not move) and so in no record.
         resumed: clips whose measurements an earlier run had left.
         damaged: shards, of that run or of the feature cache, that were damaged and made again.
     """
@@ -138,6 +140,7 @@ def evaluate(
         model={
             **system.identity,
             **length_facts(together),
+            **ceiling_facts(together),
             "networks": {name: dict(net.weights_sha256) for name, net in nets.items()},
             "infinite": infinite,
         },

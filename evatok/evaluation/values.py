@@ -39,8 +39,20 @@ LEVEL = 0.95  # of the bootstrap intervals
 
 
 def per_clip_arrays(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
-    values = {name: arrays[name] for name in names if name in PER_CLIP}
+    """Values of each metric, PSNRs at most PSNR_CEILING, and tokens where there are any."""
+    values = {name: _below_ceiling(arrays[name], name) for name in names if name in PER_CLIP}
     return {**values, "tokens": arrays["lengths"].sum(1)} if "lengths" in arrays else values
+
+
+def ceiling_facts(arrays: Arrays) -> dict[str, Any]:
+    """The PSNR that stands for any higher one, and how many clips reached it; {} where no PSNR was measured."""
+    if "psnr" not in arrays:
+        return {}
+    return {"psnr_ceiling": {"dB": pixels.PSNR_CEILING, "clips": int((arrays["psnr"] >= pixels.PSNR_CEILING).sum())}}
+
+
+def _below_ceiling(values: np.ndarray, name: str) -> np.ndarray:
+    return np.minimum(values, pixels.PSNR_CEILING) if name == "psnr" else values
 
 
 def kept_arrays(arrays: Arrays, names: Sequence[str]) -> Arrays:
@@ -55,7 +67,7 @@ def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Met
     metrics: dict[str, Metric] = {}
     intervals: dict[str, tuple[float, float]] = {}
     for name in (name for name in names if name in PER_CLIP):
-        values, spread = arrays[name], None
+        values, spread = _below_ceiling(arrays[name], name), None
         if len(values) > 1 and np.isfinite(values).all():
             found = bootstrap(values, level=LEVEL)
             intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2

@@ -105,6 +105,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         "clips": result.protocol["measured_clips"],
         "resumed": result.resumed,
         "metrics": {name: metric.value for name, metric in metrics.items()},
+        **({"psnr_ceiling": result.model["psnr_ceiling"]} if "psnr" in metrics else {}),
         "intervals": result.intervals,
     }
 

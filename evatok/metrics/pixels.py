@@ -10,6 +10,9 @@ from torch import Tensor
 RANGE_SLACK = 1e-3
 """How far outside [0, 1] a value may lie: the rounding of low-precision decoders, not a wrong scale."""
 
+PSNR_CEILING = 100.0
+"""dB that stand for more in means over clips, as equal clips have no bound: one would take all others' place."""
+
 
 def l1(real: Tensor, fake: Tensor) -> Tensor:
     """Mean absolute difference of each clip: two (B, 3, T, H, W) to (B,) float32. Raises as `check_clips`."""
