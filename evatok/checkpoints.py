@@ -66,11 +66,15 @@ def save(
         parents: sha256 of the checkpoints and tables this one was made from, by role.
         facts: further JSON facts (steps, size).
         dtype: precision of floating-point weights on disk.
+
+    Raises:
+        CheckpointError: weights that are not finite, or are not any more in that precision; nothing is written.
     """
     weights = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in module.state_dict().items()
     }
+    _refuse_non_finite(weights, f"{path} is not written")
     header: dict[str, Any] = {"kind": kind, "config": config, "parents": parents or {}, "facts": facts or {}}
     digest = header["sha256"] = _sha256(header, weights)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +82,7 @@ def save(
     save_file(weights, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
     with partial.open("rb") as file:
         os.fsync(file.fileno())
+    partial.chmod(0o644)
     partial.replace(path)
     return digest
 
@@ -86,10 +91,13 @@ def load(path: Path, kind: str) -> Checkpoint:
     """Read and verify a checkpoint.
 
     Raises:
-        CheckpointError: absent, cut short, tampered with, or not of this kind.
+        CheckpointError: absent, no file, cut short, tampered with, not finite, or not of this kind.
     """
+    path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; name another, or train it (README: From scratch)")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: a checkpoint is a file, and this is none; name the .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(json.loads((file.metadata() or {})["evatok"]))
@@ -100,7 +108,15 @@ def load(path: Path, kind: str) -> Checkpoint:
         raise CheckpointError(f"{path}: its content does not match the checkpoint's sha256; fetch or train it again")
     if header["kind"] != kind:
         raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
+    _refuse_non_finite(weights, f"{path} is not used")
     return Checkpoint(weights=weights, **header)
+
+
+def _refuse_non_finite(weights: dict[str, torch.Tensor], consequence: str) -> None:
+    """Raise CheckpointError for the first weight that holds NaN or infinity: it would turn into plausible numbers."""
+    for name, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{consequence}: its weight {name} holds NaN or infinity; train it again")
 
 
 def _header(values: Any) -> dict[str, Any]:

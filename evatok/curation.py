@@ -120,9 +120,20 @@ def read(path: Path) -> CandidateTable:
             if name != "clip"
         }
         seconds = arrow.schema.metadata.get(b"seconds")
-        return CandidateTable(arrow["clip"].to_numpy(), scores, origin, None if seconds is None else float(seconds))
+        clips = arrow["clip"].to_numpy()
+        _check_rows(clips, scores)
+        return CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
     except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
+
+
+def _check_rows(clips: np.ndarray, scores: dict[str, np.ndarray]) -> None:
+    """Raise ValueError for clips that do not ascend, which would pair scores with other clips, and for odd scores."""
+    if not (np.diff(clips) > 0).all():
+        raise ValueError("its clips are not in ascending order")
+    for name, values in scores.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"its scores {name} hold NaN or infinity")
 
 
 def clips_again(

@@ -61,6 +61,15 @@ class Router:
         checkpoint.fill(module)
         return cls(module.eval(), config, OperatingPoint.from_dict(checkpoint.facts["point"]), checkpoint)
 
+    def check_scored_by(self, tokenizer: str) -> None:
+        """Raise RoutingError for clips scored by another tokenizer (sha256) than the one this router learned from."""
+        own = self.checkpoint.parents.get("tokenizer")
+        if own is not None and own != tokenizer:
+            raise RoutingError(
+                f"the router learned from scores of tokenizer {own[:12]}, these are of {tokenizer[:12]}: score the "
+                "clips by its own, or train a router on these"
+            )
+
     def check_fits(self, tokenizer: TokenizerConfig) -> None:
         """Raise RoutingError for a tokenizer of other levels, blocks or clips than this router's."""
         pairs = {
@@ -80,7 +89,7 @@ class Router:
         Args:
             among: (A,) candidates that may be named, as `beginning` gives them; None: all.
         """
-        scores = self.module(clips)
+        scores = _finite(self.module(clips))
         if among is not None:
             scores = scores.masked_fill(~among.to(scores.device), -torch.inf)
         best = scores.argmax(1)
@@ -105,10 +114,20 @@ class Router:
 
 @torch.no_grad()
 def logits(module: nn.Module, clips: np.ndarray, batch: int = 64) -> torch.Tensor:
-    """(N, A) float32 logits of uint8 clips, in float32 on the module's device."""
+    """(N, A) float32 logits of uint8 clips, in float32 on the module's device.
+
+    Raises:
+        RoutingError: logits that are not finite, whose largest would name some assignment all the same.
+    """
     device = next(module.parameters()).device
     parts = [module(to_network(clips[i : i + batch], device)).cpu() for i in range(0, len(clips), batch)]
-    return torch.cat(parts)
+    return _finite(torch.cat(parts))
+
+
+def _finite(logits: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(logits).all():
+        raise RoutingError("the router's logits are not finite: its weights, or the clips, hold NaN or infinity")
+    return logits
 
 
 def ranking(logits: torch.Tensor) -> np.ndarray:

@@ -35,7 +35,7 @@ from evatok.data.sets import clip_set
 from evatok.evaluation import router_quality
 from evatok.experiments import stage2_curation
 from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.routing import Router
+from evatok.routing import Router, RoutingError
 from evatok.tables import Cell
 
 SETS = {"validation": "freedoom-validation", "unseen": "arcade-validation"}
@@ -49,6 +49,7 @@ ERRORS = (
     checkpoints.CheckpointError,
     curation.CurationError,
     records.RecordError,
+    RoutingError,
     tables.TableError,
     ClipSetError,
     ManifestError,
@@ -158,8 +159,15 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
     """The clips of a candidate table, made anew and checked; None where they cannot be made here.
 
     Clips that differ from the scored ones (made by another version of their package) are scored anew.
+    Raises CurationError for a table that is not the one the routers were chosen on.
     """
     table = curation.read(shelf.candidates(name))
+    known = router_of(shelf).checkpoint.parents.get("validation_table")
+    if name == SETS["validation"] and known not in (None, table.sha256):
+        raise curation.CurationError(
+            f"{shelf.candidates(name)}: not the table that the routers name as theirs (sha256 {known[:12]}, this one "
+            f"{table.sha256[:12]}); fetch it again, or run stage2_curation and stage3_router again"
+        )
     data, shape = table.origin["data"], router_of(shelf).config
     try:
         clips = curation.clips_again(table, size=shape.size, frames=shape.frames, workers=workers)
@@ -198,6 +206,8 @@ def router_of(shelf: Shelf, row: str = "router", point: str = "matched") -> Rout
 def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> records.Record:
     """All rows of one set at one point; the record of an earlier run where it says the same, else a new one."""
     routers = {name: router_of(shelf, name, point) for name in ROUTERS}
+    for router in routers.values():
+        router.check_scored_by(scored.table.origin["tokenizer"])
     point_of = routers["router"].point
     rewards = reward.proxy_reward(
         scored.table.quality(point_of.metric), scored.table.candidates, point_of.scale, point_of.w_q

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
@@ -116,3 +117,29 @@ def test_another_size_is_refused_and_leaves_the_module_alone(tokenizer, tiny, pa
     with pytest.raises(CheckpointError, match=f"another size: {culprit}.* does not fit"):
         checkpoints.load(path, "tokenizer").fill(other)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tokenizer, path, value, monkeypatch):
+    tokenizer.decoder.unpatchify.bias[0] = value
+    with pytest.raises(CheckpointError, match=r"is not written: its weight decoder\.unpatchify\.bias holds NaN"):
+        save(path, tokenizer)
+    assert not path.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_refuse_non_finite", lambda *_: None)
+        save(path, tokenizer)
+    with pytest.raises(CheckpointError, match=r"is not used: its weight decoder\.unpatchify\.bias"):
+        checkpoints.load(path, "tokenizer")
+
+
+def test_weights_that_a_lower_precision_cannot_hold_are_not_saved(tokenizer, path):
+    tokenizer.decoder.unpatchify.bias[0] = 1e6
+    with pytest.raises(CheckpointError, match="holds NaN or infinity"):
+        checkpoints.save(path, tokenizer, kind="tokenizer", config={}, dtype=torch.float16)
+
+
+def test_a_folder_and_a_pipe_are_no_checkpoints(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("", "pipe"):
+        with pytest.raises(CheckpointError, match="a checkpoint is a file, and this is none"):
+            checkpoints.load(tmp_path / name, "tokenizer")

@@ -135,11 +135,18 @@ def test_scores_of_another_candidate_count_are_refused(tmp_path):
         curation.read(path)
 
 
-@pytest.mark.parametrize("clips", [[4, 5, 6], [0, 1, 2, 3], [5, 4, 6, 7], [4, 5, 6, 6]])
+@pytest.mark.parametrize("clips", [[4, 5, 6], [0, 1, 2, 3]])
 def test_a_shard_that_does_not_hold_its_clips_is_named(folder, clips):
     curation.write(curation.shard_path(folder, 4, 8), table().take(np.array(clips)))
     with pytest.raises(CurationError, match=r"does not hold clips 4\.\.7"):
         curation.merge(folder, CLIPS, LENGTH)
+
+
+@pytest.mark.parametrize("clips", [[3, 2, 1, 0], [5, 4, 6, 7], [4, 5, 6, 6]])
+def test_clips_out_of_order_are_refused_when_read(tmp_path, clips):
+    curation.write(tmp_path / "table.parquet", table().take(np.array(clips)))
+    with pytest.raises(CurationError, match="clips are not in ascending order"):
+        curation.read(tmp_path / "table.parquet")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

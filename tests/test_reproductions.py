@@ -12,6 +12,7 @@ import pytest
 
 from evatok import curation, records, tables
 from evatok.data.clips import ClipSet, pixels_sha256
+from evatok.routing import RoutingError
 from reproductions import readme, table3
 
 RESULTS = records.REPOSITORY / "results"
@@ -105,6 +106,24 @@ def test_a_tampered_router_is_refused(shelf, capsys):
     path.write_bytes(content)
     assert table3.main(["--results", str(shelf.root)]) == 2
     assert "does not match the checkpoint's sha256" in capsys.readouterr().err
+
+
+def test_a_table_that_the_routers_do_not_name_is_refused_before_anything_is_measured(shelf, capsys):
+    path = shelf.candidates("freedoom-validation")
+    table = curation.read(path)
+    swapped = {name: scores[::-1].copy() for name, scores in table.scores.items()}
+    curation.write(path, replace(table, scores=swapped))
+    before = sorted((shelf.root / "records").iterdir())
+    assert table3.main(["--results", str(shelf.root)]) == 2
+    assert "not the table that the routers name as theirs" in capsys.readouterr().err
+    assert sorted((shelf.root / "records").iterdir()) == before
+
+
+def test_scores_of_another_tokenizer_are_refused(shelf):
+    router = table3.router_of(shelf)
+    router.check_scored_by(router.checkpoint.parents["tokenizer"])
+    with pytest.raises(RoutingError, match="these are of cdcdcdcdcdcd: score the clips by its own"):
+        router.check_scored_by("cd" * 32)
 
 
 def test_a_measured_cell_needs_its_record():
