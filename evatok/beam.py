@@ -34,7 +34,7 @@ import torch
 from evatok.assignments import CandidateSet
 from evatok.data.clips import to_network
 from evatok.frontier import BlockMetrics, Frontier, Walk, psnr_of
-from evatok.metrics.perceptual import PerceptualDistance
+from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.precision import autocast
@@ -72,7 +72,7 @@ def beam_search(
     width: int = 3,
     chunk: int = 1,
     payback: float = PAYBACK,
-    perceptual: PerceptualDistance | None = None,
+    perceptual: PerceptualDistance | SomeFrames | None = None,
 ) -> Found:
     """The assignment of the highest proxy reward found for each of clips (B, 3, T, H, W) in [0, 1].
 
@@ -107,7 +107,7 @@ def search_set(
     payback: float = PAYBACK,
     batch: int = 32,
     bf16: bool = True,
-    perceptual: PerceptualDistance | None = None,
+    perceptual: PerceptualDistance | SomeFrames | None = None,
 ) -> Found:
     """`beam_search` of uint8 clips (N, T, H, W, 3), batch by batch, on the tokenizer's device."""
     device = next(tokenizer.parameters()).device

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from evatok.metrics.perceptual import PerceptualDistance
+from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.metrics.pixels import PSNR_CEILING
 from evatok.models.blockwise import BlockwiseTokenizer, Prefix, pick
 
@@ -29,7 +29,7 @@ class BlockMetrics:
         self,
         clips: torch.Tensor,
         blocks: int,
-        perceptual: PerceptualDistance | None,
+        perceptual: PerceptualDistance | SomeFrames | None,
         name: str = "perceptual",
     ) -> None:
         self.blocks = clips.chunk(blocks, dim=2)

@@ -17,7 +17,7 @@ import torch
 from evatok.assignments import CandidateSet
 from evatok.data.clips import to_network
 from evatok.frontier import BlockMetrics, Frontier, Walk, psnr_of, side_by_side
-from evatok.metrics.perceptual import PerceptualDistance
+from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
 from evatok.precision import autocast
@@ -38,7 +38,7 @@ At toy size on a CPU core in bfloat16, a third of the time is saved for 4 clips 
 def prefix_tree(
     tokenizer: AdaptiveTokenizer,
     clips: torch.Tensor,
-    perceptual: PerceptualDistance | None = None,
+    perceptual: PerceptualDistance | SomeFrames | None = None,
     name: str = "perceptual",
     tick: Progress | None = None,
     *,
@@ -62,7 +62,7 @@ def prefix_tree(
 def brute_force(
     tokenizer: AdaptiveTokenizer,
     clips: torch.Tensor,
-    perceptual: PerceptualDistance | None = None,
+    perceptual: PerceptualDistance | SomeFrames | None = None,
     name: str = "perceptual",
     tick: Progress | None = None,
 ) -> Scores:
@@ -90,7 +90,7 @@ def score_set(
     search: str = "tree",
     batch: int = 32,
     bf16: bool = True,
-    perceptual: PerceptualDistance | None = None,
+    perceptual: PerceptualDistance | SomeFrames | None = None,
     name: str = "perceptual",
     tick: Progress | None = None,
 ) -> Scores:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from evatok.metrics.perceptual import PerceptualDistance
+from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.metrics.pixels import l1, mse, psnr
 from evatok.models.blockwise import BlockwiseTokenizer
 from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
@@ -77,6 +77,17 @@ def test_a_bound_on_rows_is_kept_and_moves_no_score(rows, tokenizer, clips, monk
     assert max(seen) <= max(rows, 2)
     assert sum(seen) == 2 * 39
     assert np.allclose(scores["l1"], brute_force(tokenizer, clips[:2])["l1"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(1, [2]), (2, [1, 3]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])])
+def test_a_distance_of_some_frames_is_that_of_those_frames_alone(count, chosen, tokenizer, clips, perceptual):
+    """Frames of a block, counted from 0: spread evenly, and never more than there are."""
+    some = prefix_tree(tokenizer, clips, SomeFrames(perceptual, count), "fake")["fake"]
+    row = tokenizer.config.candidates.rows[-1]
+    fake = tokenizer(clips, expand_assignment(tuple(row), len(clips))).clips.clamp(0, 1)
+    frames = torch.tensor(chosen) + torch.arange(0, clips.shape[2], 4)[:, None]
+    real, fake = clips[:, :, frames.flatten()], fake[:, :, frames.flatten()]
+    assert np.allclose(some[:, -1], perceptual(real, fake), atol=1e-5)
 
 
 def test_the_targets_features_are_computed_once(tokenizer, clips, perceptual, monkeypatch):

@@ -26,7 +26,7 @@ from evatok.data.sets import clip_set, pinned
 from evatok.experiments import tracking
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.filenames import file_name
-from evatok.metrics.perceptual import PerceptualDistance, perceptual_metric
+from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, perceptual_metric
 from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
 from evatok.search import score_set, visits
 
@@ -43,6 +43,7 @@ def config() -> None:
     clips = 64  # clips to score (paper: 100000 of WebVid [Sec. 3.2])
     search = "tree"  # tree (exact, shared prefixes) or brute (the reference)
     perceptual = "none"  # lpips-vgg (the paper's family), lpips-alex, st-lpips, or none: L1, MSE and PSNR only
+    perceptual_frames = 0  # frames of each block that the perceptual metric sees, spread evenly; 0: all (paper)
     batch = 32  # clips scored together
     shard_length = 64  # clips a shard file
     shard = "0/1"  # i/n: this process takes every n-th shard, from the i-th; torchrun ranks split further
@@ -129,9 +130,7 @@ class Scorer:
     ) -> None:
         self.tokenizer, self.clips, self.config, self.origin = tokenizer, clips, config, made_by
         self.folder = Path(config["work"]) / file_name(f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}")
-        self.perceptual: PerceptualDistance | None = perceptual_metric(
-            config["perceptual"], config["device"], torch.bfloat16 if config["bf16"] else torch.float32
-        )
+        self.perceptual = _perceptual(config)
 
     def shard_origin(self, start: int, stop: int) -> dict[str, Any]:
         """A shard names its own clips' hash, so that a set may later be scored further."""
@@ -168,6 +167,16 @@ class Scorer:
         return scored
 
 
+def _perceptual(config: dict[str, Any]) -> PerceptualDistance | SomeFrames | None:
+    dtype = torch.bfloat16 if config["bf16"] else torch.float32
+    metric = perceptual_metric(config["perceptual"], config["device"], dtype)
+    if metric is None or not config["perceptual_frames"]:
+        return metric
+    if config["perceptual_frames"] < 0:
+        raise tracking.ConfigError("config key perceptual_frames: it must be 0 (all frames) or more")
+    return SomeFrames(metric, config["perceptual_frames"])
+
+
 def my_ranges(clips: int, length: int, shard: str) -> list[tuple[int, int]]:
     """The shard files that `i/n`, and this rank under torchrun, is to make.
 
@@ -192,6 +201,8 @@ def origin(
         "blocks": shape.candidates.blocks,
         "tokenizer": checkpoint.sha256,
         "perceptual": config["perceptual"],
+        # Only where some are left out, so that tables from before this key keep their identity.
+        **({"perceptual_frames": config["perceptual_frames"]} if config["perceptual_frames"] else {}),
         "precision": "bf16" if config["bf16"] else "fp32",
         "data": {
             "source": pinned(config["data"]),

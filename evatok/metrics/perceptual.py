@@ -149,6 +149,29 @@ class PerceptualDistance(nn.Module):
         return torch.stack(values).sum(dim=0)
 
 
+class SomeFrames:
+    """A perceptual distance that sees `count` frames of those it is given, spread evenly, where all take too long.
+
+    Has the `features` and `distance` of the whole metric; a value is then an estimate of the mean over all frames.
+    """
+
+    def __init__(self, metric: PerceptualDistance, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"a distance of {count} frames says nothing: at least 1 is needed")
+        self.metric, self.count = metric, count
+
+    def features(self, frames: Tensor) -> list[Tensor]:
+        """As `PerceptualDistance.features`, of the chosen of the frames (*N, T, 3, H, W)."""
+        held = frames.shape[-4]
+        count = min(self.count, held)
+        chosen = [(2 * place + 1) * held // (2 * count) for place in range(count)]
+        return self.metric.features(frames[..., chosen, :, :, :])
+
+    def distance(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
+        """As `PerceptualDistance.distance`."""
+        return self.metric.distance(features_a, features_b)
+
+
 def lpips_distance(model: Any, *, weights_sha256: dict[str, str] | None = None) -> PerceptualDistance:
     """The distance an `lpips.LPIPS` module (version 0.1, with heads, net "vgg" or "alex") computes, on clips.
 
