@@ -150,6 +150,16 @@ def test_a_faulty_manifest_is_one_line(capsys: pytest.CaptureFixture[str], tmp_p
     assert "1 of 1 files are missing" in fails_with_one_line(capsys, "build", "clips.csv")
 
 
+def test_columns_that_are_not_used_are_told_once(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    write_classes(tmp_path / "mine")
+    (tmp_path / "clips.csv").write_text("path,width,height\nmine/jump/clip,64,64\n")
+    main(["build", "clips.csv", *SMALL])
+    assert caplog.messages == ["clips.csv: columns that are not used: width, height"]
+    assert "width" not in capsys.readouterr().out
+
+
 def test_arcade_without_its_package_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

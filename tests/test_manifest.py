@@ -61,12 +61,64 @@ def test_a_spreadsheet_s_byte_order_mark_and_spaces_do_no_harm(folder: Path) -> 
     assert frame["start"].tolist() == [1.5]
 
 
+def test_further_columns_are_left_alone_and_told_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "evatok.data")
+    path = manifest(folder, ",path,label,source,seconds\n0,a.mp4,wolf,mine,2.0\n1,b.mp4,fox,mine,0.8\n")
+    first, second = read_manifest(path), read_manifest(path)
+    assert first["label"].tolist() == second["label"].tolist() == ["wolf", "fox"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: columns that are not used: (no name), source, seconds"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "label"),
+    [
+        ("id,path,action,label", "0,a.mp4,Archery,7", "7"),
+        ("path,class,action", "a.mp4,Sport,Archery", "Archery"),
+        ("path,class", "a.mp4,Sport", "Sport"),
+        ("path,label,labels", "a.mp4,Sport,all of them", "Sport"),
+        ("path;label", "a.mp4;Sport", "Sport"),
+        ("path\tlabel", "a.mp4\tSport, outdoor", "Sport, outdoor"),
+    ],
+)
+def test_an_action_or_class_is_the_label_where_there_is_none(folder: Path, header: str, row: str, label: str) -> None:
+    frame = read_manifest(manifest(folder, f"{header}\n{row}\n"))
+    assert (Path(frame["path"][0]).name, frame["label"][0]) == ("a.mp4", label)
+
+
+@pytest.mark.parametrize("line", ["{} 3", "{}\t3", "{},3", "{}; 3", '"{}",3'])
+@pytest.mark.parametrize("name", ["a.mp4", "my own.mp4", "frames"])
+def test_a_list_without_a_header_is_paths_and_labels(folder: Path, line: str, name: str) -> None:
+    (folder / "my own.mp4").touch()
+    (folder / "frames").mkdir()
+    frame = read_manifest(manifest(folder, f"\n{line.format(name)}\n{line.format('b.mp4')}\n"))
+    assert frame["path"].tolist() == [str(folder / name), str(folder / "b.mp4")]
+    assert frame["label"].tolist() == ["3", "3"]
+
+
+def test_a_list_of_paths_alone_is_read_with_their_blanks(folder: Path) -> None:
+    (folder / "my own, old.mp4").touch()
+    frame = read_manifest(manifest(folder, "my own, old.mp4\na.mp4\n"))
+    assert [Path(path).name for path in frame["path"]] == ["my own, old.mp4", "a.mp4"]
+    assert frame["label"].tolist() == ["", ""]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("", "is empty; the columns are path, label, start, split"),
         ("path,label\n", "names no clip"),
-        ("path,lable\na.mp4,x\n", "unknown column 'lable'; the columns are path, label, start, split"),
+        (
+            "path,lable\na.mp4,x\n",
+            r"unknown column 'lable' \(is it label\?\); the columns are path, label, start, split",
+        ),
+        ("paths,label\na.mp4,x\n", r"'paths' \(is it path\?\)"),
+        ("Path,splits\na.mp4,x\n", r"'Path' \(is it path\?\), 'splits' \(is it split\?\)"),
+        ("path,action,action\na.mp4,x,y\n", "each once"),
+        ("a.mp4,x\nb.mp4\n", "line 2: 1 cells in a list without a header"),
+        ("a.mp4,0,1\n", "line 1: 3 cells in a list without a header.*name the columns in a first line"),
+        ("a.mp4 0\nc.mp4 1\n", "1 of 2 files are missing"),
         ("label\nx\n", "only path is required"),
         ("path,path\na.mp4,a.mp4\n", "each once"),
         ("path,label\na.mp4,x,y\n", "line 2: 3 cells for the 2 of the header"),

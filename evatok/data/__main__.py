@@ -1,12 +1,13 @@
 """Clip sets from the command line: `python -m evatok.data build|check|show NAME`.
 
 NAME is an embedded set (freedoom, arcade), the folder of a built set, a manifest CSV, or a folder of class
-folders. A user's error is one line on stderr and exit code 2.
+folders. A user's error is one line on stderr and exit code 2; what is passed over in a manifest is told there too.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ CLIPS, SIZE, FRAMES = 64, 64, 16
 def main(argv: list[str] | None = None) -> None:
     """Run one command; exits with code 2 after one line on stderr where the user can mend what is wrong."""
     options = _parser().parse_args(argv)
+    logging.basicConfig(format="evatok.data: %(message)s", stream=sys.stderr)
+    logging.getLogger("evatok.data").setLevel(logging.INFO)
     try:
         options.command(options)
     except (ClipSetError, ManifestError, VideoError, ImportError, OSError) as error:

@@ -1,12 +1,20 @@
 """Many videos: a manifest (CSV) or a tree of class folders in; clips, labels and failures out.
 
-Both sources give the same frame, one row a clip: `path` (absolute), `label` ("" where none is given), `start`
+Both sources give the same frame, one row per clip: `path` (absolute), `label` ("" where none is given), `start`
 (seconds; for a folder of images the index of the first) and `split` ("" where none is given).
+
+Manifests are read as they are found: cells between commas, semicolons or tabs; further columns, which are named once
+in the log; `action` or `class` in the place of an absent `label`; and lists without a header, `path` or `path label`
+on each line (UCF-101, Kinetics).
 """
 
 import csv
+import difflib
+import functools
+import io
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +32,12 @@ from evatok.data.video import (
 )
 
 COLUMNS = ("path", "label", "start", "split")
+LABEL_ALIASES = ("action", "class")  # the first of them that is there is the label where no column `label` is
+NEAR = 0.8  # from this likeness on (difflib) a strange name is taken for a misspelt one
+SEPARATORS = (",", ";", "\t")
 NAMED = 3  # how many of many offenders an error names
+
+_log = logging.getLogger(__name__)
 
 
 class ManifestError(ValueError):
@@ -34,15 +47,18 @@ class ManifestError(ValueError):
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read a CSV with the column `path` and optionally `label`, `start`, `split`; the frame has all four.
 
-    A row's path is that of a video or of a folder of images, relative to the manifest's own folder.
+    A row's path is that of a video or of a folder of images, relative to the manifest's own folder. Without `label`,
+    `action` or else `class` is the label. Other columns are left alone and named once in the log. A first line whose
+    first cell is a video or an existing path is no header: the lines are then `path` or `path label`, with a comma,
+    semicolon, tab or blanks before the label.
 
-    Raises ManifestError, naming line numbers, for a missing or empty manifest, a column that is absent or
-    unknown, a row of the wrong length, a start that is no time, a clip named twice, or missing files.
+    Raises ManifestError, naming line numbers, for a missing or empty manifest, a header without `path`, a column that
+    looks like a misspelt one, a row of the wrong length, a start that is no time, a clip named twice, or missing files.
     """
     path = Path(path)
     if not path.is_file():
         raise ManifestError(f"{path}: there is no such manifest file")
-    lines = dict(_lines(path))
+    lines = _lines(path)
     if not lines:
         raise ManifestError(f"{path}: the manifest names no clip; write one path a line below the header")
     folder = path.absolute().parent
@@ -119,36 +135,107 @@ def decode_manifest(
     return clips[: len(decoded)], rows.iloc[decoded].reset_index(drop=True), failures
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _lines(path: Path) -> dict[int, dict[str, str]]:
     """Line number and row of every line that is not blank."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:  # -sig: spreadsheets write a byte-order mark
-            reader = csv.reader(stream, skipinitialspace=True, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            _check_columns(path, columns)
-            for cells in reader:
-                if not any(cells):
-                    continue
-                if len(cells) != len(columns):
-                    want = f"{len(columns)} of the header ({', '.join(columns)})"
-                    raise ManifestError(f"{path}, line {reader.line_num}: {len(cells)} cells for the {want}")
-                row = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
-                if not row["path"]:
-                    raise ManifestError(f"{path}, line {reader.line_num}: the path is empty")
-                yield reader.line_num, row
+        text = path.read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
+        first = next((line for line in text.split("\n") if line.strip()), "")
+        under = [separator for separator in SEPARATORS if "path" in _cells(first, separator)]
+        if not under and (of_list := _separator_of_list(first, path.absolute().parent)) is not None:
+            return dict(_rows_of_list(path, text, of_list))
+        return dict(_rows_under_header(path, text, (under or SEPARATORS)[0]))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} is not a comma-separated UTF-8 text file ({error})") from error
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def _separator_of_list(first: str, folder: Path) -> str | None:
+    """What parts path and label where the first line of a manifest begins with a path; None where it does not."""
+    for separator in ("", *SEPARATORS, " "):
+        head = _cells(first, separator)[0]
+        if head and (Path(head).suffix.lower() in VIDEO_SUFFIXES or _exists(folder / head)):
+            return separator
+    return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with a zero byte
+        return False
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    """The cells of one line; under "" the line is one, under " " the last blanks part two."""
+    if not separator:
+        return [line.strip()]
+    if separator == " ":
+        return line.strip().rsplit(maxsplit=1) or [""]
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True)) or [""]]
+
+
+def _rows_under_header(path: Path, text: str, separator: str) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    columns = [name.strip() for name in next(filter(any, reader), [])]
+    meant = _meant(path, columns)
+    for cells in reader:
+        if not any(cells):
+            continue
+        if len(cells) != len(columns):
+            want = f"{len(columns)} of the header ({', '.join(columns)})"
+            raise ManifestError(f"{path}, line {reader.line_num}: {len(cells)} cells for the {want}")
+        row = {meant[name]: cell.strip() for name, cell in zip(columns, cells, strict=True) if name in meant}
+        if not row["path"]:
+            raise ManifestError(f"{path}, line {reader.line_num}: the path is empty")
+        yield reader.line_num, row
+
+
+def _rows_of_list(path: Path, text: str, separator: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a list without a header, whose lines are `path` ("") or path and label."""
+    width = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        cells = _cells(line, separator)
+        width = width or len(cells)
+        if len(cells) != width or width > 2:
+            told = f"{len(cells)} cells in a list without a header, where a line is a path or a path and a label"
+            raise ManifestError(
+                f"{path}, line {number}: {told}; name the columns in a first line: {', '.join(COLUMNS)}"
+            )
+        if not cells[0]:
+            raise ManifestError(f"{path}, line {number}: the path is empty")
+        yield number, dict(zip(COLUMNS, cells, strict=False))
+
+
+def _meant(path: Path, columns: list[str]) -> dict[str, str]:
+    """The name of each column that is read -> what it is read as."""
     allowed = f"the columns are {', '.join(COLUMNS)}, of which only path is required"
     if not columns:
         raise ManifestError(f"{path}: the manifest is empty; {allowed}")
-    unknown = [name for name in columns if name not in COLUMNS]
-    if unknown:
-        raise ManifestError(f"{path}: unknown column {_few([repr(name) for name in unknown])}; {allowed}")
-    if "path" not in columns or len(set(columns)) < len(columns):
+    meant = {name: name for name in columns if name in COLUMNS}
+    others = [name for name in columns if name not in meant]
+    misses = {name: near for name in others if (near := _near(name, meant))}
+    if misses:
+        told = _few([f"{name!r} (is it {near}?)" for name, near in misses.items()])
+        raise ManifestError(f"{path}: unknown column {told}; {allowed}: rename it, also where it means something else")
+    if "label" not in meant:
+        meant |= {name: "label" for name in [name for name in LABEL_ALIASES if name in others][:1]}
+    if "path" not in meant or any(columns.count(name) > 1 for name in meant):
         raise ManifestError(f"{path}: the header is {', '.join(columns)}; {allowed}, each once")
+    _tell_unused(path, tuple(name or "(no name)" for name in columns if name not in meant))
+    return meant
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """The column that `name` seems to be meant for; "" where there is none, or that column is there as well."""
+    near = difflib.get_close_matches(name.lower(), COLUMNS, n=1, cutoff=NEAR)
+    return near[0] if near and near[0] not in known else ""
+
+
+@functools.cache  # a manifest is read several times on the way to its clips, and says this once
+def _tell_unused(path: Path, names: tuple[str, ...]) -> None:
+    if names:
+        _log.info("%s: columns that are not used: %s", path, ", ".join(names))
 
 
 def _start(path: Path, line: int, cell: str) -> float:
