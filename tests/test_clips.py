@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok.data import clips, sets
+from evatok.data import clips, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError, ClipSource
 from evatok.data.manifest import ManifestError
 
@@ -248,8 +248,81 @@ def test_a_manifest_serves_each_split_its_rows(tmp_path: Path) -> None:
     assert np.abs(train.clips.astype(int).mean(axis=(1, 2, 3, 4)) - [50, 100]).max() < 3
     assert test.labels["label"].tolist() == ["high"]
     assert sets.built(str(table), "train", 0, size=16, frames=4) == train.folder
-    with pytest.raises(ClipSetError, match="no row of split 'validation'"):
+    with pytest.raises(ClipSetError, match="no row of split 'validation': its column split names test, train"):
         own(table, "validation")
+    whole = own(table, "all")
+    assert whole.labels["split"].tolist() == ["train", "train", "test"]
+    assert {found.manifest["splits_by"] for found in (train, test, whole)} == {"the manifest's column split"}
+
+
+def write_names(folder: Path, count: int) -> Path:
+    """A manifest of so many files, which are never opened."""
+    for number in range(count):
+        (folder / f"{number}.mp4").touch()
+    table = folder / "clips.csv"
+    table.write_text("path\n" + "".join(f"{number}.mp4\n" for number in range(count)))
+    return table
+
+
+def names_of(table: Path, split: str) -> list[str]:
+    return [Path(path).name for path in splits.rows_of(table, split)[0]["path"]]
+
+
+def test_videos_without_a_split_are_dealt_once_for_all(tmp_path: Path) -> None:
+    parts = {split: names_of(write_names(tmp_path, 400), split) for split in clips.SPLITS}
+    assert sorted(name for part in parts.values() for name in part) == sorted(
+        f"{number}.mp4" for number in range(400)
+    )  # each in one of them
+    assert all(abs(len(parts[split]) - 4 * share) < 25 for split, share in splits.SHARES.items())
+    (tmp_path / "moved").mkdir()
+    fewer = {split: names_of(write_names(tmp_path / "moved", 100), split) for split in clips.SPLITS}
+    for split, names in fewer.items():  # neither where the folder lies nor what else is in it matters
+        assert names == [name for name in parts[split] if int(Path(name).stem) < 100]
+    assert len(names_of(tmp_path / "clips.csv", "all")) == 400
+
+
+def test_the_dealing_of_files_does_not_change_with_versions_and_spellings() -> None:
+    held_out = {name: [n for n in range(60) if splits.dealt(f"run/{n}.mp4") == name] for name in ("validation", "test")}
+    assert held_out == {"validation": [13, 15, 24, 36, 44, 47, 59], "test": [1, 16, 18, 23, 25, 34, 42, 46, 48, 51, 58]}
+    assert splits.dealt("./run/../run/1.mp4") == splits.dealt("run/1.mp4")
+
+
+def test_clips_of_one_file_share_a_split(tmp_path: Path) -> None:
+    table = write_names(tmp_path, 30)
+    starts = "".join(f"{number}.mp4,{start}\n" for start in range(3) for number in range(30))
+    table.write_text(f"path,start\n{starts}")
+    rows = splits.rows_of(table, "all")[0]
+    assert (rows.groupby("path")["split"].nunique() == 1).all()
+    assert rows["split"].nunique() > 1
+
+
+def test_too_few_videos_for_a_split_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    table = write_names(tmp_path, 2)
+    with pytest.raises(ClipSetError, match=r"its 2 files leave none for validation; add a column split \(train, val"):
+        own(table, "validation")
+    (tmp_path / "mine" / "run").mkdir(parents=True)
+    (tmp_path / "mine" / "run" / "0.mp4").touch()
+    with pytest.raises(ClipSetError, match="its one file leaves none for test; list them in a manifest CSV"):
+        own(tmp_path / "mine", "test")
+    with pytest.raises(ClipSetError, match="unknown split 'dev': one of train, validation, test, all"):
+        own(table, "dev")
+
+
+def test_all_of_a_set_is_every_clip_of_a_user_s_own_and_no_split_of_an_embedded_one(tmp_path: Path) -> None:
+    for number in range(3):
+        write_video(tmp_path / "mine" / "run" / f"{number}.mp4", 50 * number)
+    found = own(tmp_path / "mine", "all")
+    assert len(found) == 3
+    assert "sha256" in found.manifest["splits_by"]
+    assert found.folder is not None
+    assert len(own(found.folder, "all")) == 3
+    with pytest.raises(ClipSetError, match="holds split 'all': it cannot serve as train clips"):
+        own(found.folder, "train")
+    for ask in (sets.clip_set, sets.built):
+        with pytest.raises(
+            ClipSetError, match=r"'freedoom' .* one split at a time: 'all' is not one of them, only train"
+        ):
+            ask("freedoom", "all", 2, size=16, frames=4)
 
 
 def test_what_is_not_decoded_is_listed_beside_the_set(tmp_path: Path) -> None:
@@ -257,7 +330,7 @@ def test_what_is_not_decoded_is_listed_beside_the_set(tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", 100, frames=2)
     table = tmp_path / "clips.csv"
     table.write_text("path\nshort.mp4\ngood.mp4\n")
-    found = own(table)
+    found = own(table, "all")
     assert (len(found), found.manifest["failures"]) == (1, 1)
     assert found.folder is not None
     failures = pd.read_csv(found.folder / "failures.csv")
@@ -267,9 +340,9 @@ def test_what_is_not_decoded_is_listed_beside_the_set(tmp_path: Path) -> None:
 
 def test_a_video_that_has_changed_is_decoded_anew(tmp_path: Path) -> None:
     write_video(tmp_path / "mine" / "low" / "a.mp4", 50)
-    assert own(tmp_path / "mine").clips.mean() < 60
+    assert own(tmp_path / "mine", "all").clips.mean() < 60
     write_video(tmp_path / "mine" / "low" / "a.mp4", 200)
-    assert own(tmp_path / "mine").clips.mean() > 190
+    assert own(tmp_path / "mine", "all").clips.mean() > 190
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from evatok.data import clips, sets
+from evatok.data import clips, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.contact_sheet import contact_sheet
 from evatok.data.manifest import ManifestError
@@ -49,7 +49,7 @@ def check(options: argparse.Namespace) -> None:
     size, frames = _shape(options)
     folder = sets.built(
         options.name,
-        options.split,
+        _split(options),
         _count(options),
         size=size,
         frames=frames,
@@ -84,7 +84,11 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     shared = _Parser(add_help=False)
     shared.add_argument("name", metavar="NAME", help="freedoom, arcade, a built folder, a CSV, class folders")
-    shared.add_argument("--split", choices=clips.SPLITS, default="validation")
+    shared.add_argument(
+        "--split",
+        choices=(*clips.SPLITS, splits.ALL),
+        help=f"default: validation of an embedded set, {splits.ALL} of your own",
+    )
     shared.add_argument("--clips", type=_positive, help=f"default: {CLIPS} of an embedded set, else all")
     shared.add_argument("--size", type=_positive, help=f"pixels a side (default: {SIZE}, or as built)")
     shared.add_argument("--frames", type=_positive, help=f"frames a clip (default: {FRAMES}, or as built)")
@@ -135,7 +139,7 @@ def _clip_set(options: argparse.Namespace) -> ClipSet:
     size, frames = _shape(options)
     return sets.clip_set(
         options.name,
-        options.split,
+        _split(options),
         _count(options),
         size=size,
         frames=frames,
@@ -147,6 +151,10 @@ def _clip_set(options: argparse.Namespace) -> ClipSet:
 
 def _count(options: argparse.Namespace) -> int:
     return options.clips or (CLIPS if sets.is_embedded(options.name) else 0)
+
+
+def _split(options: argparse.Namespace) -> str:
+    return options.split or ("validation" if sets.is_embedded(options.name) else splits.ALL)
 
 
 def _shape(options: argparse.Namespace) -> tuple[int, int]:
@@ -161,6 +169,8 @@ def _describe(found: ClipSet) -> None:
     count, frames, height, width, _ = found.clips.shape
     print(f"set       {found.name}")
     print(f"folder    {found.folder}")
+    if "split" in found.manifest:
+        print(f"split     {found.manifest['split']}")
     print(f"clips     {count} of {frames} frames, {width} x {height} pixels")
     print(f"sha256    {found.sha256}")
     for column in COUNTED:
@@ -192,7 +202,7 @@ def _remake(options: argparse.Namespace, found: ClipSet) -> None:
     if not sets.is_embedded(options.name):
         raise ClipSetError(f"--remake: {options.name} is not made from numbers, only {', '.join(sets.EMBEDDED)} are")
     source, (_, frames, size, _, _) = sets.source(options.name), found.clips.shape
-    made, _ = source.reel(clips.stream(options.split, options.seed), 0, size, frames)
+    made, _ = source.reel(clips.stream(_split(options), options.seed), 0, size, frames)
     made = made[: len(found)]
     same = (made == found.clips[: len(made)]).all(axis=(1, 2, 3, 4))
     if not same.all():

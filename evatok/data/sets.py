@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evatok.data import arcade, clips, freedoom, manifest, mixed
+from evatok.data import arcade, clips, freedoom, manifest, mixed, splits
 from evatok.data.clips import ClipSet, ClipSetError, ClipSource, Reel
 
 EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed")
@@ -72,23 +72,28 @@ def clip_set(
 ) -> ClipSet:
     """`count` clips of a split.
 
+    A user's own videos without a column `split` are dealt 80/10/10 to train, validation and test (`splits`).
+
     Args:
         name: an embedded set, perhaps with the version of its recipe ("freedoom@2"), the folder of a built set, a
             manifest CSV, or a folder of class folders.
+        split: "train", "validation", "test" or what a manifest calls it; "all" takes every row of a user's own set.
         count: clips; 0 takes all that a user's own set has.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
 
     Raises:
-        ClipSetError, ManifestError: nothing of that name, or fewer clips than asked.
+        ClipSetError, ManifestError: nothing of that name, no such split, or fewer clips than asked.
         ImportError: a set with games without the package of the games.
     """
+    _refuse_all_of_embedded(name, split)
     if is_embedded(name):
         return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
     if (path / "manifest.json").exists():
         found = clips.load(path)
-        if found.manifest.get("split", split) != split:
-            raise ClipSetError(f"{path} is a {found.manifest['split']} split: it cannot serve as {split} clips")
+        held = found.manifest.get("split", split)
+        if split not in (held, splits.ALL):
+            raise ClipSetError(f"{path} holds split {held!r}: it cannot serve as {split} clips")
         if found.clips.shape[1:] != (frames, size, size, 3):
             raise ClipSetError(f"{path}: clips are {found.clips.shape[1:]}, {(frames, size, size, 3)} needed")
     elif path.exists():
@@ -112,6 +117,7 @@ def built(
 
     Raises as `clip_set` does.
     """
+    _refuse_all_of_embedded(name, split)
     path = Path(name)
     if is_embedded(name):
         return clips.cached(source(name), split, count, size=size, frames=frames, seed=seed)
@@ -119,33 +125,31 @@ def built(
         return path
     if not path.exists():
         raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
-    folder = _decoded_folder(_rows(path, split), split, size=size, frames=frames, fps=fps)
+    rows, _ = splits.rows_of(path, split)
+    folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
     return folder if (folder / "manifest.json").exists() else None
 
 
 def decode(path: Path, split: str, *, size: int, frames: int, fps: float | None) -> ClipSet:
     """Decode a manifest CSV or a folder of classes into the cache, once; failures land in failures.csv there.
 
-    A manifest without a `split` column serves every split. A video that has changed since is decoded anew.
+    A video that has changed since is decoded anew.
     """
-    rows = _rows(path, split)
+    rows, made_by = splits.rows_of(path, split)
     folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
     if (folder / "manifest.json").exists():
         return clips.load(folder)
     pixels, labels, failures = manifest.decode_manifest(rows, frames=frames, size=size, fps=fps)
     folder.mkdir(parents=True, exist_ok=True)
     failures.to_csv(folder / "failures.csv", index=False)
-    facts = {"name": path.stem, "split": split, "fps": fps, "failures": len(failures)}
+    facts = {"name": path.stem, "split": split, "splits_by": made_by, "fps": fps, "failures": len(failures)}
     return clips.save(folder, pixels, labels.drop(columns="path"), facts)
 
 
-def _rows(path: Path, split: str) -> pd.DataFrame:
-    rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
-    if rows["split"].ne("").any():
-        rows = rows[rows["split"] == split].reset_index(drop=True)
-    if rows.empty:
-        raise ClipSetError(f"{path}: no row of split {split!r}")
-    return rows
+def _refuse_all_of_embedded(name: str, split: str) -> None:
+    if is_embedded(name) and split == splits.ALL:
+        told = f"embedded set {name!r} is made as long as asked, one split at a time"
+        raise ClipSetError(f"{told}: {splits.ALL!r} is not one of them, only {', '.join(clips.SPLITS)}")
 
 
 def _decoded_folder(rows: pd.DataFrame, split: str, *, size: int, frames: int, fps: float | None) -> Path:

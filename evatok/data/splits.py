@@ -1,0 +1,66 @@
+"""Which of a user's own videos are trained on, and which are kept to measure by.
+
+A manifest's column `split` decides. Without one the videos are dealt 80/10/10 by a hash of their path relative to the
+manifest or class folders: a file lands in the same split wherever the folder is moved and whatever is added to it, all
+clips of one file land together, and no file is in two splits.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from evatok.data import manifest
+from evatok.data.clips import SPLITS, ClipSetError
+
+ALL = "all"  # every row, of whatever split
+SHARES = {"train": 80, "validation": 10, "test": 10}  # percent
+SEED = 0
+
+
+def rows_of(path: Path, split: str) -> tuple[pd.DataFrame, str]:
+    """The rows of a split, or ("all") every row, of a manifest CSV or a folder of class folders; and what made splits.
+
+    Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty.
+    """
+    rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
+    made_by = "the manifest's column split"
+    if not rows["split"].ne("").any():
+        made_by = f"sha256 of seed {SEED} and relative path, {_shares()}"
+        root = path.absolute().parent if path.is_file() else path.absolute()
+        rows = rows.assign(split=[dealt(os.path.relpath(video, root)) for video in rows["path"]])
+        _refuse_strange(path, rows, split)
+    found = rows if split == ALL else rows[rows["split"] == split].reset_index(drop=True)
+    if found.empty:
+        named = ", ".join(sorted(set(rows["split"]) - {""}))
+        raise ClipSetError(f"{path}: no row of split {split!r}: its column split names {named}")
+    return found, made_by
+
+
+def dealt(name: str) -> str:
+    """The split of the file at this path relative to its manifest or class folders."""
+    named = os.fsencode(os.path.normpath(name).replace(os.sep, "/"))
+    place = int.from_bytes(hashlib.sha256(b"%d %s" % (SEED, named)).digest()[:8], "big") % sum(SHARES.values())
+    for split, share in SHARES.items():
+        if place < share:
+            return split
+        place -= share
+    raise AssertionError("shares fill the whole")
+
+
+def _refuse_strange(path: Path, rows: pd.DataFrame, split: str) -> None:
+    if split != ALL and split not in SPLITS:
+        raise ClipSetError(f"{path}: unknown split {split!r}: one of {', '.join((*SPLITS, ALL))}")
+    if split != ALL and split not in set(rows["split"]):
+        count = rows["path"].nunique()
+        files = "its one file leaves" if count == 1 else f"its {count} files leave"
+        told = f"dealt {_shares()} by their names, {files} none for {split}"
+        wayout = (
+            "add a column split" if path.is_file() else "list them in a manifest CSV with columns path, label, split"
+        )
+        raise ClipSetError(f"{path}: {told}; {wayout} ({', '.join(SPLITS)})")
+
+
+def _shares() -> str:
+    return f"{'/'.join(map(str, SHARES.values()))} {'/'.join(SHARES)}"
