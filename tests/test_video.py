@@ -5,7 +5,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -117,17 +117,44 @@ def test_clip_is_uint8_and_square_whatever_the_shape_of_the_video(h264: Path, re
     assert clip.dtype == np.uint8
 
 
-def test_a_file_marked_as_rotated_comes_out_upright(tmp_path: Path, h264: Path, reader: ClipReader) -> None:
+@pytest.mark.parametrize(
+    ("matrix", "shown"),  # (a, b, c, d) shows the point (x, y) at (a x + c y, b x + d y)
+    [
+        ((0, 1, -1, 0), lambda clip: np.rot90(clip, k=-1, axes=(1, 2))),
+        ((0, -1, 1, 0), lambda clip: np.rot90(clip, k=1, axes=(1, 2))),
+        ((-1, 0, 0, -1), lambda clip: np.rot90(clip, k=2, axes=(1, 2))),
+        ((-1, 0, 0, 1), lambda clip: clip[:, :, ::-1]),
+        ((1, 0, 0, -1), lambda clip: clip[:, ::-1]),
+        ((0, 1, 1, 0), lambda clip: clip.swapaxes(1, 2)),
+        ((0, -1, -1, 0), lambda clip: np.rot90(clip.swapaxes(1, 2), k=2, axes=(1, 2))),
+    ],
+)
+def test_a_file_marked_as_turned_or_mirrored_comes_out_as_players_show_it(
+    matrix: tuple[int, int, int, int], shown: Callable, tmp_path: Path, h264: Path, reader: ClipReader
+) -> None:
     data = bytearray(h264.read_bytes())
-    matrix = data.index(b"tkhd") + 44  # of the track header, in 16.16 fixed point
-    quarter_turn = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], dtype=">i4")
-    data[matrix : matrix + 36] = quarter_turn.tobytes()
-    path = tmp_path / "rotated.mp4"
+    at = data.index(b"tkhd") + 44  # the matrix of the track header, in 16.16 fixed point
+    a, b, c, d = (entry << 16 for entry in matrix)
+    data[at : at + 36] = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], dtype=">i4").tobytes()
+    path = tmp_path / "turned.mp4"
     path.write_bytes(data)
-    assert "rotation" in probe(path).doubt
-    # The matrix maps (x, y) to (-y, x): a quarter turn clockwise as seen on a screen.
-    plain, turned = reader.read(h264, size=SIDE), reader.read(path, size=SIDE)
-    assert np.array_equal(turned, np.rot90(plain, k=-1, axes=(1, 2)))
+    assert "a rotation or mirroring" in probe(path).doubt
+    plain, turned = reader.read(h264, frames=4, size=SIDE), reader.read(path, frames=4, size=SIDE)
+    assert np.array_equal(turned, shown(plain))
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 64), (16, 16), (2, 2), (34, 200)])
+def test_a_narrow_video_has_three_channels(width: int, height: int, tmp_path: Path, reader: ClipReader) -> None:
+    with av.open(str(tmp_path / "narrow.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=20, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(4):
+            pixels = np.full((height, width, 3), (200, 60, 30), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    clip = reader.read(tmp_path / "narrow.mp4", frames=4, size=32)
+    assert clip.shape == (4, 32, 32, 3)
+    assert np.abs(clip.astype(int) - (200, 60, 30)).max() < 8
 
 
 def test_too_few_frames_says_how_many_there_are_and_are_needed(h264: Path, reader: ClipReader) -> None:

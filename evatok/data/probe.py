@@ -61,11 +61,11 @@ def probe(path: Path) -> Probe:
     """Walk over the packets of a video without decoding more than its first frame.
 
     decord is trusted only with complete H.264, VP9 and MPEG-4 that begins with a keyframe at time 0 and is
-    not rotated, and never with open groups of pictures (frames shown before a keyframe but stored after it,
-    as with the B-frames of MPEG-4): there it seeks to wrong frames without an error.
+    neither rotated nor mirrored, and never with open groups of pictures (frames shown before a keyframe but
+    stored after it, as with the B-frames of MPEG-4): there it seeks to wrong frames without an error.
     """
     with opened(path) as (container, stream):
-        packets, damaged, rotation = _walk(container, stream)
+        packets, damaged, turned = _walk(container, stream)
         stamped = [packet for packet in packets if not packet.is_discard]
         if not stamped:
             raise VideoError(path, "it holds no whole video frame")
@@ -83,7 +83,7 @@ def probe(path: Path) -> Probe:
             _doubt(stream, pts, [packet.dts for packet in stamped], is_key): True,
             (loss := _loss(container, stream, len(packets), (pts.max() - pts.min()) * base + lasts)): True,
             "a damaged packet": damaged,
-            "a rotation": rotation != 0,
+            "a rotation or mirroring": turned,
             "an edit list": len(stamped) < len(packets),
         }
         held = np.sort(pts)
@@ -128,6 +128,24 @@ def tick(path: Path, frame: VideoFrame) -> int:
     return moment
 
 
+def turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """How a frame's display matrix says to show it: axes swapped, then mirrored left to right, then top to bottom."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), dtype="=i4").reshape(3, 3).tolist()
+    swapped = abs(b) > abs(a)  # (x, y) is shown at (a x + c y, b x + d y); an odd angle counts as the nearest
+    return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
+
+
+def upright(frame: VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned and mirrored as players show it."""
+    picture = frame.to_ndarray(format="rgb24")
+    swapped, mirrored, upside_down = turn(frame)
+    picture = picture.swapaxes(0, 1) if swapped else picture
+    return picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+
+
 def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)  # the picture of a music file
 
@@ -136,22 +154,22 @@ def _kinds(container: InputContainer) -> str:
     return ", ".join(sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams})) or "data"
 
 
-def _walk(container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], bool, int]:
-    """The packets in stored order up to the first damaged one, whether there was one, and the rotation."""
+def _walk(container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], bool, bool]:
+    """The packets in stored order up to the first damaged one, whether there was one, and whether frames are turned."""
     packets: list[_Packet] = []
     first: list[VideoFrame] = []
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
-                return packets, True, 0
-            first = first or packet.decode()[:1]  # the rotation is known only once a frame is
+                return packets, True, False
+            first = first or packet.decode()[:1]  # the turn is known only once a frame is
             if packet.size:  # the one without is the end of the stream
                 packets.append(_Packet(*(getattr(packet, field) for field in _Packet._fields)))
     except av.error.FFmpegError:
         if not packets:
             raise
-        return packets, True, 0
-    return packets, False, first[0].rotation if first else 0
+        return packets, True, False
+    return packets, False, bool(first) and any(turn(first[0]))
 
 
 def _doubt(stream: VideoStream, pts: np.ndarray, dts: list[int | None], is_key: np.ndarray) -> str:

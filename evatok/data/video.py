@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.frame import VideoFrame
 from PIL import Image
 
-from evatok.data.probe import Probe, VideoError, opened, probe, scan, tick
+from evatok.data.probe import Probe, VideoError, opened, probe, scan, tick, upright
 
 RESIZE = Image.Resampling.BICUBIC  # Pillow widens the kernel as it shrinks, so this is antialiased
 VIDEO_SUFFIXES = (
@@ -273,7 +272,12 @@ def _decode_decord(path: Path, held: Probe, wanted: np.ndarray, size: int) -> di
     decord.logging.set_level(decord.logging.QUIET)
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        pictures = {index: _square(reader[index].asnumpy(), size) for index in wanted.tolist()}
+        pictures = {}
+        for index in wanted.tolist():
+            picture = reader[index].asnumpy()
+            if picture.shape[2] != 3:  # seen in videos narrower than 64 pixels
+                raise _Disagreement(f"decord makes pictures of {picture.shape[2]} channels")
+            pictures[index] = _square(picture, size)
         shown = reader.get_frame_timestamp(wanted)[:, 0]
     except decord.DECORDError as error:
         raise _Disagreement("decord does not decode it") from error
@@ -295,16 +299,12 @@ def _decode_av(path: Path, held: Probe, wanted: np.ndarray, size: int) -> dict[i
             moment = tick(path, frame)
             key_shown = key_shown or moment == key  # otherwise the seek went too far, and frames may lack a reference
             if moment in index_at and key_shown and not frame.is_corrupt:
-                pictures[index_at[moment]] = _square(_upright(frame), size)
+                pictures[index_at[moment]] = _square(upright(frame), size)
             if moment >= last:
                 break
     if len(pictures) < len(wanted):
         raise _Disagreement(f"{_count(len(wanted) - len(pictures))} of {len(wanted)} asked for cannot be decoded")
     return pictures
-
-
-def _upright(frame: VideoFrame) -> np.ndarray:
-    return np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))  # both turn anticlockwise
 
 
 def _load_image(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from evatok.data import clips as clip_sets
 from evatok.data import manifest, sets
 from evatok.data.clips import ClipSet
-from evatok.data.probe import Probe, VideoError, opened, probe, tick
+from evatok.data.probe import Probe, VideoError, opened, probe, tick, upright
 from evatok.data.video import pick_frames
 from evatok.protocols.protocol import RESIZES, Protocol, ProtocolError
 
@@ -142,8 +142,7 @@ def _read(path: Path, held: Probe, wanted: np.ndarray, protocol: Protocol) -> np
         for frame in container.decode(stream):
             moment = tick(path, frame)
             if moment in index_at:
-                upright = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
-                pictures[index_at[moment]] = square(upright, protocol.size, protocol.resize)
+                pictures[index_at[moment]] = square(upright(frame), protocol.size, protocol.resize)
             if moment >= max(index_at):
                 break
     if len(pictures) < len(index_at):
