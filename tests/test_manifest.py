@@ -1,5 +1,6 @@
 """Manifests and class trees: every mistake is named by line or file, and no clip is lost without a word."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -153,6 +154,24 @@ def test_class_folders_become_labels_in_natural_order(tmp_path: Path) -> None:
     found = [(Path(path).name, label) for path, label in zip(frame["path"], frame["label"], strict=True)]
     assert found == [("v1.mp4", "jump"), ("v2", "jump"), ("v9.AVI", "run"), ("v10.mp4", "run")]
     assert list(frame.columns) == ["path", "label", "start", "split"]
+
+
+def test_videos_of_every_camera_are_read_and_what_is_left_out_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "evatok.data")
+    (tmp_path / "run").mkdir()
+    for name in ("1.3gp", "2.ogv", "00003.MTS", "4.m2ts", "still.webp"):
+        (tmp_path / "run" / name).touch()
+    (tmp_path / "run" / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    os.mkfifo(tmp_path / "run" / "pipe.mp4")
+    for _ in range(2):
+        frame = scan_class_folders(tmp_path)
+    assert [Path(path).name for path in frame["path"]] == ["1.3gp", "2.ogv", "00003.MTS", "4.m2ts"]
+    assert caplog.messages == [
+        f"{tmp_path}: 3 left out: run/gone.mp4 (a broken link), run/pipe.mp4 (not a regular file), "
+        "run/still.webp (by its name no video)"
+    ]
 
 
 @pytest.mark.parametrize(

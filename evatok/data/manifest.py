@@ -36,6 +36,7 @@ LABEL_ALIASES = ("action", "class")  # the first of them that is there is the la
 NEAR = 0.8  # from this likeness on (difflib) a strange name is taken for a misspelt one
 SEPARATORS = (",", ";", "\t")
 NAMED = 3  # how many of many offenders an error names
+LEFT_OUT = 12  # how many files that are no clips are named
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def scan_class_folders(root: Path) -> pd.DataFrame:
     """List root/<class>/<videos> in natural order, labelled by class; a folder of images there is one clip.
 
     Raises ManifestError for a missing root, videos outside a class, a class without clips, or a deeper folder
-    without images: nothing that looks like a clip is passed over. Hidden entries and other files are.
+    without images: nothing that looks like a clip is passed over. Hidden entries are; other files, broken links and
+    what is no regular file are named once in the log.
     """
     root = Path(root).absolute()
     if not root.is_dir():
@@ -94,6 +96,9 @@ def scan_class_folders(root: Path) -> pd.DataFrame:
     if bare or not clips:
         held = f"class folders without a clip: {_few(bare)}" if bare else "it holds no class folder"
         raise ManifestError(f"{root}: {held}; expected <class>/<video> ({', '.join(VIDEO_SUFFIXES)})")
+    strangers = [name for label in clips for name in _strangers(root / label)]
+    if strangers:
+        _tell(f"{root}: {len(strangers)} left out: {_few(strangers, LEFT_OUT)}")
     rows = [(str(path), label, 0.0, "") for label, paths in clips.items() for path in paths]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -222,7 +227,9 @@ def _meant(path: Path, columns: list[str]) -> dict[str, str]:
         meant |= {name: "label" for name in [name for name in LABEL_ALIASES if name in others][:1]}
     if "path" not in meant or any(columns.count(name) > 1 for name in meant):
         raise ManifestError(f"{path}: the header is {', '.join(columns)}; {allowed}, each once")
-    _tell_unused(path, tuple(name or "(no name)" for name in columns if name not in meant))
+    unused = [name or "(no name)" for name in columns if name not in meant]
+    if unused:
+        _tell(f"{path}: columns that are not used: {', '.join(unused)}")
     return meant
 
 
@@ -233,9 +240,8 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 @functools.cache  # a manifest is read several times on the way to its clips, and says this once
-def _tell_unused(path: Path, names: tuple[str, ...]) -> None:
-    if names:
-        _log.info("%s: columns that are not used: %s", path, ", ".join(names))
+def _tell(told: str) -> None:
+    _log.info("%s", told)
 
 
 def _start(path: Path, line: int, cell: str) -> float:
@@ -270,6 +276,17 @@ def _clips_in(folder: Path) -> list[Path]:
     return [entry for entry in entries if entry.is_dir() or _is_video(entry)]
 
 
+def _strangers(folder: Path) -> Iterator[str]:
+    """What in a class folder is no clip, and why."""
+    for entry in _visible(folder):
+        if entry.is_symlink() and not entry.exists():
+            yield f"{folder.name}/{entry.name} (a broken link)"
+        elif not entry.is_dir() and not entry.is_file():
+            yield f"{folder.name}/{entry.name} (not a regular file)"
+        elif entry.is_file() and not _is_video(entry):
+            yield f"{folder.name}/{entry.name} (by its name no video)"
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural_order)
 
@@ -278,9 +295,9 @@ def _is_video(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _few(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+def _few(names: list[str], most: int = NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _starts(rows: pd.DataFrame) -> list[float]:

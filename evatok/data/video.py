@@ -32,10 +32,17 @@ VIDEO_SUFFIXES = (
     ".mkv",
     ".webm",
     ".ts",
+    ".mts",
+    ".m2ts",
     ".mpg",
     ".mpeg",
+    ".vob",
     ".wmv",
+    ".asf",
     ".flv",
+    ".3gp",
+    ".3g2",
+    ".ogv",
     ".gif",
 )
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
