@@ -533,6 +533,48 @@ def test_folder_against_folder(real, small, networks, tmp_path):
     assert np.array_equal(limited.per_clip["l1"], found.per_clip["l1"][:3])
 
 
+def named_folder(folder: Path, clips: dict[str, np.ndarray]) -> FolderClips:
+    folder.mkdir()
+    for name, clip in clips.items():
+        np.save(folder / f"{name}.npy", clip)
+    return FolderClips(folder, frames=FRAMES, size=SIZE)
+
+
+def test_clips_of_two_folders_are_paired_by_name(real, small, tmp_path):
+    """Names that sort otherwise, such as clip1 and clip01, and clips beyond a limit are no matter."""
+    clips = dict(zip(["zebra", "apple", "mango", "kiwi", "pear", "fig", "lemon"], np.array(real.clips), strict=True))
+    reference = named_folder(tmp_path / "references", clips)
+    (tmp_path / "fake").mkdir()
+    for name, clip in clips.items():
+        (tmp_path / "fake" / name).mkdir()
+        for index, frame in enumerate(clip):
+            Image.fromarray(frame).save(tmp_path / "fake" / name / f"{index}.png")
+    fake = Reconstructed(FolderClips(tmp_path / "fake", frames=FRAMES, size=SIZE))
+    for limit in (None, 3):
+        found = evaluate(fake, reference, small, metrics=["l1"], limit=limit, batch=2)
+        assert found.per_clip["l1"].tolist() == [0] * (limit or COUNT)
+        assert found.model["paired_by"] == "name"
+
+
+def test_a_clip_whose_name_has_no_pair_is_refused(real, small, tmp_path):
+    clips = np.array(real.clips)
+    reference = named_folder(tmp_path / "references", dict(zip("gfedcba", clips, strict=True)))
+    numbered = named_folder(tmp_path / "numbered", {f"{i:04d}": clip for i, clip in enumerate(clips)})
+    with pytest.raises(EvaluationError, match=r"has no clip a \(0000 is its clip 0\): .*Name each reconstruction"):
+        evaluate(Reconstructed(numbered), reference, small, metrics=["l1"])
+
+
+def test_clips_without_names_are_paired_by_order_and_the_record_says_so(real, small, tmp_path):
+    numbered = named_folder(tmp_path / "numbered", {f"{i:04d}": clip for i, clip in enumerate(np.array(real.clips))})
+    found = evaluate(Reconstructed(numbered), real, small, metrics=["l1"])
+    assert found.per_clip["l1"].tolist() == [0] * COUNT
+    assert found.model["paired_by"] == "order"
+    one_array = Reconstructed(
+        FolderClips(write_folder(tmp_path / "one", "one array", np.array(real.clips)), frames=FRAMES, size=SIZE)
+    )
+    assert evaluate(one_array, numbered, small, metrics=["l1"]).model["paired_by"] == "order"
+
+
 def test_a_folder_of_videos_must_hold_clips_of_the_shape(real, tmp_path):
     (tmp_path / "films").mkdir()
     for number, size in enumerate((SIZE, 2 * SIZE)):

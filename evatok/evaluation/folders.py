@@ -35,6 +35,13 @@ class FolderClips:
         if self.array is not None:
             self._checked(self.files[0], self.array[0])
 
+    @property
+    def names(self) -> list[str] | None:
+        """The clips' names, without endings, in their order; None of clips in one array."""
+        if self.array is not None:
+            return None
+        return [path.name if path.is_dir() else path.stem for path in self.files]
+
     def __len__(self) -> int:
         return len(self.files) if self.array is None else len(self.array)
 

@@ -113,6 +113,7 @@ def evaluate(
     system, names = as_system(reconstruct), chosen_metrics(protocol, metrics)
     real, facts = _reference(clips, protocol, limit)
     system.check(len(real), limit is not None)
+    system.pair(clips.names[: len(real)] if isinstance(clips, FolderClips) and clips.names else None)
     if work is not None and not system.identity:
         raise EvaluationError("only what has an identity can be resumed: Foreign(function, {'name': ...}), or no work")
     nets = load_networks(names, device, networks or {})

@@ -53,6 +53,9 @@ class System:
     def check(self, count: int, limited: bool) -> None:
         """Raise EvaluationError where it cannot serve `count` clips; `limited` allows it to have more."""
 
+    def pair(self, names: Sequence[str] | None) -> None:
+        """Learn the names of the clips to come, in their order; None where they have none."""
+
 
 class Identity(System):
     """Gives back what it gets: what every metric should call perfect."""
@@ -160,14 +163,22 @@ def as_system(thing: Any) -> System:
 
 
 class Reconstructed(System):
-    """A folder of clips made elsewhere, in the order of the protocol's clips."""
+    """A folder of clips made elsewhere: by name where the reference lies in files too, else in its order.
+
+    The identity tells which, as `paired_by`.
+    """
 
     def __init__(self, clips: FolderClips) -> None:
         self.clips = clips
-        self.identity = {"system": "folder", **clips.identity}
+        self.places: list[int] | None = None
+        self.identity = {"system": "folder", **clips.identity, "paired_by": "order"}
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
-        made = self.clips[int(indices[0]) : int(indices[-1]) + 1]
+        if self.places is None:
+            made = self.clips[int(indices[0]) : int(indices[-1]) + 1]
+        else:
+            found = (self.places[int(index)] for index in indices)
+            made = np.concatenate([self.clips[place : place + 1] for place in found])
         if made.dtype == np.uint8:
             return Output(to_network(made, clips.device))
         return Output(rearrange(torch.from_numpy(made), "b t h w c -> b c t h w").float().to(clips.device))
@@ -179,3 +190,25 @@ class Reconstructed(System):
                 f"{self.clips.folder} holds {held} clips for the {count} of the reference: they must be the same clips "
                 "in the same order"
             )
+
+    def pair(self, names: Sequence[str] | None) -> None:
+        """Find each clip's reconstruction by its name.
+
+        Raises:
+            EvaluationError: two files of one name, or none for a clip: in their order they would be other clips.
+        """
+        own = self.clips.names
+        self.places, self.identity = None, {**self.identity, "paired_by": "order"}
+        if names is None or own is None:
+            return
+        places = {name: place for place, name in enumerate(own)}
+        missing = [(index, name) for index, name in enumerate(names) if name not in places]
+        if missing or len(places) < len(own):
+            index, name = missing[0] if missing else next((i, n) for i, n in enumerate(own) if places[n] != i)
+            told = f"no clip {name} ({own[index]} is its clip {index})" if missing else f"several clips {name}"
+            raise EvaluationError(
+                f"{self.clips.folder} has {told}: clips of two folders are paired by name. Name each reconstruction as "
+                "its reference, or give one array (N, T, H, W, 3) in the order of the reference"
+            )
+        self.places = [places[name] for name in names]
+        self.identity = {**self.identity, "paired_by": "name"}

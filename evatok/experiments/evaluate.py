@@ -39,7 +39,7 @@ def config() -> None:
     checkpoint = "results/checkpoints/proxy-toy.safetensors"  # a tokenizer's, or "identity"
     assignment = "uniform:16"  # uniform:TOKENS a block, fixed:16,8,8,4, router:CHECKPOINT, or random
     data = ""  # videos of a protocol that brings none: manifest CSV, folder of class folders, built set
-    fake = ""  # folder of clips made elsewhere, measured instead of a checkpoint
+    fake = ""  # folder of clips made elsewhere, measured instead of a checkpoint; named as the files of `real`
     real = ""  # folder of reference clips instead of the protocol's own; such a record stands in no table
     limit = 0  # measure the first so many clips; 0: all the protocol asks
     metrics = ""  # comma-separated, of those the protocol has; empty: its own without the optional ones
