@@ -18,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from evatok.errors import EvatokError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(EvatokError, ValueError):
     """A checkpoint that is missing, damaged or of another model."""
 
 

@@ -20,12 +20,13 @@ import torch
 from evatok import checkpoints
 from evatok.checkpoints import Checkpoint
 from evatok.data.clips import to_network
+from evatok.errors import EvatokError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 
 _WILSON = 1.96  # deviations of a 95 % interval
 
 
-class ClassificationError(ValueError):
+class ClassificationError(EvatokError, ValueError):
     """Clips or classes that a classifier cannot judge."""
 
 

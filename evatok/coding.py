@@ -21,6 +21,7 @@ import torch
 
 from evatok import models, routing
 from evatok.data.clips import ClipSet, cache_folder, pixels_sha256, to_network
+from evatok.errors import EvatokError
 from evatok.features import Arrays, ShardStore, Sliceable, digest
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment
 from evatok.precision import autocast
@@ -38,7 +39,7 @@ DECIDING = ("attention", "layout", "pooling", "quantisers", "router", "statistic
 _GROUPS = 4  # clips of like length are coded together, in so many groups a batch
 
 
-class CodingError(ValueError):
+class CodingError(EvatokError, ValueError):
     """Clips that cannot be coded, labelled or taken as asked."""
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from evatok.errors import EvatokError
 from evatok.models.blockwise import BlockwiseTokenizer, Prefix
 from evatok.models.layout import Layout
 from evatok.models.quantisers import Quantised, Quantiser
@@ -29,7 +30,7 @@ PEAKS = {"H100 PCIe": 756e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "V
 """Operations a second of dense matrix products by a part of the GPU's name: bfloat16, on the V100 float16."""
 
 
-class ComputeError(ValueError):
+class ComputeError(EvatokError, ValueError):
     """A training whose operations cannot be counted from its configuration."""
 
 

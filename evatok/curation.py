@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 from evatok.assignments import CandidateSet
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
+from evatok.errors import EvatokError
 from evatok.reward import quality
 
 _BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}
 """What a table scored before tables named the version of a recipe was scored on."""
 
 
-class CurationError(ValueError):
+class CurationError(EvatokError, ValueError):
     """Shards that are missing, damaged or of another make."""
 
 

@@ -26,12 +26,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from evatok.data.clips import cache_folder, pixels_sha256, to_network
+from evatok.errors import EvatokError
 from evatok.records import sha256_file
 
 Arrays = dict[str, np.ndarray]
 
 
-class FeatureError(ValueError):
+class FeatureError(EvatokError, ValueError):
     """Features that cannot be used: damaged, not finite, or of an extractor that does not say what it is."""
 
 

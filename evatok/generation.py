@@ -22,6 +22,7 @@ from evatok.assignments import CandidateSet
 from evatok.checkpoints import Checkpoint
 from evatok.coding import Coder
 from evatok.data.clips import to_network
+from evatok.errors import EvatokError
 from evatok.grammar import Grammar
 from evatok.models.generator import Condition, Generator, GeneratorConfig
 from evatok.models.tokenizer import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment
@@ -34,7 +35,7 @@ GIVEN = 5
 TASKS = ("class", "frames")
 
 
-class GenerationError(ValueError):
+class GenerationError(EvatokError, ValueError):
     """A generator that cannot do what is asked of it."""
 
 

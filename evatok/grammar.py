@@ -14,11 +14,12 @@ from functools import cache
 import torch
 
 from evatok.assignments import CandidateSet
+from evatok.errors import EvatokError
 from evatok.models.layout import Layout
 from evatok.models.tokenizer import Codes, TokenizerConfig
 
 
-class GrammarError(ValueError):
+class GrammarError(EvatokError, ValueError):
     """Codes that no sequence can say, or a sequence that says no codes."""
 
 

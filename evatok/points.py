@@ -13,6 +13,7 @@ import numpy as np
 from evatok import reward
 from evatok.assignments import CandidateSet
 from evatok.curation import ranges
+from evatok.errors import EvatokError
 from evatok.reward import Scale
 from evatok.routing import Router
 
@@ -20,7 +21,7 @@ _RULES = {"vit": "router", "pyramid": "pyramid_router", "features": "feature_rou
 _USUAL_TARGET = {"vit": "hard", "pyramid": "soft", "features": "soft"}
 
 
-class PointError(ValueError):
+class PointError(EvatokError, ValueError):
     """Points that cannot be told apart."""
 
 

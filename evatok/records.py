@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evatok.environment import REPOSITORY, portable
+from evatok.errors import EvatokError
 
 STATUSES = ("toy", "small", "paper")
 DIRECTIONS = ("higher", "lower", None)
@@ -27,7 +28,7 @@ ENVIRONMENT_KEYS = ("argv", "commit", "dirty", "versions", "device", "threads", 
 _KIND = re.compile(r"[a-z0-9_]+")
 
 
-class RecordError(ValueError):
+class RecordError(EvatokError, ValueError):
     """A record that may not be written, or a file that is not a valid record."""
 
 

@@ -17,12 +17,13 @@ from torch import nn
 
 from evatok import checkpoints, reward
 from evatok.data.clips import to_network
+from evatok.errors import EvatokError
 from evatok.models.router import RouterConfig, build_router
 from evatok.models.tokenizer import TokenizerConfig
 from evatok.reward import Scale
 
 
-class RoutingError(ValueError):
+class RoutingError(EvatokError, ValueError):
     """A router that does not fit the tokenizer it is to serve."""
 
 

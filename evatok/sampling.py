@@ -18,13 +18,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from evatok.errors import EvatokError
 from evatok.grammar import Grammar, Progress, Sequences
 from evatok.models.generator import FILLED, Condition, Generator
 from evatok.models.looking import Cache
 from evatok.models.tokenizer import Codes
 
 
-class SamplingError(ValueError):
+class SamplingError(EvatokError, ValueError):
     """A generator, a condition or a way to sample that no sample can come from."""
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from evatok.errors import EvatokError
+
 STATUSES = ("toy", "small", "paper", "paper-only")
 COLUMNS = ["row", "metric", "paper", "ours", "unit", "n", "status", "record"]
 
 
-class TableError(ValueError):
+class TableError(EvatokError, ValueError):
     """A table that cannot be written, or a paper's number that is not on file."""
 
 

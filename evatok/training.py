@@ -22,13 +22,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from evatok.errors import EvatokError
+
 Terms = dict[str, torch.Tensor]
 Model = TypeVar("Model", bound=nn.Module)
 StepLoss = Callable[[Model, int, torch.Generator], tuple[torch.Tensor, Terms]]
 OnLog = Callable[[int, dict[str, float]], None]
 
 
-class TrainingError(ValueError):
+class TrainingError(EvatokError, ValueError):
     """A training that cannot go on; the last good state stays on disk."""
 
 

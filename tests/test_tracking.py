@@ -151,7 +151,7 @@ def test_run_from_python_raises():
         training().run(config_updates={"stepz": 1})
 
 
-def test_an_error_of_the_library_is_one_line_and_a_bug_keeps_its_traceback(capsys, runs):
+def test_an_error_is_one_line_and_a_bug_says_where_and_how_to_see_its_traceback(capsys, runs):
     def misused(config, tracker):
         tracker.resumes("12")
 
@@ -159,12 +159,84 @@ def test_an_error_of_the_library_is_one_line_and_a_bug_keeps_its_traceback(capsy
         raise ValueError("shapes differ")
 
     assert "a run is named <experiment>/<number>" in fails_with_one_line(capsys, training(misused))
+    line = fails_with_one_line(capsys, training(buggy))
+    assert "unexpected ValueError: shapes differ" in line
+    assert "--debug shows the traceback" in line
+    assert "shapes differ" in "".join(stored(runs, "run.json", "training/2")["fail_trace"])
     with pytest.raises(ValueError, match="shapes differ"):
-        tracking.command_line(training(buggy), ["training"])
-    assert [stored(runs, "run.json", f"training/{number}")["status"] for number in (1, 2)] == [
-        "FAILED",
-        "FAILED",
-    ]
+        tracking.command_line(training(buggy), ["training", "--debug"])
+    assert {stored(runs, "run.json", f"training/{number}")["status"] for number in (1, 2, 3)} == {"FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "w/state.pt"), "w/state.pt: No space left on device; make room"),
+        (MemoryError("Unable to allocate 9 TiB"), "out of memory (Unable to allocate 9 TiB): take a smaller batch"),
+        (RuntimeError("Found no NVIDIA driver on your system."), "give device=cpu"),
+    ],
+)
+def test_a_failure_of_the_machine_is_one_line(capsys, runs, error, told):
+    def work(config, tracker):
+        raise error
+
+    assert told in fails_with_one_line(capsys, training(work))
+
+
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(capsys, runs):
+    def work(config, tracker):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit) as caught:
+        tracking.command_line(training(work), ["training"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == (
+        "training: stopped by Ctrl-C; what is saved stays, and the same command goes on from there\n"
+    )
+    assert stored(runs, "run.json")["status"] == "INTERRUPTED"
+
+
+def test_sigterm_says_how_to_go_on_and_exits_with_143(capsys, runs):
+    def work(config, tracker):
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        tracking.command_line(training(work), ["training"])
+    assert caught.value.code == 143
+    assert "stopped by SIGTERM; what is saved stays" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_device_that_is_not_there_stops_a_run_before_it_is_stored(capsys, runs, monkeypatch):
+    def with_device(body=lambda config, tracker: None):
+        ex = training(body)
+        ex.add_config(device="cpu")
+        return ex
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "device: cuda is not there, PyTorch sees no GPU" in fails_with_one_line(
+        capsys, with_device(), "with", "device=cuda"
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert "PyTorch sees 1 GPUs" in fails_with_one_line(capsys, with_device(), "with", "device=cuda:1")
+    assert "not supported" in fails_with_one_line(capsys, with_device(), "with", "device=meta")
+    assert not runs.exists()
+    tracking.command_line(with_device(), ["training", "print_config", "with", "device=cuda:1"])
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["toy=3", "x"], ["with", "steps=3", "steps.x=4"]])
+def test_what_is_no_command_is_one_line(capsys, runs, arguments):
+    assert fails_with_one_line(capsys, training(), *arguments)
+    assert not runs.exists()
+
+
+def test_runs_that_cannot_be_stored_are_one_line_before_any_work(capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "file"))
+    work = lambda config, tracker: pytest.fail("it has begun")  # noqa: E731
+    assert "give -F FOLDER or EVATOK_RUNS" in fails_with_one_line(capsys, training(work))
 
 
 def test_print_config_shows_the_comments(capsys, runs):

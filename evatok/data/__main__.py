@@ -1,7 +1,8 @@
 """Clip sets from the command line: `python -m evatok.data build|check|show NAME`.
 
 NAME is an embedded set (freedoom, arcade), the folder of a built set, a manifest CSV, or a folder of class
-folders. A user's error is one line on stderr and exit code 2; what is passed over in a manifest is told there too.
+folders. Whatever goes wrong is one line on stderr, as in `evatok.errors`; what is passed over in a manifest is told
+there too.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
+from evatok import errors
 from evatok.data import clips, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.contact_sheet import contact_sheet
-from evatok.data.manifest import ManifestError
-from evatok.data.probe import VideoError
 
 COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
 NAMED = 8  # labels, or failures, that are named; the rest is a number
@@ -28,15 +28,12 @@ CLIPS, SIZE, FRAMES = 64, 64, 16
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command; exits with code 2 after one line on stderr where the user can mend what is wrong."""
+    """Run one command; exits after one line on stderr with 2 for an error, 130 for Ctrl-C and 143 for SIGTERM."""
     options = _parser().parse_args(argv)
     logging.basicConfig(format="evatok.data: %(message)s", stream=sys.stderr)
     logging.getLogger("evatok.data").setLevel(logging.INFO)
-    try:
+    with errors.one_line("evatok.data", debug=options.debug):
         options.command(options)
-    except (ClipSetError, ManifestError, VideoError, ImportError, OSError) as error:
-        print(f"evatok.data: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build(options: argparse.Namespace) -> None:
@@ -95,6 +92,7 @@ def _parser() -> _Parser:
     shared.add_argument("--seed", type=_whole, default=0, help="of an embedded set (default: 0)")
     shared.add_argument("--fps", type=_rate, help="frames a second taken from a video (default: its own)")
     shared.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    shared.add_argument("--debug", action="store_true", help="show an error's traceback")
     parser = _Parser("python -m evatok.data", description="Build, check and look at clip sets.")
     commands = parser.add_subparsers(required=True, metavar="build|check|show")
     commands.add_parser("build", parents=[shared], help=build.__doc__).set_defaults(command=build)

@@ -24,12 +24,14 @@ import torch
 from einops import rearrange
 from tqdm import tqdm
 
+from evatok.errors import EvatokError, end_quietly
+
 SPLITS = ("train", "validation", "test")
 
 Reel = tuple[np.ndarray, list[dict[str, Any]]]
 
 
-class ClipSetError(ValueError):
+class ClipSetError(EvatokError, ValueError):
     """A clip set is missing, incomplete or not what its manifest says."""
 
 
@@ -236,7 +238,7 @@ def _make_reels(
     todo = [job for job in jobs if not _is_made(reels, job[2])]
     with tqdm(total=total, initial=total - len(todo), desc=f"{source.name} reels", disable=None) as bar:
         if workers > 1 and len(todo) > 1:
-            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo))) as pool:
+            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo)), end_quietly) as pool:
                 for _ in pool.imap_unordered(_make_reel, todo):
                     bar.update()
         else:

@@ -30,6 +30,7 @@ from evatok.data.video import (
     natural_order,
     read_frames_folder,
 )
+from evatok.errors import EvatokError
 
 COLUMNS = ("path", "label", "start", "split")
 LABEL_ALIASES = ("action", "class")  # the first of them that is there is the label where no column `label` is
@@ -41,7 +42,7 @@ LEFT_OUT = 12  # how many files that are no clips are named
 _log = logging.getLogger(__name__)
 
 
-class ManifestError(ValueError):
+class ManifestError(EvatokError, ValueError):
     """A manifest or class tree from which no set of clips can be made."""
 
 

@@ -13,6 +13,8 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from evatok.errors import EvatokError
+
 DECORD_CODECS = (
     "h264",
     "vp9",
@@ -20,7 +22,7 @@ DECORD_CODECS = (
 )  # where decord was found exact; it errs on open-GOP HEVC, refuses AV1
 
 
-class VideoError(ValueError):
+class VideoError(EvatokError, ValueError):
     """A file that cannot become the clip asked for; `path` is the file, `reason` a plain sentence."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -133,7 +135,8 @@ def turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
-    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), dtype="=i4").reshape(3, 3).tolist()
+    held = bytes(matrix)  # type: ignore[call-overload]
+    (a, b, _), (c, d, _), _ = np.frombuffer(held, dtype="=i4").reshape(3, 3).tolist()
     swapped = abs(b) > abs(a)  # (x, y) is shown at (a x + c y, b x + d y); an odd angle counts as the nearest
     return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from evatok.data.contact_sheet import contact_sheet
+from evatok.errors import EvatokError
 from evatok.filenames import file_name
 
 GAP = 4  # pixels between clips
@@ -24,7 +25,7 @@ MOVING_SUFFIXES = (".mp4", ".webp")
 _CRF = "14"  # of H.264: next to nothing is seen to be lost
 
 
-class ShowingError(ValueError):
+class ShowingError(EvatokError, ValueError):
     """Clips that cannot be shown as asked, or a file of a kind that is not written."""
 
 

@@ -12,10 +12,11 @@ from PIL import Image
 
 from evatok.data.probe import opened, probe
 from evatok.data.video import VIDEO_SUFFIXES, ClipReader, images_in, natural_order, read_frames_folder
+from evatok.errors import EvatokError
 from evatok.records import sha256_file
 
 
-class EvaluationError(ValueError):
+class EvaluationError(EvatokError, ValueError):
     """Something that cannot be measured: too few clips, output that is no clip, a metric the protocol lacks."""
 
 

@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from evatok.errors import EvatokError
+
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred.arg_parser
@@ -20,7 +22,7 @@ with warnings.catch_warnings():
 JSON_SUFFIXES, YAML_SUFFIXES = (".json",), (".yaml", ".yml")
 
 
-class ConfigFileError(ValueError):
+class ConfigFileError(EvatokError, ValueError):
     """A configuration file that is not plain JSON or YAML, or a key of it or of the command line that is no name."""
 
 

@@ -22,6 +22,7 @@ from evatok import checkpoints, curation, curves, points, records
 from evatok.assignments import CandidateSet
 from evatok.curves import Draws
 from evatok.data.clips import ClipSet
+from evatok.errors import EvatokError
 from evatok.evaluation.pairs import Networks, PairBench
 from evatok.experiments import tracking
 from evatok.experiments.setting import set_threads
@@ -79,7 +80,7 @@ def embedded() -> None:
     i3d_bf16 = True
 
 
-class CurvesError(ValueError):
+class CurvesError(EvatokError, ValueError):
     """A table, clips, a proxy and routers that do not belong together."""
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from evatok import records
+from evatok import errors, records
+from evatok.errors import EvatokError
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -30,7 +31,7 @@ MONGO_TIMEOUT_MS = 2000
 STORE_FILES = ("run.json", "config.json", "cout.txt", "metrics.json", "info.json")
 
 
-class StoreError(ValueError):
+class StoreError(EvatokError, ValueError):
     """A store of runs that cannot be used."""
 
 
@@ -64,12 +65,25 @@ def stores(name: str, folder: str | None, address: str | None, given: bool) -> l
     """The stores for a run of the experiment `name`: those asked for, or the default folder if none was.
 
     `folder` is where folders of runs go, `address` that of a MongoDB; `given` says that the run has a store already.
-    Raises StoreError where no MongoDB answers at `address`.
+    Raises StoreError where no MongoDB answers at `address`, and for a folder that cannot be written to.
     """
     chosen: list[RunObserver] = [_mongo_store(address)] if address else []
     if folder or not (chosen or given):
-        chosen.append(RunFolder(folder or runs_folder() / name))
+        chosen.append(RunFolder(_writable(Path(folder) if folder else runs_folder() / name)))
     return chosen
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, made if need be: Sacred finds out too late, and in its own words."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"runs cannot be stored in {folder} ({error.strerror}): give -F FOLDER or EVATOK_RUNS"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise StoreError(f"runs cannot be stored in {folder}, it is not writable: give -F FOLDER or EVATOK_RUNS")
+    return folder
 
 
 def _row(path: Path, died_after: float | None) -> dict[str, Any]:
@@ -125,4 +139,5 @@ def _mongo_store(address: str) -> MongoObserver:
 
 
 if __name__ == "__main__":
-    print(list_runs(sys.argv[1] if len(sys.argv) > 1 else None).to_string(index=False))
+    with errors.one_line("evatok.experiments.runs"):
+        print(list_runs(sys.argv[1] if len(sys.argv) > 1 else None).to_string(index=False))

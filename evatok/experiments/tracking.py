@@ -28,29 +28,27 @@ import mimetypes
 import os
 import random
 import re
-import signal
 import sys
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
-from evatok import records
+from evatok import errors, records
 from evatok.environment import REPOSITORY, environment
+from evatok.errors import EvatokError
 from evatok.experiments import config_files, runs
 from evatok.precision import bf16_is_native
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred
+    from docopt import DocoptExit
     from sacred.dependencies import gather_sources_and_dependencies
     from sacred.observers import FileStorageObserver
     from sacred.run import Run
@@ -62,7 +60,7 @@ config_files.guard()
 Main = Callable[[dict[str, Any], "Tracker"], dict[str, Any] | None]
 
 
-class ConfigError(ValueError):
+class ConfigError(EvatokError, ValueError):
     """A configuration value the experiment cannot start with."""
 
 
@@ -94,6 +92,14 @@ class Experiment(sacred.Experiment):
                 raise
             raise _Raised from error
 
+    def _check_command(self, cmd_name: str) -> str | None:
+        """Sacred prints its usage for a command it does not know, and exits with 1."""
+        complaint: str | None = super()._check_command(cmd_name)
+        if complaint and self.commanded:
+            known = ", ".join(sorted(name for name, _ in self.gather_commands()))
+            raise ConfigError(f"unknown command {cmd_name!r}; known ones: {known}; settings follow the word with")
+        return complaint
+
     def _create_run(
         self,
         command_name: str | None = None,
@@ -107,6 +113,7 @@ class Experiment(sacred.Experiment):
         options = dict(options or {})
         config_files.check_keys(config_updates or {}, "the configuration")
         _check_seed(config_updates or {})
+        works = command_name in (None, self.default_command)
         folder, address = options.pop("--file_storage", None), options.pop("--mongo_db", None)
         if options.get("--sql"):
             raise runs.StoreError("Sacred's SQL store cannot hold results that are dictionaries: use -F or -m")
@@ -115,6 +122,8 @@ class Experiment(sacred.Experiment):
         run = super()._create_run(command_name, config_updates, named_configs, info, meta_info, options)
         _settle_types(run)
         _settle_precision(run.config)
+        if works and "device" in run.config:
+            _check_device(run.config["device"])
         run.unobserved = run.unobserved or os.environ.get("RANK", "0") != "0"  # one run for all of torchrun
         if not run.unobserved:
             run.observers += runs.stores(self.path, folder, address, given=bool(run.observers))
@@ -150,7 +159,7 @@ def main(ex: Experiment) -> Callable[[Main], Main]:
             tracker = Tracker(_run)
             tracker.info({"environment": tracker.environment()})
             _seed_everything(config["seed"])
-            with _preemptible():
+            with errors.terminable(Preempted("stopped by SIGTERM")):
                 result = function(config, tracker)
             return records.plain(result, "result", nonfinite_as_null=True)
 
@@ -162,28 +171,24 @@ def main(ex: Experiment) -> Callable[[Main], Main]:
 
 
 def command_line(ex: Experiment, argv: list[str] | None = None) -> None:
-    """Run `ex` from the command line: a user's error is one line on stderr and exit code 2.
+    """Run `ex` from the command line: whatever goes wrong is one line on stderr, as in `evatok.errors`.
 
-    A user's error is one found in the configuration, or any exception type that `evatok` itself defines:
-    those say what is wrong and the way out. Everything else is a bug and keeps its traceback, as does every
-    error with `--debug`. SIGTERM exits with 143.
+    Errors exit with 2, Ctrl-C with 130, SIGTERM with 143. With `--debug` an error keeps its traceback; a run that is
+    stored has it in its run.json in any case.
     """
     logging.basicConfig(format="%(message)s")
+    argv = sys.argv if argv is None else argv
     ex.commanded = True
-    try:
-        ex.run_commandline(argv)
-        return
-    except _Raised as raised:
-        error = raised.__cause__
-    finally:
-        ex.commanded = False
-    if isinstance(error, Preempted):
-        sys.exit(128 + signal.SIGTERM)
-    line = _one_line(error, ex)
-    if line is None:
-        raise error  # type: ignore[misc]  # _Raised always has a cause
-    print(f"{ex.path}: {line}", file=sys.stderr)
-    sys.exit(2)
+    with errors.one_line(ex.path, debug=not {"-d", "--debug", "--pdb"}.isdisjoint(argv)):
+        try:
+            ex.run_commandline(argv)
+        except _Raised as raised:
+            raise _for_user(raised.__cause__, ex) from None
+        except DocoptExit as error:
+            told = f"cannot read {' '.join(argv[1:])!r}; expected [COMMAND] [with KEY=VALUE ...] [options]"
+            raise ConfigError(f"{told}, --help lists them") from error
+        finally:
+            ex.commanded = False
 
 
 class Tracker:
@@ -301,6 +306,19 @@ def device_of(name: Any) -> torch.device:
         raise ConfigError(f"config key device: {name!r} is no device; give cpu, cuda or cuda:N") from error
 
 
+def _check_device(name: str) -> None:
+    """Raise ConfigError, before any work, for a device that is not there."""
+    device = device_of(name)
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"config key device: {name} is not supported; give cpu, cuda or cuda:N")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("config key device: mps is not there; give device=cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"config key device: {name} is not there, PyTorch sees no GPU; give device=cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"config key device: {name} is not there, PyTorch sees {torch.cuda.device_count()} GPUs")
+
+
 def _type_name(kind: type) -> str:
     for plain in (dict, list, tuple):
         if issubclass(kind, plain):
@@ -324,39 +342,20 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-@contextmanager
-def _preemptible() -> Iterator[None]:
-    """Raise Preempted in the main thread at the first SIGTERM; processes forked meanwhile just die of it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner = os.getpid()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            os._exit(128 + number)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # let the run's own cleaning up finish
-        raise Preempted("stopped by SIGTERM")
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
-
-
-def _one_line(error: BaseException | None, ex: Experiment) -> str | None:
-    """The line a user needs to get past `error`, or None for a bug."""
+def _for_user(error: BaseException | None, ex: Experiment) -> BaseException:
+    """`error`, or what it means in this project's words where Sacred raised it."""
+    assert error is not None
+    if isinstance(error, Preempted):
+        return errors.Terminated()
     if isinstance(error, ConfigAddedError):
-        return _unknown_key(list(error.__conflicting_configs__), error.__config__)
+        return ConfigError(_unknown_key(list(error.__conflicting_configs__), error.__config__))
     if isinstance(error, NamedConfigNotFoundError):
         asked = str(error).partition('"')[2].partition('"')[0]
-        return f"unknown named config {asked!r}; known ones: {', '.join(sorted(ex.named_configs)) or 'none'}"
+        known = ", ".join(sorted(ex.named_configs)) or "none"
+        return ConfigError(f"unknown named config {asked!r}; known ones: {known}")
     if isinstance(error, SacredError) and not error.print_traceback:
-        return " ".join(str(error).split())
-    if isinstance(error, Exception) and type(error).__module__.partition(".")[0] == "evatok":
-        return " ".join(str(error).split())
-    return None
+        return ConfigError(str(error))
+    return error
 
 
 def _unknown_key(conflicts: list[str], config: Mapping[str, Any]) -> str:

@@ -21,10 +21,12 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from evatok.errors import EvatokError
+
 Grid = tuple[int, int, int]
 
 
-class AlignmentError(ValueError):
+class AlignmentError(EvatokError, ValueError):
     """A decoder's features that cannot be brought to an encoder's."""
 
 

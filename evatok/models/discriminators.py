@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from evatok.errors import EvatokError
 from evatok.models.initialise import sine_cosine
 from evatok.models.router import RouterLayer
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from evatok.models.encoders import FrozenEncoder
 
 
-class DiscriminatorError(ValueError):
+class DiscriminatorError(EvatokError, ValueError):
     """A discriminator that cannot be built so, or clips and weights that do not fit it."""
 
 

@@ -21,6 +21,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from evatok.errors import EvatokError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -31,7 +33,7 @@ _TOY = "python -m evatok.experiments.pretrain_videomae with toy"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-class EncoderError(ValueError):
+class EncoderError(EvatokError, ValueError):
     """An encoder that cannot be had, or clips and layers that it cannot serve."""
 
 

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evatok.data import sets
+from evatok.errors import EvatokError
 
 CHOICES = ("made", "first", "random-start", "windows")
 RESIZES = {"bilinear-antialias": "bilinear", "bicubic-antialias": "bicubic", "made-at-size": None}
 
 
-class ProtocolError(ValueError):
+class ProtocolError(EvatokError, ValueError):
     """A protocol that is not known, contradicts itself, or cannot be met with what was given."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from evatok.errors import EvatokError
 from evatok.records import sha256_file
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer after which a download counts as impossible
@@ -46,7 +47,7 @@ ST_LPIPS = "alex_shift_tolerant.pth"
 ST_LPIPS_SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
 
 
-class WeightsError(RuntimeError):
+class WeightsError(EvatokError, RuntimeError):
     """The published weights a metric stands on are missing or are not the published ones."""
 
 

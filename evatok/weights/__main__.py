@@ -4,7 +4,8 @@ list      every file: its state, its size, its sha256 and where it lies (the def
 prefetch  bring the files that are absent, so that later runs need no network
 verify    hash the files that are there; a named file has to be there
 
-Exit code 1 where a file is wrong, or could not be brought; the reason is one line on stderr.
+Exit code 1 where a file is wrong, or could not be brought; the reason is one line on stderr. Anything else that goes
+wrong is one line, too, as in `evatok.errors`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from evatok import errors
 from evatok.weights import WeightsError
 from evatok.weights.catalogue import FILES, Finding, WeightsFile, inspect, named
 
@@ -27,9 +29,10 @@ def main(argv: list[str] | None = None) -> int:
         files = named(options.names)
     except ValueError as error:
         parser.error(str(error))
-    if options.command == "prefetch":
-        return prefetch(files)
-    return verify(files, must_exist=bool(options.names)) if options.command == "verify" else show(files)
+    with errors.one_line("evatok.weights"):
+        if options.command == "prefetch":
+            return prefetch(files)
+        return verify(files, must_exist=bool(options.names)) if options.command == "verify" else show(files)
 
 
 def show(files: Sequence[WeightsFile]) -> int:

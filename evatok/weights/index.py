@@ -18,12 +18,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from evatok.errors import EvatokError
 from evatok.weights import DOWNLOAD_TIMEOUT
 
 PIP_TIMEOUT = 180.0  # seconds after which pip counts as stuck: slow mirrors have taken 20
 
 
-class ArchiveError(RuntimeError):
+class ArchiveError(EvatokError, RuntimeError):
     """pip is missing, or the index it asks does not answer or does not have the archive."""
 
 

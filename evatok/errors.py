@@ -1,0 +1,190 @@
+"""What goes wrong without a fault in the code, and how every command ends for it: one line on stderr, and a code.
+
+2   an error: the line names the file, key or device, and the way out
+130 Ctrl-C, 143 SIGTERM: everything saved so far stays, and the same command goes on from there
+
+A traceback is for those who ask for it with `--debug`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+
+PACKAGE = Path(__file__).resolve().parent
+ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+_GO_ON = "what is saved stays, and the same command goes on from there"
+_WAYS_OUT = {
+    errno.ENOENT: "give a path that exists",
+    errno.EACCES: "give another path, or change its permissions",
+    errno.EPERM: "give another path, or change its permissions",
+    errno.EROFS: "give a path that can be written to",
+    errno.EISDIR: "give a file",
+    errno.ENOTDIR: "a file is in the way of a folder: move it, or give another path",
+    errno.EEXIST: "it is in the way: move it, or give another path",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOSPC: "make room, or give another path; then the same command goes on from what is saved",
+    errno.EDQUOT: "make room, or give another path; then the same command goes on from what is saved",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
+}
+_NO_DEVICE = (
+    "found no nvidia driver",
+    "no cuda gpus",
+    "not compiled with cuda",
+    "invalid device ordinal",
+    "no hip gpus",
+)
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate", "cannot allocate")
+_NO_ROOM = ("no space left", "pytorchstreamwriter failed", "unexpected pos", "disk quota")
+
+
+class EvatokError(Exception):
+    """An error of the project's own: its message says what is wrong and the way out."""
+
+
+class Terminated(BaseException):
+    """SIGTERM, as something that can be cleaned up after."""
+
+
+@contextmanager
+def one_line(name: str, *, debug: bool = False) -> Iterator[None]:
+    """End the process with one line on stderr for whatever goes wrong within, and for SIGTERM and Ctrl-C.
+
+    Args:
+        name: of the command, with which the line begins.
+        debug: leave the traceback as it is.
+    """
+    try:
+        with terminable():
+            yield
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        if debug:
+            raise
+        sys.exit(report(name, error))
+
+
+def report(name: str, error: BaseException) -> int:
+    """Print the line for `error` to stderr; returns the exit code."""
+    print(f"{name}: {line_of(error)}", file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return TERMINATED if isinstance(error, Terminated) else ERROR
+
+
+def line_of(error: BaseException) -> str:
+    """What went wrong and the way out, in one line."""
+    return " ".join(_told(error).split())
+
+
+@contextmanager
+def terminable(error: BaseException | None = None) -> Iterator[None]:
+    """Raise `error`, by default Terminated, in the main thread at the first SIGTERM; forked processes die of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            os._exit(TERMINATED)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # let the cleaning up finish
+        raise error or Terminated()
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def end_quietly() -> None:
+    """For a worker process: leave Ctrl-C to the parent, and clean up on the SIGTERM with which it ends its workers."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def quiet_interrupts(name: str) -> None:
+    """Say one line for a Ctrl-C that meets nobody, as while modules are being imported."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            return previous(kind, error, trace)
+        code = report(name, error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # Python would die of the signal instead, and some shells go on then
+
+    sys.excepthook = hook
+
+
+def _told(error: BaseException) -> str:
+    message = str(error) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped by Ctrl-C; {_GO_ON}"
+    if isinstance(error, Terminated):
+        return f"stopped by SIGTERM; {_GO_ON}"
+    if isinstance(error, EvatokError):
+        return message
+    if isinstance(error, MemoryError) or _says(error, _NO_MEMORY):
+        return f"out of memory ({_first(message)}): take a smaller batch, fewer clips or workers, or a smaller size"
+    if _says(error, _NO_DEVICE):
+        return f"the device is not there ({_first(message)}): give device=cpu, or a device that PyTorch sees"
+    if _says(error, _NO_ROOM) and not isinstance(error, OSError):
+        return f"a file could not be written whole ({_first(message)}): {_WAYS_OUT[errno.ENOSPC]}"
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if isinstance(error, ImportError):
+        return message if "pip install" in message else f"{message}: install the package it comes in"
+    if _is_deliberate(error):
+        return message
+    return f"unexpected {type(error).__name__}: {_first(message)} ({_place(error)}); --debug shows the traceback"
+
+
+def _of_file(error: OSError) -> str:
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    where = " -> ".join(names)
+    reason = error.strerror or str(error) or type(error).__name__
+    way_out = _WAYS_OUT.get(error.errno or 0)
+    return (f"{where}: " if where else "") + reason + (f"; {way_out}" if way_out else "")
+
+
+def _says(error: BaseException, parts: tuple[str, ...]) -> bool:
+    return isinstance(error, Exception) and any(part in str(error).lower() for part in parts)
+
+
+def _first(message: str) -> str:
+    """The first line of a message, without the pages of advice that some libraries add."""
+    return message.strip().partition("\n")[0][:200]
+
+
+def _is_deliberate(error: BaseException) -> bool:
+    """Whether a line of this package raised it on purpose: such messages are made for the user."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not isinstance(error, ValueError | TypeError | RuntimeError):
+        return False
+    return Path(frames[-1].filename).is_relative_to(PACKAGE) and (frames[-1].line or "").startswith("raise")
+
+
+def _place(error: BaseException) -> str:
+    """The last line of this package that took part, else the last of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    if not frames:
+        return "nowhere"
+    frame = (ours or frames)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
