@@ -27,15 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
-from evatok import checkpoints, curation, environment, records, reward, rules, search, tables
-from evatok.data.clips import ClipSet, ClipSetError
+from evatok import curation, environment, errors, records, reward, rules, search, tables
+from evatok.data.clips import ClipSet
 from evatok.data.contact_sheet import contact_sheet
-from evatok.data.manifest import ManifestError
 from evatok.data.sets import clip_set
 from evatok.evaluation import router_quality
 from evatok.experiments import stage2_curation
 from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.routing import Router, RoutingError
+from evatok.routing import Router
 from evatok.tables import Cell
 
 SETS = {"validation": "freedoom-validation", "unseen": "arcade-validation"}
@@ -45,16 +44,6 @@ METRICS = ("top1", "top5", "percentile")
 PICTURED = 8
 # Logits differ in the last bits between processors, which can turn a near tie.
 TOLERANCE = 0.5
-ERRORS = (
-    checkpoints.CheckpointError,
-    curation.CurationError,
-    records.RecordError,
-    RoutingError,
-    tables.TableError,
-    ClipSetError,
-    ManifestError,
-    OSError,
-)
 
 
 @dataclass(frozen=True)
@@ -97,14 +86,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=0, help="use so many of their clips (default: all)")
     arguments = parser.parse_args(argv)
     shelf = Shelf(arguments.results, arguments.size)
-    try:
+    with errors.one_line("table3"):
         if arguments.data:
             report_on(shelf, arguments.data, arguments.fps, arguments.limit)
         else:
             report(shelf, arguments.workers)
-    except ERRORS as error:
-        print(f"table3: {error}", file=sys.stderr)
-        return 2
     return 0
 
 

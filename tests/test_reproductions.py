@@ -104,7 +104,8 @@ def test_a_tampered_router_is_refused(shelf, capsys):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert table3.main(["--results", str(shelf.root)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        table3.main(["--results", str(shelf.root)])
     assert "does not match the checkpoint's sha256" in capsys.readouterr().err
 
 
@@ -114,7 +115,8 @@ def test_a_table_that_the_routers_do_not_name_is_refused_before_anything_is_meas
     swapped = {name: scores[::-1].copy() for name, scores in table.scores.items()}
     curation.write(path, replace(table, scores=swapped))
     before = sorted((shelf.root / "records").iterdir())
-    assert table3.main(["--results", str(shelf.root)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        table3.main(["--results", str(shelf.root)])
     assert "not the table that the routers name as theirs" in capsys.readouterr().err
     assert sorted((shelf.root / "records").iterdir()) == before
 
