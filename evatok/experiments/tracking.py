@@ -184,6 +184,10 @@ def command_line(ex: Experiment, argv: list[str] | None = None) -> None:
             ex.run_commandline(argv)
         except _Raised as raised:
             raise _for_user(raised.__cause__, ex) from None
+        except TypeError as error:
+            if "item assignment" not in str(error):
+                raise
+            raise ConfigError("a key and one of its parts are both set: a=1 leaves no room for a.b=2") from error
         except DocoptExit as error:
             told = f"cannot read {' '.join(argv[1:])!r}; expected [COMMAND] [with KEY=VALUE ...] [options]"
             raise ConfigError(f"{told}, --help lists them") from error
