@@ -23,11 +23,12 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from evatok import curation, environment, errors, records, reward, rules, search, tables
+from evatok import checkpoints, curation, environment, errors, records, reward, rules, search, tables
 from evatok.data.clips import ClipSet
 from evatok.data.contact_sheet import contact_sheet
 from evatok.data.sets import clip_set
@@ -37,7 +38,15 @@ from evatok.models.tokenizer import AdaptiveTokenizer
 from evatok.routing import Router
 from evatok.tables import Cell
 
-SETS = {"validation": "freedoom-validation", "unseen": "arcade-validation"}
+SETS = {
+    "validation": "freedoom-validation",
+    "test": "freedoom-test",
+    "unseen": "arcade-validation",
+    "seen_games": "arcade-seen-validation",
+    "held_out_games": "arcade-held-out-validation",
+}
+"""Rows and the candidate tables behind them. Of the games the proxy saw all (`unseen`, older tables), those of its own
+training set, or none; no router saw any."""
 POINTS = {"matched": "table3", "wq1.2": "table3_wq1.2"}
 ROUTERS = {"router": "hard", "router_soft": "soft", "pyramid_router": "pyramid", "feature_router": "features"}
 METRICS = ("top1", "top5", "percentile")
@@ -56,9 +65,22 @@ class Shelf:
     def router(self, kind: str, point: str) -> Path:
         return self.root / "checkpoints" / f"router-{self.size}-{kind}-{point}.safetensors"
 
-    @property
+    @cached_property
     def proxy(self) -> Path:
-        return self.root / "checkpoints" / f"proxy-{self.size}.safetensors"
+        """The tokenizer whose scores the routers learned from, found by its hash.
+
+        Raises:
+            CheckpointError: none of the proxies there is it.
+        """
+        wanted = Router.load(self.router("hard", "matched")).checkpoint.parents["tokenizer"]
+        found = sorted((self.root / "checkpoints").glob(f"proxy-{self.size}*.safetensors"))
+        for path in found:
+            if checkpoints.load(path, "tokenizer").sha256 == wanted:
+                return path
+        raise checkpoints.CheckpointError(
+            f"{self.root / 'checkpoints'}: none of {len(found)} proxies is the one the routers learned from "
+            f"(sha256 {wanted[:12]}); fetch it, or run stages 1 to 3 again"
+        )
 
     def candidates(self, name: str) -> Path:
         return self.root / "tables" / "candidates" / f"{name}.parquet"
@@ -96,7 +118,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(shelf: Shelf, workers: int) -> None:
     """Measure every embedded set at every operating point, write tables, records and the picture, print the tables."""
-    sets = {row: scored_set(shelf, name, workers) for row, name in SETS.items()}
+    there = {row: name for row, name in SETS.items() if shelf.candidates(name).exists() or row == "validation"}
+    print(f"no candidate table: {', '.join(SETS.keys() - there.keys())}", file=sys.stderr)
+    sets = {row: scored_set(shelf, name, workers) for row, name in there.items()}
     write_tables(shelf, sets, POINTS)
     if sets["validation"] is not None:
         print(f"picture: {picture(shelf, sets['validation'], 'table3_clips')}")

@@ -64,7 +64,9 @@ def toy() -> None:
 
 @ex.named_config
 def embedded() -> None:
-    tokenizer = "results/checkpoints/proxy-toy.safetensors"
+    tokenizer = "results/checkpoints/proxy-toy-motion.safetensors"
+    perceptual = "st-lpips"
+    perceptual_frames = 1
     work = "results/work/embedded/stage2_curation"
 
 
