@@ -1,5 +1,6 @@
 """Sets of clips: built once whatever happens on the way, and never served when they are not what they claim."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -343,6 +344,19 @@ def test_a_video_that_has_changed_is_decoded_anew(tmp_path: Path) -> None:
     assert own(tmp_path / "mine", "all").clips.mean() < 60
     write_video(tmp_path / "mine" / "low" / "a.mp4", 200)
     assert own(tmp_path / "mine", "all").clips.mean() > 190
+
+
+def test_names_that_are_not_utf_8_are_read_and_shown_readable(tmp_path: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    write_video(tmp_path / "video.mp4", 50)
+    (tmp_path / "mine" / latin).mkdir(parents=True)
+    shutil.copy(tmp_path / "video.mp4", tmp_path / "mine" / latin / f"{latin}.mp4")
+    (tmp_path / "mine" / latin / f"{latin}2.mp4").write_text("no video")
+    found = own(tmp_path / "mine", "all")
+    assert found.labels["label"].tolist() == ["caf\N{REPLACEMENT CHARACTER}"]
+    assert found.clips.shape[0] == found.manifest["failures"] == 1
+    assert found.folder is not None
+    assert "caf?2.mp4" in (found.folder / "failures.csv").read_text()
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:

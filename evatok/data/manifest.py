@@ -100,8 +100,15 @@ def scan_class_folders(root: Path) -> pd.DataFrame:
     strangers = [name for label in clips for name in _strangers(root / label)]
     if strangers:
         _tell(f"{root}: {len(strangers)} left out: {_few(strangers, LEFT_OUT)}")
-    rows = [(str(path), label, 0.0, "") for label, paths in clips.items() for path in paths]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    named = [(str(path), readable(label)) for label, paths in clips.items() for path in paths]
+    paths, labels = zip(*named, strict=True)
+    # As objects: other strings of pandas refuse names that are not UTF-8.
+    return pd.DataFrame({"path": pd.Series(paths, dtype=object), "label": labels, "start": 0.0, "split": ""})
+
+
+def readable(name: str) -> str:
+    """A file's or class's name; bytes that are not UTF-8, as old archives leave them, become replacement characters."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def decode_manifest(
@@ -242,7 +249,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 @functools.cache  # a manifest is read several times on the way to its clips, and says this once
 def _tell(told: str) -> None:
-    _log.info("%s", told)
+    _log.info("%s", readable(told))
 
 
 def _start(path: Path, line: int, cell: str) -> float:

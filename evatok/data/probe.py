@@ -86,6 +86,7 @@ def probe(path: Path) -> Probe:
             (loss := _loss(container, stream, len(packets), (pts.max() - pts.min()) * base + lasts)): True,
             "a damaged packet": damaged,
             "a rotation or mirroring": turned,
+            "a name that is not UTF-8": not _is_utf8(path),
             "an edit list": len(stamped) < len(packets),
         }
         held = np.sort(pts)
@@ -147,6 +148,14 @@ def upright(frame: VideoFrame) -> np.ndarray:
     swapped, mirrored, upside_down = turn(frame)
     picture = picture.swapaxes(0, 1) if swapped else picture
     return picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_cover(stream: VideoStream) -> bool:

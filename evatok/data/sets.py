@@ -141,7 +141,7 @@ def decode(path: Path, split: str, *, size: int, frames: int, fps: float | None)
         return clips.load(folder)
     pixels, labels, failures = manifest.decode_manifest(rows, frames=frames, size=size, fps=fps)
     folder.mkdir(parents=True, exist_ok=True)
-    failures.to_csv(folder / "failures.csv", index=False)
+    failures.to_csv(folder / "failures.csv", index=False, errors="replace")
     facts = {"name": path.stem, "split": split, "splits_by": made_by, "fps": fps, "failures": len(failures)}
     return clips.save(folder, pixels, labels.drop(columns="path"), facts)
 
@@ -155,5 +155,7 @@ def _refuse_all_of_embedded(name: str, split: str) -> None:
 def _decoded_folder(rows: pd.DataFrame, split: str, *, size: int, frames: int, fps: float | None) -> Path:
     files = [Path(path).stat() for path in rows["path"]]
     states = [(file.st_size, file.st_mtime_ns) for file in files]
-    key = hashlib.sha256(f"{rows.to_csv()} {states} {size} {frames} {fps}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        f"{rows.to_csv()} {states} {size} {frames} {fps}".encode(errors="surrogateescape")
+    ).hexdigest()[:16]
     return clips.cache_folder() / f"videos-{frames}x{size}-{split}-{key}"

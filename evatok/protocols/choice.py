@@ -120,7 +120,7 @@ def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
 def _key(rows: pd.DataFrame, count: int, seed: int) -> str:
     files = [Path(path).stat() for path in rows["path"]]
     states = [(file.st_size, file.st_mtime_ns) for file in files]
-    return hashlib.sha256(f"{rows.to_csv()} {states} {count} {seed}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{rows.to_csv()} {states} {count} {seed}".encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _grid(held: Probe, protocol: Protocol) -> np.ndarray:
