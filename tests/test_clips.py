@@ -346,6 +346,24 @@ def test_a_video_that_has_changed_is_decoded_anew(tmp_path: Path) -> None:
     assert own(tmp_path / "mine", "all").clips.mean() > 190
 
 
+def test_no_more_of_a_user_s_videos_is_decoded_than_asked(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "run").mkdir(parents=True)
+    (tmp_path / "mine" / "run" / "0.mp4").write_text("no video")
+    for number in range(1, 5):
+        write_video(tmp_path / "mine" / "run" / f"{number}.mp4", 40 * number)
+    two = own(tmp_path / "mine", "all", count=2)
+    assert two.folder is not None
+    assert len(np.load(two.folder / "clips.npy", mmap_mode="r")) == len(two) == 2
+    assert two.manifest["failures"] == 1
+    assert own(tmp_path / "mine", "all", count=1).folder == two.folder  # which holds more than enough
+    assert sets.built(str(tmp_path / "mine"), "all", 0, size=16, frames=4) is None
+    whole = own(tmp_path / "mine", "all")
+    assert len(whole) == 4
+    assert own(tmp_path / "mine", "all", count=2).sha256 == two.sha256
+    with pytest.raises(ClipSetError, match="5 clips asked, it has 4"):
+        own(tmp_path / "mine", "all", count=5)
+
+
 def test_names_that_are_not_utf_8_are_read_and_shown_readable(tmp_path: Path) -> None:
     latin = os.fsdecode(b"caf\xe9")
     write_video(tmp_path / "video.mp4", 50)

@@ -119,23 +119,28 @@ def decode_manifest(
     fps: float | None = None,
     progress: bool = True,
     timeout: float = 30.0,
+    count: int = 0,
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """Decode every row to clips (N, frames, size, size, 3) uint8, their N labels, and the failures.
 
     The labels are the decoded rows, numbered as the clips are. The failures have columns `path` and `reason`
-    and keep the index of `rows`; every row is in exactly one of the two. `timeout` is seconds a clip.
+    and keep the index of `rows`; every row is in exactly one of the two, unless `count` clips (0: all) come from
+    fewer rows. `timeout` is seconds per clip.
 
     Raises ManifestError where there are no rows or every one fails, ValueError for an argument out of range.
     """
     check_sampling(frames=frames, size=size, fps=fps)
     if rows.empty:
         raise ManifestError("there are no rows to decode")
-    clips = np.empty((len(rows), frames, size, size, 3), dtype=np.uint8)  # at once: a stack would need twice this
+    most = min(count or len(rows), len(rows))
+    clips = np.empty((most, frames, size, size, 3), dtype=np.uint8)  # at once: a stack would need twice this
     decoded: list[int] = []  # positions in `rows`
     reasons: dict[int, str] = {}
     with ClipReader() as reader:
         steps = enumerate(zip(rows["path"], _starts(rows), strict=True))
         for row, (path, start) in tqdm(steps, "decode", len(rows), unit="clip", disable=None if progress else True):
+            if len(decoded) == most:
+                break
             try:
                 clips[len(decoded)] = _read(reader, Path(path), frames, size, fps, start, timeout)
                 decoded.append(row)

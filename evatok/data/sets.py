@@ -97,7 +97,7 @@ def clip_set(
         if found.clips.shape[1:] != (frames, size, size, 3):
             raise ClipSetError(f"{path}: clips are {found.clips.shape[1:]}, {(frames, size, size, 3)} needed")
     elif path.exists():
-        found = decode(path, split, size=size, frames=frames, fps=fps)
+        found = decode(path, split, size=size, frames=frames, fps=fps, count=count)
     else:
         raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
     return found.head(count) if count else found
@@ -126,20 +126,23 @@ def built(
     if not path.exists():
         raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
     rows, _ = splits.rows_of(path, split)
-    folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
-    return folder if (folder / "manifest.json").exists() else None
+    return _decoded(_decoded_folder(rows, split, size=size, frames=frames, fps=fps), count)
 
 
-def decode(path: Path, split: str, *, size: int, frames: int, fps: float | None) -> ClipSet:
+def decode(path: Path, split: str, *, size: int, frames: int, fps: float | None, count: int = 0) -> ClipSet:
     """Decode a manifest CSV or a folder of classes into the cache, once; failures land in failures.csv there.
 
-    A video that has changed since is decoded anew.
+    A video that has changed since is decoded anew. `count` clips (0: all) are decoded and no more, if the cache does
+    not hold as many already.
     """
     rows, made_by = splits.rows_of(path, split)
     folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
-    if (folder / "manifest.json").exists():
-        return clips.load(folder)
-    pixels, labels, failures = manifest.decode_manifest(rows, frames=frames, size=size, fps=fps)
+    held = _decoded(folder, count)
+    if held is not None:
+        return clips.load(held)
+    pixels, labels, failures = manifest.decode_manifest(rows, frames=frames, size=size, fps=fps, count=count)
+    if count and len(labels) + len(failures) < len(rows):
+        folder = folder.with_name(f"{folder.name}-{count}")  # the first of them alone
     folder.mkdir(parents=True, exist_ok=True)
     failures.to_csv(folder / "failures.csv", index=False, errors="replace")
     facts = {"name": path.stem, "split": split, "splits_by": made_by, "fps": fps, "failures": len(failures)}
@@ -150,6 +153,15 @@ def _refuse_all_of_embedded(name: str, split: str) -> None:
     if is_embedded(name) and split == splits.ALL:
         told = f"embedded set {name!r} is made as long as asked, one split at a time"
         raise ClipSetError(f"{told}: {splits.ALL!r} is not one of them, only {', '.join(clips.SPLITS)}")
+
+
+def _decoded(folder: Path, count: int) -> Path | None:
+    """A complete set in the cache with all clips of a user's own set, or else with at least its first `count`."""
+    if (folder / "manifest.json").exists():
+        return folder
+    parts = [path.parent for path in folder.parent.glob(f"{folder.name}-*/manifest.json")] if count else []
+    enough = {held: part for part in parts if (held := int(part.name.rsplit("-", 1)[1])) >= count}
+    return enough[min(enough)] if enough else None
 
 
 def _decoded_folder(rows: pd.DataFrame, split: str, *, size: int, frames: int, fps: float | None) -> Path:
