@@ -81,8 +81,8 @@ def report(name: str, error: BaseException) -> int:
 
 
 def line_of(error: BaseException) -> str:
-    """What went wrong and the way out, in one line."""
-    return " ".join(_told(error).split())
+    """What went wrong and the way out, in one line; of names that are not UTF-8 the odd bytes are replaced."""
+    return " ".join(_told(error).split()).encode(errors="replace").decode()
 
 
 @contextmanager

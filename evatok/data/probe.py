@@ -136,7 +136,7 @@ def turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
-    held = bytes(matrix)  # type: ignore[call-overload]
+    held = memoryview(matrix)  # type: ignore[arg-type] # PyAV does not say that side data are buffers
     (a, b, _), (c, d, _), _ = np.frombuffer(held, dtype="=i4").reshape(3, 3).tolist()
     swapped = abs(b) > abs(a)  # (x, y) is shown at (a x + c y, b x + d y); an odd angle counts as the nearest
     return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
