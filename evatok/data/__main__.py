@@ -21,7 +21,6 @@ from evatok import errors
 from evatok.data import clips, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.contact_sheet import contact_sheet
-from evatok.data.manifest import readable
 
 COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
 NAMED = 8  # labels, or failures, that are named; the rest is a number
