@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from evatok.models.quantisers import CODES, check_codes
 from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.objective import Alignment, Assign, Batches, TokenizerObjective, Trainee
 
+log = logging.getLogger(__name__)
 DISCRIMINATORS = ("none", "transformer", "semantic")
 
 
@@ -162,6 +164,8 @@ def train_tokenizer(
     plan = plan_of(shape)
     train_set = clips_of(config, config["data"], "train", config["train_clips"])
     validation_set = clips_of(config, validation_data(config), "validation", config["validation_clips"])
+    if not held_out(train_set, validation_set):
+        log.warning("nothing is held out: %s gives the training clips as validation clips too", train_set.folder)
     trainee, objective, parents = prepared(config, shape, plan, train_set)
     inputs = " ".join(parents.values())
     folder = claim_folder(Path(config["work"]), config, inputs, tracker, steps_may_change=True)
@@ -249,6 +253,7 @@ def recorded(
             "data": validation_data(config),
             "split": "validation",
             "clips": len(validation_set),
+            "held_out": held_out(train_set, validation_set),
             "train": train_set.manifest,
         },
         model={
@@ -411,6 +416,11 @@ def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipS
     """Clips of a split, as the configured network takes them."""
     shape = TOKENIZER_SIZES[config["size"]]
     return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
+
+
+def held_out(train_set: ClipSet, validation_set: ClipSet) -> bool:
+    """Whether validation clips are others than the training clips; a built set without a split serves both."""
+    return train_set.folder is None or train_set.folder != validation_set.folder
 
 
 def validation_data(config: dict[str, Any]) -> str:
