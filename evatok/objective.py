@@ -112,8 +112,8 @@ class TokenizerObjective:
         """The terms that need no opponent."""
         terms = {
             "l1": losses.l1(real, made.clips),
-            "squared": losses.squared(real, made.clips),
-            "change": losses.change(real, made.clips, trainee.tokenizer.config.patch[0]),
+            "squared": losses.squared(real, self._weighed(made.clips, "squared")),
+            "change": losses.change(real, self._weighed(made.clips, "change"), trainee.tokenizer.config.patch[0]),
             "quantiser": made.quantised.loss,
         }
         if self.perceptual is not None:
@@ -129,6 +129,10 @@ class TokenizerObjective:
                 student = trainee.head(made.tapped)
             terms["alignment"] = losses.alignment(student.float(), teacher.float())
         return terms
+
+    def _weighed(self, fake: torch.Tensor, term: str) -> torch.Tensor:
+        """Reconstructions for a term; of weight 0 it is logged and needs no backward pass."""
+        return fake if self.weights.get(term, 1.0) else fake.detach()
 
     def _some_frames(
         self, real: torch.Tensor, fake: torch.Tensor, generator: torch.Generator
