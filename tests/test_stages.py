@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,23 @@ def test_stage_1_at_toy_size_leaves_a_proxy_a_curve_and_a_record(stage1, tmp_pat
     assert (runs / "stage1_proxy" / "1" / "curve.jsonl").exists()
     metrics = json.loads((runs / "stage1_proxy" / "1" / "metrics.json").read_text())
     assert metrics["l1"]["values"] == [line["l1"] for line in curve]
+
+
+def test_stage_1_trains_on_from_a_checkpoint_which_its_own_names(smaller, stage1, tmp_path, proxy):
+    still = {"learning_rate": 1e-12, "final_learning_rate": 1e-12, "weight_decay": 0.0, "steps": 1}
+    run = stage1(start_from=proxy, **still)
+    start, end = (checkpoints.load(Path(path), "tokenizer") for path in (proxy, run.result["checkpoint"]))
+    assert end.parents["start"] == start.sha256
+    for name, weight in start.weights.items():
+        torch.testing.assert_close(end.weights[name].float(), weight, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_start_from_another_network_is_refused(smaller, stage1, tmp_path):
+    other = replace(smaller, decoder_layers=smaller.decoder_layers + 1)
+    path = tmp_path / "other.safetensors"
+    checkpoints.save(path, AdaptiveTokenizer(other), kind="tokenizer", config=other.to_dict())
+    with pytest.raises(ConfigError, match=r"key start_from: .* has decoder_layers"):
+        stage1(start_from=str(path))
 
 
 def test_stage_1_killed_goes_on_where_it_stopped(smaller, stage1, tmp_path, runs, monkeypatch):

@@ -47,6 +47,7 @@ def settings() -> None:
     fps = None  # frames a second taken from a user's videos; None keeps their own (WebVid: 3.0 [suppl. C])
     quantiser = ""  # vq (the paper's), fsq, simvq or lfq; empty: the size's own (toy: fsq)
     codebook_size = 0  # codes; 0: the size's own (paper: 16384, finals on UCF and K600 8192 [Sec. 4.1])
+    start_from = ""  # checkpoint whose weights to train on from, of the same network; empty: fresh ones (paper)
     train_clips = 6400  # clips of the training split; 0 takes all of a user's set
     validation_data = ""  # clips to measure the finished tokenizer on, named as in `data`; empty: the same as `data`
     validation_clips = 64  # how many of them
@@ -209,8 +210,7 @@ def prepared(
 ) -> tuple[Trainee, TokenizerObjective, dict[str, str]]:
     """The network, its objective, and the sha256 of everything they stand on."""
     # First of all that draws at random: networks that differ in their losses only must start alike.
-    tokenizer = AdaptiveTokenizer(shape)
-    initialise(tokenizer, to_network(train_set.clips[:: max(1, len(train_set) // 256)][:256]))
+    tokenizer, start = started(config, shape, train_set)
     alignment = alignment_of(config)
     adversary, judge = adversary_of(config, shape)
     encoders = {"alignment_encoder": alignment.encoder.weights_sha256} if alignment else {}
@@ -231,7 +231,31 @@ def prepared(
         groups=config["groups"],
         bf16=config["bf16"],
     )
-    return trainee, objective, {**plan.parents, **encoders, **judge, "train_clips": train_set.sha256}
+    return trainee, objective, {**plan.parents, **start, **encoders, **judge, "train_clips": train_set.sha256}
+
+
+def started(
+    config: dict[str, Any], shape: TokenizerConfig, train_set: ClipSet
+) -> tuple[AdaptiveTokenizer, dict[str, str]]:
+    """The network as training finds it, and the sha256 of the checkpoint it starts from, if it starts from one.
+
+    Raises:
+        ConfigError: that checkpoint is of another network.
+        CheckpointError: it is absent, damaged, or no tokenizer.
+    """
+    tokenizer = AdaptiveTokenizer(shape)
+    if not config["start_from"]:
+        initialise(tokenizer, to_network(train_set.clips[:: max(1, len(train_set) // 256)][:256]))
+        return tokenizer, {}
+    checkpoint = checkpoints.load(Path(config["start_from"]), "tokenizer")
+    mine, its = shape.to_dict(), TokenizerConfig.from_dict(checkpoint.config).to_dict()
+    if odd := sorted(key for key in mine if mine[key] != its[key]):
+        raise tracking.ConfigError(
+            f"config key start_from: {config['start_from']} has {odd[0]} {its[odd[0]]}, this training {mine[odd[0]]}; "
+            "name a checkpoint of the same network, or leave start_from empty"
+        )
+    checkpoint.fill(tokenizer)
+    return tokenizer, {"start": checkpoint.sha256}
 
 
 def recorded(
