@@ -11,7 +11,7 @@ import pytest
 from benchmarks import registry, writing
 from benchmarks.registry import Measured
 from benchmarks.setting import Setting
-from evatok import records
+from evatok.storage import records
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

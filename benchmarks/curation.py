@@ -10,9 +10,9 @@ import torch
 from benchmarks.networks import random_vgg
 from benchmarks.ratios import Ratio, once
 from benchmarks.setting import Setting, noise, tokenizer_of, uniform_lengths
-from evatok import compute
+from evatok.evaluation import flops
 from evatok.metrics.perceptual import PerceptualDistance
-from evatok.search import SEARCHES
+from evatok.search.tree import SEARCHES
 
 CLIPS = 100_000
 """Clips that the paper scored, in half a day on 4 x 64 V100s (supplement, Table 2)."""
@@ -25,12 +25,12 @@ def projection(setting: Setting) -> list[Ratio]:
     works = [setting.within(partial(SEARCHES[name], tokenizer, clips, perceptual)) for name in ("brute", "tree")]
     tokenizer(clips, uniform_lengths(replace(setting, batch=count)))  # one call warms up: the searches are long
     hours = [once(work, setting.device) / count * CLIPS / 3600 for work in works]
-    flops = [compute.scoring_operations(setting.tokenizer, name) * CLIPS for name in ("brute", "tree")]
+    operations = [flops.scoring_operations(setting.tokenizer, name) * CLIPS for name in ("brute", "tree")]
     told = "with LPIPS (VGG)" if perceptual else "pixel metrics"
     note = f"brute force, against the tree; {CLIPS:,} clips projected from {count}, {told}"
     return [
         Ratio.of("stage2_100k_clips", "hours", hours, note),
-        Ratio.of("stage2_100k_clips", "flop", flops, "of the tokenizer alone"),
+        Ratio.of("stage2_100k_clips", "flop", operations, "of the tokenizer alone"),
     ]
 
 

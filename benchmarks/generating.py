@@ -12,10 +12,10 @@ from torch import nn
 
 from benchmarks.ratios import Ratio, interleaved, seconds_of
 from benchmarks.setting import Setting, router_lengths
-from evatok.grammar import Grammar
-from evatok.models.generator import Condition, Generator, GeneratorConfig
-from evatok.models.tokenizer import Codes
-from evatok.sampling import Sampling, sample
+from evatok.generation.grammar import Grammar
+from evatok.generation.sampling import Sampling, sample
+from evatok.generation.transformer import Condition, Generator, GeneratorConfig
+from evatok.tokenizers.evatok import Codes
 
 CLASSES = 10
 

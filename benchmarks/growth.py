@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from benchmarks.ratios import Ratio, seconds_of, slope
 from benchmarks.setting import Setting, noise, tokenizer_of
-from evatok.models.tokenizer import expand_assignment
-from evatok.search import prefix_tree
+from evatok.search.tree import prefix_tree
+from evatok.tokenizers.evatok import expand_assignment
 
 
 def growth(setting: Setting) -> list[Ratio]:

@@ -10,11 +10,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.ratios import Ratio, interleaved, once, seconds_of
 from benchmarks.setting import Setting, noise, real_clips, router_lengths, tokenizer_of, uniform_lengths
-from evatok.environment import REPOSITORY
 from evatok.metrics.pixels import psnr
 from evatok.models.attention import attend
-from evatok.models.layout import Layout, patch_to_patch
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.storage.environment import REPOSITORY
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.tokenizers.layout import Layout, patch_to_patch
 
 PROXY = REPOSITORY / "results" / "checkpoints" / "proxy-toy.safetensors"
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

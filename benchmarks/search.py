@@ -14,14 +14,16 @@ import torch
 
 from benchmarks.ratios import Pass, Ratio, once, slope
 from benchmarks.setting import Setting, noise, real_clips, tokenizer_of
-from evatok import checkpoints, curation, reward
-from evatok.beam import beam_search, search_evaluations, search_set
-from evatok.environment import REPOSITORY
-from evatok.frontier import BlockMetrics, Frontier, Walk
-from evatok.models.blockwise import BlockwiseTokenizer
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, expand_assignment
-from evatok.routing import OperatingPoint
-from evatok.search import block_visits, brute_force, prefix_tree
+from evatok.assignments import reward
+from evatok.routing.trained_router import OperatingPoint
+from evatok.search import candidate_table
+from evatok.search.beam import beam_search, search_evaluations, search_set
+from evatok.search.frontier import BlockMetrics, Frontier, Walk
+from evatok.search.tree import block_visits, brute_force, prefix_tree
+from evatok.storage import checkpoints
+from evatok.storage.environment import REPOSITORY
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.incremental import BlockwiseTokenizer
 
 WIDTH, CHUNK = 3, 2
 SEARCHED = (
@@ -100,8 +102,8 @@ def beam_percentile(setting: Setting, clips: int = 32, sets: tuple[str, ...] = (
         return []
     tokenizer, found = _proxy(setting), []
     for name in sets:
-        table = curation.read(TABLES / f"{name}-validation.parquet").take(np.arange(clips))
-        pixels = curation.clips_again(table, size=tokenizer.config.size, frames=tokenizer.config.frames).clips
+        table = candidate_table.read(TABLES / f"{name}-validation.parquet").take(np.arange(clips))
+        pixels = candidate_table.clips_again(table, size=tokenizer.config.size, frames=tokenizer.config.frames).clips
         for point in operating_points(setting):
             rewards = reward.proxy_reward(table.quality(point.metric), table.candidates, point.scale, point.w_q)
             for row, width, chunk in SEARCHED:

@@ -13,15 +13,16 @@ from functools import cache
 import numpy as np
 import torch
 
-from evatok import curation, reward
-from evatok.assignments import CandidateSet
+from evatok.assignments import reward
+from evatok.assignments.candidates import CandidateSet
 from evatok.data.clips import ClipSource, stream, to_network
 from evatok.data.sets import source
-from evatok.environment import REPOSITORY
-from evatok.models.generator import GENERATOR_SIZES
-from evatok.models.router import ROUTER_SIZES, RouterConfig
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
-from evatok.precision import autocast
+from evatok.generation.transformer import GENERATOR_SIZES
+from evatok.models.precision import autocast
+from evatok.routing.networks import ROUTER_SIZES, RouterConfig
+from evatok.search import candidate_table
+from evatok.storage.environment import REPOSITORY
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
 
 TABLE = REPOSITORY / "results" / "tables" / "candidates" / "freedoom-validation.parquet"
 SAVED = 721 / 1024
@@ -153,7 +154,7 @@ def _distribution(config: TokenizerConfig, tokens: float) -> np.ndarray:
 
     Levels are matched by their number. Another number of levels or blocks than the table's is cut or repeated.
     """
-    table = curation.read(TABLE)
+    table = candidate_table.read(TABLE)
     theirs, mine = table.candidates, config.candidates
     levels = np.array(mine.levels)[np.minimum(np.arange(len(theirs.levels)), len(mine.levels) - 1)]
     quality = table.quality("l1")

@@ -18,7 +18,7 @@ import torch
 from benchmarks import registry, writing
 from benchmarks.registry import Measured
 from benchmarks.setting import Setting
-from evatok import records
+from evatok.storage import records
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,9 +18,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.search import CHUNK, operating_points
 from benchmarks.setting import Setting, noise, tokenizer_of
-from evatok.beam import beam_search, search_evaluations
-from evatok.models.tokenizer import TOKENIZER_SIZES
-from evatok.search import block_visits, brute_force, prefix_tree
+from evatok.search.beam import beam_search, search_evaluations
+from evatok.search.tree import block_visits, brute_force, prefix_tree
+from evatok.tokenizers.evatok import TOKENIZER_SIZES
 
 CLIPS, LEVELS, BLOCKS = 4, (4, 16, 64), 4
 SETTING = Setting(tokenizer=replace(TOKENIZER_SIZES["toy"], levels=LEVELS), batch=CLIPS)

@@ -11,9 +11,10 @@ from einops import rearrange
 
 from benchmarks.ratios import Ratio, interleaved, peak_bytes, seconds_of
 from benchmarks.setting import Setting, noise, router_lengths, tokenizer_of, uniform_lengths
-from evatok import compute, losses
-from evatok.models.router import ROUTER_SIZES, RouterConfig, build_router
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.evaluation import flops
+from evatok.routing.networks import ROUTER_SIZES, RouterConfig, build_router
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.training import losses
 
 PADDED = "a batch of unequal lengths, padded to its longest clip, against groups of like length"
 SAVING = "a batch at the uniform row of the middle level, against the router's lengths in groups of like length"
@@ -123,8 +124,8 @@ def _router_times(setting: Setting, shape: TokenizerConfig, router: RouterConfig
 
 def _router_operations(shape: TokenizerConfig, router: RouterConfig, kind: str) -> Ratio:
     tokens = np.array([sum(_uniform_of(shape))])
-    own = compute.tokenizer_operations(shape, tokens, training=False)
-    its = float(compute.router_operations(replace(router, kind=kind), training=False))
+    own = flops.tokenizer_operations(shape, tokens, training=False)
+    its = float(flops.router_operations(replace(router, kind=kind), training=False))
     return Ratio(f"router_paper_size_{kind}", "flop", own, its, f"{ROUTER_NOTE}; matrix products alone are counted")
 
 
@@ -159,11 +160,11 @@ def step_of(setting: Setting, lengths: torch.Tensor, groups: int) -> Callable[[]
 
 
 def _utilisation(setting: Setting, row: str, lengths: torch.Tensor, seconds: float) -> list[Ratio]:
-    peak = compute.peak_flops(torch.cuda.get_device_name()) if setting.device == "cuda" else None
+    peak = flops.peak_flops(torch.cuda.get_device_name()) if setting.device == "cuda" else None
     if peak is None:
         return []
     totals = lengths.sum(1).cpu().numpy()
-    useful = compute.tokenizer_operations(setting.tokenizer, totals, training=True) * len(totals)
+    useful = flops.tokenizer_operations(setting.tokenizer, totals, training=True) * len(totals)
     note = "model FLOPs utilisation: seconds the useful operations take at the GPU's peak, against the step in groups"
     return [Ratio(row, "seconds_at_peak", useful / peak, seconds, note)]
 

@@ -12,9 +12,9 @@ import pandas as pd
 from benchmarks.ratios import Ratio
 from benchmarks.registry import Measured, names
 from benchmarks.setting import SAVED, Setting
-from evatok import records
-from evatok.environment import environment
-from evatok.records import Metric, Record
+from evatok.storage import records
+from evatok.storage.environment import environment
+from evatok.storage.records import Metric, Record
 
 COLUMNS = ["row", "metric", "baseline", "ours", "ratio", "device", "record"]
 UNITS = {"seconds": "s", "bytes": "B", "hours": "h", "flop": "FLOP", "psnr_db": "dB", "tokens": "tokens"}

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
-
-from reproductions import final_tables, generation_claims, generation_tables, signs
-from reproductions.generation_rows import (
+from evatok.reporting import claims, final_tables, generation_claims, generation_tables
+from evatok.reporting.claims import UNKNOWN, Sign
+from evatok.reporting.generation_rows import (
     CLASS,
     OF_CONSISTENCY,
     OF_TOKENIZER,
@@ -29,7 +27,6 @@ from reproductions.generation_rows import (
     fixed,
     of_generator,
 )
-from reproductions.signs import UNKNOWN, Sign
 
 FIXED, ADAPTIVE = "games, uniform", "games, router"
 COLUMNS = {
@@ -56,13 +53,13 @@ TABLE = GeneratorTable(
 )
 
 
-def claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
+def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     """That a class is seen to be followed, and as well with fewer tokens."""
     return [
         *(followed(rows, name) for name in rows),
-        signs.better(rows, ADAPTIVE, FIXED, "class_consistency_balanced", "-", or_equal=True),
+        claims.better(rows, ADAPTIVE, FIXED, "class_consistency_balanced", "-", or_equal=True),
         generation_claims.fewer_tokens(rows, ADAPTIVE, FIXED, "-"),
-        signs.better(rows, ADAPTIVE, FIXED, "gfvd", "-", or_equal=True),
+        claims.better(rows, ADAPTIVE, FIXED, "gfvd", "-", or_equal=True),
         generation_claims.time_follows_tokens(rows, ADAPTIVE, FIXED),
     ]
 
@@ -76,13 +73,13 @@ def followed(rows: Mapping[str, final_tables.Row], row: str) -> Sign:
     if shown is None:
         return Sign(name, "-", "-", UNKNOWN)
     chance = 100 / len(rows[row].records[0].model["consistency"]["classes"])
-    remark = signs.NO_INTERVAL if shown.interval is None else f"± {shown.interval:.1f}"
+    remark = claims.NO_INTERVAL if shown.interval is None else f"± {shown.interval:.1f}"
     told = f"{shown.value:.1f} % ({remark}) against {chance:.1f} %"
-    return Sign(name, "-", told, signs.verdict(signs.around(shown.value - chance, shown.interval)))
+    return Sign(name, "-", told, claims.verdict(claims.around(shown.value - chance, shown.interval)))
 
 
 def main(argv: list[str] | None = None) -> int:
-    return generation_tables.main(TABLE, COLUMNS, claims, __doc__, argv)
+    return generation_tables.main(TABLE, COLUMNS, paper_claims, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from evatok import figures, records
-from evatok.models import attention, layout
+from evatok.models import attention
+from evatok.pictures import figures
+from evatok.storage import records
+from evatok.tokenizers import layout
 
 ASSIGNMENT = (16, 8, 2, 2)
 PATCHES = 16

@@ -20,15 +20,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evatok import figures, records, tables
-from evatok.records import Record
-from evatok.tables import Cell
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
-
-from reproductions import curve_signs, signs
-from reproductions.curve_signs import NAMES
-from reproductions.final_tables import results_folder
+from evatok.pictures import figures
+from evatok.reporting import claims, curve_claims, tables
+from evatok.reporting.curve_claims import NAMES
+from evatok.reporting.final_tables import results_folder
+from evatok.reporting.tables import Cell
+from evatok.storage import records
+from evatok.storage.records import Record
 
 SETS = {"validation": "freedoom", "unseen": "arcade"}
 PANELS = ("st_lpips_alex", "rfvd", "psnr")
@@ -85,8 +83,8 @@ def report(results: Path, chosen: Chosen, paper: Mapping[tuple[str, str], float]
     cells = to_cells(chosen, paper)
     tables.write(cells, results / "tables", "main_figure4", caption(chosen))
     print(f"{caption(chosen)}\n\n{tables.markdown(cells)}\n")
-    folder, decides = results / "tables", curve_signs.DECIDES
-    signs.write(all_signs(chosen), folder, "main_figure4_signs", "main Figs. 4 and 5", decides)
+    folder, decides = results / "tables", curve_claims.DECIDES
+    claims.write(all_signs(chosen), folder, "main_figure4_signs", "main Figs. 4 and 5", decides)
     tell_missing(chosen)
     if chosen:
         frame = frame_of(chosen)
@@ -94,13 +92,13 @@ def report(results: Path, chosen: Chosen, paper: Mapping[tuple[str, str], float]
 
 
 def frame_of(chosen: Chosen) -> pd.DataFrame:
-    """The points of all sets by the panels' metrics, see `curve_signs.frame_of`."""
+    """The points of all sets by the panels' metrics, see `curve_claims.frame_of`."""
     parts = [_points(row, metric, record) for row, held in chosen.items() for metric, record in held.items()]
     return pd.concat(parts, ignore_index=True)
 
 
 def _points(row: str, metric: str, record: Record) -> pd.DataFrame:
-    frame = curve_signs.frame_of(record, row)
+    frame = curve_claims.frame_of(record, row)
     return frame[frame["metric"] == metric]
 
 
@@ -144,14 +142,14 @@ def caption(chosen: Chosen) -> str:
     )
 
 
-def all_signs(chosen: Chosen) -> list[signs.Sign]:
+def all_signs(chosen: Chosen) -> list[claims.Sign]:
     """The claims about every set by every panel's metric."""
     found = []
     for row in SETS:
         for metric in PANELS:
             record = chosen.get(row, {}).get(metric)
-            frame = None if record is None else curve_signs.frame_of(record, row)
-            found += curve_signs.signs(row, frame, {} if record is None else record.model, metric)
+            frame = None if record is None else curve_claims.frame_of(record, row)
+            found += curve_claims.signs(row, frame, {} if record is None else record.model, metric)
     return found
 
 

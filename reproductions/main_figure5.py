@@ -14,12 +14,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evatok import records
+from evatok.storage import records
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
 
+from evatok.reporting.final_tables import results_folder
 from reproductions import main_figure4
-from reproductions.final_tables import results_folder
 
 ROW = "validation"
 RULES = ("uniform", "max_reward", "threshold")

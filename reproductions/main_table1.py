@@ -5,7 +5,7 @@
 Reads the records of `evatok.experiments.evaluate`. A1 and B1 are one tokenizer, trained under random assignments; A2
 was trained under the uniform one, B2 under the router's; "+VideoMAE" exchanges the transformer discriminator for the
 semantic one. Beneath the table, and in results/tables/main_table1_signs, stand the paper's claims about these rows as
-signs (`reproductions/signs.py`) with a verdict each, holding or not.
+signs (`evatok/reporting/claims.py`) with a verdict each, holding or not.
 
 Expected (paper, WebVid validation, 400k steps): rFVD 73, 63 and 13 for A1, A2, A2+VideoMAE; 50, 33 and 9.2 for the B
 rows, with 29.6 % fewer tokens.
@@ -14,14 +14,10 @@ rows, with 29.6 % fewer tokens.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from evatok import records, tables
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
-
-from reproductions import final_tables, signs
-from reproductions.final_tables import Spec, Table
+from evatok.reporting import claims, final_tables, tables
+from evatok.reporting.final_tables import Spec, Table
+from evatok.storage import records
 
 
 def _spec(name: str, assignment: str, discriminator: str, measured: str) -> Spec:
@@ -46,12 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     results = final_tables.results_folder(__doc__, argv)
     try:
         chosen = final_tables.publish(TABLE, results)
-        found = signs.signs(chosen.rows)
-        signs.write(found, results / "tables", "main_table1_signs", "main Table 1", signs.DECIDES)
+        found = claims.signs(chosen.rows)
+        claims.write(found, results / "tables", "main_table1_signs", "main Table 1", claims.DECIDES)
     except (records.RecordError, tables.TableError) as error:
         print(f"{TABLE.name}: {error}", file=sys.stderr)
         return 2
-    print(signs.markdown(found, "main Table 1", signs.DECIDES))
+    print(claims.markdown(found, "main Table 1", claims.DECIDES))
     return 0
 
 

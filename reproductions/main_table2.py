@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
-
-from reproductions import final_tables, generation_claims, generation_tables, signs
-from reproductions.generation_rows import (
+from evatok.reporting import claims, final_tables, generation_claims, generation_tables
+from evatok.reporting.claims import Sign
+from evatok.reporting.generation_rows import (
     CLASS,
     OF_CONSISTENCY,
     OF_TOKENIZER,
@@ -28,7 +26,6 @@ from reproductions.generation_rows import (
     fixed,
     of_generator,
 )
-from reproductions.signs import Sign
 
 COLUMNS = {**OF_TOKENIZER, **of_generator(CLASS), **OF_CONSISTENCY}
 TABLE = GeneratorTable(
@@ -39,23 +36,23 @@ TABLE = GeneratorTable(
 )
 
 
-def claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
+def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     """What the paper claims about these rows, and what follows for class consistency and time."""
     found = []
     for name in ("router", "router, equal compute"):
         paper = "740 against 1,024 (27.7 % fewer)" if name == "router" else "-"
         found += [
             generation_claims.fewer_tokens(rows, name, "uniform", paper),
-            signs.better(rows, name, "uniform", "gfvd", "96 against 98" if name == "router" else "-", or_equal=True),
-            signs.better(rows, name, "uniform", "class_consistency", "-", or_equal=True),
-            signs.better(rows, name, "uniform", "class_consistency_balanced", "-", or_equal=True),
+            claims.better(rows, name, "uniform", "gfvd", "96 against 98" if name == "router" else "-", or_equal=True),
+            claims.better(rows, name, "uniform", "class_consistency", "-", or_equal=True),
+            claims.better(rows, name, "uniform", "class_consistency_balanced", "-", or_equal=True),
             generation_claims.time_follows_tokens(rows, name, "uniform"),
         ]
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
-    return generation_tables.main(TABLE, COLUMNS, claims, __doc__, argv)
+    return generation_tables.main(TABLE, COLUMNS, paper_claims, __doc__, argv)
 
 
 if __name__ == "__main__":

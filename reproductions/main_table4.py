@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
-
-from reproductions import final_tables, generation_claims, generation_tables, signs
-from reproductions.generation_rows import (
+from evatok.reporting import claims, final_tables, generation_claims, generation_tables
+from evatok.reporting.claims import Sign
+from evatok.reporting.generation_rows import (
     FRAMES,
     OF_TOKENIZER,
     GeneratorTable,
@@ -28,7 +26,6 @@ from reproductions.generation_rows import (
     of_generator,
     published,
 )
-from reproductions.signs import Sign
 
 OURS, SHORTER, FIXED = "EVATok", "EVATok, fewer given tokens", "fixed length"
 COLUMNS = {"tok_params": OF_TOKENIZER["tok_params"], **of_generator(FRAMES)}
@@ -40,20 +37,20 @@ TABLE = GeneratorTable(
 )
 
 
-def claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
+def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     """Fewer tokens than a tokenizer of fixed length (LARP, in the paper), and no worse for it."""
     found = []
     for name in (OURS, SHORTER):
         found += [
             generation_claims.fewer_tokens(rows, name, FIXED, "862 against 1,024 (15.8 % fewer)", least=0),
-            signs.better(rows, name, FIXED, "gfvd", "4.0 against LARP's 5.1", or_equal=True),
+            claims.better(rows, name, FIXED, "gfvd", "4.0 against LARP's 5.1", or_equal=True),
             generation_claims.time_follows_tokens(rows, name, FIXED),
         ]
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
-    return generation_tables.main(TABLE, COLUMNS, claims, __doc__, argv)
+    return generation_tables.main(TABLE, COLUMNS, paper_claims, __doc__, argv)
 
 
 if __name__ == "__main__":

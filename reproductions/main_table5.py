@@ -12,12 +12,9 @@ Expected (paper, UCF-101): rFVD 13 for the whole recipe, 65 without the VideoMAE
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
-
-from reproductions import final_tables
-from reproductions.final_tables import METRICS, Spec, Table
+from evatok.reporting import final_tables
+from evatok.reporting.final_tables import METRICS, Spec, Table
 
 TABLE = Table(
     name="main_table5",

@@ -13,7 +13,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ and benchmarks/ are not installed
 
 from benchmarks import writing
-from evatok import records
+from evatok.storage import records
 
 OPENING, CLOSING = "<!-- {}: rewritten by python reproductions/readme.py -->", "<!-- end of {} -->"
 ITEMS: dict[str, tuple[str, ...]] = {

@@ -12,12 +12,9 @@ Expected (paper, WebVid validation): rFVD 7.3 with VideoMAE against 32 without; 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ is no installed package
-
-from reproductions import final_tables
-from reproductions.final_tables import Spec, Table
+from evatok.reporting import final_tables
+from evatok.reporting.final_tables import Spec, Table
 
 TRAINED = {"assignment": "router", "alignment": True}
 TABLE = Table(

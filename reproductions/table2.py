@@ -5,7 +5,7 @@
 Hours come from the records of the trainings that made what ships: stage 1 by the proxy's file, stage 3 the router that
 the stage-4 record names as its parent (else the newest on that proxy), stage 2 the candidate table that router learnt
 from, stage 4 the newest final tokenizer under that router. Device-hours are hours times GPUs, or times threads where
-there is no GPU. Operations are counted from the networks' shapes (`evatok.compute`), the same for any machine.
+there is no GPU. Operations are counted from the networks' shapes (`evatok.evaluation.flops`), the same for any machine.
 
 Expected (paper, V100s): 116 h on 64, 12.5 h on 4 x 64, 5 h on 32, 347 h on 64; stages 1 to 3 take 27.8 % of the hours
 (32.7 % of the V100-hours). Our share says how long our finals train, not how frugal the method is.
@@ -22,10 +22,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evatok import compute, records, tables
-from evatok.models.tokenizer import TokenizerConfig
-from evatok.records import Record
-from evatok.tables import Cell
+from evatok.evaluation import flops
+from evatok.reporting import tables
+from evatok.reporting.tables import Cell
+from evatok.storage import records
+from evatok.storage.files import sha256_file
+from evatok.storage.records import Record
+from evatok.tokenizers.evatok import TokenizerConfig
 
 STAGES = ("stage 1", "stage 2", "stage 3", "stage 4")
 SHARE = "stages 1-3 of 1-4"
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         report(arguments.results, arguments.size)
-    except (records.RecordError, tables.TableError, compute.ComputeError) as error:
+    except (records.RecordError, tables.TableError, flops.ComputeError) as error:
         print(f"table2: {error}", file=sys.stderr)
         return 2
     return 0
@@ -118,7 +121,7 @@ def proxy_record(results: Path, size: str) -> Record | None:
     path = results / "checkpoints" / f"proxy-{size}.safetensors"
     if not path.exists():
         return None
-    sha256 = records.sha256_file(path)
+    sha256 = sha256_file(path)
     made = records.query(results / "records", "stage1_proxy", size)
     return next((r for r in reversed(made) if sha256 in {a.sha256 for a in r.artifacts.values()}), None)
 
@@ -130,8 +133,8 @@ def training_cost(record: Record) -> Cost:
     totals, mean = None, record.metrics.get("mean_tokens")
     if record.kind == "stage4_final" and mean is not None:
         totals = np.array([mean.value])
-    flops = compute.flops_of_training(record.kind, record.config, totals)
-    return Cost(record, hours, None if hours is None else hours * devices(record), flops / 1e15)
+    operations = flops.flops_of_training(record.kind, record.config, totals)
+    return Cost(record, hours, None if hours is None else hours * devices(record), operations / 1e15)
 
 
 def curation_cost(folder: Path, size: str, router: Record, remarks: list[str]) -> Cost | None:
@@ -147,12 +150,12 @@ def curation_cost(folder: Path, size: str, router: Record, remarks: list[str]) -
     paced = [r for r in made if "seconds_per_clip" in r.metrics and _same_work(r, table)]
     own = [r for r in paced if r.id == table.id]
     clips = table.protocol["clips"]
-    flops = compute.flops_of_training(table.kind, table.config) / 1e15
+    operations = flops.flops_of_training(table.kind, table.config) / 1e15
     if not paced:
         remarks.append(
             f"stage 2: {table.id} merged {clips} clips that other processes scored; no record has their time"
         )
-        return Cost(table, None, None, flops)
+        return Cost(table, None, None, operations)
     shown = own or paced
     seconds = float(np.mean([r.metrics["seconds_per_clip"].value for r in shown]))
     processes = max(int(r.config["shard"].partition("/")[2]) for r in shown)
@@ -163,7 +166,7 @@ def curation_cost(folder: Path, size: str, router: Record, remarks: list[str]) -
             f"{', '.join(r.id for r in shown)}, {processes} processes side by side"
         )
     hours = clips * seconds / 3600
-    return Cost(table, hours / processes, hours * devices(shown[0]), flops)
+    return Cost(table, hours / processes, hours * devices(shown[0]), operations)
 
 
 def devices(record: Record) -> int:
@@ -200,12 +203,12 @@ def on_v100s(paper: Mapping[tuple[str, str], float]) -> str:
     """The paper's stage 1 by our count of operations: how busy its GPUs were."""
     shape, batch = TokenizerConfig(), 128
     clips = paper["stage 1", "steps"] * batch
-    flops = compute.tokenizer_operations(shape, shape.candidates.totals, training=True) * clips
+    operations = flops.tokenizer_operations(shape, shape.candidates.totals, training=True) * clips
     seconds = paper["stage 1", "wall_hours"] * 3600
-    peak = compute.PEAKS["V100"] * paper["stage 1", "gpus"]
-    share = compute.utilisation(flops, seconds, peak)
+    peak = flops.PEAKS["V100"] * paper["stage 1", "gpus"]
+    share = flops.utilisation(operations, seconds, peak)
     return (
-        f"by the same count the paper's stage 1 takes {flops / 1e15:,.0f} PFLOP, {share:.1%} of what its 64 V100s "
+        f"by the same count the paper's stage 1 takes {operations / 1e15:,.0f} PFLOP, {share:.1%} of what its 64 V100s "
         "could do in 116 h in float16"
     )
 

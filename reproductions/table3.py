@@ -28,15 +28,19 @@ from pathlib import Path
 
 import numpy as np
 
-from evatok import checkpoints, curation, environment, errors, records, reward, rules, search, tables
+from evatok import errors
+from evatok.assignments import reward
 from evatok.data.clips import ClipSet
-from evatok.data.contact_sheet import contact_sheet
 from evatok.data.sets import clip_set
 from evatok.evaluation import router_quality
 from evatok.experiments import stage2_curation
-from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.routing import Router
-from evatok.tables import Cell
+from evatok.pictures.contact_sheet import contact_sheet
+from evatok.reporting import tables
+from evatok.reporting.tables import Cell
+from evatok.routing.trained_router import Router
+from evatok.search import candidate_table, tree
+from evatok.storage import checkpoints, environment, records
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 SETS = {
     "validation": "freedoom-validation",
@@ -94,7 +98,7 @@ class Scored:
     """
 
     clips: ClipSet
-    table: curation.CandidateTable
+    table: candidate_table.CandidateTable
     losses: np.ndarray
 
 
@@ -163,8 +167,8 @@ def scored_videos(shelf: Shelf, data: str, fps: float | None, limit: int) -> Sco
     }
     if not table.exists():
         stage2_curation.ex.run(config_updates=settings)
-    scores = curation.read(table)
-    return Scored(clips, scores, rules.full_length_losses(proxy, clips.clips))
+    scores = candidate_table.read(table)
+    return Scored(clips, scores, router_quality.full_length_losses(proxy, clips.clips))
 
 
 def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
@@ -173,16 +177,16 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
     Clips that differ from the scored ones (made by another version of their package) are scored anew.
     Raises CurationError for a table that is not the one the routers were chosen on.
     """
-    table = curation.read(shelf.candidates(name))
+    table = candidate_table.read(shelf.candidates(name))
     known = router_of(shelf).checkpoint.parents.get("validation_table")
     if name == SETS["validation"] and known not in (None, table.sha256):
-        raise curation.CurationError(
+        raise candidate_table.CurationError(
             f"{shelf.candidates(name)}: not the table that the routers name as theirs (sha256 {known[:12]}, this one "
             f"{table.sha256[:12]}); fetch it again, or run stage2_curation and stage3_router again"
         )
     data, shape = table.origin["data"], router_of(shelf).config
     try:
-        clips = curation.clips_again(table, size=shape.size, frames=shape.frames, workers=workers)
+        clips = candidate_table.clips_again(table, size=shape.size, frames=shape.frames, workers=workers)
     except ImportError as error:
         print(f"{name}: {error}; its rows are read from the record of an earlier run", file=sys.stderr)
         return None
@@ -199,16 +203,16 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
 
 def losses_of(shelf: Shelf, clips: ClipSet) -> np.ndarray:
     """(N, K) losses of the proxy's blocks at full length."""
-    return rules.full_length_losses(AdaptiveTokenizer.load(shelf.proxy)[0], clips.clips)
+    return router_quality.full_length_losses(AdaptiveTokenizer.load(shelf.proxy)[0], clips.clips)
 
 
-def rescored(shelf: Shelf, clips: ClipSet, table: curation.CandidateTable) -> curation.CandidateTable:
+def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable) -> candidate_table.CandidateTable:
     """A candidate table of clips that no stored table fits, by the shipped proxy."""
     tokenizer, checkpoint = AdaptiveTokenizer.load(shelf.proxy)
-    scores = search.score_set(tokenizer, clips.clips)
+    scores = tree.score_set(tokenizer, clips.clips)
     data = {**table.origin["data"], "sha256": clips.sha256, "versions": clips.manifest["versions"]}
     origin = {**table.origin, "tokenizer": checkpoint.sha256, "data": data}
-    return curation.CandidateTable(np.arange(len(clips)), scores, origin)
+    return candidate_table.CandidateTable(np.arange(len(clips)), scores, origin)
 
 
 def router_of(shelf: Shelf, row: str = "router", point: str = "matched") -> Router:

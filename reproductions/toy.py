@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from evatok import records
+from evatok.storage import records
 
 FOLDER = Path("results/toy")
 TABLES = FOLDER / "tables" / "candidates"

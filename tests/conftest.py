@@ -13,7 +13,7 @@ import torch
 from hypothesis import settings
 
 from evatok.data import clips as clip_sets
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 
 # Bit for bit comparisons need a fixed number of threads, and arrays this small gain nothing from more.
 torch.set_num_threads(1)

@@ -8,13 +8,13 @@ import torch
 from test_discriminators import TinyEncoder, noise, striped
 from torch import nn
 
-from evatok.adversary import Adversary, AdversaryConfig
-from evatok.models.discriminators import (
+from evatok.training.adversary import Adversary, AdversaryConfig
+from evatok.training.discriminators import (
     SemanticDiscriminator,
     TransformerDiscriminator,
     TransformerDiscriminatorConfig,
 )
-from evatok.training import TrainingError, step_generator
+from evatok.training.loop import TrainingError, step_generator
 
 TINY = TransformerDiscriminatorConfig(frames=4, size=16, patch=(2, 8, 8), width=16, layers=1, heads=2)
 LARP = {"loss": "non_saturating", "start": 0, "learning_rate": 1e-3, "lecam": 0.01, "smoothing": 0.3}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from evatok import losses
-from evatok.models.alignment import AlignmentHead
+from evatok.training import losses
+from evatok.training.alignment import AlignmentHead
 
 
 def bare(head: AlignmentHead) -> AlignmentHead:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from evatok import checkpoints, records
 from evatok.experiments import all_stages, pretrain_videomae
-from evatok.models.router import ROUTER_SIZES
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer
-from evatok.routing import Router
+from evatok.routing.networks import ROUTER_SIZES
+from evatok.routing.trained_router import Router
+from evatok.storage import checkpoints, records
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs")]
 

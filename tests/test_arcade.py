@@ -7,8 +7,8 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from evatok.data import arcade
-from evatok.data.arcade import GAMES, RECIPE, arcade_clip, recipe_versions
+from evatok.data.embedded import arcade
+from evatok.data.embedded.arcade import GAMES, RECIPE, arcade_clip, recipe_versions
 
 
 def index_of(game: str) -> int:
@@ -91,7 +91,7 @@ def test_a_mode_that_is_over_at_once_is_passed_over(ale_py):
 def test_another_process_makes_the_same_bytes(ale_py, tmp_path):
     indices = [index_of("seaquest"), index_of("tetris")]
     code = (
-        "from hashlib import sha256; from evatok.data.arcade import arcade_clip\n"
+        "from hashlib import sha256; from evatok.data.embedded.arcade import arcade_clip\n"
         f"for i in {indices[::-1]}: print(sha256(arcade_clip(7, i)[0].tobytes()).hexdigest())"
     )
     environment = os.environ | {"ALE_ROMS_DIR": str(tmp_path), "PYTHONHASHSEED": "1"}

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.assignments import CandidateSet
+from evatok.assignments.candidates import CandidateSet
 
 PAPER = CandidateSet((32, 64, 128, 256, 512), 4)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from evatok.beam import beam_search, prefix_reward, search_evaluations, search_set
-from evatok.models.blockwise import BlockwiseTokenizer, Prefix, pick
-from evatok.models.tokenizer import AdaptiveTokenizer, expand_assignment
-from evatok.reward import Scale, percentile, proxy_reward, quality
-from evatok.routing import OperatingPoint
-from evatok.search import block_visits, prefix_tree
+from evatok.assignments.reward import Scale, percentile, proxy_reward, quality
+from evatok.routing.trained_router import OperatingPoint
+from evatok.search.beam import beam_search, prefix_reward, search_evaluations, search_set
+from evatok.search.tree import block_visits, prefix_tree
+from evatok.tokenizers.evatok import AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.incremental import BlockwiseTokenizer, Prefix, pick
 
 
 @pytest.fixture

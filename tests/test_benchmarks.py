@@ -15,11 +15,11 @@ from benchmarks import generating, networks, ratios, registry, speed, writing
 from benchmarks.ratios import Ratio
 from benchmarks.registry import Failure, Measured
 from benchmarks.setting import Setting, router_lengths
-from evatok import records
 from evatok.data.clips import ClipSource, Reel
-from evatok.grammar import Grammar
+from evatok.generation.grammar import Grammar
 from evatok.metrics.i3d import I3DFeatures
-from evatok.models.router import RouterConfig
+from evatok.routing.networks import RouterConfig
+from evatok.storage import records
 
 NEED_WEIGHTS = {"i3d_bf16", "lpips_bf16"}
 """Measurements of published networks, whose weights may not be here."""

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from evatok import checkpoints
-from evatok.checkpoints import CheckpointError
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
+from evatok.storage import checkpoints
+from evatok.storage.checkpoints import CheckpointError
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 KINDS = {"vq": 64, "fsq": 240, "simvq": 64, "lfq": 64}
 

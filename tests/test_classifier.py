@@ -10,13 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evatok import checkpoints, classification, coding, records
-from evatok.checkpoints import CheckpointError
-from evatok.classification import ClassificationError, Classifier, balanced_rows, rates
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.experiments import train_classifier
+from evatok.generation import code_cache
+from evatok.metrics import class_consistency
+from evatok.metrics.class_consistency import ClassificationError, Classifier, balanced_rows, rates
 from evatok.models.classifier import ClassifierConfig, ClipClassifier, motion
+from evatok.storage import checkpoints, records
+from evatok.storage.checkpoints import CheckpointError
 
 FRAMES, SIZE = 8, 16
 CLASSES = ("left", "rest")
@@ -172,7 +174,7 @@ def test_labels_that_do_not_fit_are_refused(train):
         train_classifier.frame_numbers(labelled(["left rest rest", "left left"]), "motions", list(CLASSES))
     with pytest.raises(ClassificationError, match="names 'jump', which is no class"):
         train_classifier.frame_numbers(labelled(["left jump rest"]), "motions", list(CLASSES))
-    with pytest.raises(coding.CodingError, match="no label column 'game'"):
+    with pytest.raises(code_cache.CodingError, match="no label column 'game'"):
         train(label="game")
 
 
@@ -186,6 +188,6 @@ def test_what_it_did_not_learn_it_does_not_judge(tmp_path):
     with pytest.raises(ClassificationError, match="knows no class 'fly', only left, rest"):
         found.judge(clips, ["left", "fly"])
     assert np.array_equal(found.predict(clips, batch=1), found.predict(clips))
-    assert np.array_equal(found.predict(clips), classification.predicted(module.eval(), clips))
+    assert np.array_equal(found.predict(clips), class_consistency.predicted(module.eval(), clips))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         Classifier.load(tmp_path / "none.safetensors")

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evatok import losses
-from evatok.metrics.codes import codebook_usage
+from evatok.metrics.codebook import codebook_usage
 from evatok.models.quantisers import CODES, Quantiser, check_codes
+from evatok.training import losses
 
 CODEBOOK = 512
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.metrics.codes import (
+from evatok.metrics.codebook import (
     bits_per_pixel,
     code_counts,
     code_lengths,

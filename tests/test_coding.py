@@ -15,14 +15,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok import checkpoints, coding, models
-from evatok.coding import CodedSet, CodingError, Rule, code_set, labels_of, variants_of_epoch
+import evatok
+from evatok.assignments.reward import Scale
 from evatok.data.clips import ClipSet, to_network
-from evatok.features import ShardStore
-from evatok.models.router import RouterConfig, build_router
-from evatok.models.tokenizer import AdaptiveTokenizer, Codes
-from evatok.reward import Scale
-from evatok.routing import OperatingPoint, Router, RoutingError
+from evatok.generation import code_cache
+from evatok.generation.code_cache import CodedSet, CodingError, Rule, code_set, labels_of, variants_of_epoch
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.routing.trained_router import OperatingPoint, Router, RoutingError
+from evatok.storage import checkpoints
+from evatok.storage.shards import ShardStore
+from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes
 
 LEVELS = (2, 4, 8)
 
@@ -62,7 +64,7 @@ class Counting:
     """A coder that counts the clips it codes, and may die after so many."""
 
     def __init__(self, tokenizer: AdaptiveTokenizer, sha256: str = "0" * 64, *, rule: Rule = RULE, dies_after: int = 0):
-        plain = coding.clip_coder(tokenizer, sha256, rule)
+        plain = code_cache.clip_coder(tokenizer, sha256, rule)
         self.coder = dataclasses.replace(plain, encode=self.encode)
         self.plain, self.dies_after, self.clips = plain, dies_after, 0
 
@@ -151,7 +153,7 @@ def test_another_tokenizer_or_rule_makes_codes_of_its_own(tokenizer, pixels, sto
     others = [
         Counting(tokenizer, "1" * 64),
         Counting(tokenizer, rule=Rule(by_brightness, {"rule": "another"})),
-        Counting(tokenizer, rule=coding.uniform(tokenizer.config, 4)),
+        Counting(tokenizer, rule=code_cache.uniform(tokenizer.config, 4)),
     ]
     for other in others:
         code_set(other.coder, pixels, mirrored=False, store=store)
@@ -165,23 +167,24 @@ def test_codes_lie_in_the_cache_unless_told_otherwise(tokenizer, pixels, tmp_pat
 
 
 def test_every_module_that_codes_come_from_is_part_of_their_key():
-    folder = Path(models.__file__).parent
-    for name in coding.DECIDING:
-        imports = re.findall(r"^from evatok\.models\.(\w+) import", (folder / f"{name}.py").read_text(), re.MULTILINE)
-        assert set(imports) <= set(coding.DECIDING)
+    folder = Path(evatok.__file__).parent
+    for name in code_cache.DECIDING:
+        code = (folder / name).read_text()
+        for room, module in re.findall(r"^from evatok\.(models|routing|tokenizers)\.(\w+) import", code, re.MULTILINE):
+            assert f"{room}/{module}.py" in code_cache.DECIDING, f"{name} imports it"
 
 
 # Rules
 
 
 def test_a_uniform_rule_is_one_level_for_all_and_none_else(tokenizer, clips):
-    assert coding.uniform(tokenizer.config, 4).assign(clips).tolist() == [[4, 4, 4]] * 4
+    assert code_cache.uniform(tokenizer.config, 4).assign(clips).tolist() == [[4, 4, 4]] * 4
     with pytest.raises(CodingError, match=r"5 tokens a block: none of the tokenizer's levels \(2, 4, 8\)"):
-        coding.uniform(tokenizer.config, 5)
+        code_cache.uniform(tokenizer.config, 5)
 
 
 def test_a_routed_rule_is_the_router_itself(tokenizer, router, clips):
-    rule = coding.routed(router, tokenizer.config)
+    rule = code_cache.routed(router, tokenizer.config)
     assert torch.equal(rule.assign(clips), router.assign(clips))
     assert rule.identity["router"] == router.checkpoint.sha256
 
@@ -191,14 +194,14 @@ def test_a_router_decides_in_float32_whatever_autocast_it_stands_in(tokenizer, r
     forward = type(router.module).forward
     monkeypatch.setattr(type(router.module), "forward", lambda self, x: seen.append(forward(self, x)) or seen[-1])
     with torch.autocast("cpu", torch.bfloat16):
-        chosen = coding.routed(router, tokenizer.config).assign(clips)
+        chosen = code_cache.routed(router, tokenizer.config).assign(clips)
     assert seen[0].dtype == torch.float32
     assert torch.equal(chosen, router.assign(clips))
     assert torch.equal(seen[0], seen[1])
 
 
 def test_a_prefix_leaves_the_most_probable_assignment_that_begins_so(tokenizer, router, pixels):
-    chosen = coding.routed(router, tokenizer.config, (8, 4)).assign(to_network(pixels))
+    chosen = code_cache.routed(router, tokenizer.config, (8, 4)).assign(to_network(pixels))
     ranked = router.config.candidates.rows[router.ranking(pixels)]
     for row, mine in zip(ranked, chosen.tolist(), strict=True):
         fitting = [candidate.tolist() for candidate in row if candidate[:2].tolist() == [8, 4]]
@@ -208,10 +211,10 @@ def test_a_prefix_leaves_the_most_probable_assignment_that_begins_so(tokenizer, 
 def test_prefixes_that_nothing_begins_with_and_strange_routers_are_refused(tokenizer, router):
     for prefix in ((8, 5), (8, 8, 8, 8)):
         with pytest.raises(RoutingError, match="no assignment of levels"):
-            coding.routed(router, tokenizer.config, prefix)
+            code_cache.routed(router, tokenizer.config, prefix)
     other = dataclasses.replace(tokenizer.config, levels=(2, 4, 6))
     with pytest.raises(RoutingError, match="levels"):
-        coding.routed(router, other)
+        code_cache.routed(router, other)
 
 
 # Which variant an epoch takes
@@ -223,7 +226,7 @@ def test_variants_depend_on_seed_and_epoch_alone_as_the_rule_says(count, epoch, 
     drawn = np.random.default_rng(np.random.SeedSequence([seed, epoch, 2])).random(count)
     assert np.array_equal(chosen, (drawn < 0.5).astype(int))
     assert not variants_of_epoch(count, epoch, seed, flip=False).any()
-    assert "SeedSequence([seed, e, 2])" in coding.VARIANTS_RULE
+    assert "SeedSequence([seed, e, 2])" in code_cache.VARIANTS_RULE
 
 
 def test_epochs_take_about_half_of_the_clips_mirrored_and_not_the_same_ones():

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from evatok import compute, search
+from evatok.evaluation import flops
 from evatok.models.attention import Attention
-from evatok.models.router import RouterConfig, build_router
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.search import tree
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 
 ROUTER = RouterConfig(levels=(2, 4, 8), frames=12, size=16, patch=(4, 8, 8), width=16, layers=2, heads=2)
 
 
 def really(run) -> int:
     """Operations of a pass on the CPU, with values."""
-    with compute.counter() as counter:
+    with flops.counter() as counter:
         run()
     return counter.get_total_flops()
 
@@ -26,8 +27,8 @@ def really(run) -> int:
 def test_a_linear_map_costs_two_operations_a_weight_and_row():
     with torch.device("meta"):
         layer, x = torch.nn.Linear(7, 5), torch.empty(3, 7)
-    assert compute.counted(lambda: layer(x)) == 2 * 3 * 7 * 5
-    assert compute.counted(lambda: layer(x).sum(), backward=True) == 2 * 2 * 3 * 7 * 5, "x needs no gradient"
+    assert flops.counted(lambda: layer(x)) == 2 * 3 * 7 * 5
+    assert flops.counted(lambda: layer(x).sum(), backward=True) == 2 * 2 * 3 * 7 * 5, "x needs no gradient"
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -39,7 +40,7 @@ def test_shapes_count_attention_as_the_processor_runs_it(backward):
             attention, x = Attention(8, 2), torch.ones(1, 6, 8, requires_grad=True)
             mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
         attend = lambda a=attention, x=x, m=mask: a(x, a.remember(x), m).sum()  # noqa: E731
-        counts.append(compute.counted(attend, backward))
+        counts.append(flops.counted(attend, backward))
     forward = 2 * 6 * 8 * 32 + 2 * 2 * 6 * 6 * 8
     assert counts == [forward * (3 if backward else 1)] * 2
 
@@ -52,34 +53,34 @@ def test_a_pass_costs_what_it_really_costs(tiny, row, quantiser, codes):
     clip, lengths = torch.rand(1, 3, 12, 16, 16), torch.tensor([row])
     with torch.no_grad():
         real = really(lambda: tokenizer(clip, lengths))
-    assert compute.tokenizer_operations(config, np.array([sum(row)]), training=False) == real
+    assert flops.tokenizer_operations(config, np.array([sum(row)]), training=False) == real
 
 
 def test_a_training_step_costs_what_it_really_costs(tiny):
     tokenizer = AdaptiveTokenizer(tiny).train()
     clip, lengths = torch.rand(1, 3, 12, 16, 16), torch.tensor([[8, 4, 2]])
     real = really(lambda: tokenizer(clip, lengths).clips.sum().backward())
-    counted = compute.tokenizer_operations(tiny, np.array([14]), training=True)
+    counted = flops.tokenizer_operations(tiny, np.array([14]), training=True)
     assert counted == pytest.approx(real, rel=1e-3)
-    assert 2.5 < counted / compute.tokenizer_operations(tiny, np.array([14]), training=False) <= 3
+    assert 2.5 < counted / flops.tokenizer_operations(tiny, np.array([14]), training=False) <= 3
 
 
 def test_the_mean_over_assignments_is_that_of_each(tiny):
     totals = tiny.candidates.totals
-    each = [compute.tokenizer_operations(tiny, np.array([total]), training=False) for total in np.unique(totals)]
+    each = [flops.tokenizer_operations(tiny, np.array([total]), training=False) for total in np.unique(totals)]
     weights = np.unique(totals, return_counts=True)[1]
-    mean = compute.tokenizer_operations(tiny, totals, training=False)
+    mean = flops.tokenizer_operations(tiny, totals, training=False)
     assert mean == pytest.approx(np.average(each, weights=weights))
-    assert mean > compute.tokenizer_operations(tiny, np.array([totals.mean()]), training=False), "it is convex"
+    assert mean > flops.tokenizer_operations(tiny, np.array([totals.mean()]), training=False), "it is convex"
 
 
 def test_the_prefix_tree_costs_what_it_really_costs(tiny):
     config = replace(tiny, levels=(2, 8), frames=8)
     tokenizer, clip = AdaptiveTokenizer(config).eval(), torch.rand(1, 3, 8, 16, 16)
-    tree = really(lambda: search.prefix_tree(tokenizer, clip, rows=1))  # more rows would add padding
-    brute = really(lambda: search.brute_force(tokenizer, clip))
-    assert compute.scoring_operations(config) == tree < brute
-    assert compute.scoring_operations(config, "brute") == pytest.approx(brute)
+    operations = really(lambda: tree.prefix_tree(tokenizer, clip, rows=1))  # more rows would add padding
+    brute = really(lambda: tree.brute_force(tokenizer, clip))
+    assert flops.scoring_operations(config) == operations < brute
+    assert flops.scoring_operations(config, "brute") == pytest.approx(brute)
 
 
 @pytest.mark.parametrize("kind", ["vit", "pyramid", "features"])
@@ -87,38 +88,38 @@ def test_a_router_costs_what_it_really_costs(kind):
     config = replace(ROUTER, kind=kind, size=32)
     module, clip = build_router(config).eval(), torch.rand(1, 3, 12, 32, 32)
     with torch.no_grad():
-        assert compute.router_operations(config, training=False) == really(lambda: module(clip))
-    assert compute.router_operations(config, training=True) > 2 * compute.router_operations(config, training=False)
+        assert flops.router_operations(config, training=False) == really(lambda: module(clip))
+    assert flops.router_operations(config, training=True) > 2 * flops.router_operations(config, training=False)
 
 
 def test_a_training_costs_steps_times_batch():
     config = {"size": "toy", "steps": 10, "batch": 4}
     shape = TOKENIZER_SIZES["toy"]
-    once = compute.tokenizer_operations(shape, shape.candidates.totals, training=True)
-    assert compute.flops_of_training("stage1_proxy", config) == pytest.approx(40 * once)
-    fixed = compute.tokenizer_operations(shape, np.array([64]), training=True)
-    assert compute.flops_of_training("stage4_final", config, np.array([64])) == pytest.approx(40 * fixed)
+    once = flops.tokenizer_operations(shape, shape.candidates.totals, training=True)
+    assert flops.flops_of_training("stage1_proxy", config) == pytest.approx(40 * once)
+    fixed = flops.tokenizer_operations(shape, np.array([64]), training=True)
+    assert flops.flops_of_training("stage4_final", config, np.array([64])) == pytest.approx(40 * fixed)
     router = {**config, "router": "pyramid", "head": "joint"}
-    assert compute.flops_of_training("stage3_router", router) > 0
-    with pytest.raises(compute.ComputeError, match="give totals"):
-        compute.flops_of_training("stage4_final", config)
-    with pytest.raises(compute.ComputeError, match="evaluate"):
-        compute.flops_of_training("evaluate", config)
+    assert flops.flops_of_training("stage3_router", router) > 0
+    with pytest.raises(flops.ComputeError, match="give totals"):
+        flops.flops_of_training("stage4_final", config)
+    with pytest.raises(flops.ComputeError, match="evaluate"):
+        flops.flops_of_training("evaluate", config)
 
 
 @pytest.mark.slow
 def test_the_paper_size_costs_about_six_operations_a_weight_and_token():
     """The rule of thumb: twice the weights a token forward, the same twice backward; attention comes on top."""
     shape = TokenizerConfig()
-    counted = compute.tokenizer_operations(shape, np.array([1024]), training=True)
+    counted = flops.tokenizer_operations(shape, np.array([1024]), training=True)
     rule = 6 * 140e6 * 1024  # tokens and patches are both 1,024
     assert rule < counted < 1.6 * rule
 
 
 def test_utilisation_is_a_share_of_what_the_gpu_could_do():
-    assert compute.peak_flops("NVIDIA H200") == compute.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert compute.peak_flops("NVIDIA H100 PCIe") < 989e12
-    assert compute.peak_flops("AMD EPYC") is None
-    assert compute.utilisation(989e12 * 5, 10.0, 989e12) == pytest.approx(0.5)
-    with pytest.raises(compute.ComputeError, match="positive"):
-        compute.utilisation(1.0, 0.0, 989e12)
+    assert flops.peak_flops("NVIDIA H200") == flops.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert flops.peak_flops("NVIDIA H100 PCIe") < 989e12
+    assert flops.peak_flops("AMD EPYC") is None
+    assert flops.utilisation(989e12 * 5, 10.0, 989e12) == pytest.approx(0.5)
+    with pytest.raises(flops.ComputeError, match="positive"):
+        flops.utilisation(1.0, 0.0, 989e12)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evatok.data import contact_sheet as module
-from evatok.data.contact_sheet import contact_sheet
+from evatok.pictures import contact_sheet as module
+from evatok.pictures.contact_sheet import contact_sheet
 
 
 def grey_ramp(count: int = 3, frames: int = 8, side: int = 100) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok import curation
-from evatok.curation import CandidateTable, CurationError
 from evatok.experiments.stage2_curation import my_ranges
 from evatok.experiments.tracking import ConfigError
+from evatok.search import candidate_table
+from evatok.search.candidate_table import CandidateTable, CurationError
 
 ORIGIN = {"levels": [2, 4], "blocks": 2, "tokenizer": "ab" * 32, "precision": "fp32", "data": {"name": "noise"}}
 CLIPS, LENGTH = 10, 4
@@ -27,8 +27,8 @@ def table(start: int = 0, stop: int = CLIPS, **origin) -> CandidateTable:
 @pytest.fixture
 def folder(tmp_path):
     """All three shards of ten clips."""
-    for start, stop in curation.ranges(CLIPS, LENGTH):
-        curation.write(curation.shard_path(tmp_path / "set", start, stop), table(start, stop))
+    for start, stop in candidate_table.ranges(CLIPS, LENGTH):
+        candidate_table.write(candidate_table.shard_path(tmp_path / "set", start, stop), table(start, stop))
     return tmp_path / "set"
 
 
@@ -41,23 +41,23 @@ def same(one: CandidateTable, other: CandidateTable) -> bool:
 
 def test_round_trip(tmp_path):
     path = tmp_path / "deep" / "table.parquet"
-    curation.write(path, table())
-    assert same(curation.read(path), table())
-    assert curation.read(path).sha256 == table().sha256
+    candidate_table.write(path, table())
+    assert same(candidate_table.read(path), table())
+    assert candidate_table.read(path).sha256 == table().sha256
     assert [p.name for p in path.parent.iterdir()] == ["table.parquet"]
 
 
 def test_merged_shards_are_the_whole(folder):
-    merged = curation.merge(folder, CLIPS, LENGTH)
+    merged = candidate_table.merge(folder, CLIPS, LENGTH)
     assert same(merged, table())
     assert merged.sha256 == table().sha256
 
 
 def test_a_table_with_a_part_of_unknown_time_has_none(folder):
-    assert curation.merge(folder, CLIPS, LENGTH).seconds is None
+    assert candidate_table.merge(folder, CLIPS, LENGTH).seconds is None
     timed = [dataclasses.replace(table(0, 4), seconds=1.5), dataclasses.replace(table(4, CLIPS), seconds=2.0)]
-    assert curation.concatenate(timed).seconds == 3.5
-    assert curation.concatenate([timed[0], table(4, CLIPS)]).seconds is None
+    assert candidate_table.concatenate(timed).seconds == 3.5
+    assert candidate_table.concatenate([timed[0], table(4, CLIPS)]).seconds is None
 
 
 def test_identity_covers_origin_clips_and_every_score():
@@ -85,33 +85,36 @@ def test_quality_is_higher_for_better_and_knows_its_metrics():
 
 
 def test_a_missing_shard_is_named(folder):
-    curation.shard_path(folder, 4, 8).unlink()
+    candidate_table.shard_path(folder, 4, 8).unlink()
     with pytest.raises(CurationError, match=r"1 of 3 shards missing, the first for clips 4\.\.7"):
-        curation.merge(folder, CLIPS, LENGTH)
+        candidate_table.merge(folder, CLIPS, LENGTH)
 
 
 @pytest.mark.parametrize(
     "origin", [{"tokenizer": "cd" * 32}, {"precision": "bf16"}, {"data": {"name": "other"}}, {"levels": [2, 8]}]
 )
 def test_a_foreign_shard_is_named(folder, origin):
-    path = curation.shard_path(folder, 4, 8)
-    curation.write(path, table(4, 8, **origin))
+    path = candidate_table.shard_path(folder, 4, 8)
+    candidate_table.write(path, table(4, 8, **origin))
     with pytest.raises(CurationError, match=r"0000004-0000008\.parquet: scored by another tokenizer or on other"):
-        curation.merge(folder, CLIPS, LENGTH)
+        candidate_table.merge(folder, CLIPS, LENGTH)
     with pytest.raises(CurationError, match=f"scored with another {next(iter(origin))}"):
-        curation.check_origin(path, ORIGIN)
+        candidate_table.check_origin(path, ORIGIN)
 
 
 def test_a_shard_of_the_wanted_make_passes(folder):
-    curation.check_origin(curation.shard_path(folder, 0, 4), ORIGIN)
+    candidate_table.check_origin(candidate_table.shard_path(folder, 0, 4), ORIGIN)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_truncated_shard_is_named_with_the_way_out(folder, share):
-    path = curation.shard_path(folder, 8, 10)
+    path = candidate_table.shard_path(folder, 8, 10)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    for reading in (lambda: curation.merge(folder, CLIPS, LENGTH), lambda: curation.check_origin(path, ORIGIN)):
+    for reading in (
+        lambda: candidate_table.merge(folder, CLIPS, LENGTH),
+        lambda: candidate_table.check_origin(path, ORIGIN),
+    ):
         with pytest.raises(CurationError, match=r"0000008-0000010\.parquet: no whole .*delete it and score again"):
             reading()
 
@@ -121,32 +124,32 @@ def test_a_parquet_file_of_other_making_is_refused(tmp_path, metadata):
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"clip": [1, 2], "l1": [0.1, 0.2]}).replace_schema_metadata(metadata), path)
     with pytest.raises(CurationError, match="no whole candidate table"):
-        curation.read(path)
+        candidate_table.read(path)
 
 
 def test_scores_of_another_candidate_count_are_refused(tmp_path):
     """Read as rows of four, six scores a clip would shift every clip after the first."""
     path = tmp_path / "table.parquet"
-    curation.write(path, table(0, 4))
+    candidate_table.write(path, table(0, 4))
     schema = pq.read_schema(path).metadata
     lists = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(24, np.float32)), 6)
     pq.write_table(pa.table({"clip": pa.array(range(4)), "l1": lists}).replace_schema_metadata(schema), path)
     with pytest.raises(CurationError, match="no whole candidate table"):
-        curation.read(path)
+        candidate_table.read(path)
 
 
 @pytest.mark.parametrize("clips", [[4, 5, 6], [0, 1, 2, 3]])
 def test_a_shard_that_does_not_hold_its_clips_is_named(folder, clips):
-    curation.write(curation.shard_path(folder, 4, 8), table().take(np.array(clips)))
+    candidate_table.write(candidate_table.shard_path(folder, 4, 8), table().take(np.array(clips)))
     with pytest.raises(CurationError, match=r"does not hold clips 4\.\.7"):
-        curation.merge(folder, CLIPS, LENGTH)
+        candidate_table.merge(folder, CLIPS, LENGTH)
 
 
 @pytest.mark.parametrize("clips", [[3, 2, 1, 0], [5, 4, 6, 7], [4, 5, 6, 6]])
 def test_clips_out_of_order_are_refused_when_read(tmp_path, clips):
-    curation.write(tmp_path / "table.parquet", table().take(np.array(clips)))
+    candidate_table.write(tmp_path / "table.parquet", table().take(np.array(clips)))
     with pytest.raises(CurationError, match="clips are not in ascending order"):
-        curation.read(tmp_path / "table.parquet")
+        candidate_table.read(tmp_path / "table.parquet")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -154,14 +157,14 @@ def test_scores_that_are_not_finite_are_never_written(tmp_path, value):
     bad = table()
     bad.scores["psnr"][2, 1] = value
     with pytest.raises(CurationError, match="scores psnr must be finite"):
-        curation.write(tmp_path / "table.parquet", bad)
+        candidate_table.write(tmp_path / "table.parquet", bad)
     assert not list(tmp_path.iterdir())
 
 
 def test_scores_of_another_shape_are_never_written(tmp_path):
     bad = dataclasses.replace(table(), clips=np.arange(9))
     with pytest.raises(CurationError, match=r"must be finite \(9, 4\), got \(10, 4\)"):
-        curation.write(tmp_path / "table.parquet", bad)
+        candidate_table.write(tmp_path / "table.parquet", bad)
 
 
 # Who scores what
@@ -169,7 +172,7 @@ def test_scores_of_another_shape_are_never_written(tmp_path):
 
 @given(clips=st.integers(0, 500), length=st.integers(1, 64))
 def test_ranges_cover_every_clip_once(clips, length):
-    ranges = curation.ranges(clips, length)
+    ranges = candidate_table.ranges(clips, length)
     assert [clip for start, stop in ranges for clip in range(start, stop)] == list(range(clips))
     assert all(0 < stop - start <= length for start, stop in ranges)
 
@@ -177,7 +180,7 @@ def test_ranges_cover_every_clip_once(clips, length):
 @given(clips=st.integers(0, 300), length=st.integers(1, 64), count=st.integers(1, 9))
 def test_the_parts_i_of_n_share_the_shards_out(clips, length, count):
     parts = [my_ranges(clips, length, f"{i}/{count}") for i in range(count)]
-    assert sorted(shard for part in parts for shard in part) == curation.ranges(clips, length)
+    assert sorted(shard for part in parts for shard in part) == candidate_table.ranges(clips, length)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -188,7 +191,7 @@ def test_ranks_split_a_part_further(monkeypatch):
             monkeypatch.setenv("RANK", str(rank))
             monkeypatch.setenv("WORLD_SIZE", "3")
             parts += my_ranges(100, 7, f"{i}/2")
-    assert sorted(parts) == curation.ranges(100, 7)
+    assert sorted(parts) == candidate_table.ranges(100, 7)
 
 
 @pytest.mark.parametrize("shard", ["", "1", "2/2", "-1/2", "0/0", "a/b", "0/1/2", "0.5/2"])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evatok import environment, records, tables
-from evatok.records import Metric
-from reproductions import curve_signs, main_figure4, main_figure5
+from evatok.reporting import curve_claims, tables
+from evatok.storage import environment, records
+from evatok.storage.records import Metric
+from reproductions import main_figure4, main_figure5
 
 # rule -> parameter -> (tokens, PSNR, rFVD): rewards above uniform by both, the threshold rule between by rFVD alone.
 POINTS = {
@@ -137,8 +138,8 @@ def test_the_claims_are_judged_by_the_points(results):
     ],
 )
 def test_a_saving_is_told_with_what_is_known_of_it(found, words, verdict):
-    assert curve_signs.saving_in_words(found) == words
-    assert curve_signs.saving_verdict(found) == verdict
+    assert curve_claims.saving_in_words(found) == words
+    assert curve_claims.saving_verdict(found) == verdict
 
 
 def test_figures_are_rebuilt_from_the_record_to_the_byte(results):
@@ -215,15 +216,15 @@ def test_leads_and_gaps_without_an_interval_are_undecided(tmp_path):
 def test_a_curve_that_falls_below_another_fails_its_claim():
     leads = {"a.b": {"rfvd": {"value": -1.0, "low": -2.0, "high": -0.5}}}
     groups = {rule: pd.DataFrame({"tokens": [16, 64], "value": v}) for rule, v in (("a", [3, 1]), ("b", [2, 2]))}
-    assert curve_signs.ahead("here", groups, ("a", "b"), "", "rfvd", leads).verdict == "does not hold"
+    assert curve_claims.ahead("here", groups, ("a", "b"), "", "rfvd", leads).verdict == "does not hold"
     told = "smallest lead -1.0 at 16 tokens (-2.0 to -0.5)"
-    assert curve_signs.ahead("here", groups, ("a", "b"), "", "rfvd", leads).ours == told
-    assert curve_signs.ahead("here", groups, ("a", "c"), "", "rfvd", leads).verdict == "not measured"
+    assert curve_claims.ahead("here", groups, ("a", "b"), "", "rfvd", leads).ours == told
+    assert curve_claims.ahead("here", groups, ("a", "c"), "", "rfvd", leads).verdict == "not measured"
 
 
 def test_a_record_without_the_panels_metrics_draws_nothing(tmp_path, capsys):
     record = synthetic(tmp_path / "records")
-    frame = curve_signs.frame_of(record, "validation").assign(metric="l1")
+    frame = curve_claims.frame_of(record, "validation").assign(metric="l1")
     main_figure4.draw(frame, main_figure4.panels_of(frame), tmp_path / "figures", "main_figure4")
     assert "nothing to draw" in capsys.readouterr().err
     assert not (tmp_path / "figures").exists()

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from evatok import curves, reward
-from evatok import points as rules
-from evatok.assignments import CandidateSet
-from evatok.curves import Curve
+from evatok.assignments import reward
+from evatok.assignments.candidates import CandidateSet
+from evatok.assignments.reward import Scale
+from evatok.evaluation import operating_points as rules
+from evatok.evaluation import tradeoff
+from evatok.evaluation.operating_points import Pairs, Point, PointError
+from evatok.evaluation.tradeoff import Curve
 from evatok.metrics.frechet import frechet_distance_of_features
-from evatok.points import Pairs, Point, PointError
-from evatok.reward import Scale
 
 CANDIDATES = CandidateSet((2, 4, 8), 3)
 CLIPS = 12
@@ -164,9 +165,9 @@ def test_reaching_a_quality_and_having_it_agree(values, share):
 
 
 def test_saving_is_a_share_of_the_references_tokens():
-    assert curves.saving(CURVE, 128, 2.0) == pytest.approx(50)
-    assert curves.saving(CURVE, 32, 2.0) == pytest.approx(-100)
-    assert curves.saving(CURVE, 128, 0.5) is None
+    assert tradeoff.saving(CURVE, 128, 2.0) == pytest.approx(50)
+    assert tradeoff.saving(CURVE, 32, 2.0) == pytest.approx(-100)
+    assert tradeoff.saving(CURVE, 128, 0.5) is None
 
 
 def repeated(curve: Curve, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +176,7 @@ def repeated(curve: Curve, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_interval_of_a_saving_is_that_of_its_draws():
     reference = np.array([2.0, *np.linspace(1.5, 2.5, 101)])
-    found = curves.saving_of_draws(*repeated(CURVE, 102), np.full(102, 256.0), reference)
+    found = tradeoff.saving_of_draws(*repeated(CURVE, 102), np.full(102, 256.0), reference)
     assert found.value == pytest.approx(75)
     expected = [100 * (1 - 16 * 4 ** (q - 1) / 256) for q in (1.52, 2.47)]
     assert [found.high, found.low] == pytest.approx(expected, abs=1)
@@ -184,54 +185,54 @@ def test_the_interval_of_a_saving_is_that_of_its_draws():
 
 def test_an_interval_that_leaves_the_curve_is_open_on_that_side():
     reference = np.array([1.1, *np.linspace(0.9, 1.3, 101)])
-    found = curves.saving_of_draws(*repeated(CURVE, 102), np.full(102, 256.0), reference)
+    found = tradeoff.saving_of_draws(*repeated(CURVE, 102), np.full(102, 256.0), reference)
     assert found.high is None
     assert found.low is not None
     assert found.value is not None
-    worse = curves.saving_of_draws(*repeated(CURVE, 102), np.full(102, 256.0), reference + 1.9)
+    worse = tradeoff.saving_of_draws(*repeated(CURVE, 102), np.full(102, 256.0), reference + 1.9)
     assert (worse.low, worse.high is None) == (None, False)
 
 
 def test_a_reference_worse_than_the_cheapest_point_gives_a_bound_only():
-    found = curves.saving_of_draws(*repeated(CURVE, 3), np.full(3, 64.0), np.full(3, 0.5))
+    found = tradeoff.saving_of_draws(*repeated(CURVE, 3), np.full(3, 64.0), np.full(3, 0.5))
     assert (found.value, found.at_least) == (None, 75)
-    above = curves.saving_of_draws(*repeated(CURVE, 3), np.full(3, 64.0), np.full(3, 3.5))
+    above = tradeoff.saving_of_draws(*repeated(CURVE, 3), np.full(3, 64.0), np.full(3, 3.5))
     assert (above.value, above.at_least) == (None, None)
 
 
 def test_dominance_is_decided_by_the_least_margin_of_shared_budgets():
     below = Curve.through(np.array([32.0, 128.0, 512.0]), np.array([1.4, 2.0, 9.0]))
-    margin = curves.smallest_margin(CURVE, below)
+    margin = tradeoff.smallest_margin(CURVE, below)
     assert margin is not None
     # Where both are defined, 32 to 256, the second one overtakes on the way to 512 tokens.
     assert margin.tokens == 256
     assert margin.difference == pytest.approx(3.0 - 5.5)
-    assert curves.dominates(CURVE, below) is False
-    assert curves.dominates(CURVE, below, tolerance=2.6) is True
+    assert tradeoff.dominates(CURVE, below) is False
+    assert tradeoff.dominates(CURVE, below, tolerance=2.6) is True
     ahead = Curve.through(np.array([32.0, 128.0]), np.array([1.4, 2.0]))
-    assert curves.smallest_margin(CURVE, ahead) == curves.Comparison(pytest.approx(0.1), 32.0)
-    assert curves.dominates(CURVE, ahead) is True
+    assert tradeoff.smallest_margin(CURVE, ahead) == tradeoff.Comparison(pytest.approx(0.1), 32.0)
+    assert tradeoff.dominates(CURVE, ahead) is True
 
 
 def test_curves_without_a_shared_budget_cannot_be_compared():
     far = Curve.through(np.array([512.0, 1024.0]), np.array([1.0, 2.0]))
-    assert curves.smallest_margin(CURVE, far) is None
-    assert curves.dominates(CURVE, far) is None
+    assert tradeoff.smallest_margin(CURVE, far) is None
+    assert tradeoff.dominates(CURVE, far) is None
 
 
 def test_the_largest_gap_is_relative_and_skips_what_the_curve_does_not_cover():
-    gap = curves.largest_gap(CURVE, np.array([32.0, 64.0, 999.0]), np.array([1.5, 1.9, 9.0]))
-    assert gap == curves.Comparison(pytest.approx(-0.05), 64.0)
-    assert curves.largest_gap(CURVE, np.array([1.0]), np.array([1.0])) is None
+    gap = tradeoff.largest_gap(CURVE, np.array([32.0, 64.0, 999.0]), np.array([1.5, 1.9, 9.0]))
+    assert gap == tradeoff.Comparison(pytest.approx(-0.05), 64.0)
+    assert tradeoff.largest_gap(CURVE, np.array([1.0]), np.array([1.0])) is None
 
 
 def test_the_first_draw_is_all_clips_and_equal_seeds_draw_alike():
-    positions = curves.draws(CLIPS, 20)
+    positions = tradeoff.draws(CLIPS, 20)
     assert positions.shape == (21, CLIPS)
     assert np.array_equal(positions[0], np.arange(CLIPS))
-    assert np.array_equal(positions, curves.draws(CLIPS, 20))
+    assert np.array_equal(positions, tradeoff.draws(CLIPS, 20))
     values = np.random.default_rng(0).normal(size=(2, CLIPS))
-    found = curves.means_of_draws(values, positions)
+    found = tradeoff.means_of_draws(values, positions)
     assert found[0] == pytest.approx(values.mean(axis=1))
     assert found[7, 1] == pytest.approx(values[1, positions[7]].mean())
 
@@ -240,8 +241,8 @@ def test_distances_are_between_the_same_clips_of_both_sides():
     random = np.random.default_rng(0)
     real = random.normal(size=(CLIPS, 3))
     fake = np.stack([real, real + 1])
-    positions = curves.draws(CLIPS, 4)
-    found = curves.distances_of_draws(real, fake, positions, frechet_distance_of_features)
+    positions = tradeoff.draws(CLIPS, 4)
+    found = tradeoff.distances_of_draws(real, fake, positions, frechet_distance_of_features)
     assert found[:, 0] == pytest.approx(0, abs=1e-9)
     assert found[:, 1] == pytest.approx(3)
     assert found[0, 1] == pytest.approx(frechet_distance_of_features(real, real + 1))
@@ -249,11 +250,11 @@ def test_distances_are_between_the_same_clips_of_both_sides():
 
 def test_a_spread_is_half_an_interval_and_needs_draws():
     values = np.stack([np.r_[0.0, np.linspace(0, 1, 1001)], np.zeros(1002)], axis=1)
-    assert curves.spread_of_draws(values) == pytest.approx([0.475, 0])
-    assert curves.spread_of_draws(values[:1]) is None
+    assert tradeoff.spread_of_draws(values) == pytest.approx([0.475, 0])
+    assert tradeoff.spread_of_draws(values[:1]) is None
 
 
-def draws_of(lead: np.ndarray, gap: float) -> curves.Draws:
+def draws_of(lead: np.ndarray, gap: float) -> tradeoff.Draws:
     """Rewards `lead` (D,) in PSNR above uniform at both budgets, and a router that lies a share `gap` beneath them."""
     uniform = np.tile([20.0, 30.0], (len(lead), 1))
     best = uniform + lead[:, None]
@@ -262,7 +263,7 @@ def draws_of(lead: np.ndarray, gap: float) -> curves.Draws:
         "psnr": np.concatenate([uniform, best, best[:, 1:] * (1 - gap)], axis=1),
         "tokens": np.tile([16.0, 64.0, 16.0, 64.0, 64.0], (len(lead), 1)),
     }
-    return curves.Draws(names, 1, 320, values)
+    return tradeoff.Draws(names, 1, 320, values)
 
 
 def test_a_lead_has_the_interval_of_its_draws():

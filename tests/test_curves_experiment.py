@@ -12,20 +12,21 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok import checkpoints, curation, curves, records, search
-from evatok.curation import CurationError
+from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
 from evatok.data.clips import to_network
-from evatok.evaluation import EvaluationError
+from evatok.evaluation import EvaluationError, tradeoff
 from evatok.evaluation.pairs import PairBench
 from evatok.experiments import curves as experiment
 from evatok.experiments.curves import CurvesError
 from evatok.experiments.tracking import ConfigError
 from evatok.metrics import pixels
 from evatok.metrics.frechet import frechet_distance_of_features
-from evatok.models.router import RouterConfig, build_router
-from evatok.models.tokenizer import expand_assignment
-from evatok.reward import Scale
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.search import candidate_table, tree
+from evatok.search.candidate_table import CurationError
+from evatok.storage import checkpoints, records
+from evatok.tokenizers.evatok import expand_assignment
 
 FRAMES, SIZE, COUNT = 12, 16, 5
 
@@ -50,7 +51,7 @@ def table(tmp_path, tokenizer, proxy, pixel_values) -> Path:
     folder = tmp_path / "clips"
     facts = {"name": "gratings", "split": "validation", "seed": 0, "versions": {}}
     clip_set = clip_sets.save(folder, pixel_values, pd.DataFrame({"source": ["made"] * COUNT}), facts)
-    scores = search.score_set(tokenizer, pixel_values, bf16=False)
+    scores = tree.score_set(tokenizer, pixel_values, bf16=False)
     data = {**facts, "source": str(folder), "clips": COUNT, "sha256": clip_set.sha256}
     origin = {
         "levels": list(tokenizer.config.levels),
@@ -58,7 +59,7 @@ def table(tmp_path, tokenizer, proxy, pixel_values) -> Path:
         "tokenizer": checkpoints.load(proxy, "tokenizer").sha256,
         "data": data,
     }
-    curation.write(tmp_path / "table.parquet", curation.CandidateTable(np.arange(COUNT), scores, origin))
+    candidate_table.write(tmp_path / "table.parquet", candidate_table.CandidateTable(np.arange(COUNT), scores, origin))
     return tmp_path / "table.parquet"
 
 
@@ -138,10 +139,10 @@ def test_a_saving_is_read_off_the_recorded_points(run):
     values = {name: metric.value for name, metric in record.metrics.items()}
     own = [name.removesuffix(".l1") for name in values if name.startswith("max_reward") and "saving" not in name]
     own = [name for name in own if not name.endswith("tokens")]
-    curve = curves.Curve.through(
+    curve = tradeoff.Curve.through(
         np.array([values[f"{name}.tokens"] for name in own]), -np.array([values[f"{name}.l1"] for name in own])
     )
-    expected = curves.saving(curve, 12.0, -values["uniform.4.l1"])
+    expected = tradeoff.saving(curve, 12.0, -values["uniform.4.l1"])
     assert record.model["savings"]["max_reward"]["l1"]["value"] == pytest.approx(expected)
     assert ("max_reward.saving.l1" in values) == (expected is not None)
 
@@ -196,17 +197,17 @@ def test_another_proxy_than_the_tables_is_refused(run, tmp_path, tokenizer):
 
 
 def test_scores_that_are_not_the_measured_ones_are_refused(run, table):
-    scored = curation.read(table)
+    scored = candidate_table.read(table)
     wrong = {**scored.scores, "psnr": scored.scores["psnr"] + 0.1}
-    curation.write(table, dataclasses.replace(scored, scores=wrong))
+    candidate_table.write(table, dataclasses.replace(scored, scores=wrong))
     with pytest.raises(CurvesError, match=r"\+0\.100 dB from what is measured now"):
         run()
 
 
 def test_clips_that_are_not_the_scored_ones_are_refused(run, table):
-    scored = curation.read(table)
+    scored = candidate_table.read(table)
     origin = {**scored.origin, "data": {**scored.origin["data"], "sha256": "0" * 64}}
-    curation.write(table, dataclasses.replace(scored, origin=origin))
+    candidate_table.write(table, dataclasses.replace(scored, origin=origin))
     with pytest.raises(CurationError, match="run stage2_curation again"):
         run()
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from evatok import losses
-from evatok.augmentation import diff_augment
-from evatok.models.discriminators import (
+from evatok.training import losses
+from evatok.training.augmentation import diff_augment
+from evatok.training.discriminators import (
     TRANSFORMER_SIZES,
     SemanticDiscriminator,
     TransformerDiscriminator,

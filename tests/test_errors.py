@@ -11,9 +11,9 @@ import pytest
 
 from evatok import errors, weights
 from evatok.data.__main__ import main as data_main
-from evatok.environment import REPOSITORY
 from evatok.errors import EvatokError, line_of
 from evatok.metrics.perceptual import perceptual_metric
+from evatok.storage.environment import REPOSITORY
 
 
 def caught(action) -> BaseException:

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evatok import checkpoints, per_clip, protocols, records
+from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
-from evatok.evaluation import EvaluationError
+from evatok.evaluation import EvaluationError, per_clip, protocols
+from evatok.evaluation.protocols import Protocol
 from evatok.experiments import evaluate
 from evatok.experiments.tracking import ConfigError
-from evatok.models.router import RouterConfig, build_router
-from evatok.protocols import Protocol
-from evatok.reward import Scale
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.storage import checkpoints, records
 
 FRAMES, SIZE, COUNT = 12, 16, 5
 

@@ -15,14 +15,26 @@ import pytest
 import torch
 from PIL import Image
 
-from evatok import evaluation, features, protocols
+from evatok import evaluation
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet, to_network
-from evatok.evaluation import Adaptive, EvaluationError, FolderClips, Foreign, Identity, Output, Reconstructed, evaluate
+from evatok.evaluation import (
+    Adaptive,
+    EvaluationError,
+    FolderClips,
+    Foreign,
+    Identity,
+    Output,
+    Reconstructed,
+    evaluate,
+    protocols,
+)
+from evatok.evaluation.protocols import Protocol
 from evatok.metrics import pixels
-from evatok.models.router import RouterConfig, build_router
-from evatok.protocols import Protocol
-from evatok.routing import OperatingPoint, Router, RoutingError
+from evatok.metrics.features import clip_features
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.routing.trained_router import OperatingPoint, Router, RoutingError
+from evatok.storage import shards
 
 FRAMES, SIZE, COUNT = 12, 16, 7
 MOTION = ("motion_ratio", "motion_correlation")
@@ -434,26 +446,26 @@ def test_reference_features_are_computed_once(real, small, cache):
 
 
 def test_a_longer_set_reuses_the_shards_of_a_shorter(real, tmp_path):
-    extractor, store = Extractor(), features.ShardStore(tmp_path / "store")
-    short = features.clip_features(extractor, real.clips[:4], store, shard_length=2)
-    whole = features.clip_features(extractor, real.clips, store, shard_length=2)
+    extractor, store = Extractor(), shards.ShardStore(tmp_path / "store")
+    short = clip_features(extractor, real.clips[:4], store, shard_length=2)
+    whole = clip_features(extractor, real.clips, store, shard_length=2)
     assert extractor.seen == COUNT
     assert np.array_equal(whole[:4], short)
-    sizes = [features.clip_features(extractor, real.clips, store, precision=p).shape for p in ("fp32", "bf16")]
+    sizes = [clip_features(extractor, real.clips, store, precision=p).shape for p in ("fp32", "bf16")]
     assert sizes == [(COUNT, 6)] * 2
     assert extractor.seen == 3 * COUNT
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "swapped"])
 def test_a_damaged_shard_is_made_again_and_never_used(damage, real, tmp_path):
-    extractor, store = Extractor(), features.ShardStore(tmp_path / "store")
-    good = features.clip_features(extractor, real.clips, store, shard_length=4)
+    extractor, store = Extractor(), shards.ShardStore(tmp_path / "store")
+    good = clip_features(extractor, real.clips, store, shard_length=4)
     first, second = sorted(store.folder.glob("*.safetensors"))
     content = first.read_bytes()
     harmed = {"cut": content[:-9], "flipped": content[:-1] + bytes([content[-1] ^ 64]), "swapped": second.read_bytes()}
     first.write_bytes(harmed[damage])
     with pytest.warns(UserWarning, match=f"{first.name}.*it is made again"):
-        again = features.clip_features(extractor, real.clips, store, shard_length=4)
+        again = clip_features(extractor, real.clips, store, shard_length=4)
     assert np.array_equal(good, again)
     assert store.damaged == [first.name]
     assert first.read_bytes() == content
@@ -470,24 +482,24 @@ def test_damage_is_counted_in_the_evaluation(real, small, networks, tmp_path):
 
 
 def test_an_extractor_must_say_what_it_is(real, tmp_path):
-    store = features.ShardStore(tmp_path / "store")
-    with pytest.raises(features.FeatureError, match="lacks name"):
-        features.clip_features(lambda clips: clips, real.clips, store)  # type: ignore[arg-type]
+    store = shards.ShardStore(tmp_path / "store")
+    with pytest.raises(shards.FeatureError, match="lacks name"):
+        clip_features(lambda clips: clips, real.clips, store)  # type: ignore[arg-type]
 
     class Broken(Extractor):
         def __call__(self, clips: torch.Tensor) -> torch.Tensor:
             return super().__call__(clips) * float("nan")
 
-    with pytest.raises(features.FeatureError, match="not finite"):
-        features.clip_features(Broken(), real.clips, store)
+    with pytest.raises(shards.FeatureError, match="not finite"):
+        clip_features(Broken(), real.clips, store)
 
 
 def test_code_without_a_version_is_known_by_its_file():
-    assert features.code_version(Extractor()) == "1"
-    assert features.code_version(pixels.psnr) == features.code_version(pixels.l1)
-    assert features.code_version(pixels.psnr) != features.code_version(evaluate)
-    with pytest.raises(features.FeatureError, match="give it an attribute `version`"):
-        features.code_version(3)
+    assert shards.code_version(Extractor()) == "1"
+    assert shards.code_version(pixels.psnr) == shards.code_version(pixels.l1)
+    assert shards.code_version(pixels.psnr) != shards.code_version(evaluate)
+    with pytest.raises(shards.FeatureError, match="give it an attribute `version`"):
+        shards.code_version(3)
 
 
 # Folders
@@ -623,7 +635,7 @@ def test_a_packages_version_changes_with_any_of_its_modules(tmp_path, monkeypatc
         (package / f"{name}.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     found = importlib.import_module("brief")
-    before = features.package_version(found)
-    assert before == features.package_version(found)
+    before = shards.package_version(found)
+    assert before == shards.package_version(found)
     (package / "masks.py").write_text("causal = True\n")
-    assert features.package_version(found) != before
+    assert shards.package_version(found) != before

@@ -4,8 +4,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from evatok.metrics.extrapolate import extrapolated_fvd, spread_sizes
 from evatok.metrics.frechet import frechet_distance_of_features
+from evatok.metrics.fvd_extrapolation import extrapolated_fvd, spread_sizes
 
 DIMENSIONS = 12
 SPREADS = np.linspace(0.5, 2.0, DIMENSIONS)

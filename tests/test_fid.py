@@ -11,7 +11,7 @@ import torch
 from evatok import weights
 from evatok.metrics.fid import InceptionFeatures, fid, inception_features, load_inception
 from evatok.metrics.frechet import Gaussian, frechet_distance
-from evatok.records import sha256_file
+from evatok.storage.files import sha256_file
 from evatok.weights import INCEPTION, WeightsError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evatok import records
+from evatok.storage import records
 from reproductions import figure6
 
 TOKEN_BLOCKS = [0] * 16 + [1] * 8 + [2] * 2 + [3] * 2  # the assignment of the text, written out

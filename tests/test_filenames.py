@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.filenames import file_name
+from evatok.storage.filenames import file_name
 
 
 @pytest.mark.parametrize(

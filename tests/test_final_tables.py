@@ -8,11 +8,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from evatok import checkpoints, compute, per_clip, records
-from evatok.metrics.intervals import Interval
-from evatok.models.tokenizer import TokenizerConfig
-from reproductions import final_tables, main_table1, main_table5, signs, table1, table2
-from reproductions.final_tables import Row, Spec
+from evatok.evaluation import flops, per_clip
+from evatok.metrics.bootstrap import Interval
+from evatok.reporting import claims, final_tables
+from evatok.reporting.final_tables import Row, Spec
+from evatok.storage import checkpoints, records
+from evatok.storage.files import sha256_file
+from evatok.tokenizers.evatok import TokenizerConfig
+from reproductions import main_table1, main_table5, table1, table2
 
 ENVIRONMENT = {
     **dict.fromkeys(records.ENVIRONMENT_KEYS, None),
@@ -207,7 +210,7 @@ def row(results, psnr=25.0, st_lpips=0.1, rfvd=300.0, tokens=64.0, spread=0.003)
 
 
 def verdict(rows, name):
-    (sign,) = (sign for sign in signs.signs(rows) if sign.name == name)
+    (sign,) = (sign for sign in claims.signs(rows) if sign.name == name)
     return sign.verdict
 
 
@@ -225,7 +228,7 @@ def verdict(rows, name):
 )
 def test_the_whole_interval_decides(ends, better, no_worse):
     """What a gain is asked for, its mirror is asked for too: neither is taken on trust."""
-    assert (signs.verdict(ends), signs.verdict(ends, or_equal=True)) == (better, no_worse)
+    assert (claims.verdict(ends), claims.verdict(ends, or_equal=True)) == (better, no_worse)
 
 
 def test_a_difference_counts_beyond_both_intervals_together(results):
@@ -243,7 +246,7 @@ def test_a_difference_counts_beyond_both_intervals_together(results):
         assert verdict(rows, better) == expected, value
     for rfvd in (10.0, 9000.0):
         rows["A2"] = row(results, rfvd=rfvd)
-        (sign,) = (sign for sign in signs.signs(rows) if sign.name == "A2 better than A1, rFVD")
+        (sign,) = (sign for sign in claims.signs(rows) if sign.name == "A2 better than A1, rFVD")
         assert (sign.verdict, "no interval measured" in sign.ours) == ("undecided", True)
 
 
@@ -258,7 +261,7 @@ def test_rows_of_the_same_clips_are_compared_pair_by_pair(results, monkeypatch):
         return Interval(-1.0, -1.5, -0.5) if metric in ("rfvd", "psnr") else None
 
     monkeypatch.setattr(per_clip, "paired", paired)
-    told = {sign.name: sign for sign in signs.signs(rows)}
+    told = {sign.name: sign for sign in claims.signs(rows)}
     assert told["A2 better than A1, rFVD"].verdict == "holds"
     assert told["A2 better than A1, rFVD"].ours == "290.0 against 300.0 (paired +0.5 to +1.5)"
     assert told["A2 better than A2+VideoMAE, PSNR"].verdict == "does not hold", "whatever the rows' own intervals"
@@ -279,7 +282,7 @@ def test_no_worse_needs_an_interval_on_its_side_and_tokens_are_counted(results):
     assert verdict(rows, "B2 takes 24.4 % fewer tokens than A2") == "does not hold"
     rows["B2"] = row(results, tokens=48.0, st_lpips=0.101)
     assert verdict(rows, "B2 takes 24.4 % fewer tokens than A2") == "holds"
-    (counted,) = (sign for sign in signs.signs(rows) if sign.name == "B2 takes 24.4 % fewer tokens than A2")
+    (counted,) = (sign for sign in claims.signs(rows) if sign.name == "B2 takes 24.4 % fewer tokens than A2")
     assert counted.ours == "48.0 against 64.0 (25.0 % fewer; n = 320)"
     assert verdict(rows, "B2 no worse than A2, ST-LPIPS") == "undecided"
     rows["B2"] = row(results, tokens=48.0, st_lpips=0.09)
@@ -304,8 +307,8 @@ def test_signs_are_written_beside_the_table(results):
     assert main_table1.main(["--results", str(results)]) == 0
     frame = pd.read_csv(results / "tables" / "main_table1_signs.csv").set_index("name")
     assert frame.loc["A2 better than A1, rFVD", "verdict"] == "undecided"
-    assert set(frame["verdict"]) <= {signs.HOLDS, signs.FAILS, signs.UNSURE, signs.UNKNOWN}
-    assert signs.RULE in (results / "tables" / "main_table1_signs.md").read_text()
+    assert set(frame["verdict"]) <= {claims.HOLDS, claims.FAILS, claims.UNSURE, claims.UNKNOWN}
+    assert claims.RULE in (results / "tables" / "main_table1_signs.md").read_text()
 
 
 def test_uniform_rows_are_the_papers_lengths():
@@ -337,12 +340,12 @@ def stages(results, monkeypatch):
 
     Operations are counted in test_compute; here any number does.
     """
-    monkeypatch.setattr(compute, "flops_of_training", lambda kind, config, totals=None: 1e15)
-    monkeypatch.setattr(compute, "tokenizer_operations", lambda shape, totals, training: 1e12)
+    monkeypatch.setattr(flops, "flops_of_training", lambda kind, config, totals=None: 1e15)
+    monkeypatch.setattr(flops, "tokenizer_operations", lambda shape, totals, training: 1e12)
     path = results / "checkpoints" / "proxy-toy.safetensors"
     path.parent.mkdir()
     path.write_bytes(b"proxy")
-    proxy = records.Artifact("results/checkpoints/proxy-toy.safetensors", records.sha256_file(path))
+    proxy = records.Artifact("results/checkpoints/proxy-toy.safetensors", sha256_file(path))
     trained(results, "stage1_proxy", {"sha256": "other"}, {})
     trained(results, "stage1_proxy", {"sha256": "proxy"}, {}, artifact=proxy)
     trained(results, "stage1_proxy", {"sha256": "newer"}, {}, seconds=1.0)
@@ -398,6 +401,6 @@ def test_the_papers_share_follows_from_its_hours():
 
 
 def test_without_a_proxy_every_stage_is_a_dash(results, capsys, monkeypatch):
-    monkeypatch.setattr(compute, "tokenizer_operations", lambda shape, totals, training: 1e12)
+    monkeypatch.setattr(flops, "tokenizer_operations", lambda shape, totals, training: 1e12)
     assert table2.main(["--results", str(results)]) == 0
     assert capsys.readouterr().out.count("is not on record; this fills it") == 4

@@ -10,7 +10,7 @@ import pytest
 
 from evatok.data import clips, sets
 from evatok.data.clips import ClipSetError
-from evatok.data.freedoom import MAPS, MOTIONS, RECIPE_2, REEL, WADS, freedoom_reel, maps_of
+from evatok.data.embedded.freedoom import MAPS, MOTIONS, RECIPE_2, REEL, WADS, freedoom_reel, maps_of
 
 SMALL = {"size": 16, "frames": 4}
 ANOTHER_PROCESS = """
@@ -54,7 +54,7 @@ def test_nothing_is_left_in_the_current_folder(tmp_path: Path, monkeypatch: pyte
     temporary.mkdir()
     monkeypatch.chdir(work)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    monkeypatch.setattr("evatok.data.freedoom.REEL", 1)
+    monkeypatch.setattr("evatok.data.embedded.freedoom.REEL", 1)
     freedoom_reel(0, 0, size=8, frames=1)
     assert list(work.iterdir()) == []
     assert list(temporary.iterdir()) == []

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from test_final_tables import ENVIRONMENT, PAPER, ROUTED, UNIFORM, evaluated, put
 
-from evatok import records
-from reproductions import class_consistency, generation_rows, main_table2, main_table3, main_table4
-from reproductions.final_tables import Row, Spec
-from reproductions.signs import FAILS, HOLDS, UNKNOWN, UNSURE
+from evatok.reporting import generation_rows
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
+from evatok.reporting.final_tables import Row, Spec
+from evatok.storage import records
+from reproductions import class_consistency, main_table2, main_table3, main_table4
 
 SCRIPTS = (main_table2, main_table3, main_table4)
 GAMES = class_consistency.GAMES.sampled[0]
@@ -222,7 +223,7 @@ def verdicts(results, seeds=(0,), **router):
         sampled(results, "uniform", scatter, seed=seed)
         sampled(results, "router", {"gfvd": 300.0 + seed, "seconds_per_clip": 0.045 + seed / 1e5, **router}, seed=seed)
     rows = {"router, equal compute": Row(Spec("none", {})), **rows_of(results)}
-    return {sign.name: sign.verdict for sign in main_table2.claims(rows) if sign.name.startswith("router ")}
+    return {sign.name: sign.verdict for sign in main_table2.paper_claims(rows) if sign.name.startswith("router ")}
 
 
 def test_signs_follow_the_figures(results):

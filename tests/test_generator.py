@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from evatok.assignments import CandidateSet
-from evatok.grammar import Grammar, Sequences
-from evatok.models.generator import GENERATOR_SIZES, Condition, Generator, GeneratorConfig
-from evatok.models.tokenizer import Codes
+from evatok.assignments.candidates import CandidateSet
+from evatok.generation.grammar import Grammar, Sequences
+from evatok.generation.transformer import GENERATOR_SIZES, Condition, Generator, GeneratorConfig
+from evatok.tokenizers.evatok import Codes
 
 GRAMMAR = Grammar(CandidateSet((2, 4, 8), 3), 40)
 PAPER = Grammar(CandidateSet((32, 64, 128, 256, 512), 4), 8192)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evatok.assignments import CandidateSet
-from evatok.grammar import Grammar, GrammarError, Sequences
-from evatok.models.tokenizer import TOKENIZER_SIZES, Codes
+from evatok.assignments.candidates import CandidateSet
+from evatok.generation.grammar import Grammar, GrammarError, Sequences
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, Codes
 
 SMALL = Grammar(CandidateSet((2, 4), 2), 10)
 

@@ -27,7 +27,7 @@ from evatok.metrics.i3d import (
     same_padding,
     state_dict,
 )
-from evatok.precision import bf16_is_native
+from evatok.models.precision import bf16_is_native
 from evatok.weights import WeightsError
 from evatok.weights import i3d as published
 

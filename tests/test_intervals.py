@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.metrics.intervals import bootstrap, bootstrap_statistic, over_choices, paired_difference
+from evatok.metrics.bootstrap import bootstrap, bootstrap_statistic, over_choices, paired_difference
 
 
 class TestBootstrap:

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.metrics import kernel
-from evatok.metrics.kernel import kernel_distance, kernel_distances
+from evatok.metrics.kernel_distance import kernel_distance, kernel_distances
 
 
 def features(count, dimensions=8, seed=0, mean=0.0, spread=1.0):
@@ -61,7 +60,7 @@ def test_it_is_positive_and_rising_for_unlike_distributions():
 def test_rows_at_a_time_move_no_value(monkeypatch):
     a, b = features(50), features(40, seed=1)
     whole = kernel_distance(a, b)
-    monkeypatch.setattr(kernel, "_ROWS", 7)
+    monkeypatch.setattr("evatok.metrics.kernel_distance._ROWS", 7)
     assert kernel_distance(a, b) == pytest.approx(whole, rel=1e-10)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok import losses
+from evatok.training import losses
 
 
 def draws(seed: int = 0) -> torch.Generator:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evatok.data import arcade, mixed
+from evatok.data.embedded import arcade, mixed
 
 SMALL = {"size": 8, "frames": 2}
 
@@ -23,8 +23,8 @@ def _reel_of(name: str):
 
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evatok.data.freedoom.freedoom_reel", _reel_of("freedoom"))
-    monkeypatch.setattr("evatok.data.arcade.seen_reel", _reel_of("arcade"))
+    monkeypatch.setattr("evatok.data.embedded.freedoom.freedoom_reel", _reel_of("freedoom"))
+    monkeypatch.setattr("evatok.data.embedded.arcade.seen_reel", _reel_of("arcade"))
 
 
 def test_three_freedoom_reels_to_one_of_arcade_and_no_clip_twice(marked: None) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from evatok import compute
-from evatok.models.layout import Layout, cuts
-from evatok.models.tokenizer import AdaptiveTokenizer, Codes, expand_assignment
+from evatok.evaluation import flops
+from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes, expand_assignment
+from evatok.tokenizers.layout import Layout, cuts
 
 # On a CPU it is not compiled: there it serves to compare results.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
@@ -26,7 +26,7 @@ def packing(request) -> dict[str, int]:
 
 
 def operations(work) -> int:
-    with compute.counter() as counter:
+    with flops.counter() as counter:
         work()
     return counter.get_total_flops()
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import VideoMAEConfig, VideoMAEModel, VJEPA2Config, VJEPA2Model
 
-from evatok.adversary import Adversary, AdversaryConfig
 from evatok.data.clips import ClipSet
-from evatok.models.discriminators import SemanticDiscriminator
 from evatok.models.encoders import VJEPA2, VideoMAE
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, expand_assignment
-from evatok.objective import Alignment, Batches, TokenizerObjective, Trainee
-from evatok.precision import bf16_is_native
-from evatok.training import step_generator
+from evatok.models.precision import bf16_is_native
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, expand_assignment
+from evatok.training.adversary import Adversary, AdversaryConfig
+from evatok.training.discriminators import SemanticDiscriminator
+from evatok.training.loop import step_generator
+from evatok.training.objective import Alignment, Batches, TokenizerObjective, Trainee
 
 WEIGHTS = {
     "l1": 1.0,

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evatok import environment, per_clip, records
+from evatok.evaluation import per_clip
 from evatok.metrics.frechet import frechet_distance_of_features
-from evatok.records import Metric, Record, RecordError
+from evatok.storage import environment, records
+from evatok.storage.files import sha256_file
+from evatok.storage.records import Metric, Record, RecordError
 
 COUNT, WIDTH = 60, 4
 
@@ -102,7 +104,7 @@ def test_equal_values_are_one_file_and_no_part_is_left(tmp_path, psnr):
     first, again = (per_clip.write({"psnr": psnr}, tmp_path, "per_clip") for _ in range(2))
     assert first == again
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
-    assert records.sha256_file(first).startswith(first.stem.removeprefix("per_clip-"))
+    assert sha256_file(first).startswith(first.stem.removeprefix("per_clip-"))
 
 
 def test_features_that_half_precision_cannot_hold_are_kept_whole(tmp_path):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from evatok import metrics, weights
 from evatok.metrics.perceptual import PerceptualDistance, lpips_distance, perceptual_metric
 from evatok.metrics.pixels import check_clips, l1, mse, psnr
-from evatok.records import sha256_file
+from evatok.storage.files import sha256_file
 from evatok.weights import WeightsError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from evatok import precision
-from evatok.environment import REPOSITORY
 from evatok.experiments import pretrain_videomae, setting, stage1_proxy, stage3_router, stage4_final, tracking
+from evatok.models import precision
+from evatok.storage.environment import REPOSITORY
 
 COMMENT = "None: where the device computes in it natively"
 
@@ -77,7 +77,7 @@ def test_autocast_is_opened_in_one_place():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.autocast":
                 closes = [keyword.arg for keyword in node.keywords if ast.unparse(keyword.value) == "False"]
                 opened += [] if "enabled" in closes else [path.relative_to(REPOSITORY).as_posix()]
-    assert opened == ["evatok/precision.py"]
+    assert opened == ["evatok/models/precision.py"]
 
 
 def test_a_run_records_the_precision_that_none_came_to(native, runs, tmp_path):

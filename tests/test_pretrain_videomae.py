@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok import records, training
 from evatok.data import clips as clip_sets
 from evatok.data.clips import to_network
 from evatok.experiments import pretrain_videomae
@@ -25,6 +24,8 @@ from evatok.experiments.pretrain_videomae import (
 )
 from evatok.experiments.tracking import ConfigError
 from evatok.models.encoders import load_encoder
+from evatok.storage import records
+from evatok.training import loop
 
 # 8 x 2 x 2 tokens of 16 x 16 x 16 clips.
 TINY = {
@@ -78,7 +79,7 @@ def weights_of(run) -> dict[str, torch.Tensor]:
 def test_it_learns_to_reconstruct_what_is_hidden(pretrain, tmp_path):
     four = {"train_clips": 4, "validation_clips": 4, "flip": False}
     run = pretrain(steps=120, learning_rate=1e-2, log_every=10, save_every=120, ema=0.8, **four)
-    curve = [line["reconstruction"] for line in training.read_curve(tmp_path / "one" / "work")]
+    curve = [line["reconstruction"] for line in loop.read_curve(tmp_path / "one" / "work")]
     assert curve[-1] < 0.85 * curve[0]
     found = record_of(tmp_path, run).metrics
     assert found["reconstruction"].value < 0.97 * found["reconstruction_of_mean_colour"].value
@@ -110,20 +111,20 @@ def test_a_second_training_replaces_the_folder(pretrain, tmp_path):
 @pytest.mark.slow
 def test_killed_it_goes_on_where_it_stopped(pretrain, tmp_path, monkeypatch):
     whole = pretrain("whole")
-    one_step = training._one_step
+    one_step = loop._one_step
 
     def mortal(*arguments, **keywords):
         if 3 in arguments:
             raise KeyboardInterrupt
         return one_step(*arguments, **keywords)
 
-    monkeypatch.setattr(training, "_one_step", mortal)
+    monkeypatch.setattr(loop, "_one_step", mortal)
     with pytest.raises(KeyboardInterrupt):
         pretrain("killed")
-    monkeypatch.setattr(training, "_one_step", one_step)
+    monkeypatch.setattr(loop, "_one_step", one_step)
     resumed = weights_of(pretrain("killed"))
     assert all(torch.equal(value, resumed[name]) for name, value in weights_of(whole).items())
-    assert training.read_curve(tmp_path / "killed" / "work") == training.read_curve(tmp_path / "whole" / "work")
+    assert loop.read_curve(tmp_path / "killed" / "work") == loop.read_curve(tmp_path / "whole" / "work")
 
 
 def test_without_a_probe_only_reconstruction_is_measured(pretrain, tmp_path):

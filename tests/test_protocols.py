@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evatok import protocols, records
 from evatok.data import clips as clip_sets
 from evatok.data.manifest import ManifestError
 from evatok.data.probe import VideoError
-from evatok.protocols import PROTOCOLS, Protocol, ProtocolError
+from evatok.evaluation import protocols
+from evatok.evaluation.protocols import PROTOCOLS, Protocol, ProtocolError
+from evatok.storage import records
 
 # Name and version -> the beginning of the hash. A protocol that changes gets a new version and a new line; a line
 # that was released stays.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evatok import environment, records
+from evatok.storage import environment, records
 
 ENVIRONMENT = environment.environment(wall_seconds=1.5)
 

@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evatok import curation, records, tables
 from evatok.data.clips import ClipSet, pixels_sha256
-from evatok.routing import RoutingError
+from evatok.reporting import tables
+from evatok.routing.trained_router import RoutingError
+from evatok.search import candidate_table
+from evatok.storage import records
+from evatok.storage.files import sha256_file
 from reproductions import readme, table3
 
 RESULTS = records.REPOSITORY / "results"
@@ -55,7 +58,7 @@ def test_shipped_files_are_those_of_their_records():
             path = records.REPOSITORY / artifact.path
             if path.is_relative_to(RESULTS / "work") or path.name.startswith("generator-"):
                 continue  # not shipped; a generator's tables of its large vocabulary are 20 MB
-            assert records.sha256_file(path) == artifact.sha256, f"{record.id}: {artifact.path}"
+            assert sha256_file(path) == artifact.sha256, f"{record.id}: {artifact.path}"
 
 
 @pytest.mark.slow
@@ -75,7 +78,7 @@ def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, mo
     def no_arcade(*_, **__):
         raise ImportError('the Arcade set needs ale-py: pip install "evatok[arcade]"')
 
-    monkeypatch.setattr(curation, "clips_again", no_arcade)
+    monkeypatch.setattr(candidate_table, "clips_again", no_arcade)
     assert table3.scored_set(shelf, "arcade-validation", 1) is None
     assert "evatok[arcade]" in capsys.readouterr().err
     record = table3.stored_record(shelf, "unseen", "matched")
@@ -85,12 +88,12 @@ def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, mo
 
 @pytest.mark.slow
 def test_clips_of_another_making_are_scored_anew(shelf, monkeypatch, capsys):
-    few = curation.read(shelf.candidates("freedoom-validation")).take(np.arange(2))
-    curation.write(shelf.candidates("few"), few)
+    few = candidate_table.read(shelf.candidates("freedoom-validation")).take(np.arange(2))
+    candidate_table.write(shelf.candidates("few"), few)
     clips = np.random.default_rng(0).integers(0, 256, (2, 16, 64, 64, 3), dtype=np.uint8)
     manifest = {"name": "freedoom", "versions": {"vizdoom": "9.9"}, "sha256": pixels_sha256(clips)}
     made = ClipSet(clips, pd.DataFrame(index=range(2)), manifest)
-    monkeypatch.setattr(curation, "clips_again", lambda *_, **__: made)
+    monkeypatch.setattr(candidate_table, "clips_again", lambda *_, **__: made)
     scored = table3.scored_set(shelf, "few", 1)
     told = capsys.readouterr().err
     assert "scoring them anew" in told
@@ -111,9 +114,9 @@ def test_a_tampered_router_is_refused(shelf, capsys):
 
 def test_a_table_that_the_routers_do_not_name_is_refused_before_anything_is_measured(shelf, capsys):
     path = shelf.candidates("freedoom-validation")
-    table = curation.read(path)
+    table = candidate_table.read(path)
     swapped = {name: scores[::-1].copy() for name, scores in table.scores.items()}
-    curation.write(path, replace(table, scores=swapped))
+    candidate_table.write(path, replace(table, scores=swapped))
     before = sorted((shelf.root / "records").iterdir())
     with pytest.raises(SystemExit, match="2"):
         table3.main(["--results", str(shelf.root)])

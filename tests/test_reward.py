@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evatok import reward
-from evatok.assignments import CandidateSet
-from evatok.reward import Scale
+from evatok.assignments import reward
+from evatok.assignments.candidates import CandidateSet
+from evatok.assignments.reward import Scale
 
 # Two levels over two blocks: candidates (1,1) (1,3) (3,1) (3,3) with 2, 4, 4, 6 tokens; 0 and 3 are uniform.
 FOUR = CandidateSet((1, 3), 2)

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from evatok.models.initialise import initialise_router
-from evatok.models.router import CandidateHead, RouterConfig, build_router
-from evatok.models.statistics import GRIDS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
+from evatok.routing.initialise import initialise_router
+from evatok.routing.networks import CandidateHead, RouterConfig, build_router
+from evatok.routing.statistics import GRIDS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
 
 TINY = RouterConfig(levels=(2, 4, 8), frames=12, size=32, patch=(4, 8, 8), width=16, layers=2, heads=2)
 KINDS = ("vit", "pyramid", "features")

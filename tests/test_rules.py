@@ -4,27 +4,28 @@ import numpy as np
 import pytest
 import torch
 
-from evatok import rules
-from evatok.assignments import CandidateSet
+from evatok.assignments import published
+from evatok.assignments.candidates import CandidateSet
+from evatok.evaluation import router_quality
 
 PAPER = CandidateSet((32, 64, 128, 256, 512), 4)
 TOY = CandidateSet((8, 16, 32, 64, 128), 4)
 
 
 def test_adaptoks_row_is_the_published_one_at_the_papers_levels_and_keeps_its_shape_at_others():
-    assert PAPER.row(rules.adaptok_row(PAPER, 1024)).tolist() == [512, 256, 128, 128]
-    assert TOY.row(rules.adaptok_row(TOY, 256)).tolist() == [128, 64, 32, 32]
-    assert TOY.row(rules.adaptok_row(TOY, 128)).tolist() == [64, 32, 16, 16]
+    assert PAPER.row(published.adaptok_row(PAPER, 1024)).tolist() == [512, 256, 128, 128]
+    assert TOY.row(published.adaptok_row(TOY, 256)).tolist() == [128, 64, 32, 32]
+    assert TOY.row(published.adaptok_row(TOY, 128)).tolist() == [64, 32, 16, 16]
 
 
 def test_adaptoks_row_needs_its_four_blocks():
     with pytest.raises(ValueError, match="has 4 blocks, the candidates have 3"):
-        rules.adaptok_row(CandidateSet((2, 4), 3), 8)
+        published.adaptok_row(CandidateSet((2, 4), 3), 8)
 
 
 def test_infotok_gives_equal_blocks_equal_tokens_and_a_lossier_block_more():
     losses = np.array([[1.0, 1.0, 1.0, 1.0], [4.0, 1.0, 1.0, 1.0]])
-    even, uneven = PAPER.row(rules.infotok(losses, PAPER, 1024.0))
+    even, uneven = PAPER.row(published.infotok(losses, PAPER, 1024.0))
     assert len(set(even.tolist())) == 1
     assert uneven[0] > uneven[1] == uneven[2] == uneven[3]
 
@@ -33,27 +34,27 @@ def test_infotok_gives_equal_blocks_equal_tokens_and_a_lossier_block_more():
 def test_infotok_spends_about_what_it_is_given(across):
     losses = np.random.default_rng(0).gamma(4.0, size=(400, 4))
     for tokens in (200.0, 600.0, 1200.0):
-        spent = PAPER.totals[rules.infotok(losses, PAPER, tokens, across=across)].mean()
+        spent = PAPER.totals[published.infotok(losses, PAPER, tokens, across=across)].mean()
         assert spent == pytest.approx(tokens, rel=0.1)
 
 
 def test_across_clips_a_lossier_clip_gets_more_tokens():
     losses = np.array([[1.0] * 4, [3.0] * 4])
-    within = PAPER.totals[rules.infotok(losses, PAPER, 600.0)]
-    across = PAPER.totals[rules.infotok(losses, PAPER, 600.0, across=True)]
+    within = PAPER.totals[published.infotok(losses, PAPER, 600.0)]
+    across = PAPER.totals[published.infotok(losses, PAPER, 600.0, across=True)]
     assert within[0] == within[1]
     assert across[0] < across[1]
 
 
 def test_tokens_beyond_the_levels_end_at_their_bounds():
     losses = np.ones((3, 4))
-    assert (PAPER.totals[rules.infotok(losses, PAPER, 1e6)] == 2048).all()
-    assert (PAPER.totals[rules.infotok(losses, PAPER, 1.0)] == 128).all()
+    assert (PAPER.totals[published.infotok(losses, PAPER, 1e6)] == 2048).all()
+    assert (PAPER.totals[published.infotok(losses, PAPER, 1.0)] == 128).all()
 
 
 def test_losses_are_those_of_each_block_under_the_longest_assignment(tokenizer, clips):
     pixels = (clips * 255).byte().permute(0, 2, 3, 4, 1).numpy()
-    found = rules.full_length_losses(tokenizer, pixels, batch=3)
+    found = router_quality.full_length_losses(tokenizer, pixels, batch=3)
     longest = tokenizer.config.levels[-1]
     real = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3) / 255
     fake = tokenizer(real, torch.full((len(real), 3), longest)).clips.clamp(0, 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from evatok.environment import REPOSITORY
+from evatok.storage.environment import REPOSITORY
 
 FOLDERS = ("evatok", "benchmarks", "reproductions")
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "jsonpickle", "shelve", "marshal"}

@@ -12,23 +12,24 @@ import pytest
 import torch
 from PIL import Image
 
-from evatok import checkpoints, generation, protocols, records, samples
-from evatok.classification import ClassificationError
+from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
-from evatok.evaluation import EvaluationError
+from evatok.evaluation import EvaluationError, protocols
+from evatok.evaluation.protocols import Protocol, ProtocolError
 from evatok.experiments import class_consistency, sample
 from evatok.experiments.tracking import ConfigError
-from evatok.features import ShardStore
-from evatok.generation import GenerationError, VideoGenerator
-from evatok.grammar import Grammar
+from evatok.generation import samples, video_generator
+from evatok.generation.grammar import Grammar
+from evatok.generation.samples import Wish
+from evatok.generation.sampling import Sampling
+from evatok.generation.transformer import Generator, GeneratorConfig
+from evatok.generation.video_generator import GenerationError, VideoGenerator
+from evatok.metrics.class_consistency import ClassificationError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
-from evatok.models.generator import Generator, GeneratorConfig
-from evatok.models.router import RouterConfig, build_router
-from evatok.protocols import Protocol, ProtocolError
-from evatok.reward import Scale
-from evatok.routing import OperatingPoint
-from evatok.samples import Wish
-from evatok.sampling import Sampling
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.routing.trained_router import OperatingPoint
+from evatok.storage import checkpoints, records
+from evatok.storage.shards import ShardStore
 
 FRAMES, SIZE, COUNT = 12, 16, 6
 LABELS = ["idle", "walk", "idle", "idle", "turn", "idle"]
@@ -67,7 +68,7 @@ def folder(tmp_path, tokenizer) -> Path:
     for task, classes, prefix in (("class", CLASSES, ()), ("frames", [], PREFIX)):
         torch.manual_seed(0)
         grammar = Grammar.of(tokenizer.config)
-        length = generation.condition_length(prefix)
+        length = video_generator.condition_length(prefix)
         shape = GeneratorConfig.of(grammar, "toy", width=16, layers=1, heads=2, classes=len(classes), condition=length)
         told = {"task": task, "assignment": "uniform", "row": [4, 4, 4], "size": "toy", "steps": 1, "batch": 1}
         told |= {"classes": classes, "label": "motion" if classes else "", "prefix": list(prefix), "seed": 0}

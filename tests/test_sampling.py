@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from evatok import sampling
-from evatok.assignments import CandidateSet
-from evatok.grammar import Grammar, GrammarError
-from evatok.models.generator import Condition, Generator, GeneratorConfig
-from evatok.sampling import Sampling, SamplingError, sample
+from evatok.assignments.candidates import CandidateSet
+from evatok.generation import sampling
+from evatok.generation.grammar import Grammar, GrammarError
+from evatok.generation.sampling import Sampling, SamplingError, sample
+from evatok.generation.transformer import Condition, Generator, GeneratorConfig
 
 GRAMMAR = Grammar(CandidateSet((2, 4, 8), 3), 40)
 EVERY_WAY = [

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from evatok.data import showing
-from evatok.data.showing import ShowingError, save_frames, save_moving, side_by_side
+from evatok.pictures import gallery
+from evatok.pictures.gallery import ShowingError, save_frames, save_moving, side_by_side
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def test_frames_are_lossless(noise, tmp_path) -> None:
 
 def test_a_cell_holds_both_variants_of_one_clip(noise) -> None:
     sheet = side_by_side(noise, 255 - noise, columns=2, enlarge=2)
-    wide = 2 * 20 + showing.GAP
-    assert sheet.shape == (4, 2 * 12 + showing.GAP, 2 * wide + 2 * showing.GAP, 3)
-    second = sheet[:, :12, wide + 2 * showing.GAP :]
+    wide = 2 * 20 + gallery.GAP
+    assert sheet.shape == (4, 2 * 12 + gallery.GAP, 2 * wide + 2 * gallery.GAP, 3)
+    second = sheet[:, :12, wide + 2 * gallery.GAP :]
     assert np.array_equal(second[:, ::2, :20:2], noise[1])
-    assert np.array_equal(second[:, 1::2, 20 + showing.GAP :: 2], 255 - noise[1])
-    assert (sheet[:, 12 + showing.GAP :, wide + 2 * showing.GAP :] == showing.WHITE).all(), "an empty cell is white"
+    assert np.array_equal(second[:, 1::2, 20 + gallery.GAP :: 2], 255 - noise[1])
+    assert (sheet[:, 12 + gallery.GAP :, wide + 2 * gallery.GAP :] == gallery.WHITE).all(), "an empty cell is white"
 
 
 def test_a_grid_is_about_square() -> None:
@@ -44,7 +44,7 @@ def test_a_grid_is_about_square() -> None:
         assert 0.4 < width / height < 2.5
 
 
-@pytest.mark.parametrize("suffix", showing.MOVING_SUFFIXES)
+@pytest.mark.parametrize("suffix", gallery.MOVING_SUFFIXES)
 def test_what_was_written_can_be_seen_again(tmp_path, suffix) -> None:
     greys = np.array([20, 90, 160, 230])
     picture = np.broadcast_to(greys[:, None, None, None], (4, 33, 47, 3)).astype(np.uint8)
@@ -64,8 +64,8 @@ def read_moving(path: Path) -> list[np.ndarray]:
 
 def test_rare_classes_are_seen() -> None:
     names = ["idle"] * 8 + ["turn", "walk"]
-    assert showing.in_turns(names, 4) == [0, 1, 8, 9]
-    assert showing.in_turns(names, 99) == list(range(10))
+    assert gallery.in_turns(names, 4) == [0, 1, 8, 9]
+    assert gallery.in_turns(names, 99) == list(range(10))
 
 
 def test_what_cannot_be_shown_is_refused(noise, tmp_path) -> None:
@@ -86,7 +86,7 @@ def test_what_cannot_be_shown_is_refused(noise, tmp_path) -> None:
 @pytest.mark.parametrize("word", ["../../x", "/etc/x", "..", "a/b", "\0"])
 def test_a_class_from_a_file_does_not_lead_out_of_the_folder(noise, tmp_path, word) -> None:
     asked = tmp_path / "deep" / "asked"
-    showing.write_samples(
+    gallery.write_samples(
         asked, noise, {number: word for number in range(3)}, np.ones((3, 2), int), moving="clips.webp"
     )
     outside = [path for path in tmp_path.rglob("*") if not path.is_relative_to(asked) and path not in asked.parents]

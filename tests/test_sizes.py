@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from evatok.models.router import ROUTER_SIZES, ViTRouter
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.routing.networks import ROUTER_SIZES, ViTRouter
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 
 
 def test_the_papers_tokenizer_has_145_million_parameters():

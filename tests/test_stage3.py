@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from evatok import curation, reward, training
+from evatok.assignments import reward
 from evatok.data.clips import ClipSet, to_network
 from evatok.experiments import stage3_router
 from evatok.experiments.stage3_router import Lesson, Objective, operating_point
 from evatok.experiments.tracking import ConfigError
-from evatok.models.initialise import initialise_router
-from evatok.models.router import RouterConfig, build_router
+from evatok.routing.initialise import initialise_router
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.search import candidate_table
+from evatok.training import loop
 
 COUNT = 6
 CONFIG: dict[str, Any] = {
@@ -39,7 +41,7 @@ def lesson(moving_clips) -> Lesson:
     tables, clips = {}, {}
     for name, seed in (("train", 1), ("validation", 2)):
         scores = random.random((COUNT, 27)) + np.linspace(1, 0, 27)
-        tables[name] = curation.CandidateTable(np.arange(COUNT), {"l1": scores.astype(np.float32)}, origin)
+        tables[name] = candidate_table.CandidateTable(np.arange(COUNT), {"l1": scores.astype(np.float32)}, origin)
         clips[name] = ClipSet(moving_clips(COUNT, 12, 16, seed), None, {"name": name, "sha256": name})
     return Lesson(tables, clips, operating_point(tables["train"], CONFIG))
 
@@ -60,7 +62,7 @@ def test_what_was_seen_once_is_what_every_step_would_see(lesson, monkeypatch):
     assert kept.seen is not None
     assert fresh.seen is None
     for step in range(4):
-        losses = [one(router, step, training.step_generator(0, step))[0].item() for one in (kept, fresh)]
+        losses = [one(router, step, loop.step_generator(0, step))[0].item() for one in (kept, fresh)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
@@ -71,7 +73,7 @@ def test_the_papers_router_sees_its_clips_anew(lesson):
 def test_regret_is_what_the_batch_loses_to_its_best_candidates(lesson):
     router = router_of("vit", lesson)
     config = {**CONFIG, "batch": COUNT, "flip": False}
-    _, terms = Objective(lesson, config, router)(router, 0, training.step_generator(0, 0))
+    _, terms = Objective(lesson, config, router)(router, 0, loop.step_generator(0, 0))
     rewards = lesson.rewards["train"]
     with torch.no_grad():
         choice = router(to_network(lesson.train_clips.clips)).argmax(1).numpy()

@@ -11,16 +11,17 @@ import pytest
 import torch
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from evatok import checkpoints, losses, records, training
+from evatok.assignments.reward import Scale
 from evatok.experiments import stage4_final, tokenizer_training
 from evatok.experiments.tracking import ConfigError
-from evatok.models.discriminators import DiscriminatorError
 from evatok.models.encoders import EncoderError
-from evatok.models.router import RouterConfig, build_router
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer
-from evatok.reward import Scale
-from evatok.routing import OperatingPoint, RoutingError
-from evatok.training import TrainingError
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.routing.trained_router import OperatingPoint, RoutingError
+from evatok.storage import checkpoints, records
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.training import loop, losses
+from evatok.training.discriminators import DiscriminatorError
+from evatok.training.loop import TrainingError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller")]
 
@@ -71,7 +72,7 @@ def stage4(tmp_path, data, encoder):
 
 
 def lines(tmp_path: Path, name: str = "one") -> list[dict[str, float]]:
-    return training.read_curve(tmp_path / name / "work")
+    return loop.read_curve(tmp_path / name / "work")
 
 
 @pytest.mark.parametrize("discriminator", ["transformer", "semantic"])
@@ -129,17 +130,17 @@ def test_uniform_assignments_are_the_middle_level_or_the_one_asked_for(stage4, t
 @pytest.mark.parametrize("discriminator", ["transformer", "semantic"])
 def test_a_killed_training_goes_on_where_it_stopped_opponent_and_all(stage4, tmp_path, monkeypatch, discriminator):
     whole = stage4("whole", discriminator=discriminator)
-    one_step = training._one_step
+    one_step = loop._one_step
 
     def mortal(*arguments):
         if arguments[-1] == 3:
             raise KeyboardInterrupt
         return one_step(*arguments)
 
-    monkeypatch.setattr(training, "_one_step", mortal)
+    monkeypatch.setattr(loop, "_one_step", mortal)
     with pytest.raises(KeyboardInterrupt):
         stage4("broken", discriminator=discriminator)
-    monkeypatch.setattr(training, "_one_step", one_step)
+    monkeypatch.setattr(loop, "_one_step", one_step)
     again = stage4("broken", discriminator=discriminator)
     assert again.result["metrics"] == whole.result["metrics"]
     assert lines(tmp_path, "broken") == lines(tmp_path, "whole")

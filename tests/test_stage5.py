@@ -12,19 +12,21 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok import checkpoints, coding, records, training
-from evatok.coding import CodingError
+from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
 from evatok.data.sets import clip_set
 from evatok.experiments import stage5_generator
 from evatok.experiments.tracking import ConfigError
-from evatok.generation import GenerationError, VideoGenerator
-from evatok.models.generator import GENERATOR_SIZES
-from evatok.models.router import RouterConfig, build_router
-from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.reward import Scale
-from evatok.routing import OperatingPoint, Router
-from evatok.sampling import Sampling
+from evatok.generation import code_cache
+from evatok.generation.code_cache import CodingError
+from evatok.generation.sampling import Sampling
+from evatok.generation.transformer import GENERATOR_SIZES
+from evatok.generation.video_generator import GenerationError, VideoGenerator
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.routing.trained_router import OperatingPoint, Router
+from evatok.storage import checkpoints, records
+from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.training import loop
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller")]
 
@@ -87,7 +89,7 @@ def stage5(tmp_path, moving, final):
 
 
 def lines(tmp_path: Path, name: str = "one") -> list[dict[str, float]]:
-    return training.read_curve(tmp_path / name / "work")
+    return loop.read_curve(tmp_path / name / "work")
 
 
 def record_of(tmp_path: Path, run, name: str = "one") -> records.Record:
@@ -140,7 +142,7 @@ def test_a_generator_tells_what_it_was_made_from(stage5, tmp_path, moving, final
     assert made.facts["classes"] == ["idle", "turn", "walk"]
     assert (made.facts["stage"], made.facts["task"], made.facts["label"]) == (5, "class", "motion")
     assert (made.facts["assignment"], made.facts["prefix"]) == ("router", [])
-    assert made.facts["variants"] == coding.VARIANTS_RULE
+    assert made.facts["variants"] == code_cache.VARIANTS_RULE
     assert (made.config["vocabulary"], made.config["classes"]) == (243, 3)
     mirrored = router.assignments(np.ascontiguousarray(clips.clips[:, :, :, ::-1]))
     tokens = np.concatenate([router.assignments(clips.clips), mirrored]).sum(1).mean()
@@ -195,19 +197,19 @@ def test_frame_prediction_is_given_the_first_blocks_of_every_target(stage5, tmp_
 
 def test_every_epoch_takes_the_variants_that_the_rule_names(stage5, tmp_path, monkeypatch):
     taken = []
-    batch = coding.CodedSet.batch
+    batch = code_cache.CodedSet.batch
 
     def spying(self, rows, variants=0):
         if self.variants == 2:
             taken.append((rows.tolist(), variants.tolist()))
         return batch(self, rows, variants)
 
-    monkeypatch.setattr(coding.CodedSet, "batch", spying)
+    monkeypatch.setattr(code_cache.CodedSet, "batch", spying)
     stage5(steps=6, batch=5, seed=3)
     assert len(taken) == 6
     for step, (rows, variants) in enumerate(taken):
-        assert rows == training.batch_indices(10, 5, step, 3).tolist()
-        assert variants == coding.variants_of_epoch(10, step // 2, 3, flip=True)[rows].tolist()
+        assert rows == loop.batch_indices(10, 5, step, 3).tolist()
+        assert variants == code_cache.variants_of_epoch(10, step // 2, 3, flip=True)[rows].tolist()
     assert {variant for _, variants in taken for variant in variants} == {0, 1}
 
 
@@ -229,17 +231,17 @@ def test_without_flip_no_mirrored_clip_is_coded(stage5, monkeypatch):
 
 def test_a_killed_training_goes_on_bit_for_bit_and_codes_nothing_again(stage5, tmp_path, monkeypatch):
     whole = stage5("whole")
-    one_step = training._one_step
+    one_step = loop._one_step
 
     def mortal(*arguments):
         if arguments[-1] == 3:
             raise KeyboardInterrupt
         return one_step(*arguments)
 
-    monkeypatch.setattr(training, "_one_step", mortal)
+    monkeypatch.setattr(loop, "_one_step", mortal)
     with pytest.raises(KeyboardInterrupt):
         stage5("broken")
-    monkeypatch.setattr(training, "_one_step", one_step)
+    monkeypatch.setattr(loop, "_one_step", one_step)
     monkeypatch.setattr(AdaptiveTokenizer, "encode", None)
     again = stage5("broken")
     assert lines(tmp_path, "broken") == lines(tmp_path, "whole")

@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok import checkpoints, curation, records, training
 from evatok.data import clips as clip_sets
 from evatok.data.sets import clip_set
 from evatok.experiments import stage1_proxy, stage2_curation
 from evatok.experiments.tracking import ConfigError
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
-from evatok.precision import bf16_is_native
-from evatok.search import brute_force
+from evatok.models.precision import bf16_is_native
+from evatok.search import candidate_table
+from evatok.search.tree import brute_force
+from evatok.storage import checkpoints, records
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.training import loop
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs")]
 
@@ -107,7 +109,7 @@ def test_stage_1_at_toy_size_leaves_a_proxy_a_curve_and_a_record(stage1, tmp_pat
         assert low < metric.value < high
         assert metric.n == 3
     assert run.result["metrics"] == {name: metric.value for name, metric in record.metrics.items()}
-    curve = training.read_curve(tmp_path / "one" / "work")
+    curve = loop.read_curve(tmp_path / "one" / "work")
     assert [line["step"] for line in curve] == [1, 2]
     assert (runs / "stage1_proxy" / "1" / "curve.jsonl").exists()
     metrics = json.loads((runs / "stage1_proxy" / "1" / "metrics.json").read_text())
@@ -133,18 +135,18 @@ def test_a_start_from_another_network_is_refused(smaller, stage1, tmp_path):
 
 def test_stage_1_killed_goes_on_where_it_stopped(smaller, stage1, tmp_path, runs, monkeypatch):
     whole = stage1("whole")
-    one_step = training._one_step
+    one_step = loop._one_step
 
     def mortal(*arguments):
         if arguments[-1] == 3:
             raise KeyboardInterrupt
         return one_step(*arguments)
 
-    monkeypatch.setattr(training, "_one_step", mortal)
+    monkeypatch.setattr(loop, "_one_step", mortal)
     with pytest.raises(KeyboardInterrupt):
         stage1("broken")
     assert not (tmp_path / "broken" / "proxy.safetensors").exists()
-    monkeypatch.setattr(training, "_one_step", one_step)
+    monkeypatch.setattr(loop, "_one_step", one_step)
     again = stage1("broken")
     assert info(runs, "stage1_proxy/3")["resumes"] == "stage1_proxy/2"
     assert again.result["metrics"] == whole.result["metrics"]
@@ -187,7 +189,7 @@ def test_where_and_how_often_to_save_may_change_between_runs(smaller, stage1, tm
 
 def test_stage_2_scores_as_brute_force_by_hand_does(stage2, smaller, tmp_path, proxy, data):
     run = stage2()
-    table = curation.read(tmp_path / "one" / "table.parquet")
+    table = candidate_table.read(tmp_path / "one" / "table.parquet")
     tokenizer, _ = AdaptiveTokenizer.load(Path(proxy))
     real = clip_sets.to_network(clip_set(data, "validation", 7, size=64, frames=16).clips[5:7])
     expected = brute_force(tokenizer, real)
@@ -202,7 +204,7 @@ def test_stage_2_scores_as_brute_force_by_hand_does(stage2, smaller, tmp_path, p
 
 def test_stage_2_records_what_it_measured(stage2, tmp_path, proxy):
     record = record_of(tmp_path, stage2())
-    table = curation.read(tmp_path / "one" / "table.parquet")
+    table = candidate_table.read(tmp_path / "one" / "table.parquet")
     assert (record.kind, record.status) == ("stage2_curation", "toy")
     assert record.model["tokenizer"] == checkpoints.load(Path(proxy), "tokenizer").sha256
     assert record.model["table"] == table.sha256
@@ -220,10 +222,10 @@ def test_parts_merged_are_the_whole(stage2, tmp_path):
     second = stage2("parts", shard="1/2")
     assert second.result["complete"] is True
     assert first.result["scored"] + second.result["scored"] == 7
-    whole, parts = (curation.read(tmp_path / name / "table.parquet") for name in ("whole", "parts"))
+    whole, parts = (candidate_table.read(tmp_path / name / "table.parquet") for name in ("whole", "parts"))
     assert whole.sha256 == parts.sha256
     # What scoring took counts both processes, though the second alone writes the record.
-    spent = [curation.read(path).seconds for path in shards(tmp_path, "parts")]
+    spent = [candidate_table.read(path).seconds for path in shards(tmp_path, "parts")]
     assert min(spent) > 0
     assert parts.seconds == pytest.approx(sum(spent))
     pace = record_of(tmp_path, second, "parts").metrics["seconds_per_clip"]
@@ -232,7 +234,7 @@ def test_parts_merged_are_the_whole(stage2, tmp_path):
 
 def test_a_killed_scoring_loses_its_unfinished_shard_alone(stage2, tmp_path):
     stage2()
-    whole = curation.read(tmp_path / "one" / "table.parquet")
+    whole = candidate_table.read(tmp_path / "one" / "table.parquet")
     lost, *kept = shards(tmp_path)
     times = [path.stat().st_mtime_ns for path in kept]
     # What a kill amid writing leaves: half a file under the partial name.
@@ -241,7 +243,7 @@ def test_a_killed_scoring_loses_its_unfinished_shard_alone(stage2, tmp_path):
     again = stage2()
     assert again.result["scored"] == 2
     assert [path.stat().st_mtime_ns for path in kept] == times
-    assert curation.read(tmp_path / "one" / "table.parquet").sha256 == whole.sha256
+    assert candidate_table.read(tmp_path / "one" / "table.parquet").sha256 == whole.sha256
     assert not list((tmp_path / "one" / "work").rglob("*.partial"))
 
 
@@ -249,7 +251,7 @@ def test_a_damaged_shard_stops_the_run_and_says_what_to_do(stage2, tmp_path):
     stage2()
     damaged = shards(tmp_path)[1]
     damaged.write_bytes(damaged.read_bytes()[:500])
-    with pytest.raises(curation.CurationError, match=f"{damaged.name}: .*delete it and score again"):
+    with pytest.raises(candidate_table.CurationError, match=f"{damaged.name}: .*delete it and score again"):
         stage2()
     damaged.unlink()
     assert stage2().result["scored"] == 2
@@ -258,7 +260,7 @@ def test_a_damaged_shard_stops_the_run_and_says_what_to_do(stage2, tmp_path):
 def test_shards_of_another_make_are_refused_before_any_scoring(stage2, tmp_path):
     stage2()
     before = shards(tmp_path)
-    with pytest.raises(curation.CurationError, match=r"scored with another precision \("):
+    with pytest.raises(candidate_table.CurationError, match=r"scored with another precision \("):
         stage2(bf16=True)
     assert shards(tmp_path) == before
 
@@ -266,11 +268,11 @@ def test_shards_of_another_make_are_refused_before_any_scoring(stage2, tmp_path)
 def test_a_set_may_be_scored_further_or_in_part(stage2, tmp_path):
     stage2(clips=4)
     assert stage2(clips=8).result["scored"] == 4
-    grown = curation.read(tmp_path / "one" / "table.parquet")
+    grown = candidate_table.read(tmp_path / "one" / "table.parquet")
     stage2("fresh", clips=8)
-    assert grown.sha256 == curation.read(tmp_path / "fresh" / "table.parquet").sha256
+    assert grown.sha256 == candidate_table.read(tmp_path / "fresh" / "table.parquet").sha256
     assert stage2(clips=6).result["scored"] == 0
-    assert len(curation.read(tmp_path / "one" / "table.parquet").clips) == 6
+    assert len(candidate_table.read(tmp_path / "one" / "table.parquet").clips) == 6
 
 
 def test_another_proxy_scores_into_a_folder_of_its_own(stage2, smaller, tmp_path):
@@ -301,7 +303,7 @@ def test_both_stages_at_toy_size_agree_on_the_proxy(stage1, tmp_path, data):
         config_updates={"tokenizer": made.result["checkpoint"], "data": data, "clips": 1, "threads": 1, **places}
     )
     assert run.result["complete"] is True
-    table = curation.merge(shards(tmp_path, "two")[0].parent, 1, 64)
+    table = candidate_table.merge(shards(tmp_path, "two")[0].parent, 1, 64)
     assert table.scores["psnr"].shape == (1, 625)
     assert table.origin["precision"] == ("bf16" if bf16_is_native("cpu") else "fp32")
     # The uniform candidates are those whose PSNR stage 1 recorded, on other clips and another batch.

@@ -7,19 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.models import layout as layouts
-from evatok.models.initialise import initialise
-from evatok.models.layout import Layout
-from evatok.models.pooling import pyramid
 from evatok.models.quantisers import Quantiser
-from evatok.models.tokenizer import (
-    AdaptiveTokenizer,
-    Codes,
-    TokenizerConfig,
-    expand_assignment,
-    patchify,
-    unpatchify,
-)
+from evatok.tokenizers import layout as layouts
+from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment, patchify, unpatchify
+from evatok.tokenizers.initialise import initialise
+from evatok.tokenizers.layout import Layout
+from evatok.tokenizers.pooling import pyramid
 
 KINDS = {"vq": 64, "fsq": 240, "simvq": 64, "lfq": 64}
 LENGTHS = torch.tensor([[2, 4, 8], [8, 8, 8], [2, 2, 2], [4, 8, 2]])

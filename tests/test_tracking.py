@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from evatok import environment
 from evatok.experiments import tracking
 from evatok.experiments.runs import list_runs
+from evatok.storage import environment
 
 SCRIPT = '''
 """An experiment that waits."""

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from evatok import training
-from evatok.training import Recipe, SliceEnded, TrainingError, batch_indices, read_curve, seconds_spent, train
+from evatok.training import loop
+from evatok.training.loop import Recipe, SliceEnded, TrainingError, batch_indices, read_curve, seconds_spent, train
 
 RECIPE = Recipe(
     steps=24, learning_rate=1e-2, final_learning_rate=1e-4, warmup=4, ema=0.9, seed=7, log_every=2, save_every=6
@@ -102,7 +102,7 @@ def test_a_wsd_training_resumed_in_its_annealing_is_the_unbroken_one(tmp_path):
 
 
 @given(
-    schedule=st.sampled_from(training.SCHEDULES),
+    schedule=st.sampled_from(loop.SCHEDULES),
     steps=st.integers(1, 300),
     warmup=st.integers(0, 300),
     peak=st.floats(1e-5, 1),
@@ -142,14 +142,14 @@ def test_a_batch_larger_than_the_set_is_refused():
 
 @given(seed=st.integers(0, 2**32 - 1), step=st.integers(0, 10**6))
 def test_every_step_has_a_generator_of_its_own(seed, step):
-    drawn = [torch.rand(4, generator=training.step_generator(seed, s)).tolist() for s in (step, step, step + 1)]
+    drawn = [torch.rand(4, generator=loop.step_generator(seed, s)).tolist() for s in (step, step, step + 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_mirroring_takes_about_half_of_the_clips_and_leaves_the_rest():
     clips = np.random.default_rng(0).integers(0, 256, (400, 1, 2, 8, 3), dtype=np.uint8)
-    which = training.half_of(400, torch.Generator().manual_seed(0))
-    mirrored = training.mirror(clips, which)
+    which = loop.half_of(400, torch.Generator().manual_seed(0))
+    mirrored = loop.mirror(clips, which)
     assert 150 < which.sum() < 250
     assert np.array_equal(mirrored[which], clips[which][:, :, :, ::-1])
     assert np.array_equal(mirrored[~which], clips[~which])

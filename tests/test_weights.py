@@ -15,7 +15,7 @@ import torch
 from evatok import weights
 from evatok.metrics.fid import load_inception
 from evatok.metrics.perceptual import perceptual_metric
-from evatok.records import sha256_file
+from evatok.storage.files import sha256_file
 from evatok.weights import WeightsError, catalogue, i3d, index, unpickle
 from evatok.weights.__main__ import main
 from evatok.weights.index import ArchiveError

@@ -20,7 +20,8 @@ import pandas as pd
 from evatok import errors
 from evatok.data import clips, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
-from evatok.data.contact_sheet import contact_sheet
+from evatok.pictures.contact_sheet import contact_sheet
+from evatok.storage.files import cache_folder
 
 COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
 NAMED = 8  # labels, or failures, that are named; the rest is a number
@@ -54,7 +55,7 @@ def check(options: argparse.Namespace) -> None:
         fps=options.fps,
     )
     if folder is None:
-        raise ClipSetError(f"{options.name} is not in {clips.cache_folder()} yet: build it first")
+        raise ClipSetError(f"{options.name} is not in {cache_folder()} yet: build it first")
     found = clips.load(folder, verify=True)
     print(f"{folder}: {len(found)} clips match sha256 {found.sha256}")
     if options.remake:

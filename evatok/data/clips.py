@@ -9,11 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from einops import rearrange
 from tqdm import tqdm
 
 from evatok.errors import EvatokError, end_quietly
+from evatok.storage.files import cache_folder, replacing
 
 SPLITS = ("train", "validation", "test")
 
@@ -90,11 +88,6 @@ class ClipSet:
             "sha256": pixels_sha256(clips),
         }
         return ClipSet(clips, self.labels.iloc[:count], manifest, self.folder)
-
-
-def cache_folder() -> Path:
-    """Where built sets lie: $EVATOK_CACHE, else ~/.cache/evatok."""
-    return Path(os.environ.get("EVATOK_CACHE", "~/.cache/evatok")).expanduser()
 
 
 def to_network(clips: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -191,7 +184,7 @@ def cached(
 def save(folder: Path, clips: np.ndarray, labels: pd.DataFrame, manifest: dict[str, Any]) -> ClipSet:
     """Write clips from anywhere (decoded videos, say) as a set; the manifest gains shape and hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder / "clips.npy") as partial, partial.open("wb") as file:
+    with replacing(folder / "clips.npy") as partial, partial.open("wb") as file:
         np.save(file, clips)
     _seal(folder, labels, manifest)
     return load(folder)
@@ -253,9 +246,9 @@ def _make_reel(job: tuple[Callable[[int, int, int, int], Reel], int, int, int, i
     make, stream, number, size, frames, reels = job
     clips, labels = make(stream, number, size, frames)
     path = _reel_path(reels, number)
-    with _replacing(path) as partial, partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.save(file, clips)
-    with _replacing(path.with_suffix(".csv")) as partial:
+    with replacing(path.with_suffix(".csv")) as partial:
         pd.DataFrame(labels).to_csv(partial, index=False)
 
 
@@ -271,7 +264,7 @@ def _is_made(reels: Path, number: int) -> bool:
 def _merge_reels(folder: Path, count: int, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
     reels = folder / "reels"
     first = np.load(_reel_path(reels, 0), mmap_mode="r")
-    with _replacing(folder / "clips.npy", beside=reels) as partial:
+    with replacing(folder / "clips.npy", beside=reels) as partial:
         merged = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *first.shape[1:]))
         for start in range(0, count, len(first)):
             reel = np.load(_reel_path(reels, start // len(first)))
@@ -285,24 +278,7 @@ def _seal(folder: Path, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
     """Write the labels and, last, the manifest, whose presence says that the set is complete."""
     clips = np.load(folder / "clips.npy", mmap_mode="r")
     whole = {**manifest, "clips": len(clips), "shape": list(clips.shape), "sha256": pixels_sha256(clips)}
-    with _replacing(folder / "labels.csv") as partial:
+    with replacing(folder / "labels.csv") as partial:
         labels.rename_axis("clip").to_csv(partial)
-    with _replacing(folder / "manifest.json") as partial:
+    with replacing(folder / "manifest.json") as partial:
         partial.write_text(json.dumps(whole, indent=2) + "\n")
-
-
-@contextmanager
-def _replacing(path: Path, beside: Path | None = None) -> Iterator[Path]:
-    """A file of a name nobody else uses, which becomes `path` in one step once it is written.
-
-    It lies in the folder `beside` until then, by default that of `path`.
-    """
-    handle, name = tempfile.mkstemp(dir=beside or path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

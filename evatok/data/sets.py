@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from evatok.data import arcade, clips, freedoom, manifest, mixed, splits
+from evatok.data import clips, manifest, splits
 from evatok.data.clips import ClipSet, ClipSetError, ClipSource, Reel
+from evatok.data.embedded import arcade, freedoom, mixed
+from evatok.storage.files import cache_folder
 
 EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed")
 
@@ -170,4 +172,4 @@ def _decoded_folder(rows: pd.DataFrame, split: str, *, size: int, frames: int, f
     key = hashlib.sha256(
         f"{rows.to_csv()} {states} {size} {frames} {fps}".encode(errors="surrogateescape")
     ).hexdigest()[:16]
-    return clips.cache_folder() / f"videos-{frames}x{size}-{split}-{key}"
+    return cache_folder() / f"videos-{frames}x{size}-{split}-{key}"

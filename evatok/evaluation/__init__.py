@@ -1,6 +1,7 @@
 """Measure any tokenizer under a named protocol.
 
-    from evatok import evaluation, protocols
+    from evatok import evaluation
+    from evatok.evaluation import protocols
     protocol = protocols.get("embedded-reconstruction")
     evaluation.evaluate(my_tokenizer, protocols.clips_of(protocol), protocol).metrics["rfvd"]
 
@@ -14,6 +15,7 @@ floats in [0, 1] for a network and uint8 (N, T, H, W, 3) where they are kept.
 
 from evatok.evaluation.folders import EvaluationError, FolderClips
 from evatok.evaluation.measuring import Evaluation, chosen_metrics, evaluate, load_networks
+from evatok.evaluation.summary import DISTRIBUTION, PER_CLIP
 from evatok.evaluation.systems import (
     Adaptive,
     Assign,
@@ -27,7 +29,6 @@ from evatok.evaluation.systems import (
     random_rows,
     routed,
 )
-from evatok.evaluation.values import DISTRIBUTION, PER_CLIP
 
 __all__ = [
     "DISTRIBUTION",

@@ -13,7 +13,7 @@ from PIL import Image
 from evatok.data.probe import opened, probe
 from evatok.data.video import VIDEO_SUFFIXES, ClipReader, images_in, natural_order, read_frames_folder
 from evatok.errors import EvatokError
-from evatok.records import sha256_file
+from evatok.storage.files import sha256_file
 
 
 class EvaluationError(EvatokError, ValueError):

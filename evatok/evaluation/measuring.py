@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
-from evatok import per_clip
-from evatok.curation import ranges
 from evatok.data.clips import ClipSet, pixels_sha256, to_network
+from evatok.evaluation import per_clip
 from evatok.evaluation.folders import EvaluationError, FolderClips
 from evatok.evaluation.modules import in_evaluation_mode
-from evatok.evaluation.systems import Output, System, as_system
-from evatok.evaluation.values import (
+from evatok.evaluation.protocols import Protocol
+from evatok.evaluation.summary import (
     DISTRIBUTION,
     PER_CLIP,
     PERCEPTUAL,
@@ -37,14 +36,16 @@ from evatok.evaluation.values import (
     per_clip_values,
     token_values,
 )
-from evatok.features import Arrays, ShardStore, clip_features, code_version, description, extract
+from evatok.evaluation.systems import Output, System, as_system
 from evatok.metrics import pixels
+from evatok.metrics.features import clip_features, description, extract
 from evatok.metrics.fid import load_inception
 from evatok.metrics.i3d import load_i3d
 from evatok.metrics.motion import motion_moments
 from evatok.metrics.perceptual import perceptual_metric
-from evatok.protocols import Protocol
-from evatok.records import Metric
+from evatok.search.candidate_table import ranges
+from evatok.storage.records import Metric
+from evatok.storage.shards import Arrays, ShardStore, code_version
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Evaluation:
         metrics: values for a record; the spread of a per-clip mean, or of motion, is half its 95 % bootstrap interval.
         intervals: (low, high) of these intervals.
         per_clip: (N,) values of each per-clip metric, and `tokens` where there are any.
-        kept: what a paired comparison needs of every clip, as `evatok.per_clip` names it: the values of `per_clip`,
-            moments of motion, and I3D's features of what was measured.
-        reference: I3D's features of the real clips, under the name `evatok.per_clip.REAL`.
+        kept: what a paired comparison needs of every clip, as `evatok.evaluation.per_clip` names it: the values of
+            `per_clip`, moments of motion, and I3D's features of what was measured.
+        reference: I3D's features of the real clips, under the name `evatok.evaluation.per_clip.REAL`.
         protocol: a record's entry `protocol`.
         model: what was measured, as `System.identity`, with its mean tokens and their histogram, how many clips have
             a PSNR of 100 dB or more, which counts as 100, the networks' weights, and the values that are infinite or

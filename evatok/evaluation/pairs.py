@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from evatok import protocols
-from evatok.curation import ranges
 from evatok.data.clips import pixels_sha256, to_network
+from evatok.evaluation import protocols
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.measuring import checked_output, load_networks
+from evatok.evaluation.operating_points import Pairs
+from evatok.evaluation.summary import PERCEPTUAL, PIXELS
 from evatok.evaluation.systems import Adaptive
-from evatok.evaluation.values import PERCEPTUAL, PIXELS
-from evatok.features import Arrays, ShardStore, clip_features, code_version, description, extract
+from evatok.metrics.features import clip_features, description, extract
 from evatok.metrics.i3d import load_i3d
-from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.points import Pairs
+from evatok.search.candidate_table import ranges
+from evatok.storage.shards import Arrays, ShardStore, code_version
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 METRICS = (*PIXELS, *PERCEPTUAL, "rfvd")
 

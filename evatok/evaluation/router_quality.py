@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from scipy.stats import bootstrap
 
-from evatok import reward, rules
-from evatok.assignments import CandidateSet
-from evatok.records import Metric
+from evatok.assignments import published, reward
+from evatok.assignments.candidates import CandidateSet
+from evatok.data.clips import to_network
+from evatok.storage.records import Metric
+from evatok.tokenizers.evatok import AdaptiveTokenizer, expand_assignment
 
 SIMPLE = {
     "best_uniform": "the best uniform assignment of each clip (the paper's row)",
@@ -30,7 +33,7 @@ def simple_choices(rewards: np.ndarray, candidates: CandidateSet, losses: np.nda
     """Choices that need no router, all of SIMPLE but "random".
 
     Args:
-        losses: (N, K) under the longest assignment, see `evatok.rules.full_length_losses`.
+        losses: (N, K) under the longest assignment, see `full_length_losses`.
     """
     uniform_means = rewards[:, candidates.uniform].mean(0)
     spent = float(candidates.totals[reward.best(rewards)].mean())
@@ -38,9 +41,9 @@ def simple_choices(rewards: np.ndarray, candidates: CandidateSet, losses: np.nda
         "best_uniform": reward.best_uniform(rewards, candidates),
         "fixed_uniform": reward.fixed(rewards, int(candidates.uniform[uniform_means.argmax()])),
         "best_fixed": reward.fixed(rewards, reward.best_fixed(rewards)),
-        "adaptok_row": reward.fixed(rewards, rules.adaptok_row(candidates, spent)),
-        "infotok": rules.infotok(losses, candidates, spent),
-        "infotok_global": rules.infotok(losses, candidates, spent, across=True),
+        "adaptok_row": reward.fixed(rewards, published.adaptok_row(candidates, spent)),
+        "infotok": published.infotok(losses, candidates, spent),
+        "infotok_global": published.infotok(losses, candidates, spent, across=True),
     }
 
 
@@ -90,3 +93,16 @@ def spending(rewards: np.ndarray, candidates: CandidateSet, choices: Mapping[str
         "tokens_per_block": {name: rows.mean(0).tolist() for name, rows in spent.items()},
         "distinct_optima": len(np.unique(optimal)),
     }
+
+
+@torch.no_grad()
+def full_length_losses(tokenizer: AdaptiveTokenizer, clips: np.ndarray, batch: int = 16) -> np.ndarray:
+    """(N, K) mean squared error of each block of uint8 clips (N, T, H, W, 3), every block at the longest level."""
+    blocks, device = tokenizer.config.candidates.blocks, next(tokenizer.parameters()).device
+    row = (tokenizer.config.levels[-1],) * blocks
+    parts = []
+    for start in range(0, len(clips), batch):
+        real = to_network(clips[start : start + batch], device)
+        fake = tokenizer(real, expand_assignment(row, len(real)).to(device)).clips.clamp(0, 1)
+        parts.append((fake - real).square().unflatten(2, (blocks, -1)).mean(dim=(1, 3, 4, 5)).cpu().numpy())
+    return np.concatenate(parts)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from evatok import models
+from evatok import models, routing, tokenizers
 from evatok.data.clips import to_network
 from evatok.evaluation.folders import EvaluationError, FolderClips
-from evatok.features import package_version
-from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.precision import autocast
-from evatok.routing import Router
+from evatok.models.precision import autocast
+from evatok.routing.trained_router import Router
+from evatok.storage.shards import package_version
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,11 @@ class Adaptive(System):
         self.tokenizer, self.assign, self.bf16 = tokenizer.eval(), assign, bf16
         self.identity = {}
         if identity:
-            self.identity = {**identity, "precision": "bf16" if bf16 else "fp32", "code": package_version(models)}
+            self.identity = {
+                **identity,
+                "precision": "bf16" if bf16 else "fp32",
+                "code": package_version(models, tokenizers, routing),
+            }
         self.codebook_size = tokenizer.config.codebook_size
         self.length_levels = len(tokenizer.config.levels)
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from evatok import coding, records
-from evatok.classification import Classifier, Rates
-from evatok.coding import Rule
 from evatok.data.clips import ClipSet
 from evatok.experiments import tracking
-from evatok.generation import VideoGenerator
-from evatok.routing import Router
+from evatok.generation import code_cache
+from evatok.generation.code_cache import Rule
+from evatok.generation.video_generator import VideoGenerator
+from evatok.metrics.class_consistency import Classifier, Rates
+from evatok.routing.trained_router import Router
+from evatok.storage import records
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ClassConsistency:
 
     def measure(self, fake: np.ndarray, real: ClipSet) -> dict[str, Rates]:
         """Rates of clips "generated", "real" and, under the tokenizer's own assignments, "reconstructed"."""
-        told = [str(name) for name in coding.labels_of(real, self.video.checkpoint.facts["label"])]
+        told = [str(name) for name in code_cache.labels_of(real, self.video.checkpoint.facts["label"])]
         found = {"generated": self.judge.judge(fake, self.names), "real": self.judge.judge(real.clips, told)}
         if self.rule is not None:
             found["reconstructed"] = self.judge.judge(self._reconstructed(real, self.rule), told)
@@ -68,8 +69,8 @@ class ClassConsistency:
 
     def _reconstructed(self, real: ClipSet, rule: Rule) -> np.ndarray:
         video = self.video
-        coder = coding.clip_coder(video.tokenizer, video.tokenizer_checkpoint.sha256, rule, bf16=self.bf16)
-        coded = coding.code_set(coder, real.clips, mirrored=False, device=video.device)
+        coder = code_cache.clip_coder(video.tokenizer, video.tokenizer_checkpoint.sha256, rule, bf16=self.bf16)
+        coded = code_cache.code_set(coder, real.clips, mirrored=False, device=video.device)
         return video.clips(coded.batch(np.arange(len(real))))
 
 
@@ -81,7 +82,7 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
     """
     facts, shape = video.checkpoint.facts, video.tokenizer.config
     if facts["assignment"] == "uniform":
-        return coding.uniform(shape, facts["row"][0])
+        return code_cache.uniform(shape, facts["row"][0])
     if not config["router"]:
         return None
     router, taught = Router.load(Path(config["router"])), video.checkpoint.parents["router"]
@@ -91,7 +92,7 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
             f'assignments of {taught[:12]}; give that one, or router="" to leave reconstructions out'
         )
     router.module.requires_grad_(False).to(config["device"])
-    return coding.routed(router, shape)
+    return code_cache.routed(router, shape)
 
 
 def metrics_of(found: dict[str, Rates]) -> dict[str, records.Metric]:

@@ -18,20 +18,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from evatok import checkpoints, curation, curves, points, records
-from evatok.assignments import CandidateSet
-from evatok.curves import Draws
+from evatok.assignments.candidates import CandidateSet
+from evatok.assignments.reward import Scale
 from evatok.data.clips import ClipSet
 from evatok.errors import EvatokError
+from evatok.evaluation import operating_points, tradeoff
+from evatok.evaluation.operating_points import Pairs, Point
 from evatok.evaluation.pairs import Networks, PairBench
+from evatok.evaluation.tradeoff import Draws
 from evatok.experiments import tracking
 from evatok.experiments.setting import set_threads
-from evatok.features import Arrays, ShardStore
 from evatok.metrics.frechet import frechet_distance_of_features
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
-from evatok.points import Pairs, Point
-from evatok.reward import Scale
-from evatok.routing import Router
+from evatok.routing.trained_router import Router
+from evatok.search import candidate_table
+from evatok.storage import checkpoints, records
+from evatok.storage.shards import Arrays, ShardStore
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 ex = tracking.experiment("curves", __doc__)
 
@@ -110,7 +112,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             "gaps": draws.gaps(),
             "run": tracker.run_id,
         },
-        metrics={**draws.point_metrics(), **curves.saving_metrics(savings, len(study.clips))},
+        metrics={**draws.point_metrics(), **tradeoff.saving_metrics(savings, len(study.clips))},
         config=config,
         environment=tracker.environment(),
     )
@@ -130,7 +132,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 class Study:
     """The clips, the proxy, and the points to measure."""
 
-    table: curation.CandidateTable
+    table: candidate_table.CandidateTable
     clips: ClipSet
     tokenizer: AdaptiveTokenizer
     checkpoint: checkpoints.Checkpoint
@@ -146,7 +148,7 @@ class Study:
             CheckpointError, CurationError: files that are missing or damaged, clips other than those scored.
             CurvesError, RoutingError: a table scored by another proxy, routers of another reward or tokenizer.
         """
-        table = curation.read(Path(config["table"]))
+        table = candidate_table.read(Path(config["table"]))
         tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
         tokenizer.to(config["device"])
         if table.origin["tokenizer"] != checkpoint.sha256:
@@ -214,13 +216,13 @@ class Study:
             "parents": self.checkpoint.parents,
             "parameters": sum(p.numel() for p in self.tokenizer.parameters()),
             "levels": list(self.candidates.levels),
-            "routers": {points.router_name(router): router.checkpoint.sha256 for router in self.routers},
+            "routers": {operating_points.router_name(router): router.checkpoint.sha256 for router in self.routers},
         }
 
 
-def measured_clips(table: curation.CandidateTable, shape: TokenizerConfig, config: dict[str, Any]) -> ClipSet:
+def measured_clips(table: candidate_table.CandidateTable, shape: TokenizerConfig, config: dict[str, Any]) -> ClipSet:
     """The first `limit` of the clips that a table scores."""
-    clips = curation.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
+    clips = candidate_table.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
     if not 0 <= config["limit"] <= len(clips):
         raise tracking.ConfigError(f"config key limit: {config['limit']} of {len(clips)} clips; 0 measures all")
     return clips.head(config["limit"] or len(clips))
@@ -238,7 +240,7 @@ def found_files(patterns: str) -> list[Path]:
     return files
 
 
-def common_scale(routers: list[Router], table: curation.CandidateTable, metric: str) -> Scale:
+def common_scale(routers: list[Router], table: candidate_table.CandidateTable, metric: str) -> Scale:
     """The scale all routers were trained on; without routers, that of the measured clips.
 
     Raises:
@@ -247,7 +249,7 @@ def common_scale(routers: list[Router], table: curation.CandidateTable, metric: 
     if not routers:
         return Scale.of(table.quality(metric), table.candidates)
     for router in routers:
-        name = points.router_name(router)
+        name = operating_points.router_name(router)
         if router.point.metric != metric:
             raise CurvesError(f"{name} was trained for quality {router.point.metric}: set metric={router.point.metric}")
         if router.point.scale != routers[0].point.scale:
@@ -256,21 +258,21 @@ def common_scale(routers: list[Router], table: curation.CandidateTable, metric: 
 
 
 def all_points(
-    table: curation.CandidateTable, clips: ClipSet, routers: list[Router], scale: Scale, config: dict[str, Any]
+    table: candidate_table.CandidateTable, clips: ClipSet, routers: list[Router], scale: Scale, config: dict[str, Any]
 ) -> list[Point]:
     """Uniform points first, shortest first; then rewards, routers, thresholds."""
     quality, candidates = table.quality(config["metric"]), table.candidates
     if config["thresholds"] < 0 or config["draws"] < 0:
         raise tracking.ConfigError("config keys thresholds and draws: numbers of points and draws, 0 or more")
     return [
-        *points.uniform_points(candidates, len(clips)),
-        *points.reward_points(quality, candidates, scale, config["weights"]),
-        *points.router_points(routers, clips.clips),
-        *points.threshold_points(quality, candidates, config["thresholds"]),
+        *operating_points.uniform_points(candidates, len(clips)),
+        *operating_points.reward_points(quality, candidates, scale, config["weights"]),
+        *operating_points.router_points(routers, clips.clips),
+        *operating_points.threshold_points(quality, candidates, config["thresholds"]),
     ]
 
 
-def check_agreement(table: curation.CandidateTable, pairs: Pairs, measured: Arrays) -> float | None:
+def check_agreement(table: candidate_table.CandidateTable, pairs: Pairs, measured: Arrays) -> float | None:
     """What the pairs' mean PSNR, where it was measured, differs by from the table's, in dB: next to nothing.
 
     Raises:
@@ -290,15 +292,17 @@ def check_agreement(table: curation.CandidateTable, pairs: Pairs, measured: Arra
 
 def drawn(study: Study, bench: PairBench, measured: Arrays, config: dict[str, Any]) -> Draws:
     """Means of the per-clip metrics and Frechet distances of every point, all over the same draws of clips."""
-    positions, where = curves.draws(len(study.clips), config["draws"], config["seed"]), bench.pairs.where
+    positions, where = tradeoff.draws(len(study.clips), config["draws"], config["seed"]), bench.pairs.where
     tokens = np.stack([point.tokens for point in study.points])
-    values = {"tokens": curves.means_of_draws(tokens, positions)}
+    values = {"tokens": tradeoff.means_of_draws(tokens, positions)}
     for name in bench.networks.per_clip:
-        values[name] = curves.means_of_draws(measured[name][where], positions)
+        values[name] = tradeoff.means_of_draws(measured[name][where], positions)
     if "features" in measured:
         real, fake = bench.real_features().astype(np.float64), measured["features"].astype(np.float64)[where]
         with tqdm(total=len(positions), desc="rfvd", unit="draw", disable=None) as bar:
-            values["rfvd"] = curves.distances_of_draws(real, fake, positions, frechet_distance_of_features, bar.update)
+            values["rfvd"] = tradeoff.distances_of_draws(
+                real, fake, positions, frechet_distance_of_features, bar.update
+            )
     return Draws([point.name for point in study.points], study.reference, len(study.clips), values)
 
 

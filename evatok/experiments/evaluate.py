@@ -1,7 +1,7 @@
 """Measure a tokenizer, the identity, or a folder of reconstructed clips under a named protocol.
 
-The protocol decides clips, preprocessing and metrics (`evatok.protocols`); fewer clips than it asks need `limit`, and
-then the record says that it stands in no table. A killed run goes on where it stopped.
+The protocol decides clips, preprocessing and metrics (`evatok.evaluation.protocols`); fewer clips than it asks need
+`limit`, and then the record says that it stands in no table. A killed run goes on where it stopped.
 
     python -m evatok.experiments.evaluate with toy
     python -m evatok.experiments.evaluate with protocol=embedded-reconstruction assignment=router:PATH
@@ -18,16 +18,26 @@ from typing import Any
 
 import pandas as pd
 
-from evatok import evaluation, per_clip, protocols, records
+from evatok import evaluation
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
-from evatok.evaluation import Adaptive, Evaluation, FolderClips, Identity, Reconstructed, System
+from evatok.evaluation import (
+    Adaptive,
+    Evaluation,
+    FolderClips,
+    Identity,
+    Reconstructed,
+    System,
+    per_clip,
+    protocols,
+)
+from evatok.evaluation.protocols import Protocol
 from evatok.experiments import tracking
 from evatok.experiments.setting import optional_artifact, set_threads
-from evatok.metrics.intervals import over_choices
-from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.protocols import Protocol
-from evatok.routing import Router
+from evatok.metrics.bootstrap import over_choices
+from evatok.routing.trained_router import Router
+from evatok.storage import records
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 ex = tracking.experiment("evaluate", __doc__)
 
@@ -35,7 +45,7 @@ ex = tracking.experiment("evaluate", __doc__)
 @ex.config
 def config() -> None:
     size = "toy"  # the record's status: toy, small or paper
-    protocol = "embedded-reconstruction"  # a name of evatok.protocols
+    protocol = "embedded-reconstruction"  # a name of evatok.evaluation.protocols
     checkpoint = "results/checkpoints/proxy-toy.safetensors"  # a tokenizer's, or "identity"
     assignment = "uniform:16"  # uniform:TOKENS a block, fixed:16,8,8,4, router:CHECKPOINT, or random
     data = ""  # videos of a protocol that brings none: manifest CSV, folder of class folders, built set
@@ -204,7 +214,7 @@ def spread_over_choices(
 
 
 def beside(result: Evaluation, folder: str) -> dict[str, records.Artifact]:
-    """The files of every clip that a record names, see `evatok.per_clip`; none where the configuration wants none."""
+    """The per-clip files that a record names (`evatok.evaluation.per_clip`); none if the configuration wants none."""
     if not folder or not result.kept:
         return {}
     parts = {per_clip.MEASURED: result.kept, per_clip.REFERENCE: result.reference}

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from evatok import coding, generation
-from evatok.checkpoints import Checkpoint
-from evatok.coding import CodedSet, Coder, Rule
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
-from evatok.grammar import Grammar, Sequences
-from evatok.models.generator import Condition, GeneratorConfig
-from evatok.models.tokenizer import AdaptiveTokenizer
-from evatok.routing import Router
+from evatok.generation import code_cache, video_generator
+from evatok.generation.code_cache import CodedSet, Coder, Rule
+from evatok.generation.grammar import Grammar, Sequences
+from evatok.generation.transformer import Condition, GeneratorConfig
+from evatok.routing.trained_router import Router
+from evatok.storage.checkpoints import Checkpoint
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Part:
         classes = None if self.classes is None else torch.from_numpy(self.classes[rows])
         given = None
         if self.given is not None:
-            given = generation.condition_symbols(self.given.batch(rows, variants), grammar)
+            given = video_generator.condition_symbols(self.given.batch(rows, variants), grammar)
         moved = Sequences(sequences.symbols.to(device), sequences.counts.to(device))
         return moved, Condition(classes, given).to(device)
 
@@ -82,8 +82,8 @@ class Lesson:
         rule, parents = rule_of(config, tokenizer, fixed, prefix)
         clips = {name: clips_of(config, tokenizer, name) for name in ("train", "validation")}
         classes, numbers = classes_of(config, clips)
-        coder = coding.clip_coder(tokenizer, checkpoint.sha256, rule, bf16=config["code_bf16"])
-        giver = generation.condition_coder(tokenizer, checkpoint.sha256, prefix, bf16=config["code_bf16"])
+        coder = code_cache.clip_coder(tokenizer, checkpoint.sha256, rule, bf16=config["code_bf16"])
+        giver = video_generator.condition_coder(tokenizer, checkpoint.sha256, prefix, bf16=config["code_bf16"])
         parts = {
             name: Part(
                 _coded(coder, its, config, name),
@@ -97,7 +97,7 @@ class Lesson:
             parts["train"],
             parts["validation"],
             grammar,
-            shape_of(config, grammar, len(classes), generation.condition_length(prefix)),
+            shape_of(config, grammar, len(classes), video_generator.condition_length(prefix)),
             {"tokenizer": checkpoint.sha256, "clips": clips["train"].sha256, **parents},
             facts_of(config, classes, fixed, prefix, parts["train"].coded.mean_tokens),
             protocol_of(config, clips),
@@ -121,8 +121,8 @@ def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint
 def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...]) -> tuple[int, ...]:
     """Tokens of the given frames' blocks."""
     if config["assignment"] == "uniform":
-        return generation.condition_prefix(tokenizer.config, row)
-    return generation.condition_prefix(tokenizer.config, None, row[0] if config["given"] == "row" else None)
+        return video_generator.condition_prefix(tokenizer.config, row)
+    return video_generator.condition_prefix(tokenizer.config, None, row[0] if config["given"] == "row" else None)
 
 
 def rule_of(
@@ -130,10 +130,10 @@ def rule_of(
 ) -> tuple[Rule, dict[str, str]]:
     """The configured rule of assignment, and the hash of the router that it stands on."""
     if row is not None:
-        return coding.uniform(tokenizer.config, row[0]), {}
+        return code_cache.uniform(tokenizer.config, row[0]), {}
     router = Router.load(Path(config["router"]))
     router.module.requires_grad_(False).to(config["device"])
-    return coding.routed(router, tokenizer.config, prefix), {"router": router.checkpoint.sha256}
+    return code_cache.routed(router, tokenizer.config, prefix), {"router": router.checkpoint.sha256}
 
 
 def clips_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, split: str) -> ClipSet:
@@ -147,9 +147,9 @@ def classes_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> tuple[list[
     """The classes of the training clips, sorted, and each split's (N,) class numbers; nothing in frame prediction."""
     if config["task"] == "frames":
         return [], {}
-    labels = {name: coding.labels_of(its, config["label"]).tolist() for name, its in clips.items()}
+    labels = {name: code_cache.labels_of(its, config["label"]).tolist() for name, its in clips.items()}
     classes = sorted(set(labels["train"]))
-    return classes, {name: generation.class_numbers(words, classes) for name, words in labels.items()}
+    return classes, {name: video_generator.class_numbers(words, classes) for name, words in labels.items()}
 
 
 def shape_of(config: dict[str, Any], grammar: Grammar, classes: int, condition: int) -> GeneratorConfig:
@@ -183,7 +183,7 @@ def facts_of(
         "prefix": list(prefix),
         **({"given": config["given"]} if prefix and not row else {}),
         "tokens_per_clip": tokens,
-        "variants": coding.VARIANTS_RULE if config["flip"] else "plain clips only",
+        "variants": code_cache.VARIANTS_RULE if config["flip"] else "plain clips only",
     }
 
 
@@ -202,4 +202,4 @@ def _coded(coder: Coder, clips: ClipSet, config: dict[str, Any], name: str) -> C
     """The set's codes; of training clips also mirrored, if `flip`."""
     mirrored = config["flip"] and name.startswith("train")
     with tqdm(total=len(clips), desc=f"codes of {name}", disable=None) as bar:
-        return coding.code_set(coder, clips.clips, mirrored=mirrored, device=config["device"], tick=bar.update)
+        return code_cache.code_set(coder, clips.clips, mirrored=mirrored, device=config["device"], tick=bar.update)

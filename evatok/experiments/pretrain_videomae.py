@@ -30,13 +30,15 @@ from einops import rearrange
 from torch import nn
 from torch.nn.functional import one_hot
 
-from evatok import records, training
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
 from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
-from evatok.models.initialise import sine_cosine
+from evatok.storage import records
+from evatok.storage.files import write_json
+from evatok.tokenizers.initialise import sine_cosine
+from evatok.training import loop
 
 ex = tracking.experiment("pretrain_videomae", __doc__)
 
@@ -172,7 +174,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     validation_set = _clips(config, config["data"], "validation", config["validation_clips"])
     folder = claim_folder(Path(config["work"]), config, train_set.sha256, tracker)
     try:
-        averaged = training.train(
+        averaged = loop.train(
             network.to(config["device"]),
             Objective(train_set, config),
             steps,
@@ -181,7 +183,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             on_log=log_to(tracker),
             seconds=60 * config["minutes"] or None,
         )
-    except training.SliceEnded as ended:
+    except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps}
     path = Path(config["checkpoint"])
     ship(averaged.videomae, path)
@@ -200,7 +202,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         },
         metrics=metrics,
         config=config,
-        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path / "model.safetensors"),
     )
     written = records.write(record, config["records_folder"])
@@ -219,10 +221,10 @@ class Objective:
     def __init__(self, clips: ClipSet, config: dict[str, Any]) -> None:
         self.clips, self.config = clips, config
 
-    def __call__(self, module: nn.Module, step: int, generator: torch.Generator) -> tuple[torch.Tensor, training.Terms]:
+    def __call__(self, module: nn.Module, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
         batch = self.config["batch"]
-        rows = training.batch_indices(len(self.clips), batch, step, self.config["seed"])
-        pixels = training.mirrored_batch(self.clips.clips, rows, self.config["flip"], generator)
+        rows = loop.batch_indices(len(self.clips), batch, step, self.config["seed"])
+        pixels = loop.mirrored_batch(self.clips.clips, rows, self.config["flip"], generator)
         loss = hidden_patch_error(module, pixels, self.config, generator)
         return loss, {"reconstruction": loss.detach()}
 
@@ -282,7 +284,7 @@ def ship(encoder: Any, folder: Path) -> None:
     with quiet():
         copy.deepcopy(encoder).cpu().half().save_pretrained(partial)
     shape = encoder.config
-    records.write_json(
+    write_json(
         partial / "preprocessor_config.json",
         {
             "image_processor_type": "VideoMAEImageProcessor",

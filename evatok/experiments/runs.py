@@ -16,8 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from evatok import errors, records
+from evatok import errors
 from evatok.errors import EvatokError
+from evatok.storage import records
+from evatok.storage.files import write_json
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -41,7 +43,7 @@ class RunFolder(FileStorageObserver):
     def save_json(self, obj: Any, filename: str) -> None:
         """Write `obj` in one step, with null for what is not finite."""
         content = records.plain(flatten(obj), filename, nonfinite_as_null=True)
-        records.write_json(Path(str(self.dir)) / filename, content)
+        write_json(Path(str(self.dir)) / filename, content)
 
 
 def runs_folder() -> Path:

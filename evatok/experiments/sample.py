@@ -21,19 +21,22 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from evatok import coding, evaluation, protocols, records, samples
-from evatok.data import showing
+from evatok import evaluation
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
+from evatok.evaluation import protocols
+from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, tracking
 from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.setting import set_threads
-from evatok.features import ShardStore
-from evatok.generation import VideoGenerator
-from evatok.precision import autocast
-from evatok.protocols import Protocol
-from evatok.samples import Generated, Samples, Wish
-from evatok.sampling import Sampling
+from evatok.generation import code_cache, samples
+from evatok.generation.samples import Generated, Samples, Wish
+from evatok.generation.sampling import Sampling
+from evatok.generation.video_generator import VideoGenerator
+from evatok.models.precision import autocast
+from evatok.pictures import gallery
+from evatok.storage import records
+from evatok.storage.shards import ShardStore
 
 ex = tracking.experiment("sample", __doc__)
 
@@ -50,7 +53,7 @@ def config() -> None:
         "results/checkpoints/router-toy-pyramid-matched.safetensors"  # an adaptive tokenizer's, for reconstructions
     )
     classifier = "results/checkpoints/classifier-toy.safetensors"  # of class consistency; "": not measured
-    protocol = ""  # a name of evatok.protocols; "": embedded-generation or embedded-prediction, by the generator's task
+    protocol = ""  # "": embedded-generation or embedded-prediction, by the generator's task
     data = ""  # videos of a protocol that brings none: manifest CSV, folder of class folders, built set
     split = ""  # split of the real clips, where not the protocol's own; such a record stands in no table
     count = 0  # samples, and as many real clips; 0: all the protocol asks (embedded: 320, UCF-101: 10000 [Sec. 4.3])
@@ -272,9 +275,9 @@ def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
 def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples, names: list[str]) -> dict[str, Path]:
     """Write some samples to look at, all classes in turn, and the tokens of all; returns the files."""
     folder = Path(config["output"])
-    chosen = showing.in_turns(names or ["clip"] * len(fake), config["show"])
+    chosen = gallery.in_turns(names or ["clip"] * len(fake), config["show"])
     real_beside = None if names else np.asarray(real.clips[chosen])
-    files = showing.write_samples(
+    files = gallery.write_samples(
         folder,
         fake[chosen],
         {number: names[number] if names else "" for number in chosen},
@@ -291,7 +294,7 @@ def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples
 
 
 def _labels(video: VideoGenerator, real: ClipSet) -> list[str]:
-    return [str(name) for name in coding.labels_of(real, video.checkpoint.facts["label"])]
+    return [str(name) for name in code_cache.labels_of(real, video.checkpoint.facts["label"])]
 
 
 def _words(text: str) -> list[str]:

@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from evatok import precision, records, training
 from evatok.experiments.tracking import ConfigError, Tracker
-from evatok.training import Recipe
+from evatok.models import precision
+from evatok.storage import records
+from evatok.storage.files import write_json
+from evatok.training import loop
+from evatok.training.loop import Recipe
 
 Shape = TypeVar("Shape")
 
@@ -74,13 +77,13 @@ def claim_folder(
         if found["run"]:
             tracker.resumes(found["run"])
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(claim, {**mine, "run": tracker.run_id})
+    write_json(claim, {**mine, "run": tracker.run_id})
     return folder
 
 
 def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
     """The changes of a claimed folder's number of steps, up to this one."""
-    earlier, before, done = found.get("changes", []), found["config"]["steps"], training.steps_done(folder)
+    earlier, before, done = found.get("changes", []), found["config"]["steps"], loop.steps_done(folder)
     if before == steps:
         return {"changes": earlier} if earlier else {}
     if done > steps:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from evatok import records
 from evatok.data.clips import ClipSet
 from evatok.experiments import tokenizer_training, tracking
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.storage import records
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig, expand_assignment
 
 ex = tracking.experiment("stage1_proxy", __doc__)
 ex.config(tokenizer_training.settings)

@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from evatok import checkpoints, curation, records
 from evatok.data.clips import ClipSet, pixels_sha256
 from evatok.data.sets import clip_set, pinned
 from evatok.experiments import tracking
 from evatok.experiments.setting import optional_artifact, set_threads
-from evatok.filenames import file_name
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, perceptual_metric
-from evatok.models.tokenizer import AdaptiveTokenizer, TokenizerConfig
-from evatok.search import score_set, visits
+from evatok.search import candidate_table
+from evatok.search.tree import score_set, visits
+from evatok.storage import checkpoints, records
+from evatok.storage.filenames import file_name
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 ex = tracking.experiment("stage2_curation", __doc__)
 
@@ -108,18 +109,18 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     scorer = Scorer(tokenizer, clips, config, origin(checkpoint, shape, clips, config))
     folder = scorer.folder
     mine = my_ranges(len(clips), config["shard_length"], config["shard"])
-    everything = curation.ranges(len(clips), config["shard_length"])
+    everything = candidate_table.ranges(len(clips), config["shard_length"])
     for start, stop in everything:
-        path = curation.shard_path(folder, start, stop)
+        path = candidate_table.shard_path(folder, start, stop)
         if path.exists():
-            curation.check_origin(path, scorer.shard_origin(start, stop))
-    todo = [r for r in mine if not curation.shard_path(folder, *r).exists()]
+            candidate_table.check_origin(path, scorer.shard_origin(start, stop))
+    todo = [r for r in mine if not candidate_table.shard_path(folder, *r).exists()]
     scored = scorer.score(todo)
-    if not all(curation.shard_path(folder, *r).exists() for r in everything):
+    if not all(candidate_table.shard_path(folder, *r).exists() for r in everything):
         return {"scored": scored, "shards": len(todo), "complete": False}
-    table = replace(curation.merge(folder, len(clips), config["shard_length"]), origin=scorer.origin)
+    table = replace(candidate_table.merge(folder, len(clips), config["shard_length"]), origin=scorer.origin)
     if config["table"]:
-        curation.write(Path(config["table"]), table)
+        candidate_table.write(Path(config["table"]), table)
     written = records.write(_record(config, tracker, table, clips), config["records_folder"])
     return {"scored": scored, "clips": len(clips), "complete": True, "record": written.stem}
 
@@ -158,11 +159,9 @@ class Scorer:
                     tick=bar.update,
                 )
                 made_by, seconds = self.shard_origin(start, stop), time.monotonic() - began
-                table = curation.CandidateTable(np.arange(start, stop), scores, made_by, seconds)
-                path = curation.shard_path(self.folder, start, stop)
-                for left_by_a_kill in self.folder.glob(f"{path.stem}*.partial"):
-                    left_by_a_kill.unlink()
-                curation.write(path, table)
+                table = candidate_table.CandidateTable(np.arange(start, stop), scores, made_by, seconds)
+                path = candidate_table.shard_path(self.folder, start, stop)
+                candidate_table.write(path, table)
                 scored += stop - start
                 if self.config["minutes"] and time.monotonic() - opened > 60 * self.config["minutes"]:
                     break
@@ -191,7 +190,7 @@ def my_ranges(clips: int, length: int, shard: str) -> list[tuple[int, int]]:
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise tracking.ConfigError(f"config key shard: {shard!r} is not i/n with 0 <= i < n, such as 0/4")
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return curation.ranges(clips, length)[int(index) * ranks + rank :: int(count) * ranks]
+    return candidate_table.ranges(clips, length)[int(index) * ranks + rank :: int(count) * ranks]
 
 
 def origin(
@@ -216,7 +215,7 @@ def origin(
 def _record(
     config: dict[str, Any],
     tracker: tracking.Tracker,
-    table: curation.CandidateTable,
+    table: candidate_table.CandidateTable,
     clips: ClipSet,
 ) -> records.Record:
     """The set's mean scores over all candidates, and what scoring cost."""

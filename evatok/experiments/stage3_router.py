@@ -16,12 +16,16 @@ from typing import Any
 
 import torch
 
-from evatok import checkpoints, curation, records, reward, routing, training
+from evatok.assignments import reward
 from evatok.data.clips import ClipSet, to_network
 from evatok.experiments import tracking
 from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
-from evatok.models.initialise import initialise_router
-from evatok.models.router import ROUTER_SIZES, AnyRouter, RouterConfig, build_router
+from evatok.routing import trained_router
+from evatok.routing.initialise import initialise_router
+from evatok.routing.networks import ROUTER_SIZES, AnyRouter, RouterConfig, build_router
+from evatok.search import candidate_table
+from evatok.storage import checkpoints, records
+from evatok.training import loop
 
 ex = tracking.experiment("stage3_router", __doc__)
 
@@ -118,8 +122,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     objective = Objective(lesson, config, module)
     limit = 60 * config["minutes"] or None
     try:
-        averaged = training.train(module, objective, steps, folder, description="stage 3", on_log=look, seconds=limit)
-    except training.SliceEnded as ended:
+        averaged = loop.train(module, objective, steps, folder, description="stage 3", on_log=look, seconds=limit)
+    except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps}
     path = Path(config["checkpoint"])
     sha256 = checkpoints.save(
@@ -157,7 +161,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         },
         metrics={k: records.Metric(v, "%", len(lesson.validation_clips), "higher") for k, v in result.items()},
         config=config,
-        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
     written = records.write(record, config["records_folder"])
@@ -169,7 +173,10 @@ class Lesson:
     """Clips with their rewards under one operating point, for training and for validation."""
 
     def __init__(
-        self, tables: dict[str, curation.CandidateTable], clips: dict[str, ClipSet], point: routing.OperatingPoint
+        self,
+        tables: dict[str, candidate_table.CandidateTable],
+        clips: dict[str, ClipSet],
+        point: trained_router.OperatingPoint,
     ) -> None:
         self.point = point
         self.candidates = tables["train"].candidates
@@ -191,13 +198,15 @@ class Lesson:
         Raises:
             CurationError: tables of different tokenizers, or clips that are not those that were scored.
         """
-        tables = {name: curation.read(Path(config[f"{name}_table"])) for name in ("train", "validation")}
+        tables = {name: candidate_table.read(Path(config[f"{name}_table"])) for name in ("train", "validation")}
         scorers = {table.origin["tokenizer"] for table in tables.values()}
         if len(scorers) > 1:
-            raise curation.CurationError("the training and validation tables were scored by different tokenizers")
+            raise candidate_table.CurationError(
+                "the training and validation tables were scored by different tokenizers"
+            )
         shape = of_size(ROUTER_SIZES, config["size"])
         clips = {
-            name: curation.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
+            name: candidate_table.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
             for name, table in tables.items()
         }
         return cls(tables, clips, operating_point(tables["train"], config))
@@ -210,29 +219,29 @@ class Lesson:
         """top1, top5 and percentile on the validation clips."""
         was_training = module.training
         module.eval()
-        ranks = routing.ranking(routing.logits(module, self.validation_clips.clips))
+        ranks = trained_router.ranking(trained_router.logits(module, self.validation_clips.clips))
         module.train(was_training)
-        return routing.quality_of_ranking(self.rewards["validation"], ranks)
+        return trained_router.quality_of_ranking(self.rewards["validation"], ranks)
 
 
 class Objective:
     """The loss of one step: a batch of clips, their reward rows, the configured target."""
 
     def __init__(self, lesson: Lesson, config: dict[str, Any], module: AnyRouter) -> None:
-        if config["target"] not in routing.TARGETS:
+        if config["target"] not in trained_router.TARGETS:
             raise tracking.ConfigError(
-                f"config key target: {config['target']!r} is none of {', '.join(routing.TARGETS)}"
+                f"config key target: {config['target']!r} is none of {', '.join(trained_router.TARGETS)}"
             )
         self.lesson, self.config = lesson, config
         self.rewards = torch.from_numpy(lesson.rewards["train"]).float()
-        self.target = routing.TARGETS[config["target"]]
+        self.target = trained_router.TARGETS[config["target"]]
         self.seen = self._see_all(module) if module.MIRROR_BLIND else None
 
-    def __call__(self, module: AnyRouter, step: int, generator: torch.Generator) -> tuple[torch.Tensor, training.Terms]:
+    def __call__(self, module: AnyRouter, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
         clips, batch, device = self.lesson.train_clips, self.config["batch"], self.config["device"]
-        rows = training.batch_indices(len(clips), batch, step, self.config["seed"])
+        rows = loop.batch_indices(len(clips), batch, step, self.config["seed"])
         if self.seen is None:
-            pixels = training.mirrored_batch(clips.clips, rows, self.config["flip"], generator)
+            pixels = loop.mirrored_batch(clips.clips, rows, self.config["flip"], generator)
             seen = module.see(to_network(pixels, device))
         else:
             seen = self.seen[rows]
@@ -250,7 +259,7 @@ class Objective:
         return torch.cat([module.see(to_network(part, device)) for part in parts])
 
 
-def operating_point(table: curation.CandidateTable, config: dict[str, Any]) -> routing.OperatingPoint:
+def operating_point(table: candidate_table.CandidateTable, config: dict[str, Any]) -> trained_router.OperatingPoint:
     """The configured metric and weights on the scale of the training table."""
     quality = table.quality(config["metric"])
     scale = reward.Scale.of(quality, table.candidates)
@@ -258,7 +267,7 @@ def operating_point(table: curation.CandidateTable, config: dict[str, Any]) -> r
     if config["token_share"]:
         baseline = table.candidates.baseline * table.candidates.blocks
         w_q = reward.matched_weight(quality, table.candidates, scale, config["token_share"] * baseline)
-    return routing.OperatingPoint(config["metric"], w_q, scale)
+    return trained_router.OperatingPoint(config["metric"], w_q, scale)
 
 
 def _router(config: dict[str, Any], lesson: Lesson) -> AnyRouter:

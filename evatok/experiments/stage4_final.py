@@ -16,9 +16,9 @@ from typing import Any
 
 from evatok.experiments import tokenizer_training, tracking
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
-from evatok.models.tokenizer import TokenizerConfig, expand_assignment
-from evatok.objective import Assign
-from evatok.routing import Router
+from evatok.routing.trained_router import Router
+from evatok.tokenizers.evatok import TokenizerConfig, expand_assignment
+from evatok.training.objective import Assign
 
 ex = tracking.experiment("stage4_final", __doc__)
 ex.config(tokenizer_training.settings)

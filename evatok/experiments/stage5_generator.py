@@ -20,11 +20,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from evatok import checkpoints, coding, generation, records, training
 from evatok.experiments import tracking
 from evatok.experiments.generator_lesson import Lesson
 from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
-from evatok.models.generator import GENERATOR_SIZES, Generator
+from evatok.generation import code_cache, video_generator
+from evatok.generation.transformer import GENERATOR_SIZES, Generator
+from evatok.storage import checkpoints, records
+from evatok.training import loop
 
 ex = tracking.experiment("stage5_generator", __doc__)
 
@@ -131,8 +133,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     objective = Objective(lesson, config)
     limit = 60 * config["minutes"] or None
     try:
-        averaged = training.train(module, objective, steps, folder, description="stage 5", on_log=look, seconds=limit)
-    except training.SliceEnded as ended:
+        averaged = loop.train(module, objective, steps, folder, description="stage 5", on_log=look, seconds=limit)
+    except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps, **pace(folder, lesson, config)}
     path = Path(config["checkpoint"])
     checkpoints.save(
@@ -162,11 +164,11 @@ class Objective:
     def __init__(self, lesson: Lesson, config: dict[str, Any]) -> None:
         self.lesson, self.config = lesson, config
 
-    def __call__(self, module: Generator, step: int, generator: torch.Generator) -> tuple[torch.Tensor, training.Terms]:
+    def __call__(self, module: Generator, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
         config, part = self.config, self.lesson.train
-        rows = training.batch_indices(len(part.coded), config["batch"], step, config["seed"])
+        rows = loop.batch_indices(len(part.coded), config["batch"], step, config["seed"])
         epoch = step // (len(part.coded) // config["batch"])
-        variants = coding.variants_of_epoch(len(part.coded), epoch, config["seed"], config["flip"])[rows]
+        variants = code_cache.variants_of_epoch(len(part.coded), epoch, config["seed"], config["flip"])[rows]
         sequences, condition = part.batch(rows, variants, self.lesson.grammar, config["device"])
         drop = (torch.rand(len(rows), generator=generator) < config["class_dropout"]).to(config["device"])
         with autocast(config):
@@ -230,15 +232,15 @@ def recorded(
             "step_seconds": records.Metric(rate["step_seconds"], "s", config["steps"], "lower"),
         },
         config=config,
-        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
 
 
 def check(config: dict[str, Any]) -> None:
     """Raise ConfigError for what no training can be made of, before clips are made."""
-    if config["task"] not in generation.TASKS:
-        raise tracking.ConfigError(f"config key task: {config['task']!r} is none of {', '.join(generation.TASKS)}")
+    if config["task"] not in video_generator.TASKS:
+        raise tracking.ConfigError(f"config key task: {config['task']!r} is none of {', '.join(video_generator.TASKS)}")
     if config["assignment"] not in ("router", "uniform"):
         raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is neither router nor uniform")
     if config["given"] not in ("levels", "row"):
@@ -259,8 +261,8 @@ def check(config: dict[str, Any]) -> None:
 
 def pace(folder: Path, lesson: Lesson, config: dict[str, Any]) -> dict[str, float]:
     """Seconds a step and symbols a second, over all of a training so far."""
-    last = training.read_curve(folder)[-1]
-    seconds = training.seconds_spent(folder)
+    last = loop.read_curve(folder)[-1]
+    seconds = loop.seconds_spent(folder)
     symbols = lesson.train.coded.mean_tokens + lesson.grammar.candidates.blocks
     return {
         "step_seconds": seconds / last["step"],

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from evatok import checkpoints, compute, records, training
-from evatok.adversary import Adversary, AdversaryConfig
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
+from evatok.evaluation import flops
 from evatok.experiments import tracking
 from evatok.experiments.setting import (
     autocast,
@@ -29,12 +28,15 @@ from evatok.experiments.setting import (
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.metrics.pixels import psnr
-from evatok.models.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
 from evatok.models.encoders import load_encoder
-from evatok.models.initialise import initialise
 from evatok.models.quantisers import CODES, check_codes
-from evatok.models.tokenizer import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
-from evatok.objective import Alignment, Assign, Batches, TokenizerObjective, Trainee
+from evatok.storage import checkpoints, records
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.initialise import initialise
+from evatok.training import loop
+from evatok.training.adversary import Adversary, AdversaryConfig
+from evatok.training.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
+from evatok.training.objective import Alignment, Assign, Batches, TokenizerObjective, Trainee
 
 log = logging.getLogger(__name__)
 DISCRIMINATORS = ("none", "transformer", "semantic")
@@ -171,7 +173,7 @@ def train_tokenizer(
     inputs = " ".join(parents.values())
     folder = claim_folder(Path(config["work"]), config, inputs, tracker, steps_may_change=True)
     try:
-        averaged = training.train(
+        averaged = loop.train(
             trainee,
             objective,
             recipe(config),
@@ -180,7 +182,7 @@ def train_tokenizer(
             on_log=log_to(tracker),
             seconds=60 * config["minutes"] or None,
         )
-    except training.SliceEnded as ended:
+    except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps, "pace": pace(folder, config)}
     facts = {**plan.facts, **facts_of(config), **schedule_changes(folder)}
     path = Path(config["checkpoint"])
@@ -289,7 +291,7 @@ def recorded(
         },
         metrics={**metrics, **_last_of_discriminator(folder)},
         config=config,
-        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
 
@@ -397,17 +399,17 @@ def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
 
     On a GPU whose peak is known also `utilisation`, the share of it that the tokenizer's own operations make up.
     """
-    last = training.read_curve(folder)[-1]
-    seconds = training.seconds_spent(folder)
+    last = loop.read_curve(folder)[-1]
+    seconds = loop.seconds_spent(folder)
     totals = np.array([last["tokens"]])
-    operations = compute.flops_of_training("stage4_final", {**config, "steps": last["step"]}, totals)
+    operations = flops.flops_of_training("stage4_final", {**config, "steps": last["step"]}, totals)
     found = {
         "step_seconds": seconds / last["step"],
         "tokens_per_second": config["batch"] * last["tokens"] * last["step"] / seconds,
         "flops_per_second": operations / seconds,
     }
-    peak = compute.peak_flops(torch.cuda.get_device_name()) if config["device"] == "cuda" else None
-    return {**found, "utilisation": compute.utilisation(operations, seconds, peak)} if peak else found
+    peak = flops.peak_flops(torch.cuda.get_device_name()) if config["device"] == "cuda" else None
+    return {**found, "utilisation": flops.utilisation(operations, seconds, peak)} if peak else found
 
 
 @torch.no_grad()
@@ -415,7 +417,7 @@ def quality_under(
     tokenizer: AdaptiveTokenizer, clips: ClipSet, assign: Assign, config: dict[str, Any]
 ) -> dict[str, records.Metric]:
     """Mean PSNR in dB, motion ratio and correlation, and mean tokens over the clips, under a rule of assignment."""
-    generator = training.step_generator(config["seed"], config["steps"])
+    generator = loop.step_generator(config["seed"], config["steps"])
     values, tokens, moments = [], [], []
     for start in range(0, len(clips), config["batch"]):
         real = to_network(clips.clips[start : start + config["batch"]], config["device"])
@@ -454,7 +456,7 @@ def validation_data(config: dict[str, Any]) -> str:
 
 def _last_of_discriminator(folder: Path) -> dict[str, records.Metric]:
     """How sure the discriminator was in the last lines of the curve: 1.0 says that it has won, and taught nothing."""
-    last = training.read_curve(folder)[-1]
+    last = loop.read_curve(folder)[-1]
     if "discriminator_accuracy" not in last:
         return {}
     return {"discriminator_accuracy": records.Metric(last["discriminator_accuracy"], "", 1, "lower")}

@@ -39,11 +39,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from evatok import errors, records
-from evatok.environment import REPOSITORY, environment
+from evatok import errors
 from evatok.errors import EvatokError
 from evatok.experiments import config_files, runs
-from evatok.precision import bf16_is_native
+from evatok.models.precision import bf16_is_native
+from evatok.storage import records
+from evatok.storage.environment import REPOSITORY, environment
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -269,7 +270,7 @@ class Tracker:
         self._run.add_resource(str(_existing(path)))
 
     def environment(self) -> dict[str, Any]:
-        """`evatok.environment.environment` with the seconds since this run's main began as its wall time."""
+        """`evatok.storage.environment.environment` with the seconds since this run's main began as its wall time."""
         return environment(wall_seconds=round(time.monotonic() - self._started, 3))
 
 

@@ -18,14 +18,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from evatok import checkpoints, classification, coding, records, training
-from evatok.augmentation import diff_augment
-from evatok.classification import ClassificationError, Classifier, Rates
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
 from evatok.experiments.setting import autocast, claim_folder, log_to, optional_artifact, recipe, set_threads
+from evatok.generation import code_cache
+from evatok.metrics import class_consistency
+from evatok.metrics.class_consistency import ClassificationError, Classifier, Rates
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
+from evatok.storage import checkpoints, records
+from evatok.training import loop
+from evatok.training.augmentation import diff_augment
 
 ex = tracking.experiment("train_classifier", __doc__)
 
@@ -53,7 +56,7 @@ def config() -> None:
     ema = 0.99  # decay of the weights' running mean, which is what ships
     frame_weight = 1.0  # of the frames' cross-entropy beside the clip's
     flip = True  # mirror half of the clips
-    policy = ["translation"]  # of evatok.augmentation: what is done to training clips besides
+    policy = ["translation"]  # of evatok.training.augmentation: what is done to training clips besides
     bf16 = None  # bfloat16 autocast while training; None: where the device computes in it natively
     minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
     device = "cpu"  # cpu or cuda
@@ -91,7 +94,7 @@ def games() -> None:
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     clips = {split: _clips(config, split) for split in ("train", "validation")}
-    labels = {split: coding.labels_of(held, config["label"]).tolist() for split, held in clips.items()}
+    labels = {split: code_cache.labels_of(held, config["label"]).tolist() for split, held in clips.items()}
     classes = sorted(set(labels["train"]))
     folder = claim_folder(Path(config["work"]), config, clips["train"].sha256, tracker)
     torch.manual_seed(config["seed"])
@@ -100,7 +103,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     objective = Objective(clips["train"], classes, config)
     limit = 60 * config["minutes"] or None
     try:
-        averaged = training.train(
+        averaged = loop.train(
             module,
             objective,
             recipe(config),
@@ -109,7 +112,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             on_log=log_to(tracker),
             seconds=limit,
         )
-    except training.SliceEnded as ended:
+    except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps}
     path = Path(config["checkpoint"])
     sha256 = checkpoints.save(
@@ -142,7 +145,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         },
         metrics=metrics_of(found),
         config=config,
-        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
     written = records.write(record, config["records_folder"])
@@ -156,16 +159,16 @@ class Objective:
 
     def __init__(self, clips: ClipSet, classes: list[str], config: dict[str, Any]) -> None:
         self.clips, self.config = clips, config
-        told = coding.labels_of(clips, config["label"]).tolist()
+        told = code_cache.labels_of(clips, config["label"]).tolist()
         self.labels = np.array([classes.index(name) for name in told])
         self.frame_labels = frame_numbers(clips, config["frame_label"], classes) if config["frame_label"] else None
 
     def __call__(
         self, module: ClipClassifier, step: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, training.Terms]:
+    ) -> tuple[torch.Tensor, loop.Terms]:
         config = self.config
-        rows = classification.balanced_rows(self.labels, config["batch"], step, config["seed"])
-        pixels = training.mirrored_batch(self.clips.clips, rows, config["flip"], generator)
+        rows = class_consistency.balanced_rows(self.labels, config["batch"], step, config["seed"])
+        pixels = loop.mirrored_batch(self.clips.clips, rows, config["flip"], generator)
         clips = diff_augment(to_network(pixels, config["device"]), generator, config["policy"])
         with autocast(config):
             logits_BSC = module.step_logits(clips)
@@ -188,7 +191,7 @@ def frame_numbers(clips: ClipSet, column: str, classes: list[str]) -> np.ndarray
         CodingError: no such column.
         ClassificationError: another number of words than frames, a word that is no class.
     """
-    words = [str(text).split() for text in coding.labels_of(clips, column)]
+    words = [str(text).split() for text in code_cache.labels_of(clips, column)]
     odd = next((number for number, told in enumerate(words) if len(told) != clips.clips.shape[1]), None)
     if odd is not None:
         raise ClassificationError(

@@ -3,7 +3,7 @@
 The network, its resize to 299 x 299 and its weights are those of the package torch-fidelity (extra `fid`), which
 reproduces the TensorFlow original; frames are rounded to bytes first, as they would be in an image file. The features
 are the 2048 values behind the last pooling, the covariance divides by N - 1. Values depend on N (see
-evatok.metrics.extrapolate), and with fewer than 2048 frames heavily so.
+evatok.metrics.fvd_extrapolation), and with fewer than 2048 frames heavily so.
 
 Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
 

@@ -2,7 +2,7 @@
 
 Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017; Unterthiner et al., "Towards Accurate
 Generative Models of Video", 2018. Weights, padding and pooling are those of the TF-Hub original. An FVD names its
-number of clips: its bias falls with 1/N, and values of unlike N are not compared (`evatok.metrics.extrapolate`).
+number of clips: its bias falls with 1/N, and values of unlike N are not compared (`evatok.metrics.fvd_extrapolation`).
 
 Shape letters: B clips, C channels, T frames, H x W pixels.
 """

@@ -37,8 +37,8 @@ class Codebook(nn.Module):
     """A learned codebook on the unit sphere: nearest neighbour, straight-through gradients (VQGAN, GigaTok).
 
     The loss is mean |sg(z) - e|^2 + commitment * mean |z - sg(e)|^2 with latents z and codes e of unit length. Codes
-    get gradients from its first term and from the entropy term (`evatok.losses.entropy`), which is what keeps unused
-    ones in play: the paper weighs it with 0.02 (main eq. 2).
+    get gradients from its first term and from the entropy term (`evatok.training.losses.entropy`), which is what keeps
+    unused ones in play: the paper weighs it with 0.02 (main eq. 2).
     """
 
     def __init__(self, codes: int, dimension: int, commitment: float) -> None:

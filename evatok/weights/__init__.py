@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from evatok.errors import EvatokError
-from evatok.records import sha256_file
+from evatok.storage.files import sha256_file
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer after which a download counts as impossible
 TRUNKS = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}

@@ -8,7 +8,6 @@ names, to `weights/i3d-kinetics-400.safetensors` of EVATOK_CACHE; from then on n
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
 import tempfile
 import zlib
@@ -18,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from evatok.data.clips import cache_folder
+from evatok.storage.files import cache_folder, replacing
 from evatok.weights import WeightsError, unpickle
 from evatok.weights.index import ArchiveError, fetch_archive
 
@@ -119,16 +118,8 @@ def _published(data: bytes, path: Path) -> bytes:
 
 def _write(content: dict[str, np.ndarray], path: Path) -> None:
     """Whole or not at all: `path` never holds a part, whoever is killed or writes at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(content, name, metadata={"source": f"{PROJECT} {VERSION}", "sha256": CHECKPOINT_SHA256})
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        save_file(content, partial, metadata={"source": f"{PROJECT} {VERSION}", "sha256": CHECKPOINT_SHA256})
 
 
 def _how_to_bring(cause: Exception) -> str:

@@ -1,0 +1,248 @@
+"""The protocols there are. What a paper leaves open is filled by a choice of our own and listed in `unknown`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evatok.evaluation.protocols.protocol import Protocol, ProtocolError
+from evatok.storage.records import Record
+
+NETWORKS = {
+    "lpips_vgg": "LPIPS 0.1 heads of the package lpips on torchvision's vgg16-397923af",
+    "lpips_alex": "LPIPS 0.1 heads of the package lpips on torchvision's alexnet-owt-7be5be79",
+    "st_lpips_alex": "ST-LPIPS alex_shift_tolerant, sha256 b356b382, of the package stlpips_pytorch",
+    **dict.fromkeys(
+        ("rfvd", "gfvd", "rfvd_extrapolated", "kvd"),
+        "I3D trained on Kinetics-400, its 400 logits, on frames brought to 224x224 (bilinear, not antialiased)",
+    ),
+    "rfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every frame",
+}
+"""The frozen network behind each metric that has one."""
+
+
+_LARP = "Wang et al., LARP, ICLR 2025, and its published evaluation code"
+_VIDEOFLEXTOK = "VideoFlexTok, arXiv 2604.12887"
+_EVATOK = "EVATok, arXiv 2603.12267, Sec. 4.2"
+
+
+def _protocol(**fields: Any) -> Protocol:
+    """A protocol with the fields most share, and the networks of its metrics."""
+    usual: dict[str, Any] = {
+        "data_version": None,
+        "clip_seed": 0,
+        "fps": None,
+        "stride": 1,
+        "resize": "bilinear-antialias",
+        "padded": True,
+        "measured_size": None,
+        "rounding": False,
+        "optional": (),
+        "unknown": (),
+        "reference": "the same clips, before the tokenizer",
+    }
+    merged = {**usual, **fields}
+    named = (*merged["metrics"], *merged["optional"])
+    networks = tuple((metric, NETWORKS[metric]) for metric in named if metric in NETWORKS)
+    return Protocol(**merged, networks=networks)
+
+
+_EMBEDDED: dict[str, Any] = {
+    "version": 1,
+    "split": "validation",
+    "clip_choice": "made",
+    "clips": 320,
+    "frames": 16,
+    "size": 64,
+    "resize": "made-at-size",
+    "padded": False,
+    "rounding": True,
+    "metrics": ("psnr", "ssim", "l1", "mse", "rfvd"),
+    "optional": ("lpips_vgg", "lpips_alex", "st_lpips_alex", "kvd", "rfvd_extrapolated", "rfid"),
+    "citation": "this project",
+}
+
+_EMBEDDED_GENERATED: dict[str, Any] = {
+    **_EMBEDDED,
+    "data": "freedoom",
+    "data_version": 2,
+    "metrics": ("gfvd",),
+    "optional": ("kvd",),
+}
+
+_VIDEOFLEXTOK_K600: dict[str, Any] = {
+    "version": 1,
+    "data": "k600",
+    "split": "validation",
+    "clip_choice": "random-start",
+    "clips": None,
+    "frames": 17,
+    "fps": 4.0,
+    "size": 128,
+    "citation": _VIDEOFLEXTOK,
+}
+
+_ALL = (
+    _protocol(
+        **_EMBEDDED,
+        name="embedded-reconstruction",
+        data="freedoom",
+        data_version=2,
+        note="Clips are made from seeds where they are measured; 320 are few for rFVD, so only equal N compare.",
+    ),
+    _protocol(
+        **_EMBEDDED,
+        name="embedded-unseen",
+        data="arcade",
+        data_version=1,
+        note="The same on games, which no router was trained on; needs the extra evatok[arcade].",
+    ),
+    _protocol(
+        **_EMBEDDED_GENERATED,
+        name="embedded-generation",
+        reference="as many real clips; their motion classes are those generated",
+        note="One sample a real clip, of its class; 320 are few for gFVD, so only equal N compare.",
+    ),
+    _protocol(
+        **{**_EMBEDDED_GENERATED, "data": "arcade", "data_version": 1},
+        name="embedded-games-generation",
+        reference="as many real clips; their games are those generated",
+        note="The same on games; needs the extra evatok[arcade].",
+    ),
+    _protocol(
+        **_EMBEDDED_GENERATED,
+        name="embedded-prediction",
+        reference="the clips whose first 5 frames condition the prediction",
+        note=(
+            "5 frames given, the last repeated to fill two blocks; all 16 frames are generated again and all 16 are "
+            "measured, at their 64x64 pixels; 320 are few for gFVD, so only equal N compare."
+        ),
+    ),
+    _protocol(
+        name="larp-ucf101-reconstruction",
+        version=1,
+        data="ucf101",
+        split="train",
+        clip_choice="random-start",
+        clips=9537,
+        frames=16,
+        size=128,
+        metrics=("rfvd", "psnr", "lpips_vgg"),
+        optional=("ssim", "l1", "mse", "kvd", "rfvd_extrapolated"),
+        unknown=("clip_seed", "rounding", "8-bit rounding of the resized frames"),
+        note=(
+            "rFVD on the training videos of split 1, one clip each. LARP does not seed the start, so small differences "
+            "remain; its covariances divide by N, its decoder runs in fp16. PSNR from the MSE of a whole clip."
+        ),
+        citation=_LARP,
+    ),
+    _protocol(
+        name="larp-ucf101-generation",
+        version=1,
+        data="ucf101",
+        split="train",
+        clip_choice="windows",
+        clip_seed=42,
+        clips=10000,
+        frames=16,
+        size=128,
+        metrics=("gfvd",),
+        unknown=("rounding", "LARP's draw for its seed 42: ours is numpy's"),
+        reference="as many real clips, drawn from all windows of the train list; their classes are those generated",
+        note="10,000 samples, classes as often as among the drawn clips; temperature 1, no top-k or top-p.",
+        citation=_LARP,
+    ),
+    _protocol(
+        name="larp-k600-prediction",
+        version=1,
+        data="k600",
+        split="validation",
+        clip_choice="windows",
+        clips=50000,
+        frames=16,
+        size=128,
+        measured_size=64,
+        metrics=("gfvd",),
+        unknown=("clip_seed", "rounding", "filter of the step to 64x64: ours is bilinear, antialiased"),
+        reference="the windows whose first 5 frames condition the prediction",
+        note=(
+            "5 frames given, the last repeated up to 16; all 16 frames are generated again and all 16 are measured, "
+            "both sides brought to 64x64."
+        ),
+        citation=_LARP,
+    ),
+    _protocol(
+        name="webvid-validation-3fps",
+        version=1,
+        data="webvid",
+        split="validation",
+        clip_choice="random-start",
+        clips=None,
+        frames=16,
+        fps=3.0,
+        size=128,
+        metrics=("psnr", "lpips_vgg", "rfvd"),
+        optional=("ssim", "l1", "mse", "kvd", "rfvd_extrapolated"),
+        unknown=("clips", "clip_choice", "clip_seed", "resize", "padded", "rounding", "networks"),
+        note="The paper names the set, the frame rate, 16x128x128, LPIPS and FVD, and nothing else.",
+        citation=_EVATOK,
+    ),
+    _protocol(
+        name="videoflextok-k600-17-frame",
+        **_VIDEOFLEXTOK_K600,
+        metrics=("rfvd",),
+        unknown=("split", "clips", "clip_choice", "clip_seed", "resize", "padded", "rounding", "networks", "fps"),
+        note="17-frame clips of 4 seconds (Table 1); not comparable with the 16-frame prediction protocol.",
+    ),
+    _protocol(
+        name="videoflextok-k600-17-frame-generation",
+        **_VIDEOFLEXTOK_K600,
+        metrics=("gfvd",),
+        unknown=("split", "clips", "clip_choice", "clip_seed", "resize", "padded", "rounding", "networks", "reference"),
+        reference="real clips of the same set; which and how many is not stated",
+        note="Class to video with a 2.2B autoregressive model (Table 1).",
+    ),
+    _protocol(
+        name="videoflextok-msrvtt-17-frame",
+        version=1,
+        data="msrvtt",
+        split="test",
+        clip_choice="random-start",
+        clips=5000,
+        frames=17,
+        fps=4.0,
+        size=256,
+        metrics=("l1", "mse", "psnr", "lpips_vgg", "rfid", "rfvd"),
+        optional=("lpips_alex", "ssim", "kvd", "rfvd_extrapolated"),
+        unknown=("split", "clip_choice", "clip_seed", "resize", "padded", "rounding", "networks"),
+        note="Table 8: 5,000 clips at 4 FPS, 256 px (LARP at 128 px); its MAE is our l1. LPIPS net not stated.",
+        citation=_VIDEOFLEXTOK,
+    ),
+)
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
+
+
+def get(name: str) -> Protocol:
+    """The protocol called `name`. Raises ProtocolError, which lists all names, for another."""
+    if name not in PROTOCOLS:
+        raise ProtocolError(f"unknown protocol {name!r}: one of {', '.join(sorted(PROTOCOLS))}")
+    return PROTOCOLS[name]
+
+
+def comparable(record: Record) -> bool:
+    """Whether a record's numbers may stand in a table beside others of their protocol.
+
+    False for a limited or otherwise deviating run, and for one under an older version of its protocol.
+    """
+    return not why_not_comparable(record)
+
+
+def why_not_comparable(record: Record) -> list[str]:
+    """Why a record must not stand in a table, a sentence each; [] where it may."""
+    told = record.protocol
+    known = PROTOCOLS.get(str(told.get("name")))
+    if known is None:
+        return [f"{record.id} was measured under no known protocol"]
+    if told.get("hash") != known.hash:
+        return [f"{record.id} was measured under version {told.get('version')} of {known.name}, now {known.version}"]
+    odd = [str(reason) for reason in told.get("deviations", ["deviations were not recorded"])]
+    return odd or ([] if told.get("comparable") is True else ["the record says that it is not comparable"])

@@ -1,0 +1,152 @@
+"""From what was kept of every clip to the values of a record: means with intervals, distances, rates.
+
+Legend: N clips, R rows of features a clip, D features, K temporal blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evatok.evaluation import per_clip
+from evatok.evaluation.folders import EvaluationError
+from evatok.evaluation.systems import System
+from evatok.metrics import codebook as code_metrics
+from evatok.metrics import pixels
+from evatok.metrics.bootstrap import bootstrap, bootstrap_statistic
+from evatok.metrics.frechet import frechet_distance_of_features
+from evatok.metrics.fvd_extrapolation import extrapolated_fvd
+from evatok.metrics.kernel_distance import kernel_distance
+from evatok.metrics.motion import correlation_of, ratio_of
+from evatok.metrics.ssim import ssim
+from evatok.storage.records import Metric, direction_of
+from evatok.storage.shards import Arrays
+
+PERCEPTUAL = {"lpips_vgg": "lpips-vgg", "lpips_alex": "lpips-alex", "st_lpips_alex": "st-lpips"}
+PIXELS = {"psnr": pixels.psnr, "ssim": ssim, "l1": pixels.l1, "mse": pixels.mse}
+"""Metrics of pixels alone: one value a clip."""
+
+PER_CLIP = (*PIXELS, *PERCEPTUAL)
+DISTRIBUTION = {"rfvd": "i3d", "gfvd": "i3d", "rfvd_extrapolated": "i3d", "kvd": "i3d", "rfid": "inception"}
+"""Metrics of whole sets, and the network whose features they compare."""
+
+MOTION = {"motion_ratio": ratio_of, "motion_correlation": correlation_of}
+"""What is said of motion in every evaluation of reconstructions, of the moments of all clips."""
+
+LEVEL = 0.95  # of the bootstrap intervals
+
+
+def per_clip_arrays(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Values of each metric, PSNRs at most PSNR_CEILING, and tokens where there are any."""
+    values = {name: _below_ceiling(arrays[name], name) for name in names if name in PER_CLIP}
+    return {**values, "tokens": arrays["lengths"].sum(1)} if "lengths" in arrays else values
+
+
+def ceiling_facts(arrays: Arrays) -> dict[str, Any]:
+    """The PSNR that stands for any higher one, and how many clips reached it; {} where no PSNR was measured."""
+    if "psnr" not in arrays:
+        return {}
+    return {"psnr_ceiling": {"dB": pixels.PSNR_CEILING, "clips": int((arrays["psnr"] >= pixels.PSNR_CEILING).sum())}}
+
+
+def _below_ceiling(values: np.ndarray, name: str) -> np.ndarray:
+    return np.minimum(values, pixels.PSNR_CEILING) if name == "psnr" else values
+
+
+def kept_arrays(arrays: Arrays, names: Sequence[str]) -> Arrays:
+    """What a paired comparison needs of every clip, by the names of `evatok.evaluation.per_clip`."""
+    kept = dict(per_clip_arrays(arrays, names))
+    told = {per_clip.MOTION: "motion", per_clip.FEATURES: "features.i3d"}
+    return kept | {name: arrays[source] for name, source in told.items() if source in arrays}
+
+
+def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:
+    """Means with half their bootstrap interval; one clip has no interval, nor has an infinite mean."""
+    metrics: dict[str, Metric] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for name in (name for name in names if name in PER_CLIP):
+        values, spread = _below_ceiling(arrays[name], name), None
+        if len(values) > 1 and np.isfinite(values).all():
+            found = bootstrap(values, level=LEVEL)
+            intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
+        unit = "dB" if name == "psnr" else ""
+        metrics[name] = Metric(float(values.mean()), unit, len(values), direction_of(name), spread)
+    return metrics, intervals
+
+
+def motion_values(arrays: Arrays) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:
+    """How much of the motion is there, and how much of it is right, with half their bootstrap interval.
+
+    NaN where no clip moves; neither that nor one clip has an interval.
+    """
+    metrics: dict[str, Metric] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    if "motion" not in arrays:
+        return metrics, intervals
+    moments = arrays["motion"]
+    for name, statistic in MOTION.items():
+        value, spread = statistic(moments), None
+        if len(moments) > 1 and np.isfinite(value):
+            found = bootstrap_statistic(moments, statistic, level=LEVEL)
+            intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
+        metrics[name] = Metric(value, "", len(moments), direction_of(name), spread)
+    return metrics, intervals
+
+
+def distribution_values(arrays: Arrays, references: Arrays, names: Sequence[str]) -> dict[str, Metric]:
+    """Distances between sets, each with its N: clips, or frames for the networks of frames.
+
+    Raises EvaluationError for too few of them.
+    """
+    values = {}
+    for name in (name for name in names if name in DISTRIBUTION):
+        real, fake = references[DISTRIBUTION[name]], arrays[f"features.{DISTRIBUTION[name]}"]
+        try:
+            values[name] = Metric(_distance(name, real, fake), "", len(fake), "lower")
+        except ValueError as error:  # too few samples, above all
+            raise EvaluationError(f"{name} of {len(fake)} samples: {error}; measure more, or leave it out") from error
+    return values
+
+
+def _distance(name: str, real: np.ndarray, fake: np.ndarray) -> float:
+    real, fake = real.astype(np.float64), fake.astype(np.float64)
+    if name == "kvd":
+        return float(kernel_distance(real, fake))
+    if name == "rfvd_extrapolated":
+        return float(extrapolated_fvd(real, fake).value)
+    # FID's covariances divide by N - 1, as its original does; FVD's by N, as LARP's do.
+    return float(frechet_distance_of_features(real, fake, ddof=1 if name == "rfid" else 0))
+
+
+def token_values(arrays: Arrays, system: System, real: Any) -> dict[str, Metric]:
+    """Mean tokens, bits per pixel and how the codebook is used, of systems that say."""
+    if "lengths" not in arrays:
+        return {}
+    tokens = arrays["lengths"].sum(1)
+    values = {"mean_tokens": Metric(float(tokens.mean()), "tokens", len(tokens), "lower")}
+    if system.codebook_size is None:
+        return values
+    shape = (real.shape[1], real.shape[2], real.shape[3])
+    rate = code_metrics.bits_per_pixel(arrays["lengths"], system.codebook_size, system.length_levels, shape)
+    values["bits_per_pixel"] = Metric(float(rate.mean()), "bit/pixel", len(tokens), "lower")
+    if "codes" in arrays:
+        codes, size = arrays["codes"], system.codebook_size
+        usage = float(code_metrics.codebook_usage(codes, size))
+        perplexity = float(code_metrics.codebook_perplexity(codes, size))
+        values["codebook_usage"] = Metric(usage, "", len(codes), "higher")
+        values["codebook_perplexity"] = Metric(perplexity, "codes", len(codes), "higher")
+    return values
+
+
+def length_facts(arrays: Arrays) -> dict[str, Any]:
+    """Mean tokens, the mean of each block, and how many clips got how many tokens."""
+    if "lengths" not in arrays:
+        return {}
+    lengths = arrays["lengths"]
+    return {
+        "mean_tokens": code_metrics.mean_tokens(lengths),
+        "tokens_per_block": lengths.mean(0).tolist(),
+        "histogram": {str(tokens): clips for tokens, clips in code_metrics.length_histogram(lengths).items()},
+    }

@@ -1,0 +1,105 @@
+"""Features of clips by a frozen network, computed once and kept as shards.
+
+A shard's name is a hash of the pixels, the preprocessing, the extractor with its weights and code, and the precision.
+Because shards are named by their pixels, a longer set reuses those of a shorter one, and an interrupted computation
+resumes.
+
+Legend: N clips, B clips of a batch, R rows of features per clip (1 for I3D, T for networks of frames), D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from evatok.data.clips import pixels_sha256, to_network
+from evatok.storage.shards import FeatureError, ShardStore, code_version
+
+
+class Extractor(Protocol):
+    """Clips (B, 3, T, H, W) in [0, 1] to features (B * R, D), by a frozen network."""
+
+    name: str
+    weights_sha256: dict[str, str]
+
+    def __call__(self, clips: torch.Tensor, /) -> torch.Tensor: ...
+
+
+class Sliceable(Protocol):
+    """Clips of which any range can be had as uint8 (n, T, H, W, 3): an array, or a folder read when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, where: slice, /) -> np.ndarray: ...
+
+
+def description(extractor: Extractor, precision: str = "fp32") -> dict[str, Any]:
+    """What an extractor is: name, weights, code, precision.
+
+    Raises:
+        FeatureError: it has no name or no hashes of its weights.
+    """
+    odd = [name for name in ("name", "weights_sha256") if not hasattr(extractor, name)]
+    if odd:
+        raise FeatureError(
+            f"the extractor {type(extractor).__name__} lacks {odd[0]}: features cannot be kept without knowing what "
+            "made them"
+        )
+    weights = dict(extractor.weights_sha256)
+    return {"name": extractor.name, "weights": weights, "code": code_version(extractor), "precision": precision}
+
+
+def clip_features(
+    extractor: Extractor,
+    clips: Sliceable,
+    store: ShardStore,
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    precision: str = "fp32",
+    batch: int = 8,
+    shard_length: int = 64,
+    device: torch.device | str = "cpu",
+    tick: Callable[[int], Any] | None = None,
+) -> np.ndarray:
+    """(N * R, D) float32 features of uint8 clips (N, T, H, W, 3), from the store or computed and kept now.
+
+    Args:
+        prepare: brings clips (B, 3, T, H, W) in [0, 1] to what the extractor is to see; `preprocessing` says how, and
+            is part of the key.
+        tick: called with the number of clips done.
+
+    Raises:
+        FeatureError: features that are not finite or not (B * R, D).
+    """
+    made = {"extractor": description(extractor, precision), "preprocessing": dict(preprocessing or {})}
+    parts = []
+    for start in range(0, len(clips), shard_length):
+        piece = clips[start : start + shard_length]
+        made_by = {**made, "pixels": pixels_sha256(piece)}
+        found = store.get(made_by)
+        if found is None:
+            rows = []
+            for first in range(0, len(piece), batch):
+                pixels = to_network(piece[first : first + batch], device)
+                rows.append(extract(extractor, prepare(pixels) if prepare else pixels))
+            found = {"features": np.concatenate(rows)}
+            store.put(made_by, found)
+        parts.append(found["features"])
+        if tick:
+            tick(len(piece))
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def extract(extractor: Extractor, clips: torch.Tensor) -> np.ndarray:
+    """(B * R, D) float32 features of clips (B, 3, T, H, W). Raises FeatureError for other shapes and NaN."""
+    features = extractor(clips).float().cpu().numpy()
+    if features.ndim != 2 or len(features) % len(clips) or not len(features):
+        raise FeatureError(f"{extractor.name} made {features.shape} of {len(clips)} clips, not rows of features a clip")
+    if not np.isfinite(features).all():
+        raise FeatureError(f"{extractor.name} made features that are not finite")
+    return features

@@ -1,0 +1,1 @@
+"""Contact sheets, galleries of moving clips, and figures."""

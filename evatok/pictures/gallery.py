@@ -1,0 +1,162 @@
+"""Clips for the eye: every frame as a lossless PNG, a sheet, and many clips moving side by side as one video.
+
+Legend: N clips, T frames, H x W pixels, K temporal blocks; clips are uint8 RGB (N, T, H, W, 3), a moving picture
+is (T, H, W, 3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from evatok.errors import EvatokError
+from evatok.pictures.contact_sheet import contact_sheet
+from evatok.storage.filenames import file_name
+
+GAP = 4  # pixels between clips
+WHITE = 255
+MOVING_SUFFIXES = (".mp4", ".webp")
+_CRF = "14"  # of H.264: next to nothing is seen to be lost
+
+
+class ShowingError(EvatokError, ValueError):
+    """Clips that cannot be shown as asked, or a file of a kind that is not written."""
+
+
+def write_samples(
+    folder: Path,
+    clips: np.ndarray,
+    names: Mapping[int, str],
+    tokens: np.ndarray,
+    *,
+    beside: np.ndarray | None = None,
+    moving: str = "clips.mp4",
+    fps: float = 8.0,
+) -> dict[str, Path]:
+    """Write clips (N, T, H, W, 3): frames/, sheet.png with the tokens of each block, and a moving picture.
+
+    Args:
+        names: (N) number of each clip and its class, "" where it has none.
+        tokens: (N, K) tokens a block.
+        beside: clips to stand on the left of each in the moving picture, such as the real ones.
+
+    Raises:
+        ShowingError: clips or a moving picture that cannot be written.
+    """
+    save_frames(clips, folder / "frames", [f"{number:05d}-{name}".rstrip("-") for number, name in names.items()])
+    titles = [name or f"clip {number}" for number, name in names.items()]
+    captions = [f"{title}\n{row.sum()} tokens" for title, row in zip(titles, tokens, strict=True)]
+    sheet = contact_sheet(clips, captions, frames=2 * tokens.shape[1], columns=2, assignments=tokens)
+    sheet.save(folder / "sheet.png")
+    variants = (clips,) if beside is None else (beside, clips)
+    picture = save_moving(side_by_side(*variants), folder / moving, fps=fps)
+    return {"sheet": folder / "sheet.png", "moving": picture}
+
+
+def in_turns(names: Sequence[str], count: int) -> list[int]:
+    """The first `count` numbers, taking the classes in turn so that rare ones are seen, in ascending order."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for name in names:
+        turns.append(seen[name])
+        seen[name] += 1
+    return sorted(sorted(range(len(names)), key=turns.__getitem__)[:count])
+
+
+def save_frames(clips: np.ndarray, folder: Path, names: Sequence[str]) -> list[Path]:
+    """Write <folder>/<name>/<frame>.png for every frame of clips (N, T, H, W, 3); returns the N folders.
+
+    A name that cannot be one of a folder, or would lead out of this one, is made one by `file_name`.
+
+    Raises:
+        ShowingError: other clips, or not N different names.
+    """
+    _check(clips)
+    names = [file_name(name) for name in names]
+    if len(names) != len(clips) or len(set(names)) != len(names):
+        raise ShowingError(f"{len(clips)} clips need as many different names, got {len(set(names))}")
+    folders = [folder / name for name in names]
+    for clip, place in zip(clips, folders, strict=True):
+        place.mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(clip):
+            Image.fromarray(np.ascontiguousarray(frame)).save(place / f"{number:02d}.png")
+    return folders
+
+
+def side_by_side(*variants: np.ndarray, columns: int = 0, enlarge: int = 2) -> np.ndarray:
+    """Clips in a grid, as one moving picture (T, H', W', 3) on white.
+
+    Args:
+        variants: one or more arrays (N, T, H, W, 3); a cell of the grid holds clip n of each, from left to right
+            (the real clip and what was made of it, say).
+        columns: cells a row; 0 makes the picture about square.
+        enlarge: whole factor by which pixels grow.
+
+    Raises:
+        ShowingError: no clips, or variants of unlike shapes.
+    """
+    if not variants or any(clips.shape != variants[0].shape for clips in variants):
+        raise ShowingError(f"clips side by side must have one shape, got {[clips.shape for clips in variants]}")
+    for clips in variants:
+        _check(clips)
+    count, frames, height, width, _ = variants[0].shape
+    columns = columns or max(1, round((count / len(variants)) ** 0.5))
+    high, wide = enlarge * height, enlarge * width * len(variants) + GAP * (len(variants) - 1)
+    rows = -(-count // columns)
+    shape = (frames, rows * (high + GAP) - GAP, columns * (wide + 2 * GAP) - 2 * GAP, 3)
+    sheet = np.full(shape, WHITE, dtype=np.uint8)
+    for number in range(count):
+        row, column = divmod(number, columns)
+        top, left = row * (high + GAP), column * (wide + 2 * GAP)
+        for place, clips in enumerate(variants):
+            start = left + place * (enlarge * width + GAP)
+            grown = clips[number].repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+            sheet[:, top : top + high, start : start + enlarge * width] = grown
+    return sheet
+
+
+def save_moving(picture: np.ndarray, path: Path, *, fps: float = 8.0, seconds: float = 6.0) -> Path:
+    """Write a moving picture (T, H, W, 3) as H.264 (.mp4), shown again up to `seconds`, or as a lossless loop (.webp).
+
+    Raises:
+        ShowingError: another suffix, another layout, or a rate that is not positive.
+    """
+    if path.suffix not in MOVING_SUFFIXES:
+        raise ShowingError(f"{path.name}: moving pictures are written as {' or '.join(MOVING_SUFFIXES)}")
+    if fps <= 0:
+        raise ShowingError(f"{path.name}: {fps} frames a second cannot be shown")
+    _check(picture[None])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".webp":
+        _save_webp(picture, path, fps)
+    else:
+        _save_mp4(np.tile(picture, (max(1, round(seconds * fps / len(picture))), 1, 1, 1)), path, fps)
+    return path
+
+
+def _save_webp(picture: np.ndarray, path: Path, fps: float) -> None:
+    first, *others = [Image.fromarray(frame) for frame in picture]
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0, lossless=True)
+
+
+def _save_mp4(picture: np.ndarray, path: Path, fps: float) -> None:
+    odd = [(0, 0), (0, picture.shape[1] % 2), (0, picture.shape[2] % 2), (0, 0)]
+    even = np.pad(picture, odd, constant_values=WHITE)  # 4:2:0 halves both sides
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
+        stream.options = {"crf": _CRF}
+        for frame in even:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _check(clips: np.ndarray) -> None:
+    if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
+        raise ShowingError(f"clips must be uint8 (N, T, H, W, 3), none of them 0; got {clips.dtype} {clips.shape}")

@@ -1,0 +1,163 @@
+"""The paper's claims about main Table 1 as signs of differences, each with a verdict on our rows.
+
+At toy size values mean little, but who is better than whom should survive. A claim holds where the whole interval of a
+difference lies on its side, fails where the whole interval lies on the other side, and is undecided otherwise; a
+difference without an interval is undecided, and its line says so. Where both rows left their values of every clip
+(`evatok.evaluation.per_clip`) and are of the same clips, the interval is of draws of these clips from both. Else the
+half-interval of a difference is the root of the summed squares of both rows' own, which treats them as independent and
+so errs on the careful side. With one training seed intervals are over clips only. What is counted and not estimated,
+such as the tokens of a set, is compared as it is, with its n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from evatok.evaluation import per_clip
+from evatok.reporting.final_tables import DECIMALS, Row, Value
+
+HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
+TOKENIZER_SAVES = 0.244
+"""Tokens the paper's router saves against the uniform row: 24.4 % (UCF-101) and 29.6 % (WebVid)."""
+RULE = (
+    "A claim holds where the whole 95 % interval of the difference lies on its side, does not hold where it lies on "
+    "the other side, and is otherwise undecided, as it is without an interval"
+)
+DECIDES = (
+    f"{RULE}. Paired intervals (+ is better) are of draws of the same clips from both rows; the half-interval after ± "
+    "is the root of the summed squares of both rows' own, as if they were of different clips. Tokens are counted over "
+    "n clips and compared as they are."
+)
+NO_INTERVAL = "no interval measured"
+NAMES = {"psnr": "PSNR", "st_lpips": "ST-LPIPS", "rfvd": "rFVD"}
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A claim: what is compared, the paper's figures, ours, and one of the four verdicts."""
+
+    name: str
+    paper: str
+    ours: str
+    verdict: str
+
+
+def signs(rows: Mapping[str, Row]) -> list[Sign]:
+    """All claims about the rows of main Table 1, in the paper's order."""
+    return [
+        better(rows, "A2", "A1", "st_lpips", "final beats proxy, uniform: LPIPS 0.1056 against 0.1178"),
+        better(rows, "A2", "A1", "rfvd", "final beats proxy, uniform: rFVD 63 against 73"),
+        better(rows, "B2", "B1", "st_lpips", "final beats proxy, router: LPIPS 0.1068 against 0.1182"),
+        better(rows, "B2", "B1", "rfvd", "final beats proxy, router: rFVD 33 against 50"),
+        fewer_tokens(rows, "B2", "A2"),
+        better(rows, "B2", "A2", "st_lpips", "about equal LPIPS: 0.1068 against 0.1056", or_equal=True),
+        better(rows, "B2", "A2", "rfvd", "better rFVD: 33 against 63"),
+        fewer_tokens(rows, "B2+VideoMAE", "A2+VideoMAE"),
+        better(rows, "B2+VideoMAE", "A2+VideoMAE", "st_lpips", "LPIPS 0.1144 against 0.1197", or_equal=True),
+        better(rows, "B2+VideoMAE", "A2+VideoMAE", "rfvd", "better rFVD: 9.2 against 13"),
+        better(rows, "A2+VideoMAE", "A2", "rfvd", "VideoMAE lowers rFVD, uniform: 13 against 63"),
+        better(rows, "B2+VideoMAE", "B2", "rfvd", "VideoMAE lowers rFVD, router: 9.2 against 33"),
+        better(rows, "A2", "A2+VideoMAE", "psnr", "VideoMAE worsens PSNR, uniform: 26.68 against 27.77 dB"),
+        better(rows, "B2", "B2+VideoMAE", "psnr", "VideoMAE worsens PSNR, router: 26.90 against 27.68 dB"),
+        *(first_block_leads(rows, name) for name in ("B1", "B2", "B2+VideoMAE")),
+    ]
+
+
+def better(
+    rows: Mapping[str, Row], first: str, second: str, metric: str, paper: str, *, or_equal: bool = False
+) -> Sign:
+    """`first` has the better value of `metric`; with `or_equal` an interval that begins at a tie will do."""
+    name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {NAMES.get(metric, metric)}"
+    ours, other = rows[first].value(metric), rows[second].value(metric)
+    if ours is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    decimals = DECIMALS.get(metric, 1)
+    ends = _paired(rows[first], rows[second], ours, other)
+    if ends is not None:
+        remark = f"paired {ends[0]:+.{decimals}f} to {ends[1]:+.{decimals}f}"
+    else:
+        half = _joint(ours, other)
+        remark = NO_INTERVAL if half is None else f"± {half:.{decimals}f}"
+        ends = around((ours.value - other.value) * (1 if ours.higher else -1), half)
+    told = f"{ours.value:.{decimals}f} against {other.value:.{decimals}f} ({remark})"
+    return Sign(name, paper, told, verdict(ends, or_equal=or_equal))
+
+
+def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
+    """`first` takes at least 24.4 % fewer tokens than `second`."""
+    name, paper = f"{first} takes 24.4 % fewer tokens than {second}", "721 against 1,024 (WebVid), 774 (UCF-101)"
+    ours, other = rows[first].value("rtokens"), rows[second].value("rtokens")
+    if ours is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    saved = 1 - ours.value / other.value
+    told = f"{ours.value:.1f} against {other.value:.1f} ({100 * saved:.1f} % fewer; n = {ours.n})"
+    return Sign(name, paper, told, HOLDS if saved >= TOKENIZER_SAVES else FAILS)
+
+
+def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
+    """The router gives the first block the most tokens, on the mean over clips (supplement Sec. D.1)."""
+    sign = f"{name}: the first block gets the most tokens"
+    paper = "the first block typically gets more"
+    held = [record.model["tokens_per_block"] for record in rows[name].records]
+    if not held:
+        return Sign(sign, paper, "-", UNKNOWN)
+    blocks = np.mean(held, axis=0)
+    counted = rows[name].value("rtokens")
+    told = " / ".join(f"{tokens:.1f}" for tokens in blocks) + (f" (n = {counted.n})" if counted else "")
+    return Sign(sign, paper, told, HOLDS if blocks[0] > blocks[1:].max() else FAILS)
+
+
+def markdown(found: list[Sign], item: str, decides: str) -> str:
+    """The signs about one item as a table, counted, and what decides a verdict."""
+    frame = pd.DataFrame([asdict(sign) for sign in found])
+    counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
+    return f"Claims about {item}: {counts}. {decides}\n\n{frame.to_markdown(index=False)}\n"
+
+
+def write(found: list[Sign], folder: Path, name: str, item: str, decides: str) -> None:
+    """<name>.csv and <name>.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame([asdict(sign) for sign in found])
+    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    (folder / f"{name}.md").write_text(markdown(found, item, decides), encoding="utf-8")
+
+
+def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, float] | None:
+    """The interval of the gain over the same clips; None where both rows do not have one record that allows it."""
+    if one.metric != other.metric or not one.metric or len(one.ids) != 1 or len(other.ids) != 1:
+        return None
+    ours, theirs = (
+        next(record for record in row.records if record.id == value.ids[0])
+        for row, value in ((first, one), (second, other))
+    )
+    found = per_clip.paired(ours, theirs, one.metric)
+    if found is None:
+        return None
+    return (found.low, found.high) if one.higher else (-found.high, -found.low)
+
+
+def _joint(one: Value, other: Value) -> float | None:
+    """Half the 95 % interval of a difference; None where either has none."""
+    if one.interval is None or other.interval is None:
+        return None
+    return float(np.hypot(one.interval, other.interval))
+
+
+def around(gain: float, half: float | None) -> tuple[float, float] | None:
+    """The ends of a gain's interval; None where it has none."""
+    return None if half is None else (gain - half, gain + half)
+
+
+def verdict(ends: tuple[float, float] | None, *, or_equal: bool = False) -> str:
+    """What an interval of a gain says of the claim that there is one; with `or_equal`, that there is no loss."""
+    if ends is None:
+        return UNSURE
+    low, high = ends
+    if low > 0 or (or_equal and low >= 0):
+        return HOLDS
+    return FAILS if high < 0 else UNSURE

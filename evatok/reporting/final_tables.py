@@ -1,0 +1,301 @@
+"""What the tables of trained tokenizers share: which records make up a row, its values, and how it is shown.
+
+A row asks how a tokenizer was trained (the facts in its checkpoint's header) and how it was measured. One table shows
+only records of equal size, steps, training clips, perceptual loss, protocol and router: the set that fills most of its
+rows, of several such sets the newest. What no record fills is a dash, and the command that would fill it is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from evatok.reporting import tables
+from evatok.reporting.tables import Cell
+from evatok.storage import records
+from evatok.storage.records import Record
+
+PROTOCOL = "embedded-reconstruction"
+UNIFORM = {"toy": 16, "small": 256, "paper": 256}
+"""Tokens per block of the uniform rows, by size: the paper's 1,024 per clip, and for the toy what its finals, trained
+on the older levels {4..64}, were trained under."""
+METRICS = {
+    "psnr": "psnr",
+    "lpips": "lpips_vgg",
+    "st_lpips": "st_lpips_alex",
+    "rfvd": "rfvd",
+    "rtokens": "mean_tokens",
+}
+"""Columns, and what records call them. ST-LPIPS is no LPIPS and has a column of its own."""
+MOTION = ("motion_ratio", "motion_correlation")
+"""Columns of motion, which stand behind the others where a record of the table tells them."""
+DECIMALS = {"psnr": 2, "lpips": 4, "st_lpips": 4, "rfvd": 1, "rtokens": 1, **dict.fromkeys(MOTION, 3)}
+OF_A_SET = ("rfvd",)
+"""Metrics of a whole set of clips: their spread is a deviation over clip choices, not half an interval."""
+MEASURED = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a row is: facts of the training, and the assignment it is measured under ("uniform" or "router").
+
+    `trained` None: a row of the paper that has no counterpart among the embedded clips.
+    """
+
+    name: str
+    trained: Mapping[str, Any] | None
+    measured: str = "router"
+
+    def fits(self, record: Record) -> bool:
+        facts, model = record.model["facts"], record.model
+        if self.trained is None or any(facts.get(key) != value for key, value in self.trained.items()):
+            return False
+        if model["assignment"] != self.measured:
+            return False
+        if self.measured == "router":  # whom a router taught is measured under that router
+            return model.get("parents", {}).get("router", model["router"]) == model["router"]
+        row = [UNIFORM[facts["size"]]]
+        return model["row"] == facts.get("row", row) == row
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric of a row. `spread`: over clips, or the deviation over training seeds where there are several;
+    `interval`: half a 95 % interval of the value (None: not measured); `metric`: what its records call it."""
+
+    value: float
+    unit: str
+    n: int
+    spread: float | None
+    interval: float | None
+    higher: bool
+    ids: tuple[str, ...]
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row's records, one a training seed; none where nothing fills it."""
+
+    spec: Spec
+    records: tuple[Record, ...] = ()
+
+    def value(self, metric: str) -> Value | None:
+        """The mean over seeds of one of METRICS, or None where no record holds it."""
+        name = METRICS.get(metric, metric)
+        held = [record for record in self.records if name in record.metrics]
+        if not held:
+            return None
+        first, values = held[0].metrics[name], np.array([record.metrics[name].value for record in held])
+        ids, higher = tuple(record.id for record in held), first.direction == "higher"
+        if len(held) == 1:
+            wide = first.spread if first.spread is None or name not in OF_A_SET else 1.96 * first.spread
+            return Value(first.value, first.unit, first.n, first.spread, wide, higher, ids, name)
+        spread = float(values.std(ddof=1))
+        interval = float(stdtrit(len(held) - 1, 0.975)) * spread / len(held) ** 0.5
+        return Value(float(values.mean()), first.unit, len(held), spread, interval, higher, ids, name)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper: its name in results/, what it is, its rows, and columns (those of METRICS and more)."""
+
+    name: str
+    item: str
+    specs: tuple[Spec, ...]
+    columns: tuple[str, ...] = tuple(METRICS)
+    longest: bool = False  # of sets that fill equally many rows, the longest training instead of the newest
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The records of a table: its rows by name, all there, and what they have in common (empty without records)."""
+
+    rows: Mapping[str, Row]
+    common: Mapping[str, Any] = field(default_factory=dict)
+
+
+def choose(folder: Path, table: Table) -> Chosen:
+    """The set of records in `folder` that fills most rows of the table."""
+    sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in records.query(folder, kind="evaluate", name=PROTOCOL):
+        if record.model.get("facts") and record.protocol.get("comparable") is True:
+            sets[_common(record)].append(record)
+    candidates = []
+    for members in sets.values():
+        routers = {record.model["router"] for record in members if record.model["assignment"] == "router"}
+        for router in sorted(routers) or [None]:
+            rows = _rows(table, [r for r in members if r.model.get("router", router) == router])
+            held = [record for row in rows.values() for record in row.records]
+            if held:
+                steps, newest = held[0].model["facts"]["steps"], max(record.created for record in held)
+                filled = sum(bool(row.records) for row in rows.values())
+                candidates.append(((filled, steps if table.longest else 0, newest), rows, held))
+    if not candidates:
+        return Chosen({spec.name: Row(spec) for spec in table.specs})
+    _, rows, held = max(candidates, key=lambda candidate: candidate[0])
+    return Chosen(rows, {**held[0].model["facts"], "records": len(held)})
+
+
+def _common(record: Record) -> tuple[Any, ...]:
+    """What the records of one table have in common."""
+    facts, parents = record.model["facts"], record.model.get("parents", {})
+    told = (facts["size"], facts["steps"], facts.get("perceptual"))
+    return (*told, parents.get("train_clips"), record.protocol.get("hash"))
+
+
+def _rows(table: Table, members: list[Record]) -> dict[str, Row]:
+    """Every row of the table with its records: of each training seed the newest."""
+    rows = {}
+    for spec in table.specs:
+        by_seed = {record.model["facts"]["seed"]: record for record in members if spec.fits(record)}
+        rows[spec.name] = Row(spec, tuple(by_seed[seed] for seed in sorted(by_seed)))
+    return rows
+
+
+def with_motion(table: Table, chosen: Chosen) -> Table:
+    """The table with the columns of motion that any of its records fills: those of older records lack them."""
+    told = [name for name in MOTION if any(row.value(name) for row in chosen.rows.values())]
+    return replace(table, columns=(*table.columns, *told))
+
+
+def to_cells(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+    """One cell a row and column; with several seeds `record` holds their ids, separated by a blank."""
+    cells = []
+    for name, row in chosen.rows.items():
+        for metric in table.columns:
+            value, published = row.value(metric), paper.get((name, metric))
+            if value is None:
+                cells.append(Cell(name, metric, published, None, "", None, "paper-only", None))
+            else:
+                status, ids = row.records[0].status, " ".join(value.ids)
+                cells.append(Cell(name, metric, published, value.value, value.unit, value.n, status, ids))
+    return cells
+
+
+def caption(table: Table, chosen: Chosen) -> str:
+    """What is compared with what, and what the intervals are."""
+    if not chosen.common:
+        return f"{table.item}. No record fills any of its rows yet; in brackets the paper's values."
+    seeds = max(len(row.records) for row in chosen.rows.values())
+    spread = (
+        f"values are means over up to {seeds} training seeds (n), after ± the standard deviation over them"
+        if seeds > 1
+        else "one training seed: after ± half the 95 % bootstrap interval over the clips (n), which says nothing "
+        "of how far another seed would come out"
+    )
+    return (
+        f"{table.item}. Ours (paper): tokenizers of {chosen.common['size']} size after {chosen.common['steps']} steps "
+        f"each, measured under {PROTOCOL}; {spread}. Rows compare with each other; ours and the paper's are of other "
+        "clips, sizes and trainings, so that values, rFVD above all, never compare. ST-LPIPS is another metric than "
+        "LPIPS."
+    )
+
+
+def markdown(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> str:
+    """A line a row, a column a metric, each as `ours ± spread (paper)`."""
+    lines = []
+    for name, row in chosen.rows.items():
+        shown = {
+            metric: _shown(row.value(metric), paper.get((name, metric)), DECIMALS.get(metric, 1))
+            for metric in table.columns
+        }
+        value = row.value("psnr") or next((v for v in map(row.value, table.columns) if v), None)
+        ids = "<br>".join(record.id for record in row.records)
+        lines.append({"row": name, **shown, "n": value.n if value else "-", "record": ids or "-"})
+    return str(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True))
+
+
+def _shown(value: Value | None, paper: float | None, decimals: int) -> str:
+    spread = f" ± {value.spread:.{decimals}f}" if value and value.spread is not None else ""
+    ours = f"{value.value:.{decimals}f}{spread}" if value else "-"
+    return ours if paper is None else f"{ours} ({paper:g})"
+
+
+def commands(table: Table, chosen: Chosen) -> list[str]:
+    """What would fill each row without a record: two commands, train and measure."""
+    size, steps = chosen.common.get("size", "toy"), chosen.common.get("steps")
+    lines = []
+    for name, row in chosen.rows.items():
+        if row.records or row.spec.trained is None:
+            continue
+        checkpoint = f"results/checkpoints/final-{size}-{slug(row.spec.trained)}.safetensors"
+        train, measure = _training(row.spec, size, steps, checkpoint), _measuring(row.spec, size, checkpoint)
+        lines += [f"{name}:", f"  {train}", f"  {measure}"]
+    return lines
+
+
+def slug(trained: Mapping[str, Any]) -> str:
+    """A name for a tokenizer by its facts: router-semantic, uniform-transformer-unaligned."""
+    unaligned = "" if trained["alignment"] else "-unaligned"
+    return f"{trained['assignment']}-{trained['discriminator']}{unaligned}"
+
+
+def _training(spec: Spec, size: str, steps: int | None, checkpoint: str) -> str:
+    trained: Mapping[str, Any] = spec.trained or {}
+    settings = [size, f"assignment={trained['assignment']}", f"discriminator={trained['discriminator']}"]
+    settings += {"router": [f"router={_router(size)}"], "uniform": [f"uniform_tokens={UNIFORM[size]}"]}.get(
+        trained["assignment"], []
+    )
+    settings += [] if trained["alignment"] else ["alignment=none"]
+    settings += [f"steps={steps}"] if steps else []
+    work = f"work=results/work/{Path(checkpoint).stem}"
+    return f"python -m evatok.experiments.stage4_final with {' '.join(settings)} {work} checkpoint={checkpoint}"
+
+
+def _measuring(spec: Spec, size: str, checkpoint: str) -> str:
+    assignment = f"router:{_router(size)}" if spec.measured == "router" else f"uniform:{UNIFORM[size]}"
+    settings = f"size={size} checkpoint={checkpoint} assignment={assignment}"
+    return f"python -m evatok.experiments.evaluate with {settings} \"metrics='{MEASURED}'\""
+
+
+def _router(size: str) -> str:
+    return f"results/checkpoints/router-{size}-pyramid-matched.safetensors"
+
+
+def publish(table: Table, results: Path) -> Chosen:
+    """Write <results>/tables/<name>.csv and .md, print the table and the commands that would fill its dashes."""
+    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name)
+    chosen = choose(results / "records", table)
+    table = with_motion(table, chosen)
+    folder = results / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    spreads = [(v.spread if v else None) for row in chosen.rows.values() for v in map(row.value, table.columns)]
+    frame = tables.tidy(to_cells(table, chosen, paper)).assign(spread=pd.Series(spreads, dtype=float))
+    frame.astype({"n": "Int64"}).to_csv(
+        folder / f"{table.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
+    )
+    text = f"{caption(table, chosen)}\n\n{markdown(table, chosen, paper)}\n"
+    (folder / f"{table.name}.md").write_text(text, encoding="utf-8")
+    print(text)
+    missing = commands(table, chosen)
+    if missing:
+        print("What would fill the empty rows:\n" + "\n".join(missing) + "\n")
+    return chosen
+
+
+def main(table: Table, description: str | None, argv: list[str] | None = None) -> int:
+    """The command line of a table's script."""
+    try:
+        publish(table, results_folder(description, argv))
+    except (records.RecordError, tables.TableError) as error:
+        print(f"{table.name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def results_folder(description: str | None, argv: list[str] | None = None) -> Path:
+    """The folder that `--results` names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
+    folder: Path = parser.parse_args(argv).results
+    return folder

@@ -1,0 +1,60 @@
+"""Claims about generators as signs of differences between two rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from evatok.reporting import final_tables
+from evatok.reporting.claims import FAILS, HOLDS, NO_INTERVAL, RULE, UNKNOWN, Sign, around, verdict
+
+GENERATOR_SAVES = 0.26
+"""Generated tokens the paper saves: 27.7 % (GPT-B), 26.2 % (larger)."""
+TIME_SHARE = 0.9
+"""Of the saved tokens, the share that should be saved in sampling time."""
+DECIDES = (
+    f"{RULE}: the gFVD and the time of one sampling have none. Paired intervals (+ is better) are of draws of the same "
+    "clips from both rows; the half-interval after ± is the root of the summed squares of both rows' own. Tokens are "
+    "counted over n samples, or means of n seeds, and compared as they are."
+)
+
+
+def fewer_tokens(
+    rows: Mapping[str, final_tables.Row], first: str, second: str, paper: str, least: float = GENERATOR_SAVES
+) -> Sign:
+    """`first` generates fewer tokens than `second`, by a share of at least `least`, 26 % as in the paper."""
+    name = f"{first} generates {f'{100 * least:.0f} % ' if least else ''}fewer tokens than {second}"
+    ours, other = rows[first].value("gtokens"), rows[second].value("gtokens")
+    if ours is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    saved = 1 - ours.value / other.value
+    told = f"{ours.value:.1f} against {other.value:.1f} ({less(saved, 'fewer')}; n = {ours.n})"
+    return Sign(name, paper, told, HOLDS if saved >= least and saved > 0 else FAILS)
+
+
+def time_follows_tokens(rows: Mapping[str, final_tables.Row], first: str, second: str) -> Sign:
+    """Sampling saves at least 0.9 of the share of time that it saves of the tokens; no saving, nothing to follow."""
+    name = f"{first} saves {TIME_SHARE:g} of its token saving in sampling time"
+    values = [rows[row].value(metric) for metric in ("gtokens", "sampling_ms") for row in (first, second)]
+    if any(value is None for value in values):
+        return Sign(name, "-", "-", UNKNOWN)
+    tokens, rival_tokens, time, rival_time = (value for value in values if value is not None)
+    saved, faster = 1 - tokens.value / rival_tokens.value, 1 - time.value / rival_time.value
+    half = _of_ratio(time, rival_time)
+    remark = NO_INTERVAL if half is None else f"± {100 * half:.1f} %"
+    told = f"{less(faster, 'less')} time ({remark}) for {less(saved, 'fewer')} tokens"
+    if saved <= 0:
+        return Sign(name, "-", told, FAILS)
+    return Sign(name, "-", told, verdict(around(faster - TIME_SHARE * saved, half), or_equal=True))
+
+
+def _of_ratio(one: final_tables.Value, other: final_tables.Value) -> float | None:
+    """Half the interval of a ratio of two values, to first order; None where either has none."""
+    if one.interval is None or other.interval is None:
+        return None
+    return abs(one.value / other.value) * math.hypot(one.interval / one.value, other.interval / other.value)
+
+
+def less(share: float, word: str) -> str:
+    """A share saved in words; one that is negative was spent."""
+    return f"{100 * abs(share):.1f} % {word if share >= 0 else 'more'}"

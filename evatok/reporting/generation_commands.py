@@ -1,0 +1,68 @@
+"""The commands that would fill the rows of a table of generators: train and measure the tokenizer, train, sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evatok.reporting.final_tables import MEASURED, UNIFORM, Chosen, Spec
+from evatok.reporting.generation_rows import FRAMES, RECONSTRUCTION, Column, GeneratorTable, Row, Task
+
+TRAIN_CLIPS = {"toy": 4800}
+"""Of the generators on record: those of one table saw the same."""
+
+
+def commands(table: GeneratorTable, chosen: Chosen, columns: Mapping[str, Column]) -> list[str]:
+    """What would fill each row that lacks a source: train and measure the tokenizer, train the generator, sample."""
+    common = {"size": "toy", **chosen.common, "matched": _matched_steps(chosen)}
+    used = list(dict.fromkeys(source for source, *_ in columns.values()))
+    lines: list[str] = []
+    for name, row in chosen.rows.items():
+        held = row.sources if isinstance(row, Row) else {}
+        missing = [source for source in used if row.spec.trained and not held.get(source)]
+        told = [f"  {line}" for source in missing for line in _filling(row.spec, source, common, table.task)]
+        told = [line for line in told if line not in lines]  # rows may share a tokenizer
+        lines += [f"{name}:", *told] if told else []
+    return lines
+
+
+def _matched_steps(chosen: Chosen) -> str:
+    """Steps by which an adaptive generator costs what the fixed one does, where both are on record."""
+    facts = {r.model["assignment"]: r.model["facts"] for r in chosen.common.get("samples", ())}
+    if facts.keys() < {"uniform", "router"}:
+        return "STEPS"
+    ratio = facts["uniform"]["tokens_per_clip"] / facts["router"]["tokens_per_clip"]
+    return str(round(facts["uniform"]["steps"] * ratio))
+
+
+def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> list[str]:
+    size, rule, checkpoints = common["size"], spec.measured, "results/checkpoints"
+    tokenizer = task.tokenizer or f"{checkpoints}/final-{size}-{rule}.safetensors"
+    router = task.router or f"{checkpoints}/router-{size}-pyramid-matched.safetensors"
+    routed = [f"router={router}"] if rule == "router" else []
+    if source == RECONSTRUCTION:
+        measured = f"router:{router}" if rule == "router" else f"uniform:{UNIFORM[size]}"
+        measure = [f"size={size}", f"checkpoint={tokenizer}", f"assignment={measured}", f"\"metrics='{MEASURED}'\""]
+        if task.tokenizer:
+            return [_command("evaluate", *measure, f"protocol={task.reconstructed}")]
+        given = [size, f"assignment={rule}", *routed, "discriminator=semantic", f"checkpoint={tokenizer}"]
+        return [_command("stage4_final", *given), _command("evaluate", *measure)]
+    trained = spec.trained or {}
+    longer, by_row = trained.get("equal") == "compute", source == FRAMES and trained.get("given") == "row"
+    name = "-".join(
+        ["games" if task.tokenizer else source, rule, *(["longer"] if longer else []), *(["row"] if by_row else [])]
+    )
+    generator = f"{checkpoints}/generator-{size}-{name}.safetensors"
+    steps = common["matched"] if longer else common.get("steps")
+    train = [size, f"task={source}", f"assignment={rule}", *routed, f"tokenizer={tokenizer}", f"checkpoint={generator}"]
+    train += [f"work=results/work/{Path(generator).stem}", *([f"steps={steps}"] if steps else [])]
+    train += [f"train_clips={TRAIN_CLIPS[size]}"] if size in TRAIN_CLIPS else []
+    train += [*task.train, *(["given=row", f"uniform_tokens={UNIFORM[size]}"] if by_row else [])]
+    take = [f"generator={generator}", f"tokenizer={tokenizer}", *routed, *task.take]
+    take += [f"guidance={common['guidance']:g}"] if "guidance" in common else []
+    return [_command("stage5_generator", *train), _command("sample", *take)]
+
+
+def _command(experiment: str, *settings: str) -> str:
+    return f"python -m evatok.experiments.{experiment} with {' '.join(settings)}"

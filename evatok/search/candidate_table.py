@@ -1,0 +1,221 @@
+"""The table of stage 2: every clip's scores under every candidate, in Parquet shards by clip range.
+
+A shard holds one row a clip: its index and, for each metric, the m^K scores in candidate order. Its header says
+which tokenizer scored which clips, so shards of different makes never mix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evatok.assignments.candidates import CandidateSet
+from evatok.assignments.reward import quality
+from evatok.data.clips import ClipSet
+from evatok.data.sets import clip_set
+from evatok.errors import EvatokError
+from evatok.storage.files import replacing
+
+_BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}
+"""What a table scored before tables named the version of a recipe was scored on."""
+
+
+class CurationError(EvatokError, ValueError):
+    """Shards that are missing, damaged or of another make."""
+
+
+@dataclass(frozen=True)
+class CandidateTable:
+    """Scores of N consecutive clips under all A candidates.
+
+    Attributes:
+        clips: (N,) clip indices, ascending.
+        scores: metric -> (N, A) float32.
+        origin: levels, blocks, tokenizer (sha256), data (name, split, seed, clips, sha256), precision.
+        seconds: wall time that scoring them took, summed over the processes that shared them; None: not known.
+    """
+
+    clips: np.ndarray
+    scores: dict[str, np.ndarray]
+    origin: dict[str, Any]
+    seconds: float | None = None
+
+    @property
+    def candidates(self) -> CandidateSet:
+        return CandidateSet(tuple(self.origin["levels"]), self.origin["blocks"])
+
+    def quality(self, metric: str) -> np.ndarray:
+        """(N, A) float64 scores of one metric, higher is better.
+
+        Raises:
+            CurationError: a metric the table does not hold.
+        """
+        if metric not in self.scores:
+            raise CurationError(f"the candidate table holds {', '.join(self.scores)}, not {metric!r}")
+        return quality(self.scores[metric], metric)
+
+    def take(self, clips: np.ndarray) -> CandidateTable:
+        """The rows of the given positions."""
+        scores = {name: values[clips] for name, values in self.scores.items()}
+        return CandidateTable(self.clips[clips], scores, self.origin)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the table: origin, clips and scores."""
+        digest = hashlib.sha256(json.dumps(self.origin, sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(self.clips, dtype=np.int64).tobytes())
+        for name in sorted(self.scores):
+            digest.update(name.encode() + np.ascontiguousarray(self.scores[name]).tobytes())
+        return digest.hexdigest()
+
+
+def ranges(clips: int, length: int) -> list[tuple[int, int]]:
+    """Clip ranges [start, stop) of the shards of a set."""
+    return [(start, min(start + length, clips)) for start in range(0, clips, length)]
+
+
+def shard_path(folder: Path, start: int, stop: int) -> Path:
+    return folder / f"scores-{start:07d}-{stop:07d}.parquet"
+
+
+def write(path: Path, table: CandidateTable) -> None:
+    """Write a table atomically: a killed writer leaves no file of that name."""
+    expected = (len(table.clips), len(table.candidates))
+    columns: dict[str, pa.Array] = {"clip": pa.array(table.clips, pa.int64())}
+    for name, values in table.scores.items():
+        if values.shape != expected or not np.isfinite(values).all():
+            raise CurationError(f"{path}: scores {name} must be finite {expected}, got {values.shape}")
+        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel(), pa.float32())
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, expected[1])
+    told = {"evatok": json.dumps(table.origin, sort_keys=True)}
+    if table.seconds is not None:
+        told["seconds"] = repr(table.seconds)
+    arrow = pa.table(columns).replace_schema_metadata(told)
+    with replacing(path) as partial:
+        pq.write_table(arrow, partial, compression="zstd", write_page_checksum=True)
+
+
+def read(path: Path) -> CandidateTable:
+    """Read a shard or a merged table.
+
+    Raises:
+        CurationError: absent, damaged, or not a candidate table.
+    """
+    try:
+        arrow = pq.read_table(path, page_checksum_verification=True)
+        origin = json.loads(arrow.schema.metadata[b"evatok"])
+        size = len(CandidateSet(tuple(origin["levels"]), origin["blocks"]))
+        scores = {
+            name: arrow[name].combine_chunks().flatten().to_numpy().reshape(len(arrow), size)
+            for name in arrow.column_names
+            if name != "clip"
+        }
+        seconds = arrow.schema.metadata.get(b"seconds")
+        clips = arrow["clip"].to_numpy()
+        _check_rows(clips, scores)
+        return CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
+    except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
+
+
+def _check_rows(clips: np.ndarray, scores: dict[str, np.ndarray]) -> None:
+    """Raise ValueError for clips that do not ascend, which would pair scores with other clips, and for odd scores."""
+    if not (np.diff(clips) > 0).all():
+        raise ValueError("its clips are not in ascending order")
+    for name, values in scores.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"its scores {name} hold NaN or infinity")
+
+
+def clips_again(
+    table: CandidateTable, *, size: int, frames: int, fps: float | None = None, workers: int = 2
+) -> ClipSet:
+    """The clips that a table's origin describes, made or decoded again.
+
+    Raises as `evatok.data.sets.clip_set` does. Another version of a game's package makes other pixels: compare the
+    sha256, or use `scored_clips`.
+    """
+    data = table.origin["data"]
+    seed, count = data["seed"] or 0, len(table.clips)
+    source = _BEFORE_VERSIONS.get(data["source"], data["source"])
+    return clip_set(source, data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)
+
+
+def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | None = None) -> ClipSet:
+    """The very clips that were scored.
+
+    Raises:
+        CurationError: those made now differ.
+    """
+    data = table.origin["data"]
+    clips = clips_again(table, size=size, frames=frames, fps=fps)
+    if clips.sha256 != data["sha256"]:
+        raise CurationError(
+            f"the {data['split']} clips of {data['name']} differ from those that were scored (made with "
+            f"{data['versions']}): run stage2_curation again"
+        )
+    return clips
+
+
+def make_of(origin: dict[str, Any]) -> dict[str, Any]:
+    """An origin without what differs from shard to shard: how many clips, and their pixels' hash."""
+    data = {key: value for key, value in origin.get("data", {}).items() if key not in ("clips", "sha256")}
+    return {**origin, "data": data}
+
+
+def check_origin(path: Path, origin: dict[str, Any]) -> None:
+    """Make sure that a shard is of this make.
+
+    Raises:
+        CurationError: damaged, or scored by another tokenizer, metric or precision, or on other clips.
+    """
+    try:
+        found = json.loads(pq.read_schema(path).metadata[b"evatok"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
+    odd = sorted(key for key in found.keys() | origin.keys() if found.get(key) != origin.get(key))
+    if odd:
+        raise CurationError(
+            f"{path}: scored with another {odd[0]} ({found.get(odd[0])} instead of {origin.get(odd[0])}); delete "
+            "the folder, or set work=FOLDER"
+        )
+
+
+def merge(folder: Path, clips: int, length: int) -> CandidateTable:
+    """All shards of a set as one table, checked: every clip once, one make.
+
+    Raises:
+        CurationError: a range missing, rows that are not its clips, or shards of different origins.
+    """
+    wanted = ranges(clips, length)
+    missing = [r for r in wanted if not shard_path(folder, *r).exists()]
+    if missing:
+        raise CurationError(
+            f"{folder}: {len(missing)} of {len(wanted)} shards missing, the first for clips "
+            f"{missing[0][0]}..{missing[0][1] - 1}; run stage2_curation again to fill them"
+        )
+    tables = [read(shard_path(folder, *r)) for r in wanted]
+    for (start, stop), table in zip(wanted, tables, strict=True):
+        path = shard_path(folder, start, stop)
+        if make_of(table.origin) != make_of(tables[0].origin):
+            raise CurationError(f"{path}: scored by another tokenizer or on other clips than the first shard")
+        if not np.array_equal(table.clips, np.arange(start, stop)):
+            raise CurationError(f"{path}: does not hold clips {start}..{stop - 1}")
+    return concatenate(tables)
+
+
+def concatenate(tables: Iterable[CandidateTable]) -> CandidateTable:
+    """Tables of one origin, one after the other."""
+    tables = list(tables)
+    scores = {name: np.concatenate([t.scores[name] for t in tables]) for name in tables[0].scores}
+    spent = [t.seconds for t in tables if t.seconds is not None]
+    seconds = sum(spent) if len(spent) == len(tables) else None
+    return CandidateTable(np.concatenate([t.clips for t in tables]), scores, tables[0].origin, seconds)

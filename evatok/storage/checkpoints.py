@@ -1,0 +1,133 @@
+"""Checkpoints: one safetensors file with the weights, what they are weights of, and their hash.
+
+The header carries kind, configuration, parents, and a sha256 over itself and all tensors, so that a file cut
+short, edited, or made for something else is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from evatok.errors import EvatokError
+from evatok.storage.files import replacing
+
+
+class CheckpointError(EvatokError, ValueError):
+    """A checkpoint that is missing, damaged or of another model."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by name, and the header that says what they belong to."""
+
+    kind: str
+    config: dict[str, Any]
+    parents: dict[str, str]
+    facts: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    sha256: str
+
+    def fill(self, module: nn.Module) -> None:
+        """Load the weights into a module in the module's own precision.
+
+        Raises:
+            CheckpointError: names or shapes that do not fit.
+        """
+        own = {name: value.shape for name, value in module.state_dict().items()}
+        held = {name: value.shape for name, value in self.weights.items()}
+        odd = [name for name in {**own, **held} if own.get(name) != held.get(name)]
+        if odd:
+            raise CheckpointError(f"the {self.kind} checkpoint is of another size: {odd[0]} does not fit")
+        module.load_state_dict(self.weights)
+
+
+def save(
+    path: Path,
+    module: nn.Module,
+    *,
+    kind: str,
+    config: dict[str, Any],
+    parents: dict[str, str] | None = None,
+    facts: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """Write a module's weights atomically; returns the sha256 of weights and header, the checkpoint's identity.
+
+    Args:
+        kind: what the weights are of ("tokenizer", "router").
+        config: everything needed to build the module again.
+        parents: sha256 of the checkpoints and tables this one was made from, by role.
+        facts: further JSON facts (steps, size).
+        dtype: precision of floating-point weights on disk.
+
+    Raises:
+        CheckpointError: weights that are not finite, or are not any more in that precision; nothing is written.
+    """
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in module.state_dict().items()
+    }
+    _refuse_non_finite(weights, f"{path} is not written")
+    header: dict[str, Any] = {"kind": kind, "config": config, "parents": parents or {}, "facts": facts or {}}
+    digest = header["sha256"] = _sha256(header, weights)
+    with replacing(path) as partial:
+        save_file(weights, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
+    return digest
+
+
+def load(path: Path, kind: str) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        CheckpointError: absent, no file, cut short, tampered with, not finite, or not of this kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; name another, or train it (README: From scratch)")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: a checkpoint is a file, and this is none; name the .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(json.loads((file.metadata() or {})["evatok"]))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole evatok checkpoint ({error}); fetch or train it again") from error
+    if _sha256(header, weights) != header["sha256"]:
+        raise CheckpointError(f"{path}: its content does not match the checkpoint's sha256; fetch or train it again")
+    if header["kind"] != kind:
+        raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
+    _refuse_non_finite(weights, f"{path} is not used")
+    return Checkpoint(weights=weights, **header)
+
+
+def _refuse_non_finite(weights: dict[str, torch.Tensor], consequence: str) -> None:
+    """Raise CheckpointError for the first weight that holds NaN or infinity: it would turn into plausible numbers."""
+    for name, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{consequence}: its weight {name} holds NaN or infinity; train it again")
+
+
+def _header(values: Any) -> dict[str, Any]:
+    names = {field.name for field in fields(Checkpoint)} - {"weights"}
+    if not isinstance(values, dict) or values.keys() != names:
+        raise ValueError(f"its header should hold {', '.join(sorted(names))}")
+    return values
+
+
+def _sha256(header: dict[str, Any], weights: dict[str, torch.Tensor]) -> str:
+    told = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(weights):
+        value = weights[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""The rooms of the package: imports run downwards only, so that any room can be read without those above it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evatok.storage.environment import REPOSITORY
+
+FLOORS = (
+    ("errors",),
+    ("storage",),
+    ("assignments", "pictures"),
+    ("models",),
+    ("data", "weights", "tokenizers"),
+    ("routing", "metrics"),
+    ("search", "training"),
+    ("evaluation",),
+    ("generation", "reporting"),
+    ("experiments",),
+)
+"""Rooms from the ground up; those of one floor do not import each other."""
+
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MODULES = sorted((REPOSITORY / "evatok").rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(REPOSITORY / "evatok").parts[0].removesuffix(".py")
+
+
+def rooms_imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "evatok":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("evatok."):
+            yield node.module.split(".")[1]
+
+
+@pytest.mark.parametrize("room", FLOOR_OF)
+def test_a_room_imports_only_rooms_below_it(room):
+    modules = [path for path in MODULES if room_of(path) == room]
+    assert modules
+    for path in modules:
+        above = {other for other in rooms_imported(path) if other != room and FLOOR_OF[other] >= FLOOR_OF[room]}
+        assert not above, path
+
+
+def test_no_module_lies_in_the_hall():
+    assert {path.name for path in (REPOSITORY / "evatok").glob("*.py")} <= {"__init__.py", "__main__.py", "errors.py"}
