@@ -15,7 +15,7 @@ from evatok.data.embedded.freedoom import MAPS, MOTIONS, RECIPE_2, REEL, WADS, f
 SMALL = {"size": 16, "frames": 4}
 ANOTHER_PROCESS = """
 import hashlib
-from evatok.data.freedoom import freedoom_reel
+from evatok.data.embedded.freedoom import freedoom_reel
 made, labels = freedoom_reel(3, 1, size=16, frames=4)
 print(hashlib.sha256(made.tobytes() + str(labels).encode()).hexdigest())
 """
