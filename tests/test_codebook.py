@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from vector_quantize_pytorch import FSQ
 
 from evatok.metrics.codebook import codebook_usage
-from evatok.models.quantisers import CODES, Quantiser, check_codes
+from evatok.models.quantisers import CODES, FSQ_LEVELS, Grid, Quantiser, check_codes
 from evatok.training import losses
 
 CODEBOOK = 512
@@ -84,3 +85,21 @@ def test_every_kind_can_have_its_usual_number_of_codes(kind):
     check_codes(kind, CODES[kind])
     with pytest.raises(ValueError, match="at least 2 codes"):
         check_codes(kind, 1)
+
+
+@pytest.mark.parametrize("codes", FSQ_LEVELS)
+def test_finite_scalar_quantisation_is_the_published_one(codes):
+    torch.manual_seed(0)
+    ours, theirs = Grid(FSQ_LEVELS[codes]), FSQ(list(FSQ_LEVELS[codes]))
+    latents = [(3 * torch.randn(1, 500, len(FSQ_LEVELS[codes]))).requires_grad_() for _ in range(2)]
+    with torch.no_grad():
+        latents[1].copy_(latents[0])
+    (values, numbers), (expected, expected_numbers) = ours(latents[0]), theirs(latents[1])
+    assert torch.equal(values, expected)
+    assert torch.equal(numbers, expected_numbers.long())
+    assert torch.equal(ours.indices_to_codes(numbers), theirs.indices_to_codes(expected_numbers))
+    torch.testing.assert_close(ours.indices_to_codes(numbers), values.detach())
+    for side, made in zip(latents, (values, expected), strict=True):
+        made.square().sum().backward()
+        assert side.grad is not None
+    torch.testing.assert_close(latents[0].grad, latents[1].grad)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import evatok
-from evatok.assignments.reward import Scale
+from evatok.assignments.rules import Fixed, Rule
 from evatok.data.clips import ClipSet, to_network
 from evatok.generation import code_cache
-from evatok.generation.code_cache import CodedSet, CodingError, Rule, code_set, labels_of, variants_of_epoch
-from evatok.routing.networks import RouterConfig, build_router
-from evatok.routing.trained_router import OperatingPoint, Router, RoutingError
-from evatok.storage import checkpoints
+from evatok.generation.code_cache import CodedSet, CodingError, code_set, labels_of, variants_of_epoch
 from evatok.storage.shards import ShardStore
 from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes
 
@@ -40,24 +36,21 @@ def store(tmp_path) -> ShardStore:
     return ShardStore(tmp_path / "codes")
 
 
-@pytest.fixture
-def router(tmp_path) -> Router:
-    """An untrained router for the tiny tokenizer."""
-    torch.manual_seed(0)
-    shape = RouterConfig("features", LEVELS, frames=12, size=16, patch=(4, 8, 8))
-    path = tmp_path / "router.safetensors"
-    point = OperatingPoint("l1", 1.2, Scale(0.0, 1.0, 12.0, 4.0))
-    checkpoints.save(path, build_router(shape), kind="router", config=shape.to_dict(), facts={"point": asdict(point)})
-    return Router.load(path)
-
-
 def by_brightness(clips: torch.Tensor) -> torch.Tensor:
     """Levels that differ from clip to clip and from block to block."""
     digits = (clips.mean((1, 3, 4)).unflatten(1, (3, -1)).mean(2) * 1000).long() % 3
     return torch.tensor(LEVELS)[digits]
 
 
-RULE = Rule(by_brightness, {"rule": "by brightness"})
+class ByBrightness(Rule):
+    def __init__(self, name: str = "by brightness"):
+        super().__init__({"assignment": name})
+
+    def __call__(self, clips, numbers=None, generator=None):
+        return by_brightness(clips)
+
+
+RULE = ByBrightness()
 
 
 class Counting:
@@ -152,8 +145,8 @@ def test_another_tokenizer_or_rule_makes_codes_of_its_own(tokenizer, pixels, sto
     code_set(Counting(tokenizer).coder, pixels, mirrored=False, store=store)
     others = [
         Counting(tokenizer, "1" * 64),
-        Counting(tokenizer, rule=Rule(by_brightness, {"rule": "another"})),
-        Counting(tokenizer, rule=code_cache.uniform(tokenizer.config, 4)),
+        Counting(tokenizer, rule=ByBrightness("another")),
+        Counting(tokenizer, rule=Fixed(tokenizer.config.candidates, [4])),
     ]
     for other in others:
         code_set(other.coder, pixels, mirrored=False, store=store)
@@ -172,49 +165,6 @@ def test_every_module_that_codes_come_from_is_part_of_their_key():
         code = (folder / name).read_text()
         for room, module in re.findall(r"^from evatok\.(models|routing|tokenizers)\.(\w+) import", code, re.MULTILINE):
             assert f"{room}/{module}.py" in code_cache.DECIDING, f"{name} imports it"
-
-
-# Rules
-
-
-def test_a_uniform_rule_is_one_level_for_all_and_none_else(tokenizer, clips):
-    assert code_cache.uniform(tokenizer.config, 4).assign(clips).tolist() == [[4, 4, 4]] * 4
-    with pytest.raises(CodingError, match=r"5 tokens a block: none of the tokenizer's levels \(2, 4, 8\)"):
-        code_cache.uniform(tokenizer.config, 5)
-
-
-def test_a_routed_rule_is_the_router_itself(tokenizer, router, clips):
-    rule = code_cache.routed(router, tokenizer.config)
-    assert torch.equal(rule.assign(clips), router.assign(clips))
-    assert rule.identity["router"] == router.checkpoint.sha256
-
-
-def test_a_router_decides_in_float32_whatever_autocast_it_stands_in(tokenizer, router, clips, monkeypatch):
-    seen = []
-    forward = type(router.module).forward
-    monkeypatch.setattr(type(router.module), "forward", lambda self, x: seen.append(forward(self, x)) or seen[-1])
-    with torch.autocast("cpu", torch.bfloat16):
-        chosen = code_cache.routed(router, tokenizer.config).assign(clips)
-    assert seen[0].dtype == torch.float32
-    assert torch.equal(chosen, router.assign(clips))
-    assert torch.equal(seen[0], seen[1])
-
-
-def test_a_prefix_leaves_the_most_probable_assignment_that_begins_so(tokenizer, router, pixels):
-    chosen = code_cache.routed(router, tokenizer.config, (8, 4)).assign(to_network(pixels))
-    ranked = router.config.candidates.rows[router.ranking(pixels)]
-    for row, mine in zip(ranked, chosen.tolist(), strict=True):
-        fitting = [candidate.tolist() for candidate in row if candidate[:2].tolist() == [8, 4]]
-        assert mine == fitting[0]
-
-
-def test_prefixes_that_nothing_begins_with_and_strange_routers_are_refused(tokenizer, router):
-    for prefix in ((8, 5), (8, 8, 8, 8)):
-        with pytest.raises(RoutingError, match="no assignment of levels"):
-            code_cache.routed(router, tokenizer.config, prefix)
-    other = dataclasses.replace(tokenizer.config, levels=(2, 4, 6))
-    with pytest.raises(RoutingError, match="levels"):
-        code_cache.routed(router, other)
 
 
 # Which variant an epoch takes

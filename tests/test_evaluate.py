@@ -135,7 +135,7 @@ def test_an_assignment_of_no_known_form_is_refused(run, wrong):
 
 
 def test_an_assignment_the_tokenizer_lacks_is_refused(run):
-    with pytest.raises(EvaluationError, match="16 tokens is no level"):
+    with pytest.raises(ConfigError, match=r"config key assignment: .*16 tokens is no level"):
         run(assignment="uniform:16")
 
 

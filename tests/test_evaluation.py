@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from evatok import evaluation
+from evatok.assignments.rules import Fixed, Random
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet, to_network
 from evatok.evaluation import (
@@ -32,8 +33,6 @@ from evatok.evaluation import (
 from evatok.evaluation.protocols import Protocol
 from evatok.metrics import pixels
 from evatok.metrics.features import clip_features
-from evatok.routing.networks import RouterConfig, build_router
-from evatok.routing.trained_router import OperatingPoint, Router, RoutingError
 from evatok.storage import shards
 
 FRAMES, SIZE, COUNT = 12, 16, 7
@@ -125,7 +124,7 @@ def test_one_perfect_clip_leaves_the_psnr_of_the_set(real, small):
 
 
 def test_a_tokenizer_is_measured_as_by_hand(real, small, networks, tokenizer):
-    system = Adaptive(tokenizer, evaluation.fixed(tokenizer, [8, 4, 2]), {"name": "tiny"})
+    system = Adaptive(tokenizer, Fixed(tokenizer.config.candidates, [8, 4, 2]), {"name": "tiny"})
     found = evaluate(system, real, small, networks=networks, batch=3)
     clips = to_network(real.clips)
     lengths = torch.tensor([[8, 4, 2]] * COUNT)
@@ -149,7 +148,7 @@ def test_a_tokenizer_is_measured_as_by_hand(real, small, networks, tokenizer):
 
 
 def test_values_depend_on_neither_batches_nor_shards(real, small, networks, tokenizer):
-    system = Adaptive(tokenizer, evaluation.random_rows(tokenizer, 3), {})
+    system = Adaptive(tokenizer, Random(tokenizer.config.candidates, 3), {})
     one = evaluate(system, real, small, networks=networks, batch=COUNT)
     other = evaluate(system, real, small, networks=networks, batch=2, shard_length=3)
     assert one.per_clip["tokens"].tolist() == other.per_clip["tokens"].tolist()
@@ -273,29 +272,6 @@ def outputs() -> dict[str, Any]:
 def test_output_that_is_no_clip_is_refused_with_its_cause(told, real, small):
     with pytest.raises(EvaluationError, match=rf"clips 0\.\.6.*{told}"):
         evaluate(outputs()[told], real, small, metrics=["l1"])
-
-
-def test_a_fixed_assignment_must_be_a_candidate(tokenizer, clips):
-    lengths = evaluation.fixed(tokenizer, [4])(clips, np.arange(4))
-    assert lengths.tolist() == [[4, 4, 4]] * 4
-    with pytest.raises(EvaluationError, match="5 tokens is no level"):
-        evaluation.fixed(tokenizer, [5])
-    with pytest.raises(EvaluationError, match="2 blocks"):
-        evaluation.fixed(tokenizer, [4, 4])
-
-
-def test_a_router_decides_as_it_does_elsewhere(tokenizer, real):
-    shape = tokenizer.config
-    config = RouterConfig(levels=shape.levels, frames=FRAMES, size=SIZE, patch=(4, 8, 8), width=16, layers=1, heads=2)
-    torch.manual_seed(0)
-    module = build_router(config).eval().requires_grad_(False)
-    point = OperatingPoint("l1", 1.2, None)  # type: ignore[arg-type]
-    router = Router(module, config, point, None)  # type: ignore[arg-type]
-    lengths = evaluation.routed(tokenizer, router)(to_network(real.clips), np.arange(COUNT))
-    assert lengths.tolist() == router.assignments(real.clips).tolist()
-    other = dataclasses.replace(router, config=dataclasses.replace(config, levels=(2, 4, 16)))
-    with pytest.raises(RoutingError, match="made for levels"):
-        evaluation.routed(tokenizer, other)
 
 
 class Fresh(torch.nn.Module):

@@ -21,6 +21,13 @@ def test_every_public_name_is_there_and_importing_the_package_is_cheap():
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
+def test_a_command_starts_without_what_it_may_never_need():
+    heavy = ("torch._dynamo", "sympy", "matplotlib", "scipy.stats", "vector_quantize_pytorch", "transformers")
+    check = f"import sys, evatok.experiments.evaluate; sys.exit(str([m for m in {heavy} if m in sys.modules] or 0))"
+    done = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1] == "0"
+
+
 def test_an_unknown_name_is_an_attribute_error_that_says_what_there_is():
     with pytest.raises(AttributeError, match=r"'evatok' has no attribute 'ffvd'; it offers .*\bfvd\b"):
         _ = evatok.ffvd

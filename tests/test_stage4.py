@@ -16,7 +16,7 @@ from evatok.experiments import stage4_final, tokenizer_training
 from evatok.experiments.tracking import ConfigError
 from evatok.models.encoders import EncoderError
 from evatok.routing.networks import RouterConfig, build_router
-from evatok.routing.trained_router import OperatingPoint, RoutingError
+from evatok.routing.trained_router import OperatingPoint, Router, RoutingError
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training import loop, losses
@@ -114,7 +114,7 @@ def test_the_router_names_the_assignments_of_the_clips_as_the_tokenizer_sees_the
 
     monkeypatch.setattr(AdaptiveTokenizer, "forward", spying)
     run = stage4(steps=3, bf16=False)
-    router = stage4_final.Router.load(Path(run.config["router"]))
+    router = Router.load(Path(run.config["router"]))
     assert len(seen) == 3
     for clips, lengths in seen:
         assert torch.equal(router.assign(clips), lengths)

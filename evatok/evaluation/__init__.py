@@ -18,23 +18,18 @@ from evatok.evaluation.measuring import Evaluation, chosen_metrics, evaluate, lo
 from evatok.evaluation.summary import DISTRIBUTION, PER_CLIP
 from evatok.evaluation.systems import (
     Adaptive,
-    Assign,
     Foreign,
     Identity,
     Output,
     Reconstructed,
     System,
     as_system,
-    fixed,
-    random_rows,
-    routed,
 )
 
 __all__ = [
     "DISTRIBUTION",
     "PER_CLIP",
     "Adaptive",
-    "Assign",
     "Evaluation",
     "EvaluationError",
     "FolderClips",
@@ -46,8 +41,5 @@ __all__ = [
     "as_system",
     "chosen_metrics",
     "evaluate",
-    "fixed",
     "load_networks",
-    "random_rows",
-    "routed",
 ]

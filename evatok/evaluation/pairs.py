@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from evatok.assignments.rules import Listed
 from evatok.data.clips import pixels_sha256, to_network
 from evatok.evaluation import protocols
 from evatok.evaluation.folders import EvaluationError
@@ -143,12 +144,8 @@ class PairBench:
 
     @property
     def _system(self) -> Adaptive:
-        rows = self.tokenizer.config.candidates.rows
-
-        def assign(clips: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(rows[self.pairs.candidates[numbers]])
-
-        return Adaptive(self.tokenizer, assign, self.identity, bf16=self.bf16)
+        chosen = self.tokenizer.config.candidates.row(self.pairs.candidates)
+        return Adaptive(self.tokenizer, Listed(chosen), self.identity, bf16=self.bf16)
 
     def made_by(self, start: int, stop: int) -> dict[str, Any]:
         """Everything that decides a shard's numbers."""

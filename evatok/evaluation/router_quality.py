@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from evatok.assignments import published, reward
 from evatok.assignments.candidates import CandidateSet
@@ -71,6 +70,8 @@ def percentile_metric(rewards: np.ndarray, choice: np.ndarray) -> Metric:
     def statistic(chosen: np.ndarray, low: np.ndarray, high: np.ndarray, axis: int = -1) -> np.ndarray:
         chosen_mean, low_mean, high_mean = (values.mean(axis) for values in (chosen, low, high))
         return 100 * (chosen_mean - low_mean) / (high_mean - low_mean)
+
+    from scipy.stats import bootstrap  # here: its import is longer than the rest of a warm start
 
     drawn = bootstrap(
         reward.reward_bounds(rewards, choice),

@@ -14,10 +14,10 @@ import torch
 from einops import rearrange
 
 from evatok import models, routing, tokenizers
+from evatok.assignments.rules import Rule
 from evatok.data.clips import to_network
 from evatok.evaluation.folders import EvaluationError, FolderClips
 from evatok.models.precision import autocast
-from evatok.routing.trained_router import Router
 from evatok.storage.shards import package_version
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
@@ -85,24 +85,21 @@ class Foreign(System):
         return made if isinstance(made, Output) else Output(made)
 
 
-Assign = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
-"""Clips (B, 3, T, H, W) and their numbers (B,) to tokens a block (B, K)."""
-
-
 class Adaptive(System):
-    """Our tokenizer with a rule of assignment: `fixed`, `routed` or `random_rows`.
+    """Our tokenizer under a rule of assignment.
 
-    `identity` should name the weights and the rule; it gains precision and code. {} stays {}.
+    `identity` should name the weights; it gains the rule, precision and code. {} stays {}.
     """
 
     def __init__(
-        self, tokenizer: AdaptiveTokenizer, assign: Assign, identity: dict[str, Any], *, bf16: bool = False
+        self, tokenizer: AdaptiveTokenizer, rule: Rule, identity: dict[str, Any], *, bf16: bool = False
     ) -> None:
-        self.tokenizer, self.assign, self.bf16 = tokenizer.eval(), assign, bf16
+        self.tokenizer, self.rule, self.bf16 = tokenizer.eval(), rule, bf16
         self.identity = {}
         if identity:
             self.identity = {
                 **identity,
+                **rule.identity,
                 "precision": "bf16" if bf16 else "fp32",
                 "code": package_version(models, tokenizers, routing),
             }
@@ -110,43 +107,11 @@ class Adaptive(System):
         self.length_levels = len(tokenizer.config.levels)
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
-        lengths = self.assign(clips, indices).to(clips.device)
+        lengths = self.rule(clips, indices)
         with autocast(clips.device, self.bf16):
             codes = self.tokenizer.encode(clips, lengths)
             made = self.tokenizer.decode(codes)
         return Output(made.float(), codes.codes[self.tokenizer.layout(lengths).valid], lengths)
-
-
-def fixed(tokenizer: AdaptiveTokenizer, row: Sequence[int]) -> Assign:
-    """The same tokens a block for every clip; one number serves every block.
-
-    Raises:
-        EvaluationError: a row that is none of the tokenizer's candidates.
-    """
-    candidates = tokenizer.config.candidates
-    whole = list(row) * candidates.blocks if len(row) == 1 else list(row)
-    try:
-        candidates.index(np.array(whole))
-    except ValueError as error:
-        raise EvaluationError(f"assignment {','.join(map(str, row))}: {error}") from error
-    return lambda clips, indices: torch.tensor([whole] * len(clips))
-
-
-def routed(tokenizer: AdaptiveTokenizer, router: Router) -> Assign:
-    """What a router names for each clip. Raises RoutingError for a router that does not fit the tokenizer."""
-    router.check_fits(tokenizer.config)
-    return lambda clips, indices: router.assign(clips)
-
-
-def random_rows(tokenizer: AdaptiveTokenizer, seed: int) -> Assign:
-    """A candidate drawn for each clip from the seed and the clip's number, whatever the batches."""
-    rows = tokenizer.config.candidates.rows
-
-    def assign(clips: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
-        drawn = [int(np.random.default_rng([seed, int(index)]).integers(len(rows))) for index in indices]
-        return torch.from_numpy(rows[drawn])
-
-    return assign
 
 
 def as_system(thing: Any) -> System:
@@ -158,7 +123,7 @@ def as_system(thing: Any) -> System:
     if isinstance(thing, System):
         return thing
     if isinstance(thing, AdaptiveTokenizer):
-        raise EvaluationError("a tokenizer of adaptive length needs assignments: Adaptive(tokenizer, fixed(...), {})")
+        raise EvaluationError("a tokenizer of adaptive length needs assignments: Adaptive(tokenizer, rule, {})")
     if hasattr(thing, "encode") and hasattr(thing, "decode"):
         return Foreign(lambda clips: thing.decode(thing.encode(clips)))
     if callable(thing):

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from evatok.assignments.rules import Fixed, Rule
 from evatok.data.clips import ClipSet
 from evatok.experiments import tracking
 from evatok.generation import code_cache
-from evatok.generation.code_cache import Rule
 from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics.class_consistency import Classifier, Rates
+from evatok.routing.rules import Routed
 from evatok.routing.trained_router import Router
 from evatok.storage import records
 
@@ -82,7 +83,7 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
     """
     facts, shape = video.checkpoint.facts, video.tokenizer.config
     if facts["assignment"] == "uniform":
-        return code_cache.uniform(shape, facts["row"][0])
+        return Fixed(shape.candidates, facts["row"][:1])  # every block has the same tokens
     if not config["router"]:
         return None
     router, taught = Router.load(Path(config["router"])), video.checkpoint.parents["router"]
@@ -91,8 +92,8 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
             f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, the generator learned from the "
             f'assignments of {taught[:12]}; give that one, or router="" to leave reconstructions out'
         )
-    router.module.requires_grad_(False).to(config["device"])
-    return code_cache.routed(router, shape)
+    router.module.to(config["device"])
+    return Routed(router, shape)
 
 
 def metrics_of(found: dict[str, Rates]) -> dict[str, records.Metric]:

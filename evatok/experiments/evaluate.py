@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from evatok import evaluation
+from evatok.assignments.rules import Rule, RuleError
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.evaluation import (
@@ -35,7 +36,7 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import tracking
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.bootstrap import over_choices
-from evatok.routing.trained_router import Router
+from evatok.routing import rules
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
@@ -138,41 +139,22 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
             f"config key checkpoint: it codes clips of {shape.frames} frames, {shape.size} pixels; protocol "
             f"{protocol.name} has {protocol.frames} frames, {protocol.size} pixels"
         )
-    assign, facts = assignment_of(config, tokenizer)
     identity = {
         "system": "adaptive tokenizer",
         "sha256": checkpoint.sha256,
         "parents": checkpoint.parents,
         "facts": checkpoint.facts,
         "parameters": sum(p.numel() for p in tokenizer.parameters()),
-        **facts,
     }
-    return Adaptive(tokenizer, assign, identity, bf16=config["bf16"])
+    return Adaptive(tokenizer, rule_of(config, tokenizer), identity, bf16=config["bf16"])
 
 
-def assignment_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> tuple[evaluation.Assign, dict[str, Any]]:
-    """The configured rule of assignment, and the facts by which a record tells it from others.
-
-    Raises:
-        ConfigError: none of the four forms.
-    """
-    kind, _, rest = config["assignment"].partition(":")
-    if kind == "random" and not rest:
-        return evaluation.random_rows(tokenizer, config["seed"]), {"assignment": "random", "seed": config["seed"]}
-    if kind == "router" and rest:
-        router = Router.load(Path(rest))
-        router.module.requires_grad_(False).to(config["device"])
-        facts = {"assignment": "router", "router": router.checkpoint.sha256, "w_q": router.point.w_q}
-        return evaluation.routed(tokenizer, router), facts
-    row = rest.split(",")
-    if kind in ("uniform", "fixed") and all(part.strip().isdigit() for part in row):
-        tokens = [int(part) for part in row]
-        if (len(tokens) == 1) == (kind == "uniform"):
-            return evaluation.fixed(tokenizer, tokens), {"assignment": kind, "row": tokens}
-    raise tracking.ConfigError(
-        f"config key assignment: {config['assignment']!r} is none of uniform:16, fixed:16,8,8,4, router:CHECKPOINT "
-        "and random"
-    )
+def rule_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> Rule:
+    """The configured rule of assignment. Raises ConfigError for none of its forms, and as `rules.parse`."""
+    try:
+        return rules.parse(config["assignment"], tokenizer.config, seed=config["seed"], device=config["device"])
+    except RuleError as error:
+        raise tracking.ConfigError(f"config key assignment: {error}") from error
 
 
 def reference(config: dict[str, Any], protocol: Protocol, seed: int) -> ClipSet | FolderClips:

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from evatok.assignments.rules import Fixed, Rule
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
-from evatok.experiments import tracking
+from evatok.experiments.setting import uniform_tokens
 from evatok.generation import code_cache, video_generator
-from evatok.generation.code_cache import CodedSet, Coder, Rule
+from evatok.generation.code_cache import CodedSet, Coder
 from evatok.generation.grammar import Grammar, Sequences
 from evatok.generation.transformer import Condition, GeneratorConfig
-from evatok.routing.trained_router import Router
+from evatok.routing.rules import load_routed
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
@@ -79,7 +80,7 @@ class Lesson:
         row = uniform_row(config, tokenizer, checkpoint)
         prefix = prefix_of(config, tokenizer, row) if config["task"] == "frames" else ()
         fixed = row if config["assignment"] == "uniform" else None
-        rule, parents = rule_of(config, tokenizer, fixed, prefix)
+        rule = rule_of(config, tokenizer, fixed, prefix)
         clips = {name: clips_of(config, tokenizer, name) for name in ("train", "validation")}
         classes, numbers = classes_of(config, clips)
         coder = code_cache.clip_coder(tokenizer, checkpoint.sha256, rule, bf16=config["code_bf16"])
@@ -98,7 +99,7 @@ class Lesson:
             parts["validation"],
             grammar,
             shape_of(config, grammar, len(classes), video_generator.condition_length(prefix)),
-            {"tokenizer": checkpoint.sha256, "clips": clips["train"].sha256, **parents},
+            {"tokenizer": checkpoint.sha256, "clips": clips["train"].sha256, **rule.parents},
             facts_of(config, classes, fixed, prefix, parts["train"].coded.mean_tokens),
             protocol_of(config, clips),
         )
@@ -112,10 +113,7 @@ def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint
     """
     shape = tokenizer.config
     own = checkpoint.facts.get("row", [shape.candidates.baseline])
-    tokens = config["uniform_tokens"] or own[0]
-    if tokens not in shape.levels:
-        raise tracking.ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
-    return (tokens,) * shape.candidates.blocks
+    return (uniform_tokens(config, shape, own[0]),) * shape.candidates.blocks
 
 
 def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...]) -> tuple[int, ...]:
@@ -127,13 +125,11 @@ def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[i
 
 def rule_of(
     config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...] | None, prefix: tuple[int, ...]
-) -> tuple[Rule, dict[str, str]]:
-    """The configured rule of assignment, and the hash of the router that it stands on."""
+) -> Rule:
+    """The configured rule of assignment."""
     if row is not None:
-        return code_cache.uniform(tokenizer.config, row[0]), {}
-    router = Router.load(Path(config["router"]))
-    router.module.requires_grad_(False).to(config["device"])
-    return code_cache.routed(router, tokenizer.config, prefix), {"router": router.checkpoint.sha256}
+        return Fixed(tokenizer.config.candidates, row[:1])  # every block has the same tokens
+    return load_routed(config["router"], tokenizer.config, config["device"], prefix)
 
 
 def clips_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, split: str) -> ClipSet:

@@ -13,6 +13,7 @@ from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.models import precision
 from evatok.storage import records
 from evatok.storage.files import write_json
+from evatok.tokenizers.evatok import TokenizerConfig
 from evatok.training import loop
 from evatok.training.loop import Recipe
 
@@ -131,3 +132,11 @@ def optional_artifact(name: str, path: Path) -> dict[str, records.Artifact]:
     """The file as a record's artifact if it lies in the repository, else none: a record names no path outside."""
     inside = path.is_file() and path.resolve().is_relative_to(records.REPOSITORY)
     return {name: records.Artifact.of(path, records.REPOSITORY)} if inside else {}
+
+
+def uniform_tokens(config: dict[str, Any], shape: TokenizerConfig, default: int) -> int:
+    """Tokens per block of the configured uniform rows. Raises ConfigError for tokens that are not a level."""
+    tokens = int(config["uniform_tokens"] or default)
+    if tokens not in shape.levels:
+        raise ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
+    return tokens

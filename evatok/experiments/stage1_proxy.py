@@ -10,16 +10,14 @@ reconstruct any clip under any assignment. Run again, the same command goes on w
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import torch
-
+from evatok.assignments.rules import Fixed, Random
 from evatok.data.clips import ClipSet
 from evatok.experiments import tokenizer_training, tracking
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
 from evatok.storage import records
-from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 ex = tracking.experiment("stage1_proxy", __doc__)
 ex.config(tokenizer_training.settings)
@@ -57,9 +55,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     def plan(shape: TokenizerConfig) -> Plan:
         return Plan(
             kind="stage1_proxy",
-            assign=lambda clips, generator: shape.candidates.sample(len(clips), generator),
-            parents={},
-            facts={"stage": 1, "assignment": "random"},
+            rule=Random(shape.candidates, config["seed"]),
+            facts={"stage": 1},
             measure=lambda tokenizer, clips: uniform_quality(tokenizer, clips, config),
         )
 
@@ -70,14 +67,9 @@ def uniform_quality(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[s
     """PSNR and motion with every block at one level, by "<metric>_uniform_<tokens per block>"."""
     metrics: dict[str, records.Metric] = {}
     for level in tokenizer.config.levels:
-        assign = partial(_uniform, (level,) * tokenizer.config.candidates.blocks)
-        found = quality_under(tokenizer, clips, assign, config)
+        found = quality_under(tokenizer, clips, Fixed(tokenizer.config.candidates, [level]), config)
         metrics |= {f"{name}_uniform_{level}": value for name, value in found.items() if name != "mean_tokens"}
     return metrics
-
-
-def _uniform(row: tuple[int, ...], clips: torch.Tensor, _: torch.Generator) -> torch.Tensor:
-    return expand_assignment(row, len(clips))
 
 
 if __name__ == "__main__":

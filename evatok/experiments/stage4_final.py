@@ -11,14 +11,14 @@ one stopped.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from evatok.assignments.rules import Fixed, Random, Rule
 from evatok.experiments import tokenizer_training, tracking
+from evatok.experiments.setting import uniform_tokens
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
-from evatok.routing.trained_router import Router
-from evatok.tokenizers.evatok import TokenizerConfig, expand_assignment
-from evatok.training.objective import Assign
+from evatok.routing.rules import load_routed
+from evatok.tokenizers.evatok import TokenizerConfig
 
 ex = tracking.experiment("stage4_final", __doc__)
 ex.config(tokenizer_training.settings)
@@ -54,42 +54,30 @@ ex.add_named_config(
 @tracking.main(ex)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     def plan(shape: TokenizerConfig) -> Plan:
-        assign, parents, facts = assignment_of(config, shape)
+        rule = rule_of(config, shape)
         return Plan(
             kind="stage4_final",
-            assign=assign,
-            parents=parents,
-            facts={"stage": 4, "assignment": config["assignment"], **facts},
-            measure=lambda tokenizer, clips: quality_under(tokenizer, clips, assign, config),
+            rule=rule,
+            facts={"stage": 4},
+            measure=lambda tokenizer, clips: quality_under(tokenizer, clips, rule, config),
         )
 
     return train_tokenizer(config, tracker, plan)
 
 
-def assignment_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Assign, dict[str, str], dict[str, Any]]:
-    """The configured rule, the hash of what it stands on, and its facts.
+def rule_of(config: dict[str, Any], shape: TokenizerConfig) -> Rule:
+    """The configured rule of assignment.
 
     Raises:
-        ConfigError: no such rule, or tokens that are no level.
+        ConfigError: no such rule, or tokens that are not a level.
         CheckpointError, RoutingError: a router that is absent, damaged, or made for other levels.
     """
     if config["assignment"] == "random":
-        return (lambda clips, generator: shape.candidates.sample(len(clips), generator)), {}, {}
+        return Random(shape.candidates, config["seed"])
     if config["assignment"] == "uniform":
-        tokens = config["uniform_tokens"] or shape.candidates.baseline
-        if tokens not in shape.levels:
-            raise tracking.ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
-        row = (tokens,) * shape.candidates.blocks
-        return (lambda clips, generator: expand_assignment(row, len(clips))), {}, {"row": [tokens]}
+        return Fixed(shape.candidates, [uniform_tokens(config, shape, shape.candidates.baseline)])
     if config["assignment"] == "router":
-        router = Router.load(Path(config["router"]))
-        router.check_fits(shape)
-        router.module.requires_grad_(False).to(config["device"])
-        return (
-            (lambda clips, generator: router.assign(clips)),
-            {"router": router.checkpoint.sha256},
-            {"w_q": router.point.w_q},
-        )
+        return load_routed(config["router"], shape, config["device"])
     raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is none of router, uniform and random")
 
 

@@ -1,4 +1,4 @@
-"""What training a proxy (stage 1) and a final tokenizer (stage 4) share: everything but who names the assignments."""
+"""What training a proxy (stage 1) and a final tokenizer (stage 4) share: everything but the rule of assignment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.evaluation import flops
@@ -36,7 +37,7 @@ from evatok.tokenizers.initialise import initialise
 from evatok.training import loop
 from evatok.training.adversary import Adversary, AdversaryConfig
 from evatok.training.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
-from evatok.training.objective import Alignment, Assign, Batches, TokenizerObjective, Trainee
+from evatok.training.objective import Alignment, Batches, TokenizerObjective, Trainee
 
 log = logging.getLogger(__name__)
 DISCRIMINATORS = ("none", "transformer", "semantic")
@@ -144,15 +145,13 @@ class Plan:
 
     Attributes:
         kind: of its record.
-        assign: who names the assignments while training.
-        parents: sha256 of what it was made from besides its clips, by role.
+        rule: names the assignments while training.
         facts: how it was trained, for the checkpoint's header.
         measure: metrics of the finished tokenizer on the validation clips, for the record.
     """
 
     kind: str
-    assign: Assign
-    parents: dict[str, str]
+    rule: Rule
     facts: dict[str, Any]
     measure: Callable[[AdaptiveTokenizer, ClipSet], dict[str, records.Metric]]
 
@@ -184,7 +183,8 @@ def train_tokenizer(
         )
     except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps, "pace": pace(folder, config)}
-    facts = {**plan.facts, **facts_of(config), **schedule_changes(folder)}
+    told = {name: value for name, value in plan.rule.identity.items() if name not in plan.rule.parents}
+    facts = {**plan.facts, **told, **facts_of(config), **schedule_changes(folder)}
     path = Path(config["checkpoint"])
     checkpoints.save(
         path,
@@ -221,7 +221,7 @@ def prepared(
         compile_layers(tokenizer)
     objective = TokenizerObjective(
         Batches(train_set, config["batch"], config["seed"], config["flip"], config["device"]),
-        plan.assign,
+        plan.rule,
         weights_of(config),
         perceptual=perceptual_metric(
             config["perceptual"], config["device"], torch.bfloat16 if config["bf16"] else torch.float32
@@ -233,7 +233,7 @@ def prepared(
         groups=config["groups"],
         bf16=config["bf16"],
     )
-    return trainee, objective, {**plan.parents, **start, **encoders, **judge, "train_clips": train_set.sha256}
+    return trainee, objective, {**plan.rule.parents, **start, **encoders, **judge, "train_clips": train_set.sha256}
 
 
 def started(
@@ -414,7 +414,7 @@ def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
 
 @torch.no_grad()
 def quality_under(
-    tokenizer: AdaptiveTokenizer, clips: ClipSet, assign: Assign, config: dict[str, Any]
+    tokenizer: AdaptiveTokenizer, clips: ClipSet, rule: Rule, config: dict[str, Any]
 ) -> dict[str, records.Metric]:
     """Mean PSNR in dB, motion ratio and correlation, and mean tokens over the clips, under a rule of assignment."""
     generator = loop.step_generator(config["seed"], config["steps"])
@@ -422,7 +422,7 @@ def quality_under(
     for start in range(0, len(clips), config["batch"]):
         real = to_network(clips.clips[start : start + config["batch"]], config["device"])
         with autocast(config):
-            lengths = assign(real, generator).to(real.device)
+            lengths = rule(real, generator=generator)
             fake = tokenizer(real, lengths).clips.float().clamp(0, 1)
         values.append(psnr(real, fake))
         moments.append(motion_moments(real, fake).cpu())

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet, pixels_sha256, to_network
 from evatok.errors import EvatokError
 from evatok.metrics.features import Sliceable
 from evatok.models.precision import autocast
-from evatok.routing.trained_router import Router
 from evatok.storage.files import cache_folder, sha256_file
 from evatok.storage.shards import Arrays, ShardStore, digest
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes
 
 VARIANTS_RULE = (
     "variant of clip i in epoch e: the i-th of numpy default_rng(SeedSequence([seed, e, 2])).random(N); below 0.5 the "
@@ -35,10 +35,12 @@ VARIANTS_RULE = (
 """What `variants_of_epoch` does, in words, for a record."""
 
 DECIDING = (
+    "assignments/rules.py",
     "models/attention.py",
     "models/precision.py",
     "models/quantisers.py",
     "routing/networks.py",
+    "routing/rules.py",
     "routing/statistics.py",
     "routing/trained_router.py",
     "tokenizers/evatok.py",
@@ -64,14 +66,6 @@ class Coder:
 
     encode: Callable[[torch.Tensor], Codes]
     made_by: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Who names the assignments: clips (B, 3, T, H, W) to tokens a block (B, K), and its identity in JSON types."""
-
-    assign: Callable[[torch.Tensor], torch.Tensor]
-    identity: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -131,37 +125,11 @@ class CodedSet:
         return Codes(torch.from_numpy(codes), torch.from_numpy(lengths.astype(np.int64)))
 
 
-def uniform(shape: TokenizerConfig, tokens: int) -> Rule:
-    """The same tokens for every block of every clip. Raises CodingError where they are no level."""
-    if tokens not in shape.levels:
-        raise CodingError(f"{tokens} tokens a block: none of the tokenizer's levels {shape.levels}")
-    row = (tokens,) * shape.candidates.blocks
-    return Rule(lambda clips: expand_assignment(row, len(clips)).to(clips.device), {"row": list(row)})
-
-
-def routed(router: Router, shape: TokenizerConfig, prefix: tuple[int, ...] = ()) -> Rule:
-    """A router's most probable assignment among those whose first blocks have the lengths `prefix`.
-
-    The router decides in float32, whatever autocast it stands in.
-
-    Raises:
-        RoutingError: a router for another tokenizer, or no candidate that begins so.
-    """
-    router.check_fits(shape)
-    among = router.beginning(prefix)
-
-    def assign(clips: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(clips.device.type, enabled=False):
-            return router.assign(clips, among)
-
-    return Rule(assign, {"router": router.checkpoint.sha256, "prefix": list(prefix)})
-
-
 def clip_coder(module: AdaptiveTokenizer, sha256: str, rule: Rule, *, bf16: bool = False) -> Coder:
     """Codes of whole clips by the tokenizer of that hash, under a rule."""
 
     def encode(clips: torch.Tensor) -> Codes:
-        lengths = rule.assign(clips)
+        lengths = rule(clips)
         with autocast(clips.device, bf16):
             return module.encode(clips, lengths, groups=min(_GROUPS, len(clips)))
 

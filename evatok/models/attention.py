@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+if TYPE_CHECKING:  # imported where it is used: it brings symbolic shapes along, seconds of every start
+    from torch.nn.attention.flex_attention import BlockMask
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
-Mask = torch.Tensor | BlockMask
+Mask: TypeAlias = "torch.Tensor | BlockMask"
 """Boolean, broadcastable to (B, H, N, M), True where a query may look; or the sparse form of that."""
 
 
@@ -25,7 +28,7 @@ def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mas
     On a CPU the fused kernel is faster in float32 and slower in bfloat16 with a mask, so the three products are written
     out there.
     """
-    if isinstance(mask, BlockMask):
+    if mask is not None and not isinstance(mask, torch.Tensor):
         return _sparse_attention(q_BHNC.device.type)(q_BHNC, k_BHMC, v_BHMC, block_mask=mask)
     if q_BHNC.device.type != "cpu" or q_BHNC.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q_BHNC, k_BHMC, v_BHMC, attn_mask=mask)
@@ -40,6 +43,8 @@ def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mas
 @cache
 def _sparse_attention(device: str) -> Callable[..., torch.Tensor]:
     """Only compiled does it skip what the mask hides; on a CPU it serves to compare results."""
+    from torch.nn.attention.flex_attention import flex_attention
+
     kernel: Callable[..., torch.Tensor] = flex_attention
     return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel
 

@@ -1,18 +1,17 @@
-"""Quantisers behind one call: VQ (the paper's), and FSQ, SimVQ and LFQ from vector-quantize-pytorch.
+"""Quantisers behind one call: VQ (the paper's), FSQ, and SimVQ and LFQ from vector-quantize-pytorch.
 
 Legend: M tokens, gathered from a batch of unequal lengths so that no padding is ever quantised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from vector_quantize_pytorch import FSQ, LFQ, SimVQ
 
 CODES = {"vq": 16384, "fsq": 15360, "simvq": 16384, "lfq": 16384}
 """The kinds of quantiser, and how many codes each has where nothing else is said: some 14 bits."""
@@ -61,6 +60,40 @@ class Codebook(nn.Module):
     def indices_to_codes(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (...) to their values (..., dimension)."""
         return self.unit()[codes]
+
+
+class Grid(nn.Module):
+    """Finite scalar quantisation (Mentzer et al., 2309.15505): each dimension is bounded and rounded to its levels.
+
+    Equal to FSQ of vector-quantize-pytorch, whose import takes longer than everything else a command does first.
+
+    Args:
+        levels: of each dimension; values lie in [-1, 1].
+    """
+
+    levels: torch.Tensor
+    basis: torch.Tensor
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("levels", torch.tensor(levels, dtype=torch.int32), persistent=False)
+        basis = torch.cumprod(torch.tensor([1, *levels[:-1]]), dim=0, dtype=torch.int32)
+        self.register_buffer("basis", basis, persistent=False)
+
+    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(..., dimensions) float32 to values of the same shape, with straight-through gradients, and codes (...)."""
+        half = self.levels // 2
+        reach = (self.levels - 1) * (1 + 1e-3) / 2  # a little wide, or tanh would never round to the outer levels
+        offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
+        bounded = torch.tanh(latents + torch.atanh(offset / reach)) * reach - offset
+        rounded = bounded + (bounded.round() - bounded).detach()
+        codes = ((rounded.detach() + half) * self.basis).sum(-1).round().long()
+        return rounded / half, codes
+
+    def indices_to_codes(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (...) to their values (..., dimensions)."""
+        half = self.levels // 2
+        return ((codes[..., None] // self.basis) % self.levels - half) / half
 
 
 class Quantiser(nn.Module):
@@ -129,12 +162,14 @@ def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> 
     check_codes(kind, codebook_size)
     if kind == "vq":
         return Codebook(codebook_size, dimension, commitment), dimension
-    if kind == "simvq":
-        return SimVQ(dimension, codebook_size, rotation_trick=False), dimension
     if kind == "fsq":
         levels = FSQ_LEVELS[codebook_size]
         assert prod(levels) == codebook_size
-        return FSQ(list(levels)), len(levels)
+        return Grid(levels), len(levels)
+    from vector_quantize_pytorch import LFQ, SimVQ  # here, as it imports torch's compiler: seconds
+
+    if kind == "simvq":
+        return SimVQ(dimension, codebook_size, rotation_trick=False), dimension
     bits = codebook_size.bit_length() - 1
     return LFQ(dim=bits, codebook_size=codebook_size), bits
 

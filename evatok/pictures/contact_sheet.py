@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -167,4 +166,6 @@ def _text_width(text: str) -> int:
 @lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: the sheet looks the same everywhere, beside figures too."""
+    import matplotlib  # here: a sheet needs no more of it than the font
+
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", TEXT_SIZE)

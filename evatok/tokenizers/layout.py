@@ -11,12 +11,15 @@ attention that skips what a mask hides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from evatok.models.attention import Mask
+
+if TYPE_CHECKING:  # imported where it is used: it brings symbolic shapes along, seconds of every start
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @dataclass(frozen=True)
@@ -156,5 +159,7 @@ def _within_clips(
         return own & (query_block[0, query] >= key_block[0, key])
 
     # Compiled, it never holds all N x M at once.
+    from torch.nn.attention.flex_attention import create_block_mask
+
     make = torch.compile(create_block_mask) if query_clip.is_cuda else create_block_mask
     return make(sees, None, None, query_clip.shape[1], key_clip.shape[1], device=query_clip.device)

@@ -4,20 +4,20 @@
 
 The first four are the VQGAN loss, each with a weight of its own. Two terms are ours, with weight 0 at paper size: the
 squared error of pixels, and that of frame differences within a block, without which small tokenizers code stills.
-Proxy and final tokenizers share all of it; they differ in who names the assignments.
+Proxy and final tokenizers share all of it; they differ in the rule that names the assignments.
 
 Legend: B clips, K temporal blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet, to_network
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.encoders import FrozenEncoder
@@ -27,9 +27,6 @@ from evatok.training import losses
 from evatok.training.adversary import Adversary
 from evatok.training.alignment import AlignmentHead
 from evatok.training.loop import Terms, batch_indices, mirrored_batch
-
-Assign = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""Clips (B, 3, T, H, W) as the tokenizer sees them, and the step's generator, to tokens a block (B, K)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class TokenizerObjective:
     """
 
     batches: Batches
-    assign: Assign
+    rule: Rule
     weights: dict[str, float]
     perceptual: PerceptualDistance | None = None
     perceptual_frames: int = 0
@@ -100,7 +97,7 @@ class TokenizerObjective:
     def __call__(self, trainee: Trainee, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
         real = self.batches.draw(step, generator)
         with autocast(real.device, self.bf16):
-            lengths = self.assign(real, generator).to(real.device)
+            lengths = self.rule(real, generator=generator)
             tap = self.alignment.decoder_layer if self.alignment else None
             made = trainee.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
         terms = self._terms(trainee, real, made, generator)

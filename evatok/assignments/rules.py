@@ -1,0 +1,106 @@
+"""Rules: who names the assignment of each clip, in training, in coding and in evaluation alike.
+
+A rule carries its identity, by which records and caches tell it from others. Rules of a router are in
+`evatok.routing.rules`, which also reads a rule from its words (`parse`).
+
+Legend: B clips of a batch, K temporal blocks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from evatok.assignments.candidates import CandidateSet
+from evatok.errors import EvatokError
+
+
+class RuleError(EvatokError, ValueError):
+    """A rule that is none, or that asks for assignments a tokenizer does not have."""
+
+
+class Rule(ABC):
+    """Names an assignment for each clip.
+
+    Attributes:
+        identity: what tells it from another rule, in JSON types.
+        parents: sha256 of the checkpoints it depends on, by role.
+    """
+
+    def __init__(self, identity: dict[str, Any], parents: dict[str, str] | None = None) -> None:
+        self.identity, self.parents = identity, parents or {}
+
+    @abstractmethod
+    def __call__(
+        self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """(B, K) tokens per block of clips (B, 3, T, H, W) in [0, 1], on their device.
+
+        Args:
+            numbers: (B,) of the clips in their set, for rules that draw per clip.
+            generator: of a training step, for rules that draw per batch.
+        """
+
+
+class Fixed(Rule):
+    """The same assignment for every clip; one number stands for a uniform one, every block at that level.
+
+    Raises:
+        RuleError: a row that is not one of the candidates.
+    """
+
+    def __init__(self, candidates: CandidateSet, row: Sequence[int]) -> None:
+        whole = [int(tokens) for tokens in row] * (candidates.blocks if len(row) == 1 else 1)
+        try:
+            candidates.index(np.array(whole))
+        except ValueError as error:
+            raise RuleError(f"assignment {','.join(map(str, row))}: {error}") from error
+        kind = "uniform" if len(row) == 1 else "fixed"
+        super().__init__({"assignment": kind, "row": [int(tokens) for tokens in row]})
+        self.row = tuple(whole)
+
+    def __call__(
+        self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        return torch.tensor([self.row] * len(clips), device=clips.device)
+
+
+class Random(Rule):
+    """A uniformly drawn candidate for each clip: from the generator where one is given, as in training (Sec. 3.1),
+    else from the seed and the clip's number, so that it does not depend on batches."""
+
+    def __init__(self, candidates: CandidateSet, seed: int = 0) -> None:
+        super().__init__({"assignment": "random", "seed": seed})
+        self.candidates, self.seed = candidates, seed
+
+    def __call__(
+        self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        if generator is not None:
+            return self.candidates.sample(len(clips), generator).to(clips.device)
+        if numbers is None:
+            raise RuleError("random assignments need the clips' numbers, or a generator")
+        drawn = [int(np.random.default_rng([self.seed, int(n)]).integers(len(self.candidates))) for n in numbers]
+        return torch.from_numpy(self.candidates.row(np.array(drawn, dtype=np.int64))).to(clips.device)
+
+
+class Listed(Rule):
+    """The assignment (K,) that a list (N, K) holds at each clip's number: what a search chose, say.
+
+    Its identity does not hold the list: whoever keeps what it makes adds what the list says of the clips in question.
+    """
+
+    def __init__(self, assignments: np.ndarray) -> None:
+        super().__init__({"assignment": "listed"})
+        self.assignments = assignments
+
+    def __call__(
+        self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        if numbers is None:
+            raise RuleError("a list of assignments needs the clips' numbers")
+        return torch.from_numpy(self.assignments[numbers]).to(clips.device)

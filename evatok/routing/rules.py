@@ -1,0 +1,70 @@
+"""A router as a rule of assignment, and any rule read from its words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evatok.assignments.rules import Fixed, Random, Rule, RuleError
+from evatok.routing.trained_router import Router
+from evatok.tokenizers.evatok import TokenizerConfig
+
+FORMS = "uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random"
+"""What `parse` reads."""
+
+
+class Routed(Rule):
+    """A router's most probable assignment, among those whose first blocks have the lengths `prefix`.
+
+    The router decides in float32, whatever autocast it runs in: a rule names the same assignments in training as when
+    it is measured.
+
+    Raises:
+        RoutingError: a router for another tokenizer, or no candidate that begins so.
+    """
+
+    def __init__(self, router: Router, shape: TokenizerConfig, prefix: tuple[int, ...] = ()) -> None:
+        router.check_fits(shape)
+        sha256 = router.checkpoint.sha256
+        beginning = {"prefix": list(prefix)} if prefix else {}
+        identity = {"assignment": "router", "router": sha256, "w_q": router.point.w_q, **beginning}
+        super().__init__(identity, {"router": sha256})
+        self.router, self._among = router, router.beginning(prefix)
+        router.module.requires_grad_(False)
+
+    def __call__(
+        self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        with torch.autocast(clips.device.type, enabled=False):
+            return self.router.assign(clips, self._among)
+
+
+def load_routed(path: Path | str, shape: TokenizerConfig, device: str = "cpu", prefix: tuple[int, ...] = ()) -> Routed:
+    """The rule of a router's checkpoint, on a device. Raises CheckpointError, and as `Routed`."""
+    router = Router.load(Path(path))
+    router.module.to(device)
+    return Routed(router, shape, prefix)
+
+
+def parse(words: str, shape: TokenizerConfig, *, seed: int = 0, device: str = "cpu") -> Rule:
+    """The rule that words name: `uniform:16`, `fixed:16,8,8,4`, `router:CHECKPOINT` or `random`.
+
+    Args:
+        seed: of `random`.
+        device: of a router.
+
+    Raises:
+        RuleError: none of these forms, or tokens that are not a level.
+        CheckpointError, RoutingError: a router that is absent, damaged, or made for another tokenizer.
+    """
+    kind, _, rest = words.partition(":")
+    if kind == "random" and not rest:
+        return Random(shape.candidates, seed)
+    if kind == "router" and rest:
+        return load_routed(rest, shape, device)
+    row = rest.split(",")
+    if kind == ("uniform" if len(row) == 1 else "fixed") and all(part.strip().isdigit() for part in row):
+        return Fixed(shape.candidates, [int(part) for part in row])
+    raise RuleError(f"{words!r} is none of {FORMS}")
