@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,14 +239,16 @@ def test_a_killed_scoring_loses_its_unfinished_shard_alone(stage2, tmp_path):
     whole = candidate_table.read(tmp_path / "one" / "table.parquet")
     lost, *kept = shards(tmp_path)
     times = [path.stat().st_mtime_ns for path in kept]
-    # What a kill amid writing leaves: half a file under the partial name.
-    lost.with_suffix(".partial").write_bytes(lost.read_bytes()[:500])
+    # What a kill amid writing leaves: half a file under the partial name of a process that lives no more.
+    host, dead = socket.gethostname().replace(".", "-"), subprocess.Popen(["true"])
+    dead.wait()
+    lost.with_name(f".{lost.name}.{host}-{dead.pid}.x.partial").write_bytes(lost.read_bytes()[:500])
     lost.unlink()
     again = stage2()
     assert again.result["scored"] == 2
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert candidate_table.read(tmp_path / "one" / "table.parquet").sha256 == whole.sha256
-    assert not list((tmp_path / "one" / "work").rglob("*.partial"))
+    assert not list((tmp_path / "one" / "work").rglob(".*.partial"))
 
 
 def test_a_damaged_shard_stops_the_run_and_says_what_to_do(stage2, tmp_path):
