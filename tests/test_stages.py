@@ -1,6 +1,7 @@
 """Stages 1 and 2 as a user runs them: they record, resume, share work, and refuse to mix two makes."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -14,12 +15,14 @@ import torch
 
 from evatok.data import clips as clip_sets
 from evatok.data.sets import clip_set
+from evatok.errors import line_of
 from evatok.experiments import stage1_proxy, stage2_curation
 from evatok.experiments.tracking import ConfigError
 from evatok.models.precision import bf16_is_native
 from evatok.search import candidate_table
 from evatok.search.tree import brute_force
 from evatok.storage import checkpoints, records
+from evatok.storage.locks import LockedError
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.training import loop
 
@@ -315,3 +318,45 @@ def test_both_stages_at_toy_size_agree_on_the_proxy(stage1, tmp_path, data):
     recorded = [value for name, value in made.result["metrics"].items() if name.startswith("psnr_")]
     assert np.allclose(uniform, recorded, atol=6)
     shutil.rmtree(tmp_path / "two")
+
+
+# Two runs in one folder
+
+
+def test_a_second_training_in_a_folder_is_refused_and_the_first_goes_on(smaller, stage1, tmp_path, monkeypatch):
+    one_step, told = loop._one_step, []
+
+    def meeting(*arguments):
+        if arguments[-1] == 2:
+            with pytest.raises(LockedError) as found:
+                stage1()
+            told.append(line_of(found.value))
+        return one_step(*arguments)
+
+    monkeypatch.setattr(loop, "_one_step", meeting)
+    stage1()
+    (line,) = told
+    assert f"work={tmp_path / 'one' / 'work'} is being written by process {os.getpid()}" in line
+    assert [entry["step"] for entry in loop.read_curve(tmp_path / "one" / "work")] == [1, 2, 3, 4]
+    assert len(list((tmp_path / "one" / "records").iterdir())) == 1
+    assert not list((tmp_path / "one" / "work").glob(".*"))
+
+
+def test_parts_are_scored_side_by_side_and_no_shard_twice(stage2, tmp_path, monkeypatch):
+    score_set, told, others = stage2_curation.score_set, [], []
+
+    def meeting(*arguments, **keywords):
+        if not told:
+            for shard, may in (("0/2", False), ("1/2", True), ("0/1", False)):
+                told.append((shard, may))
+                if may:
+                    others.append(stage2(shard=shard).result["scored"])
+                    continue
+                with pytest.raises(LockedError, match=r"this command asks for|the shard of clips 0\.\.1"):
+                    stage2(shard=shard)
+        return score_set(*arguments, **keywords)
+
+    monkeypatch.setattr(stage2_curation, "score_set", meeting)
+    mine = stage2(shard="0/2").result["scored"]
+    assert (mine, others) == (4, [3])
+    assert stage2(shard="0/1").result["scored"] == 0

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evatok.experiments import pretrain_videomae, stage1_proxy, stage2_curation, stage3_router, stage4_final, tracking
+from evatok.experiments.outputs import Outputs
 from evatok.experiments.tracking import Experiment
 
 ex = tracking.experiment("all_stages", __doc__)
@@ -85,7 +86,7 @@ class Job:
         return result or {}
 
 
-@tracking.main(ex)
+@tracking.main(ex, Outputs(folders=("folder", "records_folder"), owned=("folder",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     left = _clock(config["minutes"])
     done: dict[str, Any] = {}

@@ -27,6 +27,7 @@ from evatok.evaluation.operating_points import Pairs, Point
 from evatok.evaluation.pairs import Networks, PairBench
 from evatok.evaluation.tradeoff import Draws
 from evatok.experiments import tracking
+from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import set_threads
 from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.routing.trained_router import Router
@@ -86,7 +87,7 @@ class CurvesError(EvatokError, ValueError):
     """A table, clips, a proxy and routers that do not belong together."""
 
 
-@tracking.main(ex)
+@tracking.main(ex, Outputs(folders=("work", "records_folder")))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     names = [name.strip() for name in config["metrics"].split(",") if name.strip()]

@@ -34,6 +34,7 @@ from evatok.evaluation import (
 )
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import tracking
+from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.bootstrap import over_choices
 from evatok.routing import rules
@@ -72,7 +73,7 @@ def toy() -> None:
     metrics = "psnr,ssim,l1,mse"
 
 
-@tracking.main(ex)
+@tracking.main(ex, Outputs(folders=("work", "per_clip", "records_folder")))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     protocol = protocols.get(config["protocol"])

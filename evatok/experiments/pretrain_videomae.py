@@ -33,6 +33,7 @@ from torch.nn.functional import one_hot
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
+from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
 from evatok.storage import records
@@ -166,7 +167,7 @@ def paper() -> None:
     checkpoint = "results/checkpoints/videomae-paper"
 
 
-@tracking.main(ex)
+@tracking.main(ex, Outputs(folders=("work", "checkpoint", "records_folder"), owned=("work",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     network, steps = _network(config), recipe(config)

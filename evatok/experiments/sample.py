@@ -28,6 +28,7 @@ from evatok.evaluation import protocols
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, tracking
 from evatok.experiments.class_consistency import ClassConsistency
+from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, Samples, Wish
@@ -101,7 +102,7 @@ def paper_k600() -> None:
     device = "cuda"
 
 
-@tracking.main(ex)
+@tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     video = VideoGenerator.load(Path(config["generator"]), Path(config["tokenizer"]), config["device"])

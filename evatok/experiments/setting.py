@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from evatok.experiments.outputs import FREE_KEYS, Outputs
 from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.models import precision
 from evatok.storage import records
@@ -19,10 +20,12 @@ from evatok.training.loop import Recipe
 
 Shape = TypeVar("Shape")
 
-# Where results go, how often they are saved and on what they are computed may differ between a run and its
-# continuation; everything else decides the numbers.
+TRAINING = Outputs(folders=("work", "records_folder"), files=("checkpoint",), owned=("work",))
+"""What a training writes."""
+
+_FREE_KEYS = {*FREE_KEYS, *TRAINING.folders, *TRAINING.files}  # may differ between a run and its continuation
+
 _CLAIM = "training.json"
-_FREE_KEYS = {"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"}
 
 
 def set_threads(threads: int) -> None:

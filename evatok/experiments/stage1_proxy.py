@@ -15,6 +15,7 @@ from typing import Any
 from evatok.assignments.rules import Fixed, Random
 from evatok.data.clips import ClipSet
 from evatok.experiments import tokenizer_training, tracking
+from evatok.experiments.setting import TRAINING
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
@@ -50,7 +51,7 @@ def embedded() -> None:
     checkpoint = "results/checkpoints/proxy-toy-motion.safetensors"
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     def plan(shape: TokenizerConfig) -> Plan:
         return Plan(

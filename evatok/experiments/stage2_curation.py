@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from tqdm import tqdm
 from evatok.data.clips import ClipSet, pixels_sha256
 from evatok.data.sets import clip_set, pinned
 from evatok.experiments import tracking
+from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, perceptual_metric
 from evatok.search import candidate_table
 from evatok.search.tree import score_set, visits
 from evatok.storage import checkpoints, records
 from evatok.storage.filenames import file_name
+from evatok.storage.locks import lock_of, sole_writer
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 ex = tracking.experiment("stage2_curation", __doc__)
@@ -93,7 +96,7 @@ def paper() -> None:
     perceptual = "lpips-vgg"
 
 
-@tracking.main(ex)
+@tracking.main(ex, Outputs(folders=("work", "records_folder"), files=("table",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
@@ -147,25 +150,31 @@ class Scorer:
         total = batches * visits(self.tokenizer.config.candidates, self.config["search"])
         with tqdm(total=total, desc="stage 2", unit="visit", disable=None) as bar:
             for start, stop in ranges:
-                began = time.monotonic()
-                scores = score_set(
-                    self.tokenizer,
-                    self.clips.clips[start:stop],
-                    search=self.config["search"],
-                    batch=self.config["batch"],
-                    bf16=self.config["bf16"],
-                    perceptual=self.perceptual,
-                    name=self.config["perceptual"],
-                    tick=bar.update,
-                )
-                made_by, seconds = self.shard_origin(start, stop), time.monotonic() - began
-                table = candidate_table.CandidateTable(np.arange(start, stop), scores, made_by, seconds)
                 path = candidate_table.shard_path(self.folder, start, stop)
-                candidate_table.write(path, table)
+                # Processes of one `shard` are told apart before; i/n and j/m of other n and m may meet here.
+                with sole_writer(lock_of(self.folder, path.stem), f"the shard of clips {start}..{stop - 1}"):
+                    if path.exists():
+                        continue
+                    candidate_table.write(path, self._table(start, stop, bar.update))
                 scored += stop - start
                 if self.config["minutes"] and time.monotonic() - opened > 60 * self.config["minutes"]:
                     break
         return scored
+
+    def _table(self, start: int, stop: int, tick: Callable[[], object]) -> candidate_table.CandidateTable:
+        began = time.monotonic()
+        scores = score_set(
+            self.tokenizer,
+            self.clips.clips[start:stop],
+            search=self.config["search"],
+            batch=self.config["batch"],
+            bf16=self.config["bf16"],
+            perceptual=self.perceptual,
+            name=self.config["perceptual"],
+            tick=tick,
+        )
+        made_by, seconds = self.shard_origin(start, stop), time.monotonic() - began
+        return candidate_table.CandidateTable(np.arange(start, stop), scores, made_by, seconds)
 
 
 def _perceptual(config: dict[str, Any]) -> PerceptualDistance | SomeFrames | None:

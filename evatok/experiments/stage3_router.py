@@ -19,7 +19,16 @@ import torch
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet, to_network
 from evatok.experiments import tracking
-from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.experiments.setting import (
+    TRAINING,
+    autocast,
+    claim_folder,
+    log_to,
+    of_size,
+    optional_artifact,
+    recipe,
+    set_threads,
+)
 from evatok.routing import trained_router
 from evatok.routing.initialise import initialise_router
 from evatok.routing.networks import ROUTER_SIZES, AnyRouter, RouterConfig, build_router
@@ -102,7 +111,7 @@ def paper() -> None:
     device = "cuda"
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     steps = recipe(config)

@@ -15,7 +15,7 @@ from typing import Any
 
 from evatok.assignments.rules import Fixed, Random, Rule
 from evatok.experiments import tokenizer_training, tracking
-from evatok.experiments.setting import uniform_tokens
+from evatok.experiments.setting import TRAINING, uniform_tokens
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
 from evatok.routing.rules import load_routed
 from evatok.tokenizers.evatok import TokenizerConfig
@@ -51,7 +51,7 @@ ex.add_named_config(
 )
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     def plan(shape: TokenizerConfig) -> Plan:
         rule = rule_of(config, shape)

@@ -22,7 +22,16 @@ import torch.nn.functional as F
 
 from evatok.experiments import tracking
 from evatok.experiments.generator_lesson import Lesson
-from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.experiments.setting import (
+    TRAINING,
+    autocast,
+    claim_folder,
+    log_to,
+    of_size,
+    optional_artifact,
+    recipe,
+    set_threads,
+)
 from evatok.generation import code_cache, video_generator
 from evatok.generation.transformer import GENERATOR_SIZES, Generator
 from evatok.storage import checkpoints, records
@@ -114,7 +123,7 @@ ex.add_named_config("paper_ucf", {**_PAPER, "steps": 223500, "warmup": 300})
 ex.add_named_config("paper_k600", {**_PAPER, "task": "frames", "class_dropout": 0.0, "steps": 217000, "warmup": 3000})
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     check(config)

@@ -42,6 +42,7 @@ import torch
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.experiments import config_files, runs
+from evatok.experiments.outputs import Outputs
 from evatok.models.precision import bf16_is_native
 from evatok.storage import records
 from evatok.storage.environment import REPOSITORY, environment
@@ -57,6 +58,9 @@ with warnings.catch_warnings():
 
 sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would put every refresh of a progress bar into cout.txt
 config_files.guard()
+
+NOTHING = Outputs()
+"""Of an experiment that writes nothing but its run."""
 
 Main = Callable[[dict[str, Any], "Tracker"], dict[str, Any] | None]
 
@@ -147,11 +151,15 @@ def experiment(name: str, doc: str | None) -> Experiment:
     return ex
 
 
-def main(ex: Experiment) -> Callable[[Main], Main]:
+def main(ex: Experiment, outputs: Outputs = NOTHING) -> Callable[[Main], Main]:
     """Decorator for the experiment's main function, which stays callable as `main(config, tracker)`.
 
     `config` is a plain dictionary with sorted keys, `seed` among them; torch, numpy and random are seeded
     from it. The returned dictionary becomes the run's result, with null for what is not finite.
+
+    Args:
+        outputs: what the experiment writes besides its run. That it can be written, and that no other run writes
+            there, is made sure of before the function is called.
     """
 
     def decorate(function: Main) -> Main:
@@ -160,7 +168,7 @@ def main(ex: Experiment) -> Callable[[Main], Main]:
             tracker = Tracker(_run)
             tracker.info({"environment": tracker.environment()})
             _seed_everything(config["seed"])
-            with errors.terminable(Preempted("stopped by SIGTERM")):
+            with errors.terminable(Preempted("stopped by SIGTERM")), outputs.held(ex.path, config):
                 result = function(config, tracker)
             return records.plain(result, "result", nonfinite_as_null=True)
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
-from evatok.experiments.setting import autocast, claim_folder, log_to, optional_artifact, recipe, set_threads
+from evatok.experiments.setting import TRAINING, autocast, claim_folder, log_to, optional_artifact, recipe, set_threads
 from evatok.generation import code_cache
 from evatok.metrics import class_consistency
 from evatok.metrics.class_consistency import ClassificationError, Classifier, Rates
@@ -90,7 +90,7 @@ def games() -> None:
     checkpoint = "results/checkpoints/classifier-toy-games.safetensors"
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     clips = {split: _clips(config, split) for split in ("train", "validation")}

@@ -1,0 +1,91 @@
+"""Where an experiment writes: checked before any work is done for it, and written by one run at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evatok.errors import EvatokError
+from evatok.storage.locks import lock_of, sole_writer
+
+FREE_KEYS = frozenset({"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"})
+"""Where results go, how often they are saved and on what they are computed; everything else decides the numbers."""
+
+
+class OutputError(EvatokError, ValueError):
+    """A place that cannot be written to."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The configuration keys that name what an experiment writes; an empty value means that it is not wanted.
+
+    Attributes:
+        folders: keys of folders.
+        files: keys of files.
+        owned: those of `folders` in which one run at a time may write. An experiment that owns no folder keeps shards
+            named after their content in `work`, where any number may run side by side, but no two of one command.
+    """
+
+    folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    owned: tuple[str, ...] = ()
+
+    @contextmanager
+    def held(self, name: str, config: Mapping[str, Any]) -> Iterator[None]:
+        """Check every place of `config`, and keep other runs out of them meanwhile.
+
+        Args:
+            name: of the experiment.
+
+        Raises:
+            OutputError: a place that cannot be written to, with its key.
+            LockedError: another run writes there.
+        """
+        for key in (*self.folders, *self.files):
+            if config[key]:
+                check_place(key, Path(str(config[key])), folder=key in self.folders)
+        with ExitStack() as locks:
+            for key in self.owned:
+                if config[key]:
+                    locks.enter_context(sole_writer(lock_of(config[key]), f"{key}={config[key]}"))
+            if "work" in self.folders and "work" not in self.owned:
+                lock = lock_of(config["work"], f"{name}-{self._digest(config)}")
+                locks.enter_context(sole_writer(lock, f"what this command asks for, in work={config['work']},"))
+            yield
+
+    def _digest(self, config: Mapping[str, Any]) -> str:
+        """What a command asks for, in eight digits: equal for two that would compute the same."""
+        free = {*FREE_KEYS, *self.folders, *self.files}
+        asked = {key: value for key, value in config.items() if key not in free}
+        asked["rank"] = os.environ.get("RANK", "0")
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def check_place(key: str, path: Path, *, folder: bool) -> None:
+    """Raise OutputError, naming the configuration key, for a folder or file that cannot be made or written."""
+    told = f"config key {key}: {path}"
+    try:
+        if "\0" in str(path):
+            raise ValueError("it holds a zero byte")
+        if folder and path.exists() and not path.is_dir():
+            raise OutputError(f"{told} is a file, a folder is needed: move it, or give another path")
+        if not folder and path.exists() and not path.is_file():
+            raise OutputError(f"{told} is no file, and a file is to be written: give the path of a file")
+        nearest = path if folder else path.parent
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise OutputError(f"{told} cannot be made, {nearest} is no folder: move it, or give another path")
+    except (OSError, ValueError) as error:  # a name too long, or with a zero in it
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{told} can be no path ({error}): give another one") from error
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"{told} cannot be written, {nearest} is not writable: give another path")

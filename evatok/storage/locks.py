@@ -1,0 +1,162 @@
+"""One writer at a time: a lock that names its holder, ends with it, and says how to go on where it is held.
+
+A lock is a file, taken with flock: the kernel lets go of it however its holder ends, `kill -9` included, so on one
+machine a lock that can be taken is nobody's. The file holds who has it. On a network file system that is only half of
+the truth: NFS mounted with `nolock` or `local_lock=flock`, Lustre without `-o flock` and some FUSE file systems keep
+flock to the one machine. So the holder also touches the file every few seconds, and a lock that another machine was
+seen to hold is taken over only after `LEASE` seconds without such a sign of life, by the file server's own clock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evatok.errors import EvatokError
+
+LEASE = 90.0
+"""Seconds without a sign of life after which the lock of another machine's process is taken over."""
+
+_BEAT = LEASE / 6
+_POLL = 0.1
+
+
+class LockedError(EvatokError):
+    """Another process writes there."""
+
+
+@contextmanager
+def sole_writer(path: Path | str, what: str = "", *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `path`, which is made with its folder, and gone afterwards.
+
+    A thread, a forked child or another call in this very process is another writer. Children that are spawned do not
+    inherit the lock.
+
+    Args:
+        what: the name of what is written, for the message; by default the folder.
+        wait: for a holder on this machine to end, instead of raising; for short sections alone.
+
+    Raises:
+        LockedError: it is held; the message names the holder and the way out.
+    """
+    path = Path(path)
+    handle = _taken(path, what or str(path.parent), wait)
+    ended = threading.Event()
+    beat = threading.Thread(target=_keep_alive, args=(handle, ended), name=f"lock {path.name}", daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beat.join()
+        if _is_at(handle, path):
+            path.unlink(missing_ok=True)  # while it is held: nobody else can have taken this very file
+        os.close(handle)
+
+
+def lock_of(folder: Path | str, name: str = "writer") -> Path:
+    """The lock file of a folder, or of what is called `name` in it."""
+    return Path(folder) / f".{name}.lock"
+
+
+def _taken(path: Path, what: str, wait: bool) -> int:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if _flock(handle, path):
+                if not _is_at(handle, path):  # its holder has just removed it
+                    os.close(handle)
+                    continue
+                _refuse_other_machine(handle, path, what)
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, json.dumps(_me()).encode(), 0)
+                return handle
+            if not wait:
+                raise LockedError(_told(_holder(handle), path, what))
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        time.sleep(_POLL)
+
+
+def _flock(handle: int, path: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # ENOLCK, EOPNOTSUPP
+        raise LockedError(
+            f"{path}: this file system knows no locks ({error.strerror}), so two runs could write there at once; "
+            "give a folder on a local disk"
+        ) from error
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(handle)
+    return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
+
+
+def _refuse_other_machine(handle: int, path: Path, what: str) -> None:
+    """Raise LockedError where another machine's process showed itself of late: its flock may not reach this one."""
+    holder = _holder(handle)
+    if not holder or holder.get("host") == socket.gethostname():
+        return
+    seen = os.fstat(handle).st_mtime
+    os.utime(handle)  # now, as the machine that keeps the file has it
+    now = os.fstat(handle).st_mtime
+    if now - seen < LEASE:
+        os.utime(handle, (seen, seen))
+        raise LockedError(
+            f"{_told(holder, path, what)}; its last sign of life is {max(0, now - seen):.0f} s old, and after "
+            f"{LEASE:.0f} s the lock is taken over. If it is dead for certain, delete {path}"
+        )
+
+
+def _keep_alive(handle: int, ended: threading.Event) -> None:
+    while not ended.wait(_BEAT):
+        with suppress(OSError):
+            os.utime(handle)
+
+
+def _me() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "command": shlex.join(sys.argv)[:500],
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _holder(handle: int) -> dict[str, Any]:
+    """What the file says of its holder; {} where it has not been written yet, or is not this project's."""
+    try:
+        found = json.loads(os.pread(handle, 4096, 0))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _told(holder: dict[str, Any], path: Path, what: str) -> str:
+    if not holder:
+        return f"{what} is being written by another process (lock {path}): wait for it, or choose another folder"
+    who = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+    return f"{what} is being written by {who} ({holder.get('command')}): wait for it, stop it, or choose another folder"
