@@ -60,8 +60,7 @@ def write(measured: Measured, setting: Setting, results: Path, *, seconds: float
     Raises:
         RecordError: nothing was measured.
     """
-    record = to_record(measured, setting, seconds)
-    records.write(record, results / "records")
+    record = records.read(records.write(to_record(measured, setting, seconds), results / "records"))
     path = results / "tables" / "speed.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = _lines(measured, record)

@@ -260,8 +260,7 @@ def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> recor
         config={},
         environment=environment.environment(),
     )
-    records.write(record, shelf.root / "records")
-    return record
+    return records.read(records.write(record, shelf.root / "records"))
 
 
 def agrees(earlier: records.Record, metrics: dict[str, records.Metric]) -> bool:

@@ -74,3 +74,20 @@ def test_chained_slices_end_where_one_long_run_does(stages, tmp_path):
 
 def sha(path: Path, kind: str) -> str:
     return checkpoints.load(path, kind).sha256
+
+
+def test_a_kill_between_an_outcome_and_its_record_is_made_good(stages, tmp_path):
+    stages()
+    folder, kinds = tmp_path / "one" / "records", ("stage1_proxy", "stage2_curation")
+
+    def made() -> set[tuple[str, ...]]:
+        found = [record for kind in kinds for record in records.of_kind(folder, kind)]
+        return {(record.kind, record.model.get("sha256"), record.model.get("table")) for record in found}
+
+    before = made()
+    for kind in kinds:
+        for path in folder.glob(f"{kind}-*"):
+            path.unlink()
+    again = stages()["stages"]
+    assert [name for name in NAMES if "earlier" not in again[name]] == ["proxy", "scores-train", "scores-validation"]
+    assert made() == before

@@ -108,6 +108,8 @@ def test_a_run_of_the_same_takes_what_is_there(run):
     first, again = run()[0], run(batch=2)[0]
     assert (first["resumed"], again["resumed"]) == (0, COUNT)
     assert first["metrics"] == again["metrics"]
+    assert first["record"] != again["record"], "another batch is another command"
+    assert run()[0]["record"] == first["record"], "a finished command names its record"
     assert run(assignment="uniform:8")[0]["resumed"] == 0
 
 

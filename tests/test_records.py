@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evatok.storage import environment, records
+from evatok.storage import environment, record_format, records
 
 ENVIRONMENT = environment.environment(wall_seconds=1.5)
 
@@ -124,7 +125,7 @@ def test_renamed_broken_and_absent_files_are_reported(tmp_path):
 def test_query_filters_and_sorts_newest_last(tmp_path):
     first, second = made(), made(protocol={"dataset": "moving", "n": 64})
     timing = made(kind="timing", status="small")
-    for record in (timing, second, first):
+    for record in (timing, first, second):
         records.write(record, tmp_path)
     assert records.query(tmp_path, kind="reconstruction") == [first, second]
     assert records.query(tmp_path, status="small") == [timing]
@@ -132,6 +133,61 @@ def test_query_filters_and_sorts_newest_last(tmp_path):
     assert records.query(tmp_path, "reconstruction", size=(64, 64)) == [first]
     assert records.query(tmp_path, batch=1) == []
     assert records.query(tmp_path / "absent") == []
+
+
+def test_the_newest_record_is_the_one_written_last_though_the_clock_jumps_back(tmp_path, monkeypatch, caplog):
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, zone):
+            return datetime.now(zone) + timedelta(hours=3)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record_format, "datetime", Ahead)
+        first = made()
+    records.write(first, tmp_path)
+    paths = [records.write(made(protocol={"n": number}), tmp_path) for number in (1, 2)]
+    stored = records.query(tmp_path, kind="reconstruction")
+    assert [record.protocol.get("n") for record in stored] == [32, 1, 2]
+    assert [record.id for record in stored] == [first.id, *(path.stem for path in paths)]
+    assert records.newest(tmp_path, "reconstruction") == stored[-1]
+    assert "the clock reads" in caplog.text
+    assert first.id in caplog.text
+
+
+def test_the_same_numbers_are_recorded_once(tmp_path):
+    first, new = records.write_once(made(), tmp_path)
+    assert new
+    nearly = records.Metric(25.25 * (1 + 1e-9), "dB", 32, "higher", 0.5)
+    same = [{}, {"metrics": {"psnr": nearly}}, {"model": {"mean_tokens": 96.5, "run": "evaluate/7"}}]
+    for changes in same:
+        assert records.write_once(made(**changes), tmp_path) == (first, False)
+    assert records.write_once(made(config={"steps": 100, "work": "here"}), tmp_path, free={"work"}) == (first, False)
+    others = [
+        {"config": {"steps": 101}},
+        {"config": {"steps": 100, "rate": 1e-7}},
+        {"config": {"steps": 100, "rate": 2e-7}},
+        {"status": "small"},
+        {"model": {"mean_tokens": 96.6}},
+        {"protocol": {"dataset": "moving", "n": 33, "size": (64, 64)}},
+        {"metrics": {"psnr": records.Metric(25.26, "dB", 32, "higher", 0.5)}},
+        {"artifacts": {"table": records.Artifact("a.parquet", "0" * 64)}},
+    ]
+    for count, changes in enumerate(others, start=2):
+        assert records.write_once(made(**changes), tmp_path)[1], changes
+        assert len(list(tmp_path.iterdir())) == count
+
+
+def test_what_is_timed_makes_no_other_record_and_a_superseded_one_does(tmp_path):
+    def timed(seconds):
+        return made(
+            metrics={"psnr": records.Metric(25.25, "dB", 32, "higher"), "t": records.Metric(seconds, "s", 1, None)}
+        )
+
+    first, _ = records.write_once(timed(1.0), tmp_path)
+    assert records.write_once(timed(2.0), tmp_path) == (first, False)
+    assert records.write_once(made(metrics={"psnr": records.Metric(25.25, "dB", 32, "higher")}), tmp_path)[1]
+    records.write(made(metrics={"psnr": records.Metric(1.0, "dB", 1, "higher")}, supersedes=first.stem), tmp_path)
+    assert records.write_once(timed(1.0), tmp_path)[1]
 
 
 def test_superseded_records_stay_but_are_not_found(tmp_path):

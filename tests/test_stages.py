@@ -16,7 +16,7 @@ import torch
 from evatok.data import clips as clip_sets
 from evatok.data.sets import clip_set
 from evatok.errors import line_of
-from evatok.experiments import stage1_proxy, stage2_curation
+from evatok.experiments import stage1_proxy, stage2_curation, tracking
 from evatok.experiments.tracking import ConfigError
 from evatok.models.precision import bf16_is_native
 from evatok.search import candidate_table
@@ -318,6 +318,32 @@ def test_both_stages_at_toy_size_agree_on_the_proxy(stage1, tmp_path, data):
     recorded = [value for name, value in made.result["metrics"].items() if name.startswith("psnr_")]
     assert np.allclose(uniform, recorded, atol=6)
     shutil.rmtree(tmp_path / "two")
+
+
+# Given again
+
+
+def test_a_finished_training_given_again_names_its_record_and_writes_none(smaller, stage1, tmp_path, caplog):
+    first, again = stage1(), stage1(threads=2, save_every=4)
+    assert again.result["record"] == first.result["record"]
+    assert again.result["metrics"] == first.result["metrics"]
+    assert len(list((tmp_path / "one" / "records").iterdir())) == 1
+    assert f"nothing new: {tmp_path / 'one' / 'records' / first.result['record']}.json" in caplog.text
+
+
+def test_a_kill_after_the_record_makes_no_second_one(smaller, stage1, stage2, tmp_path, monkeypatch):
+    def mortal(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking.Tracker, "artifact", mortal)
+        with pytest.raises(KeyboardInterrupt):
+            stage1()
+    (held,) = (tmp_path / "one" / "records").iterdir()
+    assert stage1().result["record"] == held.stem
+    first = stage2()
+    assert first.result["record"] == stage2().result["record"]
+    assert len(list((tmp_path / "one" / "records").iterdir())) == 2
 
 
 # Two runs in one folder

@@ -21,6 +21,9 @@ from typing import Any
 from evatok.experiments import pretrain_videomae, stage1_proxy, stage2_curation, stage3_router, stage4_final, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.tracking import Experiment
+from evatok.models.encoders import load_encoder
+from evatok.search import candidate_table
+from evatok.storage import checkpoints, records
 
 ex = tracking.experiment("all_stages", __doc__)
 
@@ -72,12 +75,21 @@ def small() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One experiment with its settings, and the file or folder that says that it has ended."""
+    """One experiment with its settings, and the file or folder that it makes."""
 
     name: str
     experiment: Experiment
     settings: dict[str, Any]
     outcome: Path
+
+    @property
+    def ended(self) -> bool:
+        """Whether its outcome is there, and recorded: a kill may come between the two."""
+        if not self.outcome.exists():
+            return False
+        made = _sha256(self.outcome)
+        found = records.of_kind(self.settings["records_folder"], self.experiment.path)
+        return any(made in (record.model.get("sha256"), record.model.get("table")) for record in found)
 
     def run(self, size: str, minutes: float) -> dict[str, Any]:
         """The experiment's result, of at most so many minutes; 0 for no limit."""
@@ -91,7 +103,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     left = _clock(config["minutes"])
     done: dict[str, Any] = {}
     for job in jobs(config):
-        if job.outcome.exists():
+        if job.ended:
             done[job.name] = {"complete": True, "earlier": True}
             continue
         minutes = left()
@@ -149,6 +161,15 @@ def jobs(config: dict[str, Any]) -> list[Job]:
         outcome = folder / f"final-{rule}.safetensors"
         found.append(job(f"final-{rule}", stage4_final.ex, outcome, "checkpoint", **settings))
     return found
+
+
+def _sha256(outcome: Path) -> str:
+    """The identity of a checkpoint, a candidate table or an encoder's folder, as records name it."""
+    if outcome.is_dir():
+        return load_encoder(str(outcome)).weights_sha256
+    if outcome.suffix == ".parquet":
+        return candidate_table.read(outcome).sha256
+    return checkpoints.load(outcome).sha256
 
 
 def _clock(minutes: float) -> Callable[[], float | None]:

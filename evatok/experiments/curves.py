@@ -118,9 +118,9 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment=tracker.environment(),
     )
     tracker.info({"resumed_pairs": measured.resumed, "damaged_shards": measured.damaged})
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     return {
-        "record": written.stem,
+        "record": written,
         "clips": len(study.clips),
         "points": [point.name for point in study.points],
         "pairs": len(bench.pairs),

@@ -110,9 +110,9 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment=tracker.environment(),
         artifacts=beside(result, config["per_clip"]),
     )
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     return {
-        "record": written.stem,
+        "record": written,
         "comparable": protocols.comparable(record),
         "clips": result.protocol["measured_clips"],
         "resumed": result.resumed,

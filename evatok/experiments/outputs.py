@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evatok.errors import EvatokError
+from evatok.storage import records
 from evatok.storage.locks import lock_of, sole_writer
 
 FREE_KEYS = frozenset({"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"})
@@ -47,10 +48,13 @@ class Outputs:
         Raises:
             OutputError: a place that cannot be written to, with its key.
             LockedError: another run writes there.
+            RecordError: the records of this experiment are not all valid.
         """
         for key in (*self.folders, *self.files):
             if config[key]:
                 check_place(key, Path(str(config[key])), folder=key in self.folders)
+        if "records_folder" in self.folders:
+            records.of_kind(config["records_folder"], name)  # a damaged one is found now, not when another joins it
         with ExitStack() as locks:
             for key in self.owned:
                 if config[key]:

@@ -206,12 +206,12 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path / "model.safetensors"),
     )
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     tracker.artifact(folder / "curve.jsonl")
     return {
         "complete": True,
         "checkpoint": str(path),
-        "record": written.stem,
+        "record": written,
         **{name: metric.value for name, metric in metrics.items()},
     }
 

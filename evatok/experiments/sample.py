@@ -141,9 +141,9 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         config=config,
         environment=tracker.environment(),
     )
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     return {
-        "record": written.stem,
+        "record": written,
         "comparable": protocols.comparable(record),
         "samples": len(real),
         "resumed": drawn.resumed,

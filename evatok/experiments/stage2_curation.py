@@ -124,8 +124,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     table = replace(candidate_table.merge(folder, len(clips), config["shard_length"]), origin=scorer.origin)
     if config["table"]:
         candidate_table.write(Path(config["table"]), table)
-    written = records.write(_record(config, tracker, table, clips), config["records_folder"])
-    return {"scored": scored, "clips": len(clips), "complete": True, "record": written.stem}
+    written = tracker.record(_record(config, tracker, table, clips))
+    return {"scored": scored, "clips": len(clips), "complete": True, "record": written}
 
 
 class Scorer:

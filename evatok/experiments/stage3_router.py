@@ -173,9 +173,9 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     tracker.artifact(folder / "curve.jsonl")
-    return {"complete": True, "checkpoint": str(path), "record": written.stem, "w_q": lesson.point.w_q, **result}
+    return {"complete": True, "checkpoint": str(path), "record": written, "w_q": lesson.point.w_q, **result}
 
 
 class Lesson:

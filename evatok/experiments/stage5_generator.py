@@ -156,12 +156,12 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         dtype=torch.float16,
     )
     record = recorded(config, tracker, path, averaged, lesson, folder)
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     tracker.artifact(folder / "curve.jsonl")
     return {
         "complete": True,
         "checkpoint": str(path),
-        "record": written.stem,
+        "record": written,
         "metrics": {name: metric.value for name, metric in record.metrics.items()},
         **pace(folder, lesson, config),
     }

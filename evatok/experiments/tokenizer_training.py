@@ -196,12 +196,12 @@ def train_tokenizer(
         dtype=torch.float16,
     )
     record = recorded(config, tracker, plan, path, train_set, validation_set, folder)
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     tracker.artifact(folder / "curve.jsonl")
     return {
         "complete": True,
         "checkpoint": str(path),
-        "record": written.stem,
+        "record": written,
         "metrics": {name: metric.value for name, metric in record.metrics.items()},
         "pace": pace(folder, config),
     }

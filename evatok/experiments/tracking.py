@@ -42,10 +42,11 @@ import torch
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.experiments import config_files, runs
-from evatok.experiments.outputs import Outputs
+from evatok.experiments.outputs import FREE_KEYS, Outputs
 from evatok.models.precision import bf16_is_native
 from evatok.storage import records
 from evatok.storage.environment import REPOSITORY, environment
+from evatok.storage.records import Record
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -165,7 +166,7 @@ def main(ex: Experiment, outputs: Outputs = NOTHING) -> Callable[[Main], Main]:
     def decorate(function: Main) -> Main:
         def command(_run: Run) -> dict[str, Any] | None:
             config = _plain_config(_run.config)
-            tracker = Tracker(_run)
+            tracker = Tracker(_run, outputs)
             tracker.info({"environment": tracker.environment()})
             _seed_everything(config["seed"])
             with errors.terminable(Preempted("stopped by SIGTERM")), outputs.held(ex.path, config):
@@ -207,8 +208,8 @@ def command_line(ex: Experiment, argv: list[str] | None = None) -> None:
 class Tracker:
     """What a running experiment writes to its run: scalars, files, facts. Works without a store, too."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, outputs: Outputs = NOTHING) -> None:
+        self._run, self._outputs = run, outputs
         self._started = time.monotonic()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.seed: int = run.config["seed"]
@@ -272,6 +273,18 @@ class Tracker:
             raise ValueError(f"artifact {name}: the store keeps a file of that name itself, choose another name")
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         self._run.add_artifact(str(path), name=name, content_type=kind)
+
+    def record(self, record: Record) -> str:
+        """Write a record to the configured `records_folder`; returns its id.
+
+        A command that had finished before writes none: the id is that of the record which holds its numbers, and
+        the log says so.
+        """
+        free = {*FREE_KEYS, *self._outputs.folders, *self._outputs.files}
+        path, new = records.write_once(record, self._run.config["records_folder"], free=free)
+        if not new:
+            self._run.run_logger.info("nothing new: %s holds these numbers already", path)
+        return path.stem
 
     def resource(self, path: Path | str) -> None:
         """Store a copy of a (small) input such as a manifest, once per content. Raises FileNotFoundError."""

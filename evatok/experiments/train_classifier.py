@@ -148,10 +148,10 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
-    written = records.write(record, config["records_folder"])
+    written = tracker.record(record)
     tracker.artifact(folder / "curve.jsonl")
     told = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced, "recall": found.recall}
-    return {"complete": True, "checkpoint": str(path), "record": written.stem, **told}
+    return {"complete": True, "checkpoint": str(path), "record": written, **told}
 
 
 class Objective:

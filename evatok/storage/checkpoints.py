@@ -84,8 +84,8 @@ def save(
     return digest
 
 
-def load(path: Path, kind: str) -> Checkpoint:
-    """Read and verify a checkpoint.
+def load(path: Path, kind: str | None = None) -> Checkpoint:
+    """Read and verify a checkpoint, of any kind if none is named.
 
     Raises:
         CheckpointError: absent, no file, cut short, tampered with, not finite, or not of this kind.
@@ -103,7 +103,7 @@ def load(path: Path, kind: str) -> Checkpoint:
         raise CheckpointError(f"{path}: not a whole evatok checkpoint ({error}); fetch or train it again") from error
     if _sha256(header, weights) != header["sha256"]:
         raise CheckpointError(f"{path}: its content does not match the checkpoint's sha256; fetch or train it again")
-    if header["kind"] != kind:
+    if kind not in (None, header["kind"]):
         raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
     _refuse_non_finite(weights, f"{path} is not used")
     return Checkpoint(weights=weights, **header)

@@ -76,12 +76,13 @@ def _remove_abandoned(folder: Path, name: str) -> None:
         if not (entry.name.startswith(start) and entry.name.endswith(PARTIAL)):
             continue
         pid = entry.name.removeprefix(start).partition(".")[0]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+        if pid.isdecimal() and not is_alive(int(pid)):
             with suppress(OSError):
                 Path(entry.path).unlink()
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

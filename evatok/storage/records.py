@@ -7,126 +7,153 @@ the repository, never absolute, so that a record means the same on every machine
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from datetime import UTC, datetime
+from collections.abc import Container, Iterable
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from evatok.errors import EvatokError
-from evatok.storage.environment import REPOSITORY, portable
-from evatok.storage.files import sha256_file, write_json
+from evatok.storage.environment import REPOSITORY
+from evatok.storage.files import write_json
+from evatok.storage.locks import lock_of, sole_writer
+from evatok.storage.record_format import (
+    DIRECTIONS,
+    ENVIRONMENT_KEYS,
+    STATUSES,
+    Artifact,
+    Metric,
+    Record,
+    RecordError,
+    checked,
+    direction_of,
+    new_record,
+    plain,
+    stamped,
+)
 
-STATUSES = ("toy", "small", "paper")
-DIRECTIONS = ("higher", "lower", None)
-ENVIRONMENT_KEYS = ("argv", "commit", "dirty", "versions", "device", "threads", "wall_seconds")
-_KIND = re.compile(r"[a-z0-9_]+")
+__all__ = [
+    "DIRECTIONS",
+    "ENVIRONMENT_KEYS",
+    "REPOSITORY",
+    "STATUSES",
+    "Artifact",
+    "Metric",
+    "Record",
+    "RecordError",
+    "direction_of",
+    "new_record",
+    "newest",
+    "of_kind",
+    "plain",
+    "query",
+    "read",
+    "write",
+    "write_once",
+]
 
-
-class RecordError(EvatokError, ValueError):
-    """A record that may not be written, or a file that is not a valid record."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measured value: its unit ("dB", "clips/s", "" for none), the number of samples `n` behind it, which
-    direction is better ("higher", "lower", or None where neither is) and its spread (None: not measured)."""
-
-    value: float
-    unit: str
-    n: int
-    direction: str | None
-    spread: float | None = None
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A file that belongs to a record: `path` relative to the repository, `sha256` in hex."""
-
-    path: str
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path | str, root: Path = REPOSITORY) -> Artifact:
-        """The artifact at `path`. Raises RecordError where it lies outside `root`."""
-        resolved = Path(path).resolve()
-        if not resolved.is_relative_to(root.resolve()):
-            raise RecordError(f"artifact {resolved.name} lies outside the repository: move it there")
-        return cls(resolved.relative_to(root.resolve()).as_posix(), sha256_file(resolved))
-
-
-@dataclass(frozen=True)
-class Record:
-    """One set of measured numbers with everything needed to judge and repeat them.
-
-    `protocol` says what was measured (data set, split, clips, frames, stride, size, networks, N, seeds),
-    `model` on what (checkpoint hash, parents, parameters, mean tokens), `environment` where and how.
-    """
-
-    id: str
-    kind: str
-    status: str
-    created: str
-    protocol: dict[str, Any]
-    model: dict[str, Any]
-    metrics: dict[str, Metric]
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    artifacts: dict[str, Artifact]
-    supersedes: str | None
-
-
-def new_record(
-    *,
-    kind: str,
-    status: str,
-    protocol: Mapping[str, Any],
-    model: Mapping[str, Any],
-    metrics: Mapping[str, Metric | Mapping[str, Any]],
-    config: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    artifacts: Mapping[str, Artifact | Mapping[str, str]] | None = None,
-    supersedes: str | None = None,
-) -> Record:
-    """A checked record named `<kind>-<UTC time>-<8 hex of its content>`; absolute paths in it are reduced.
-
-    Raises RecordError for NaN or infinity, an unknown status, an incomplete metric, a value JSON cannot hold.
-    """
-    now = datetime.now(UTC)
-    told = portable({"protocol": protocol, "model": model, "config": config, "environment": environment})
-    content = {
-        "kind": kind,
-        "status": status,
-        "created": now.isoformat(timespec="microseconds"),
-        **told,
-        "metrics": {name: _as_dict(metric) for name, metric in metrics.items()},
-        "artifacts": {name: _as_dict(artifact) for name, artifact in (artifacts or {}).items()},
-        "supersedes": supersedes,
-    }
-    content = plain(content, where=f"new {kind} record")
-    for metric in content["metrics"].values():
-        metric.setdefault("spread", None)
-    return _checked({"id": f"{kind}-{now:%Y%m%dT%H%M%S}-{_digest(content)}", **content}, f"new {kind} record")
+_ROUNDING = 1e-6
+_log = logging.getLogger("evatok.records")
 
 
 def write(record: Record, folder: Path | str) -> Path:
     """Write `<folder>/<id>.json` in one step and return its path.
 
+    The newest record of a kind is the one written last, whatever the clock says: where it reads a time before the
+    newest one of the folder, the record is stamped right after that one, under the id that goes with it.
+
     Raises RecordError where the record is invalid, exists already, or supersedes one that `folder` lacks.
     """
     folder = Path(folder)
-    content = asdict(_checked(asdict(record), record.id))
-    path = folder / f"{record.id}.json"
-    if path.exists():
-        raise RecordError(f"{path} exists: records are append-only, write a new one that supersedes it")
+    record = checked(asdict(record), record.id)
+    if (folder / f"{record.id}.json").exists():
+        raise RecordError(
+            f"{folder / record.id}.json exists: records are append-only, write a new one that supersedes it"
+        )
     if record.supersedes is not None and not (folder / f"{record.supersedes}.json").exists():
         raise RecordError(f"{record.id} supersedes {record.supersedes}, which is not in {folder}")
-    write_json(path, content)
+    with sole_writer(lock_of(folder), f"records folder {folder}", wait=True):
+        record = _after(newest(folder, record.kind), record)
+        path = folder / f"{record.id}.json"
+        write_json(path, asdict(record))
     return path
+
+
+def write_once(record: Record, folder: Path | str, *, free: Container[str] = ()) -> tuple[Path, bool]:
+    """Write a record, unless `folder` holds one of the same numbers already: its path, and whether it is new.
+
+    The same are records of one kind, status, protocol, model (but for its entry `run`), configuration, and artifacts
+    by content, whose numbers agree up to rounding. What is timed (unit "s") is not compared. Records that were
+    superseded are not found.
+
+    Args:
+        free: configuration keys that may differ.
+    """
+    folder = Path(folder)
+    with sole_writer(lock_of(folder, "once"), f"records folder {folder}", wait=True):
+        for earlier in reversed(of_kind(folder, record.kind)):
+            if _same(record, earlier, free):
+                return folder / f"{earlier.id}.json", False
+        return write(record, folder), True
+
+
+def newest(folder: Path | str, kind: str) -> Record | None:
+    """The record of a kind that was written last; None where there is none."""
+    found = of_kind(folder, kind, superseded=True)
+    return found[-1] if found else None
+
+
+def of_kind(folder: Path | str, kind: str, *, superseded: bool = False) -> list[Record]:
+    """The records of a kind, newest last; no other file is read. Raises RecordError for one that is not valid."""
+    return _in_order((read(path) for path in Path(folder).glob(f"{kind}-*.json")), superseded)
+
+
+def _in_order(found: Iterable[Record], superseded: bool) -> list[Record]:
+    everything = list(found)
+    replaced = set() if superseded else {record.supersedes for record in everything}
+    left = (record for record in everything if record.id not in replaced)
+    return sorted(left, key=lambda record: (record.created, record.id))
+
+
+def _after(earlier: Record | None, record: Record) -> Record:
+    """The record itself, or stamped a microsecond after an earlier one that the clock puts later."""
+    if earlier is None or earlier.created < record.created:
+        return record
+    moment = datetime.fromisoformat(earlier.created) + timedelta(microseconds=1)
+    _log.warning(
+        "the clock reads %s, before the newest record %s (%s): the new one is stamped right after it",
+        record.created,
+        earlier.id,
+        earlier.created,
+    )
+    content = {key: value for key, value in asdict(record).items() if key != "id"}
+    return stamped(content, moment)
+
+
+def _same(one: Record, other: Record, free: Container[str]) -> bool:
+    def asked(record: Record) -> tuple[Any, ...]:
+        config = {key: value for key, value in record.config.items() if key not in free}
+        files = {name: artifact.sha256 for name, artifact in record.artifacts.items()}
+        return record.kind, record.status, record.protocol, config, files
+
+    def found(record: Record) -> dict[str, Any]:
+        values = {name: asdict(m) if m.unit != "s" else None for name, m in record.metrics.items()}
+        return {"metrics": values, "model": {key: value for key, value in record.model.items() if key != "run"}}
+
+    return asked(one) == asked(other) and _agree(found(one), found(other))
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Equal, numbers up to rounding: other devices and numbers of threads add up in another order."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_ROUNDING)
+    return bool(one == other)
 
 
 def read(path: Path | str) -> Record:
@@ -138,7 +165,7 @@ def read(path: Path | str) -> Record:
         raise RecordError(f"{path}: there is no such record") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RecordError(f"{path} is not valid JSON: {error}") from error
-    record = _checked(content, str(path))
+    record = checked(content, str(path))
     if path.stem != record.id:
         raise RecordError(f"{path}: its field id says {record.id}; a record's file is named after its id")
     return record
@@ -157,137 +184,13 @@ def query(
     `protocol` filters compare with the entries of a record's protocol. Superseded records are left out unless
     `superseded` is True. Raises RecordError where a file in `folder` is not a valid record.
     """
-    everything = [read(path) for path in Path(folder).glob("*.json")]
-    replaced = set() if superseded else {record.supersedes for record in everything}
+    everything = _in_order((read(path) for path in Path(folder).glob("*.json")), superseded)
 
     def wanted(record: Record) -> bool:
         return (
-            record.id not in replaced
-            and kind in (None, record.kind)
+            kind in (None, record.kind)
             and status in (None, record.status)
             and all(record.protocol.get(key) == plain(value) for key, value in protocol.items())
         )
 
-    return sorted(filter(wanted, everything), key=lambda record: (record.created, record.id))
-
-
-def direction_of(metric: str) -> str:
-    """Which way a measured distance or similarity of clips improves."""
-    return "higher" if metric in ("psnr", "ssim", "motion_ratio", "motion_correlation") else "lower"
-
-
-def plain(value: Any, where: str = "value", nonfinite_as_null: bool = False) -> Any:
-    """`value` in JSON's own types: tuples become lists, arrays and tensors numbers or lists, paths text.
-
-    NaN and infinity raise, or become None where `nonfinite_as_null`. Raises RecordError naming the entry
-    (`where` and the keys below it) that JSON cannot hold.
-    """
-    if value is None or isinstance(value, bool | int | str):
-        return value if type(value) in (type(None), bool, int, str) else _exact(value)
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        if nonfinite_as_null:
-            return None
-        raise RecordError(f"{where} is {value}: only finite numbers can be recorded")
-    if isinstance(value, Mapping):
-        return {str(key): plain(v, f"{where}.{key}", nonfinite_as_null) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v, f"{where}[{index}]", nonfinite_as_null) for index, v in enumerate(value)]
-    if isinstance(value, Path):
-        return value.as_posix()
-    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
-        return plain(value.tolist(), where, nonfinite_as_null)
-    raise RecordError(f"{where} is a {type(value).__name__}, which JSON cannot hold: convert it first")
-
-
-def _exact(value: Any) -> Any:
-    """Subclasses of str and int (enumerations, numpy strings) as the type itself."""
-    return str(value) if isinstance(value, str) else int(value)
-
-
-def _as_dict(item: Any) -> dict[str, Any]:
-    return asdict(item) if isinstance(item, Metric | Artifact) else dict(item)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _checked(content: Any, where: str) -> Record:
-    """The record that `content` spells. Raises RecordError naming `where` and the first wrong field."""
-    values = _values(content, Record, where)
-    plain(values, where)
-    _check(
-        _KIND.fullmatch(values["kind"]),
-        f"{where}: kind is {values['kind']!r}, not lower-case words_joined_so",
-    )
-    _check(
-        values["status"] in STATUSES,
-        f"{where}: status is {values['status']!r}, not one of {', '.join(STATUSES)}",
-    )
-    for name in ENVIRONMENT_KEYS:
-        _check(
-            name in values["environment"],
-            f"{where}: environment.{name} is missing",
-        )
-    for name in ("protocol", "metrics"):
-        _check(values[name], f"{where}: {name} is empty, a number needs both")
-    for name in ("protocol", "model", "config", "environment"):
-        _check(portable(values[name]) == plain(values[name]), f"{where}: {name} holds an absolute path")
-    if values["id"].rpartition("-")[2] != _digest({key: v for key, v in values.items() if key != "id"}):
-        raise RecordError(f"{where} was tampered with: its content no longer has the hash its id ends in")
-    metrics = {name: _metric(entry, f"{where}: metrics.{name}") for name, entry in values["metrics"].items()}
-    artifacts = {name: _artifact(entry, f"{where}: artifacts.{name}") for name, entry in values["artifacts"].items()}
-    return Record(**{**values, "metrics": metrics, "artifacts": artifacts})
-
-
-def _metric(entry: Any, where: str) -> Metric:
-    metric = Metric(**_values(entry, Metric, where))
-    _check(metric.n >= 1, f"{where}.n is {metric.n}: a value needs at least one sample")
-    _check(
-        metric.direction in DIRECTIONS,
-        f"{where}.direction is {metric.direction!r}, not in {DIRECTIONS}",
-    )
-    return metric
-
-
-def _artifact(entry: Any, where: str) -> Artifact:
-    artifact = Artifact(**_values(entry, Artifact, where))
-    inside = not artifact.path.startswith("/") and ".." not in Path(artifact.path).parts
-    _check(inside, f"{where}.path is {artifact.path!r}, not a path inside the repository")
-    _check(re.fullmatch(r"[0-9a-f]{64}", artifact.sha256), f"{where}.sha256 is not 64 hex digits")
-    return artifact
-
-
-_ACCEPTED: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-}
-
-
-def _values(content: Any, schema: type, where: str) -> dict[str, Any]:
-    """`content` as the fields of the dataclass `schema`: all there, none unknown, each of its type."""
-    _check(isinstance(content, dict), f"{where} is not a JSON object")
-    known = {field.name: field for field in fields(schema)}
-    _refuse(where, "unknown field", content.keys() - known.keys())
-    _refuse(where, "missing field", {n for n, f in known.items() if f.default is MISSING} - content.keys())
-    for name, value in content.items():
-        declared = str(known[name].type)
-        fits = isinstance(value, _ACCEPTED.get(declared, (dict,))) and not isinstance(value, bool)
-        _check(fits, f"{where}: field {name} is {value!r}, expected {declared}")
-    return dict(content)
-
-
-def _check(condition: object, message: str) -> None:
-    if not condition:
-        raise RecordError(message)
-
-
-def _refuse(where: str, what: str, names: Iterable[str]) -> None:
-    listed = ", ".join(sorted(names))
-    _check(not listed, f"{where}: {what} {listed}")
+    return list(filter(wanted, everything))
