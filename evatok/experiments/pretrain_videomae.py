@@ -32,9 +32,9 @@ from torch.nn.functional import one_hot
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
-from evatok.experiments import tracking
+from evatok.experiments import runner, tracking
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.setting import autocast, claim_folder, log_to, of_size, optional_artifact, recipe, set_threads
+from evatok.experiments.setting import autocast, of_size
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
 from evatok.storage import records
 from evatok.storage.files import write_json
@@ -169,51 +169,37 @@ def paper() -> None:
 
 @tracking.main(ex, Outputs(folders=("work", "checkpoint", "records_folder"), owned=("work",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    set_threads(config["threads"])
-    network, steps = _network(config), recipe(config)
-    train_set = _clips(config, config["data"], "train", config["train_clips"])
-    validation_set = _clips(config, config["data"], "validation", config["validation_clips"])
-    folder = claim_folder(Path(config["work"]), config, train_set.sha256, tracker)
-    try:
-        averaged = loop.train(
-            network.to(config["device"]),
-            Objective(train_set, config),
-            steps,
-            folder,
-            description="VideoMAE",
-            on_log=log_to(tracker),
-            seconds=60 * config["minutes"] or None,
+    return runner.train(config, tracker, EncoderTask)
+
+
+class EncoderTask(runner.Task[nn.Module]):
+    """A VideoMAE, shipped as a folder that transformers reads."""
+
+    kind = "pretrain_videomae"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config, self.module = config, _network(config).to(config["device"])
+        self.train_set = _clips(config, config["data"], "train", config["train_clips"])
+        self.validation_set = _clips(config, config["data"], "validation", config["validation_clips"])
+        self.inputs, self.objective = self.train_set.sha256, Objective(self.train_set, config)
+
+    def ship(self, averaged: Any, path: Path, changes: dict[str, Any]) -> None:
+        ship(averaged.videomae, path)
+
+    def measure(self, averaged: Any, path: Path, folder: Path) -> runner.Measured:
+        shipped = load_encoder(str(path)).to(self.config["device"])
+        averaged.videomae.load_state_dict(shipped.model.state_dict())
+        metrics = {**reconstruction(averaged, self.validation_set, self.config), **probes(shipped, self.config)}
+        return runner.Measured(
+            protocol=_protocol(self.config, self.train_set),
+            model={
+                "sha256": shipped.weights_sha256,
+                "parameters": sum(p.numel() for p in shipped.model.parameters()),
+                "format": "transformers VideoMAEModel",
+            },
+            metrics=metrics,
+            told={name: metric.value for name, metric in metrics.items()},
         )
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps}
-    path = Path(config["checkpoint"])
-    ship(averaged.videomae, path)
-    shipped = load_encoder(str(path)).to(config["device"])
-    averaged.videomae.load_state_dict(shipped.model.state_dict())  # what is measured is what ships
-    metrics = {**reconstruction(averaged, validation_set, config), **probes(shipped, config)}
-    record = records.new_record(
-        kind="pretrain_videomae",
-        status=config["size"],
-        protocol=_protocol(config, train_set),
-        model={
-            "sha256": shipped.weights_sha256,
-            "parameters": sum(p.numel() for p in shipped.model.parameters()),
-            "format": "transformers VideoMAEModel",
-            "run": tracker.run_id,
-        },
-        metrics=metrics,
-        config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
-        artifacts=optional_artifact("checkpoint", path / "model.safetensors"),
-    )
-    written = tracker.record(record)
-    tracker.artifact(folder / "curve.jsonl")
-    return {
-        "complete": True,
-        "checkpoint": str(path),
-        "record": written,
-        **{name: metric.value for name, metric in metrics.items()},
-    }
 
 
 class Objective:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,16 +118,6 @@ def recipe(config: dict[str, Any]) -> Recipe:
         save_every=config["save_every"],
         schedule=config.get("schedule", "cosine"),  # only a generator's configuration names one
     )
-
-
-def log_to(tracker: Tracker) -> Callable[[int, dict[str, float]], None]:
-    """A training's `on_log` that stores every term as a scalar of the run."""
-
-    def on_log(step: int, line: dict[str, float]) -> None:
-        for name, value in line.items():
-            tracker.scalar(name, value, step)
-
-    return on_log
 
 
 def optional_artifact(name: str, path: Path) -> dict[str, records.Artifact]:

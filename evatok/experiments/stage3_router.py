@@ -18,16 +18,11 @@ import torch
 
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet, to_network
-from evatok.experiments import tracking
+from evatok.experiments import runner, tracking
 from evatok.experiments.setting import (
     TRAINING,
     autocast,
-    claim_folder,
-    log_to,
     of_size,
-    optional_artifact,
-    recipe,
-    set_threads,
 )
 from evatok.routing import trained_router
 from evatok.routing.initialise import initialise_router
@@ -113,69 +108,61 @@ def paper() -> None:
 
 @tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    set_threads(config["threads"])
-    steps = recipe(config)
-    lesson = Lesson.read(config)
-    folder = claim_folder(Path(config["work"]), config, lesson.identity, tracker)
-    module = _router(config, lesson)
-    module.to(config["device"])
+    return runner.train(config, tracker, RouterTask)
 
-    log = log_to(tracker)
 
-    def look(step: int, line: dict[str, float]) -> None:
-        log(step, line)
-        if step % config["save_every"] == 0:
-            for name, value in lesson.examine(module).items():
-                tracker.scalar(f"validation.{name}", value, step)
+class RouterTask(runner.Task[AnyRouter]):
+    """A router, taught by the rewards of scored clips."""
 
-    objective = Objective(lesson, config, module)
-    limit = 60 * config["minutes"] or None
-    try:
-        averaged = loop.train(module, objective, steps, folder, description="stage 3", on_log=look, seconds=limit)
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps}
-    path = Path(config["checkpoint"])
-    sha256 = checkpoints.save(
-        path,
-        averaged,
-        kind="router",
-        config=module.config.to_dict(),
-        parents=lesson.parents,
-        facts={
-            "point": asdict(lesson.point),
-            "target": config["target"],
-            "size": config["size"],
-            "train_clips": len(lesson.train_clips),
-        },
-        dtype=torch.float16,
-    )
-    checkpoints.load(path, "router").fill(averaged)  # what is measured is what ships, in its precision
-    result = lesson.examine(averaged)
-    record = records.new_record(
-        kind="stage3_router",
-        status=config["size"],
-        protocol={
-            "data": lesson.validation_clips.name,
-            "split": "validation",
-            "clips": len(lesson.validation_clips),
-            "w_q": lesson.point.w_q,
-            "metric": lesson.point.metric,
-            "train_clips": len(lesson.train_clips),
-        },
-        model={
-            "sha256": sha256,
-            "parents": lesson.parents,
-            "parameters": sum(p.numel() for p in averaged.parameters()),
-            "run": tracker.run_id,
-        },
-        metrics={k: records.Metric(v, "%", len(lesson.validation_clips), "higher") for k, v in result.items()},
-        config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
-        artifacts=optional_artifact("checkpoint", path),
-    )
-    written = tracker.record(record)
-    tracker.artifact(folder / "curve.jsonl")
-    return {"complete": True, "checkpoint": str(path), "record": written, "w_q": lesson.point.w_q, **result}
+    kind = "stage3_router"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config, self.lesson = config, Lesson.read(config)
+        self.inputs = self.lesson.identity
+        self.module = _router(config, self.lesson).to(config["device"])
+        self.objective = Objective(self.lesson, config, self.module)
+
+    def look(self) -> dict[str, float]:
+        return self.lesson.examine(self.module)
+
+    def ship(self, averaged: AnyRouter, path: Path, changes: dict[str, Any]) -> None:
+        facts = {
+            "point": asdict(self.lesson.point),
+            "target": self.config["target"],
+            "size": self.config["size"],
+            "train_clips": len(self.lesson.train_clips),
+        }
+        checkpoints.save(
+            path,
+            averaged,
+            kind="router",
+            config=averaged.config.to_dict(),
+            parents=self.lesson.parents,
+            facts={**facts, **changes},
+            dtype=torch.float16,
+        )
+
+    def measure(self, averaged: AnyRouter, path: Path, folder: Path) -> runner.Measured:
+        shipped, lesson = checkpoints.load(path, "router"), self.lesson
+        shipped.fill(averaged)
+        found, clips = lesson.examine(averaged), len(lesson.validation_clips)
+        return runner.Measured(
+            protocol={
+                "data": lesson.validation_clips.name,
+                "split": "validation",
+                "clips": clips,
+                "w_q": lesson.point.w_q,
+                "metric": lesson.point.metric,
+                "train_clips": len(lesson.train_clips),
+            },
+            model={
+                "sha256": shipped.sha256,
+                "parents": shipped.parents,
+                "parameters": sum(p.numel() for p in averaged.parameters()),
+            },
+            metrics={name: records.Metric(value, "%", clips, "higher") for name, value in found.items()},
+            told={"w_q": lesson.point.w_q, **found},
+        )
 
 
 class Lesson:

@@ -20,17 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from evatok.experiments import tracking
+from evatok.experiments import runner, tracking
 from evatok.experiments.generator_lesson import Lesson
 from evatok.experiments.setting import (
     TRAINING,
     autocast,
-    claim_folder,
-    log_to,
     of_size,
-    optional_artifact,
-    recipe,
-    set_threads,
 )
 from evatok.generation import code_cache, video_generator
 from evatok.generation.transformer import GENERATOR_SIZES, Generator
@@ -125,46 +120,58 @@ ex.add_named_config("paper_k600", {**_PAPER, "task": "frames", "class_dropout": 
 
 @tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    set_threads(config["threads"])
     check(config)
-    steps = recipe(config)
-    lesson = Lesson.read(config)
-    folder = claim_folder(Path(config["work"]), config, lesson.identity, tracker)
-    module = Generator(lesson.shape).to(config["device"])
-    log = log_to(tracker)
+    return runner.train(config, tracker, GeneratorTask)
 
-    def look(step: int, line: dict[str, float]) -> None:
-        log(step, line)
-        if step % config["save_every"] == 0:
-            for name, metric in measured(module, lesson, config).items():
-                tracker.scalar(f"validation.{name}", metric.value, step)
 
-    objective = Objective(lesson, config)
-    limit = 60 * config["minutes"] or None
-    try:
-        averaged = loop.train(module, objective, steps, folder, description="stage 5", on_log=look, seconds=limit)
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps, **pace(folder, lesson, config)}
-    path = Path(config["checkpoint"])
-    checkpoints.save(
-        path,
-        averaged,
-        kind="generator",
-        config=lesson.shape.to_dict(),
-        parents=lesson.parents,
-        facts=lesson.facts,
-        dtype=torch.float16,
-    )
-    record = recorded(config, tracker, path, averaged, lesson, folder)
-    written = tracker.record(record)
-    tracker.artifact(folder / "curve.jsonl")
-    return {
-        "complete": True,
-        "checkpoint": str(path),
-        "record": written,
-        "metrics": {name: metric.value for name, metric in record.metrics.items()},
-        **pace(folder, lesson, config),
-    }
+class GeneratorTask(runner.Task[Generator]):
+    """A generator, taught by coded clips."""
+
+    kind = "stage5_generator"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config, self.lesson = config, Lesson.read(config)
+        self.inputs = self.lesson.identity
+        self.module = Generator(self.lesson.shape).to(config["device"])
+        self.objective = Objective(self.lesson, config)
+
+    def look(self) -> dict[str, float]:
+        return {name: metric.value for name, metric in measured(self.module, self.lesson, self.config).items()}
+
+    def ship(self, averaged: Generator, path: Path, changes: dict[str, Any]) -> None:
+        checkpoints.save(
+            path,
+            averaged,
+            kind="generator",
+            config=self.lesson.shape.to_dict(),
+            parents=self.lesson.parents,
+            facts={**self.lesson.facts, **changes},
+            dtype=torch.float16,
+        )
+
+    def measure(self, averaged: Generator, path: Path, folder: Path) -> runner.Measured:
+        shipped, lesson = checkpoints.load(path, "generator"), self.lesson
+        shipped.fill(averaged)
+        tokens, rate = lesson.train.coded.mean_tokens, pace(folder, lesson, self.config)
+        metrics = {
+            **measured(averaged, lesson, self.config),
+            "mean_tokens": records.Metric(tokens, "tokens", len(lesson.train.coded), "lower"),
+            "step_seconds": records.Metric(rate["step_seconds"], "s", self.config["steps"], "lower"),
+        }
+        return runner.Measured(
+            protocol=lesson.protocol,
+            model={
+                "sha256": shipped.sha256,
+                "parents": shipped.parents,
+                "facts": shipped.facts,
+                "parameters": sum(p.numel() for p in averaged.parameters()),
+            },
+            metrics=metrics,
+            told={"metrics": {name: metric.value for name, metric in metrics.items()}},
+        )
+
+    def pace(self, folder: Path) -> dict[str, Any]:
+        return pace(folder, self.lesson, self.config)
 
 
 class Objective:
@@ -214,36 +221,6 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
         "bits_per_clip": records.Metric((bits["code"] + bits["length"]) / clips, "bit", clips, "lower"),
         "validation_tokens": records.Metric(symbols["code"] / clips, "tokens", clips, "lower"),
     }
-
-
-def recorded(
-    config: dict[str, Any], tracker: tracking.Tracker, path: Path, module: Generator, lesson: Lesson, folder: Path
-) -> records.Record:
-    """Measure the checkpoint as it was saved, in its precision: what is measured is what ships."""
-    shipped = checkpoints.load(path, "generator")
-    shipped.fill(module)
-    clips = len(lesson.train.coded)
-    rate = pace(folder, lesson, config)
-    return records.new_record(
-        kind="stage5_generator",
-        status=config["size"],
-        protocol=lesson.protocol,
-        model={
-            "sha256": shipped.sha256,
-            "parents": shipped.parents,
-            "facts": shipped.facts,
-            "parameters": sum(p.numel() for p in module.parameters()),
-            "run": tracker.run_id,
-        },
-        metrics={
-            **measured(module, lesson, config),
-            "mean_tokens": records.Metric(lesson.train.coded.mean_tokens, "tokens", clips, "lower"),
-            "step_seconds": records.Metric(rate["step_seconds"], "s", config["steps"], "lower"),
-        },
-        config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
-        artifacts=optional_artifact("checkpoint", path),
-    )
 
 
 def check(config: dict[str, Any]) -> None:

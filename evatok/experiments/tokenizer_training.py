@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,10 @@ from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.evaluation import flops
-from evatok.experiments import tracking
+from evatok.experiments import runner, tracking
 from evatok.experiments.setting import (
     autocast,
-    claim_folder,
-    log_to,
     of_size,
-    optional_artifact,
-    recipe,
-    schedule_changes,
-    set_threads,
 )
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.metrics.perceptual import perceptual_metric
@@ -160,51 +155,64 @@ def train_tokenizer(
     config: dict[str, Any], tracker: tracking.Tracker, plan_of: Callable[[TokenizerConfig], Plan]
 ) -> dict[str, Any]:
     """Train, save, measure and record a tokenizer; with `minutes`, as far as they reach."""
-    set_threads(config["threads"])
     check(config)
-    shape = shape_of(config)
-    plan = plan_of(shape)
-    train_set = clips_of(config, config["data"], "train", config["train_clips"])
-    validation_set = clips_of(config, validation_data(config), "validation", config["validation_clips"])
-    if not held_out(train_set, validation_set):
-        log.warning("nothing is held out: %s gives the training clips as validation clips too", train_set.folder)
-    trainee, objective, parents = prepared(config, shape, plan, train_set)
-    inputs = " ".join(parents.values())
-    folder = claim_folder(Path(config["work"]), config, inputs, tracker, steps_may_change=True)
-    try:
-        averaged = loop.train(
-            trainee,
-            objective,
-            recipe(config),
-            folder,
-            description=plan.kind,
-            on_log=log_to(tracker),
-            seconds=60 * config["minutes"] or None,
+    return runner.train(config, tracker, partial(TokenizerTask, plan_of))
+
+
+class TokenizerTask(runner.Task[Trainee]):
+    """A tokenizer under a plan, proxy or final."""
+
+    steps_may_change = True
+
+    def __init__(self, plan_of: Callable[[TokenizerConfig], Plan], config: dict[str, Any]) -> None:
+        self.config, self.shape = config, shape_of(config)
+        self.plan = plan_of(self.shape)
+        self.kind = self.plan.kind
+        self.train_set = clips_of(config, config["data"], "train", config["train_clips"])
+        self.validation_set = clips_of(config, validation_data(config), "validation", config["validation_clips"])
+        if not held_out(self.train_set, self.validation_set):
+            told = "nothing is held out: %s gives the training clips as validation clips too"
+            log.warning(told, self.train_set.folder)
+        self.module, self.objective, self.parents = prepared(config, self.shape, self.plan, self.train_set)
+        self.inputs = " ".join(self.parents.values())
+
+    def ship(self, averaged: Trainee, path: Path, changes: dict[str, Any]) -> None:
+        rule = self.plan.rule
+        told = {name: value for name, value in rule.identity.items() if name not in rule.parents}
+        checkpoints.save(
+            path,
+            averaged.tokenizer,
+            kind="tokenizer",
+            config=self.shape.to_dict(),
+            parents=self.parents,
+            facts={**self.plan.facts, **told, **facts_of(self.config), **changes},
+            dtype=torch.float16,
         )
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps, "pace": pace(folder, config)}
-    told = {name: value for name, value in plan.rule.identity.items() if name not in plan.rule.parents}
-    facts = {**plan.facts, **told, **facts_of(config), **schedule_changes(folder)}
-    path = Path(config["checkpoint"])
-    checkpoints.save(
-        path,
-        averaged.tokenizer,
-        kind="tokenizer",
-        config=shape.to_dict(),
-        parents=parents,
-        facts=facts,
-        dtype=torch.float16,
-    )
-    record = recorded(config, tracker, plan, path, train_set, validation_set, folder)
-    written = tracker.record(record)
-    tracker.artifact(folder / "curve.jsonl")
-    return {
-        "complete": True,
-        "checkpoint": str(path),
-        "record": written,
-        "metrics": {name: metric.value for name, metric in record.metrics.items()},
-        "pace": pace(folder, config),
-    }
+
+    def measure(self, averaged: Trainee, path: Path, folder: Path) -> runner.Measured:
+        shipped, checkpoint = AdaptiveTokenizer.load(path)
+        metrics = self.plan.measure(shipped.to(self.config["device"]), self.validation_set)
+        metrics |= _last_of_discriminator(folder)
+        return runner.Measured(
+            protocol={
+                "data": validation_data(self.config),
+                "split": "validation",
+                "clips": len(self.validation_set),
+                "held_out": held_out(self.train_set, self.validation_set),
+                "train": self.train_set.manifest,
+            },
+            model={
+                "sha256": checkpoint.sha256,
+                "parents": checkpoint.parents,
+                "facts": checkpoint.facts,
+                "parameters": sum(p.numel() for p in shipped.parameters()),
+            },
+            metrics=metrics,
+            told={"metrics": {name: metric.value for name, metric in metrics.items()}},
+        )
+
+    def pace(self, folder: Path) -> dict[str, Any]:
+        return {"pace": pace(folder, self.config)}
 
 
 def prepared(
@@ -258,42 +266,6 @@ def started(
         )
     checkpoint.fill(tokenizer)
     return tokenizer, {"start": checkpoint.sha256}
-
-
-def recorded(
-    config: dict[str, Any],
-    tracker: tracking.Tracker,
-    plan: Plan,
-    path: Path,
-    train_set: ClipSet,
-    validation_set: ClipSet,
-    folder: Path,
-) -> records.Record:
-    """Measure the checkpoint as it was saved, in its precision: what is measured is what ships."""
-    shipped, checkpoint = AdaptiveTokenizer.load(path)
-    metrics = plan.measure(shipped.to(config["device"]), validation_set)
-    return records.new_record(
-        kind=plan.kind,
-        status=config["size"],
-        protocol={
-            "data": validation_data(config),
-            "split": "validation",
-            "clips": len(validation_set),
-            "held_out": held_out(train_set, validation_set),
-            "train": train_set.manifest,
-        },
-        model={
-            "sha256": checkpoint.sha256,
-            "parents": checkpoint.parents,
-            "facts": checkpoint.facts,
-            "parameters": sum(p.numel() for p in shipped.parameters()),
-            "run": tracker.run_id,
-        },
-        metrics={**metrics, **_last_of_discriminator(folder)},
-        config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
-        artifacts=optional_artifact("checkpoint", path),
-    )
 
 
 def check(config: dict[str, Any]) -> None:

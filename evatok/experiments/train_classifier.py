@@ -20,8 +20,8 @@ import torch.nn.functional as F
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
-from evatok.experiments import tracking
-from evatok.experiments.setting import TRAINING, autocast, claim_folder, log_to, optional_artifact, recipe, set_threads
+from evatok.experiments import runner, tracking
+from evatok.experiments.setting import TRAINING, autocast
 from evatok.generation import code_cache
 from evatok.metrics import class_consistency
 from evatok.metrics.class_consistency import ClassificationError, Classifier, Rates
@@ -92,66 +92,61 @@ def games() -> None:
 
 @tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    set_threads(config["threads"])
-    clips = {split: _clips(config, split) for split in ("train", "validation")}
-    labels = {split: code_cache.labels_of(held, config["label"]).tolist() for split, held in clips.items()}
-    classes = sorted(set(labels["train"]))
-    folder = claim_folder(Path(config["work"]), config, clips["train"].sha256, tracker)
-    torch.manual_seed(config["seed"])
-    shape = ClassifierConfig(len(classes), config["frames"], config["pixels"], 2, config["width"], config["dropout"])
-    module = ClipClassifier(shape).to(config["device"])
-    objective = Objective(clips["train"], classes, config)
-    limit = 60 * config["minutes"] or None
-    try:
-        averaged = loop.train(
-            module,
-            objective,
-            recipe(config),
-            folder,
-            description="classifier",
-            on_log=log_to(tracker),
-            seconds=limit,
+    return runner.train(config, tracker, ClassifierTask)
+
+
+class ClassifierTask(runner.Task[ClipClassifier]):
+    """A classifier of clips by one of their labels."""
+
+    kind = "train_classifier"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.clips = {split: _clips(config, split) for split in ("train", "validation")}
+        self.labels = {
+            split: code_cache.labels_of(held, config["label"]).tolist() for split, held in self.clips.items()
+        }
+        self.classes = sorted(set(self.labels["train"]))
+        self.inputs = self.clips["train"].sha256
+        torch.manual_seed(config["seed"])
+        self.shape = ClassifierConfig(
+            len(self.classes), config["frames"], config["pixels"], 2, config["width"], config["dropout"]
         )
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps}
-    path = Path(config["checkpoint"])
-    sha256 = checkpoints.save(
-        path,
-        averaged,
-        kind="classifier",
-        config=shape.to_dict(),
-        parents={"train_clips": clips["train"].sha256},
-        facts={"classes": classes, "label": config["label"], "size": config["size"], "steps": config["steps"]},
-        dtype=torch.float16,
-    )
-    shipped = Classifier.load(path, config["device"])  # what is measured is what ships, in its precision
-    found = shipped.judge(clips["validation"].clips, labels["validation"])
-    record = records.new_record(
-        kind="train_classifier",
-        status=config["size"],
-        protocol={
-            "data": clips["validation"].name,
-            "split": "validation",
-            "label": config["label"],
-            "manifest": clips["validation"].manifest,
-        },
-        model={
-            "sha256": sha256,
-            "parents": shipped.checkpoint.parents,
-            "classes": classes,
-            "parameters": sum(p.numel() for p in averaged.parameters()),
-            "confusion": found.confusion,
-            "run": tracker.run_id,
-        },
-        metrics=metrics_of(found),
-        config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
-        artifacts=optional_artifact("checkpoint", path),
-    )
-    written = tracker.record(record)
-    tracker.artifact(folder / "curve.jsonl")
-    told = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced, "recall": found.recall}
-    return {"complete": True, "checkpoint": str(path), "record": written, **told}
+        self.module = ClipClassifier(self.shape).to(config["device"])
+        self.objective = Objective(self.clips["train"], self.classes, config)
+
+    def ship(self, averaged: ClipClassifier, path: Path, changes: dict[str, Any]) -> None:
+        told = {name: self.config[name] for name in ("label", "size", "steps")}
+        checkpoints.save(
+            path,
+            averaged,
+            kind="classifier",
+            config=self.shape.to_dict(),
+            parents={"train_clips": self.inputs},
+            facts={"classes": self.classes, **told, **changes},
+            dtype=torch.float16,
+        )
+
+    def measure(self, averaged: ClipClassifier, path: Path, folder: Path) -> runner.Measured:
+        shipped, clips = Classifier.load(path, self.config["device"]), self.clips["validation"]
+        found = shipped.judge(clips.clips, self.labels["validation"])
+        return runner.Measured(
+            protocol={
+                "data": clips.name,
+                "split": "validation",
+                "label": self.config["label"],
+                "manifest": clips.manifest,
+            },
+            model={
+                "sha256": shipped.checkpoint.sha256,
+                "parents": shipped.checkpoint.parents,
+                "classes": self.classes,
+                "parameters": sum(p.numel() for p in averaged.parameters()),
+                "confusion": found.confusion,
+            },
+            metrics=metrics_of(found),
+            told={"accuracy": found.accuracy, "balanced_accuracy": found.balanced, "recall": found.recall},
+        )
 
 
 class Objective:

@@ -1,0 +1,122 @@
+"""One runner for every training: claim the folder, train, save as it ships, load that again, measure it, record it.
+
+What a training is of is a `Task`; everything that trainings share happens here, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic
+
+from evatok.experiments.setting import claim_folder, optional_artifact, recipe, schedule_changes, set_threads
+from evatok.experiments.tracking import Tracker
+from evatok.storage import records
+from evatok.training import loop
+from evatok.training.loop import Model, StepLoss
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is recorded of a finished network.
+
+    Attributes:
+        protocol: what it was measured on.
+        model: its sha256, its parents, its size.
+        metrics: the figures.
+        told: what the command says besides them.
+    """
+
+    protocol: dict[str, Any]
+    model: dict[str, Any]
+    metrics: dict[str, records.Metric]
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(ABC, Generic[Model]):
+    """A network, its loss, and how it is shipped and measured.
+
+    Attributes:
+        kind: of its record.
+        module: the network, on the configured device.
+        objective: the loss of one step.
+        inputs: identity (sha256) of everything it is trained on.
+        steps_may_change: whether a training may be resumed with another number of steps.
+    """
+
+    kind: str
+    module: Model
+    objective: StepLoss[Model]
+    inputs: str
+    steps_may_change: bool = False
+
+    def look(self) -> dict[str, float]:
+        """Validation figures of the network while it is trained, at every saved state."""
+        return {}
+
+    @abstractmethod
+    def ship(self, averaged: Model, path: Path, changes: dict[str, Any]) -> None:
+        """Write the finished network in the precision it ships in.
+
+        Args:
+            changes: of the schedule, for its header.
+        """
+
+    @abstractmethod
+    def measure(self, averaged: Model, path: Path, folder: Path) -> Measured:
+        """Measure what lies at `path`, as anybody loads it: what is measured is what ships.
+
+        Args:
+            averaged: the network before it was saved, to be filled anew.
+            folder: of the training.
+        """
+
+    def pace(self, folder: Path) -> dict[str, Any]:
+        """How fast the training went so far."""
+        return {}
+
+
+def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, Any]], Task[Any]]) -> dict[str, Any]:
+    """Train, ship, measure and record what `make` makes of the configuration; with `minutes`, as far as they reach."""
+    set_threads(config["threads"])
+    steps = recipe(config)  # first: it refuses what no training can be made of
+    task = make(config)
+    folder = claim_folder(Path(config["work"]), config, task.inputs, tracker, steps_may_change=task.steps_may_change)
+
+    def on_log(step: int, line: dict[str, float]) -> None:
+        for name, value in line.items():
+            tracker.scalar(name, value, step)
+        if step % config["save_every"] == 0:
+            for name, value in task.look().items():
+                tracker.scalar(f"validation.{name}", value, step)
+
+    try:
+        averaged = loop.train(
+            task.module,
+            task.objective,
+            steps,
+            folder,
+            description=task.kind,
+            on_log=on_log,
+            seconds=60 * config["minutes"] or None,
+        )
+    except loop.SliceEnded as ended:
+        return {"complete": False, "step": ended.step, "steps": ended.steps, **task.pace(folder)}
+    path = Path(config["checkpoint"])
+    task.ship(averaged, path, schedule_changes(folder))
+    measured = task.measure(averaged, path, folder)
+    record = records.new_record(
+        kind=task.kind,
+        status=config["size"],
+        protocol=measured.protocol,
+        model={**measured.model, "run": tracker.run_id},
+        metrics=measured.metrics,
+        config=config,
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
+        artifacts=optional_artifact("checkpoint", path / "model.safetensors" if path.is_dir() else path),
+    )
+    written = tracker.record(record)
+    tracker.artifact(folder / "curve.jsonl")
+    return {"complete": True, "checkpoint": str(path), "record": written, **measured.told, **task.pace(folder)}
