@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.experiments.stage2_curation import my_ranges
+from evatok.experiments.stage2_curation import my_ranges, share_of
 from evatok.experiments.tracking import ConfigError
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable, CurationError
@@ -179,7 +179,7 @@ def test_ranges_cover_every_clip_once(clips, length):
 
 @given(clips=st.integers(0, 300), length=st.integers(1, 64), count=st.integers(1, 9))
 def test_the_parts_i_of_n_share_the_shards_out(clips, length, count):
-    parts = [my_ranges(clips, length, f"{i}/{count}") for i in range(count)]
+    parts = [my_ranges(clips, length, (i, count)) for i in range(count)]
     assert sorted(shard for part in parts for shard in part) == candidate_table.ranges(clips, length)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -190,11 +190,11 @@ def test_ranks_split_a_part_further(monkeypatch):
         for rank in range(3):
             monkeypatch.setenv("RANK", str(rank))
             monkeypatch.setenv("WORLD_SIZE", "3")
-            parts += my_ranges(100, 7, f"{i}/2")
+            parts += my_ranges(100, 7, (i, 2))
     assert sorted(parts) == candidate_table.ranges(100, 7)
 
 
 @pytest.mark.parametrize("shard", ["", "1", "2/2", "-1/2", "0/0", "a/b", "0/1/2", "0.5/2"])
 def test_a_part_that_is_none_is_refused(shard):
     with pytest.raises(ConfigError, match=r"config key shard: .* is not i/n"):
-        my_ranges(10, 4, shard)
+        share_of(shard)

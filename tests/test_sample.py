@@ -15,7 +15,7 @@ from PIL import Image
 from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
 from evatok.evaluation import EvaluationError, protocols
-from evatok.evaluation.protocols import Protocol, ProtocolError
+from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, sample
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import samples, video_generator
@@ -231,7 +231,7 @@ def test_a_longer_draw_begins_with_the_shorter_one(folder, tokenizer, tmp_path):
         ("class", {"protocol": ""}, ConfigError, "embedded-generation has 16 frames of 64 pixels"),
         ("class", {"split": "validation"}, ConfigError, "config key split"),
         ("class", {"metrics": "psnr"}, EvaluationError, "does not define 'psnr'"),
-        ("class", {"protocol": "later"}, ProtocolError, "unknown protocol 'later'"),
+        ("class", {"protocol": "later"}, ConfigError, "config key protocol: 'later' is none of"),
         ("class", {"count": -1}, ConfigError, "config key count"),
     ],
 )

@@ -89,11 +89,6 @@ def test_examining_is_the_percentile_of_the_routers_first_choices(lesson):
     assert lesson.examine(router)["percentile"] == pytest.approx(expected)
 
 
-def test_an_unknown_target_is_named(lesson):
-    with pytest.raises(ConfigError, match="config key target: 'sofa' is none of hard, soft, reward"):
-        Objective(lesson, {**CONFIG, "target": "sofa"}, router_of("vit", lesson))
-
-
 def test_a_router_for_other_levels_than_the_tables_is_refused(lesson):
     config = {**CONFIG, "size": "toy", "router": "vit", "head": "joint", "dropout": 0.0}
     with pytest.raises(ConfigError, match="a toy router knows levels"):

@@ -18,36 +18,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evatok.experiments import pretrain_videomae, stage1_proxy, stage2_curation, stage3_router, stage4_final, tracking
+from evatok.experiments import (
+    keys,
+    pretrain_videomae,
+    stage1_proxy,
+    stage2_curation,
+    stage3_router,
+    stage4_final,
+    tracking,
+)
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.tracking import Experiment
 from evatok.models.encoders import load_encoder
 from evatok.search import candidate_table
 from evatok.storage import checkpoints, records
 
-ex = tracking.experiment("all_stages", __doc__)
+ex = tracking.experiment("all_stages", __doc__, keys.RUN)
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # of every network: toy, small or paper
-    data = "freedoom"  # what to train on: as in stage 1
-    minutes = 0.0  # stop after so many minutes with everything saved, to be run again; 0: no limit
-    folder = "results/work/all_stages"  # everything lands here, checkpoints and tables too
-    records_folder = "results/records"  # where the records go
-    train_clips = 1600  # clips the encoder and the tokenizers are trained on
-    scored_clips = 160  # training clips that stage 2 scores
-    validation_clips = 32  # clips on which every stage is measured
-    encoder_steps = 300  # of the VideoMAE behind alignment and semantic discriminator
-    proxy_steps = 600  # of stage 1
-    router_steps = 300  # of stage 3
-    final_steps = 600  # of each tokenizer of stage 4, one under the router, one under uniform assignments
-    batch = 16  # clips a step of the encoder and the tokenizers
-    router_batch = 32  # and of the router
-    token_share = 0.704  # the router's operating point, as in stage 3
-    compile = False  # torch.compile of the tokenizers' layers
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    data = "freedoom"
+    minutes = 0.0
+    folder = "results/work/all_stages"
+    train_clips = 1600
+    scored_clips = 160
+    validation_clips = 32
+    encoder_steps = 300
+    proxy_steps = 600
+    router_steps = 300
+    final_steps = 600
+    batch = 16
+    router_batch = 32
+    token_share = 0.704
+    compile = False
     seed = 0
 
 

@@ -26,7 +26,7 @@ from evatok.evaluation import operating_points, tradeoff
 from evatok.evaluation.operating_points import Pairs, Point
 from evatok.evaluation.pairs import Networks, PairBench
 from evatok.evaluation.tradeoff import Draws
-from evatok.experiments import tracking
+from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import set_threads
 from evatok.metrics.frechet import frechet_distance_of_features
@@ -36,7 +36,7 @@ from evatok.storage import checkpoints, records
 from evatok.storage.shards import Arrays, ShardStore
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
-ex = tracking.experiment("curves", __doc__)
+ex = tracking.experiment("curves", __doc__, keys.RUN)
 
 # The table was scored in another precision and without rounding to 8 bits; another proxy differs by far more.
 TOLERANCE = 0.02  # dB between mean PSNRs
@@ -44,25 +44,21 @@ TOLERANCE = 0.02  # dB between mean PSNRs
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
-    checkpoint = "results/checkpoints/proxy-toy.safetensors"  # the proxy that scored the table
-    table = "results/tables/candidates/freedoom-validation.parquet"  # candidate table of the clips to measure
-    routers = "results/checkpoints/router-toy-*.safetensors"  # comma-separated paths or patterns; empty: none
-    weights = [0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]  # w_q of max-proxy-reward points, w_l = 2 - w_q [Fig. 4]
-    thresholds = 10  # points of the threshold rule; their number is not stated
-    metric = "l1"  # quality in rewards and thresholds, as in the routers (paper: LPIPS)
-    metrics = "psnr,l1,st_lpips_alex,rfvd"  # comma-separated: psnr, ssim, l1, mse, st_lpips_alex, lpips_vgg, rfvd
-    limit = 0  # measure the first so many clips; 0: all of the table
-    draws = 200  # bootstrap draws of clips behind every spread and interval
-    batch = 16  # pairs a batch
-    shard_length = 64  # pairs that an interruption loses at most
-    bf16 = False  # autocast of the tokenizer
-    i3d_bf16 = False  # rFVD's network in bfloat16, for real and reconstructed clips alike
-    fps = None  # frame rate of a user's own videos, as in stage 2
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
-    work = "results/work/curves"  # folder of measured shards, named after all that made them
-    records_folder = "results/records"  # where the record goes
+    checkpoint = "results/checkpoints/proxy-toy.safetensors"
+    table = "results/tables/candidates/freedoom-validation.parquet"
+    routers = "results/checkpoints/router-toy-*.safetensors"
+    weights = [0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]  # [Fig. 4]
+    thresholds = 10  # their number is not stated
+    metric = "l1"  # as in the routers (paper: LPIPS)
+    metrics = "psnr,l1,st_lpips_alex,rfvd"  # psnr, ssim, l1, mse, st_lpips_alex, lpips_vgg, rfvd
+    limit = 0
+    draws = 200
+    batch = 16
+    shard_length = 64
+    bf16 = False
+    i3d_bf16 = False
+    fps = None  # as in stage 2
+    work = "results/work/curves"
     seed = 0  # of the bootstrap
 
 
@@ -263,8 +259,6 @@ def all_points(
 ) -> list[Point]:
     """Uniform points first, shortest first; then rewards, routers, thresholds."""
     quality, candidates = table.quality(config["metric"]), table.candidates
-    if config["thresholds"] < 0 or config["draws"] < 0:
-        raise tracking.ConfigError("config keys thresholds and draws: numbers of points and draws, 0 or more")
     return [
         *operating_points.uniform_points(candidates, len(clips)),
         *operating_points.reward_points(quality, candidates, scale, config["weights"]),

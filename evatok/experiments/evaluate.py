@@ -33,7 +33,7 @@ from evatok.evaluation import (
     protocols,
 )
 from evatok.evaluation.protocols import Protocol
-from evatok.experiments import tracking
+from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.bootstrap import over_choices
@@ -41,29 +41,25 @@ from evatok.routing import rules
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
-ex = tracking.experiment("evaluate", __doc__)
+ex = tracking.experiment("evaluate", __doc__, keys.RUN)
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
-    protocol = "embedded-reconstruction"  # a name of evatok.evaluation.protocols
-    checkpoint = "results/checkpoints/proxy-toy.safetensors"  # a tokenizer's, or "identity"
-    assignment = "uniform:16"  # uniform:TOKENS a block, fixed:16,8,8,4, router:CHECKPOINT, or random
-    data = ""  # videos of a protocol that brings none: manifest CSV, folder of class folders, built set
-    fake = ""  # folder of clips made elsewhere, measured instead of a checkpoint; named as the files of `real`
-    real = ""  # folder of reference clips instead of the protocol's own; such a record stands in no table
-    limit = 0  # measure the first so many clips; 0: all the protocol asks
-    metrics = ""  # comma-separated, of those the protocol has; empty: its own without the optional ones
-    choices = 1  # clip choices (seeds) over which the spread of rFVD and its kin is taken; 1: none
-    batch = 16  # clips a batch
-    shard_length = 64  # clips that an interruption loses at most
-    bf16 = False  # autocast of the tokenizer; the metrics' networks always run in float32
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
-    work = "results/work/evaluate"  # folder of measured shards, named after all that made them
-    per_clip = "results/per_clip"  # folder of values and features of every clip, for paired comparisons; empty: none
-    records_folder = "results/records"  # where the record goes
+    protocol = "embedded-reconstruction"
+    checkpoint = "results/checkpoints/proxy-toy.safetensors"
+    assignment = "uniform:16"
+    data = ""
+    fake = ""
+    real = ""
+    limit = 0
+    metrics = ""
+    choices = 1
+    batch = 16
+    shard_length = 64
+    bf16 = False
+    work = "results/work/evaluate"
+    per_clip = "results/per_clip"
     seed = 0  # of random assignments
 
 
@@ -180,10 +176,8 @@ def spread_over_choices(
         ConfigError: less than one choice, or several where the reconstructions or references lie in a folder.
     """
     names = tuple(name for name in result.metrics if name in evaluation.DISTRIBUTION)
-    if config["choices"] < 1 or (config["choices"] > 1 and (config["fake"] or config["real"])):
-        raise tracking.ConfigError(
-            f"config key choices: {config['choices']} clip choices; a folder has only its own, else 1 or more"
-        )
+    if config["choices"] > 1 and (config["fake"] or config["real"]):
+        raise tracking.ConfigError(f"config key choices: {config['choices']} clip choices; a folder has only its own")
     if config["choices"] == 1 or not names:
         return {}
     first = protocol.clip_seed

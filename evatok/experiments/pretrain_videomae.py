@@ -32,7 +32,7 @@ from torch.nn.functional import one_hot
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
-from evatok.experiments import runner, tracking
+from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, of_size
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
@@ -41,7 +41,7 @@ from evatok.storage.files import write_json
 from evatok.tokenizers.initialise import sine_cosine
 from evatok.training import loop
 
-ex = tracking.experiment("pretrain_videomae", __doc__)
+ex = tracking.experiment("pretrain_videomae", __doc__, keys.RUN | keys.TRAINING)
 
 # Shapes in the words of transformers' VideoMAEConfig.
 VIDEOMAE_SIZES: dict[str, dict[str, Any]] = {
@@ -90,36 +90,27 @@ VIDEOMAE_SIZES: dict[str, dict[str, Any]] = {
 
 @ex.config
 def config() -> None:
-    size = "toy"  # network size: toy, small or paper; also the records' status
-    data = "mixed"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
-    fps = None  # frames a second taken from a user's videos; None keeps their own
-    train_clips = 6400  # clips of the training split; 0 takes all of a user's set
-    validation_clips = 64  # unseen clips whose hidden patches are reconstructed
-    probe_data = "freedoom"  # labelled clips of the linear probe, named as `data`; "none" leaves the probe out
-    probe_labels = ["motion", "map"]  # columns of their labels
+    data = "mixed"
+    fps = None
+    train_clips = 6400
+    validation_clips = 64
+    probe_data = "freedoom"
+    probe_labels = ["motion", "map"]
     probe_train_clips = 640
-    probe_clips = 320  # of the validation split
-    masking = 0.9  # share of the patches hidden (VideoMAE: 0.9)
-    tubes = False  # hide the same places at every time (VideoMAE: True, which leaves two of the toy's 16 places)
-    normalise_patches = False  # reconstruct each patch normalised by itself (VideoMAE: True; slow to learn)
-    steps = 4000  # optimiser steps (VideoMAE-B on Kinetics-400: 1600 epochs, 375000 steps of 1024 clips)
-    batch = 16  # clips a step
-    learning_rate = 1.5e-3  # peak of the cosine (VideoMAE: 1.5e-4 for each 256 clips of a batch)
-    final_learning_rate = 1e-5  # end of the cosine
-    warmup = 100  # steps
-    weight_decay = 0.05  # (VideoMAE's)
-    clip_norm = 1.0  # gradient norm
-    ema = 0.998  # decay of the weights' running mean, which is what ships
-    flip = True  # mirror half of the clips
-    bf16 = None  # bfloat16 autocast (weights, losses: float32); None: where the device computes in it natively
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
-    log_every = 20  # steps a line of the curve
-    minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
-    save_every = 200  # steps between resumable states
-    work = "results/work/pretrain_videomae"  # folder of the resumable state and the curve
-    checkpoint = "results/checkpoints/videomae-toy"  # folder of the finished encoder
-    records_folder = "results/records"  # where the record goes
+    probe_clips = 320
+    masking = 0.9  # VideoMAE: 0.9
+    tubes = False  # VideoMAE: True, which leaves two of the toy's 16 places
+    normalise_patches = False  # VideoMAE: True; slow to learn
+    steps = 4000  # VideoMAE-B on Kinetics-400: 1600 epochs, 375000 steps of 1024 clips
+    batch = 16
+    learning_rate = 1.5e-3  # VideoMAE: 1.5e-4 for each 256 clips of a batch
+    final_learning_rate = 1e-5
+    warmup = 100
+    weight_decay = 0.05  # VideoMAE's
+    ema = 0.998
+    save_every = 200
+    work = "results/work/pretrain_videomae"
+    checkpoint = "results/checkpoints/videomae-toy"
     seed = 0
 
 

@@ -26,7 +26,7 @@ from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.evaluation import protocols
 from evatok.evaluation.protocols import Protocol
-from evatok.experiments import class_consistency, tracking
+from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import set_threads
@@ -39,7 +39,7 @@ from evatok.pictures import gallery
 from evatok.storage import records
 from evatok.storage.shards import ShardStore
 
-ex = tracking.experiment("sample", __doc__)
+ex = tracking.experiment("sample", __doc__, keys.RUN)
 
 PROTOCOLS = {"class": "embedded-generation", "frames": "embedded-prediction"}
 """What a generator's task is measured under unless another protocol is named."""
@@ -47,35 +47,29 @@ PROTOCOLS = {"class": "embedded-generation", "frames": "embedded-prediction"}
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
     generator = "results/checkpoints/generator-toy-class-router.safetensors"
-    tokenizer = "results/checkpoints/final-toy-router.safetensors"  # whose codes the generator was trained on
-    router = (
-        "results/checkpoints/router-toy-pyramid-matched.safetensors"  # an adaptive tokenizer's, for reconstructions
-    )
-    classifier = "results/checkpoints/classifier-toy.safetensors"  # of class consistency; "": not measured
-    protocol = ""  # "": embedded-generation or embedded-prediction, by the generator's task
-    data = ""  # videos of a protocol that brings none: manifest CSV, folder of class folders, built set
-    split = ""  # split of the real clips, where not the protocol's own; such a record stands in no table
-    count = 0  # samples, and as many real clips; 0: all the protocol asks (embedded: 320, UCF-101: 10000 [Sec. 4.3])
-    classes = ""  # comma-separated, in turns; "": those of the real clips, the protocol's way
-    metrics = "gfvd"  # comma-separated, of those the protocol has; "": nothing but tokens, time and consistency
-    guidance = 1.0  # classifier-free; 1: none (paper: 2.5 for GPT-B, 1.75 for larger, none for frames [suppl. C])
-    temperature = 1.0  # (not stated; LARP: 1.0)
-    top_k = 0  # 0: no limit (not stated; LARP: none)
-    top_p = 1.0  # 1: no limit (not stated; LARP: none)
-    batch = 64  # samples drawn together
-    shard_length = 64  # samples that an interruption loses at most
-    bf16 = False  # autocast of generator and tokenizer; the metrics' networks always run in float32
-    show = 16  # samples that are written to look at, all classes in turn
-    moving = "clips.mp4"  # file of the moving picture, .mp4 or .webp
-    fps = 8.0  # its frames a second
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
-    output = "results/work/sample/shown"  # folder of frames, sheet, moving picture and tokens; "": none
-    work = "results/work/sample"  # folder of drawn and measured shards, named after all that made them
-    records_folder = "results/records"  # where the record goes
-    seed = 0  # sample i draws from (seed, i)
+    tokenizer = "results/checkpoints/final-toy-router.safetensors"
+    router = "results/checkpoints/router-toy-pyramid-matched.safetensors"
+    classifier = "results/checkpoints/classifier-toy.safetensors"
+    protocol = ""
+    data = ""
+    split = ""
+    count = 0  # embedded: 320, UCF-101: 10000 [Sec. 4.3]
+    classes = ""
+    metrics = "gfvd"  # "": nothing but tokens, time and consistency
+    guidance = 1.0  # paper: 2.5 for GPT-B, 1.75 for larger, none for frames [suppl. C]
+    temperature = 1.0  # not stated; LARP: 1.0
+    top_k = 0  # not stated; LARP: none
+    top_p = 1.0  # not stated; LARP: none
+    batch = 64
+    shard_length = 64
+    bf16 = False
+    show = 16
+    moving = "clips.mp4"
+    fps = 8.0
+    output = "results/work/sample/shown"
+    work = "results/work/sample"
+    seed = 0
 
 
 @ex.named_config
@@ -174,8 +168,8 @@ def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
         ProtocolError, ClipSetError: clips that cannot be had.
     """
     count = config["count"] or protocol.clips
-    if count is None or count < 1:
-        raise tracking.ConfigError(f"config key count: {config['count']}; protocol {protocol.name} names no number")
+    if count is None:
+        raise tracking.ConfigError(f"config key count: protocol {protocol.name} names no number, give one")
     if not config["split"] or config["split"] == protocol.split:
         found = protocols.clips_of(protocol, config["data"], limit=count)
         return found.head(count)

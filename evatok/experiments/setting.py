@@ -29,8 +29,6 @@ _CLAIM = "training.json"
 
 def set_threads(threads: int) -> None:
     """Use that many CPU threads; 0 leaves PyTorch's choice."""
-    if threads < 0:
-        raise ConfigError(f"config key threads: {threads} threads make no sense; 0 leaves PyTorch's choice")
     if threads:
         torch.set_num_threads(threads)
 
@@ -75,13 +73,20 @@ def claim_folder(
         keys = (mine["config"].keys() | found["config"].keys()) - _FREE_KEYS
         odd = sorted(k for k in keys if mine["config"].get(k) != found["config"].get(k))
         if odd or found["inputs"] != inputs:
-            what = f"{odd[0]} was {found['config'].get(odd[0])!r}" if odd else "it was trained on other clips"
+            what = _difference(odd[0], found["config"], mine["config"]) if odd else "it was trained on other clips"
             raise ConfigError(f"{folder} holds another training ({what}): delete it, or set work=FOLDER")
         if found["run"]:
             tracker.resumes(found["run"])
     folder.mkdir(parents=True, exist_ok=True)
     write_json(claim, {**mine, "run": tracker.run_id})
     return folder
+
+
+def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What tells two trainings apart that differ in a configuration key, which one of them may not know."""
+    if key not in before:
+        return f"it began before there was a key {key}, now {now[key]!r}"
+    return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that there is no more")
 
 
 def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:

@@ -14,20 +14,20 @@ from typing import Any
 
 from evatok.assignments.rules import Fixed, Random
 from evatok.data.clips import ClipSet
-from evatok.experiments import tokenizer_training, tracking
+from evatok.experiments import keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
-ex = tracking.experiment("stage1_proxy", __doc__)
+ex = tracking.experiment("stage1_proxy", __doc__, keys.RUN | keys.TRAINING)
 ex.config(tokenizer_training.settings)
 
 
 @ex.config
 def config() -> None:
-    work = "results/work/stage1_proxy"  # folder of the resumable state and the curve
-    checkpoint = "results/work/stage1_proxy/proxy.safetensors"  # where the finished proxy goes
+    work = "results/work/stage1_proxy"
+    checkpoint = "results/work/stage1_proxy/proxy.safetensors"
     seed = 0
 
 

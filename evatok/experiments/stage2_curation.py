@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from evatok.data.clips import ClipSet, pixels_sha256
 from evatok.data.sets import clip_set, pinned
-from evatok.experiments import tracking
+from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, perceptual_metric
@@ -34,30 +34,26 @@ from evatok.storage.filenames import file_name
 from evatok.storage.locks import lock_of, sole_writer
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
-ex = tracking.experiment("stage2_curation", __doc__)
+ex = tracking.experiment("stage2_curation", __doc__, keys.RUN)
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the records' status: toy, small or paper
-    tokenizer = "results/work/stage1_proxy/proxy.safetensors"  # the proxy that scores
-    data = "freedoom"  # freedoom, arcade, a built set's folder, a manifest CSV, a folder of class folders
-    fps = None  # frames a second taken from a user's videos; None keeps their own (WebVid: 3.0 [suppl. C])
-    split = "validation"  # train, validation or test
-    clips = 64  # clips to score (paper: 100000 of WebVid [Sec. 3.2])
-    search = "tree"  # tree (exact, shared prefixes) or brute (the reference)
-    perceptual = "none"  # lpips-vgg (the paper's family), lpips-alex, st-lpips, or none: L1, MSE and PSNR only
-    perceptual_frames = 0  # frames of each block that the perceptual metric sees, spread evenly; 0: all (paper)
-    batch = 32  # clips scored together
-    shard_length = 64  # clips a shard file
-    shard = "0/1"  # i/n: this process takes every n-th shard, from the i-th; torchrun ranks split further
-    bf16 = None  # bfloat16 autocast of the tokenizer; None: where the device computes in it natively
-    minutes = 0.0  # stop after the shard during which so many minutes are over, to be run again; 0: no limit
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
-    work = "results/work/stage2_curation"  # folder of the shards
-    table = ""  # where the merged table goes; empty: only shards
-    records_folder = "results/records"  # where the record goes
+    tokenizer = "results/work/stage1_proxy/proxy.safetensors"
+    data = "freedoom"
+    fps = None  # WebVid: 3.0 [suppl. C]
+    split = "validation"
+    clips = 64  # paper: 100000 of WebVid [Sec. 3.2]
+    search = "tree"
+    perceptual = "none"  # lpips-vgg is the paper's family; none: L1, MSE and PSNR only
+    perceptual_frames = 0  # paper: 0
+    batch = 32
+    shard_length = 64
+    shard = "0/1"  # torchrun ranks split further
+    bf16 = None
+    minutes = 0.0  # ends after the shard under way
+    work = "results/work/stage2_curation"
+    table = ""
     seed = 0
 
 
@@ -99,6 +95,7 @@ def paper() -> None:
 @tracking.main(ex, Outputs(folders=("work", "records_folder"), files=("table",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
+    share = share_of(config["shard"])
     tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
     shape = tokenizer.to(config["device"]).config
     clips = clip_set(
@@ -111,7 +108,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     )
     scorer = Scorer(tokenizer, clips, config, origin(checkpoint, shape, clips, config))
     folder = scorer.folder
-    mine = my_ranges(len(clips), config["shard_length"], config["shard"])
+    mine = my_ranges(len(clips), config["shard_length"], share)
     everything = candidate_table.ranges(len(clips), config["shard_length"])
     for start, stop in everything:
         path = candidate_table.shard_path(folder, start, stop)
@@ -182,24 +179,22 @@ def _perceptual(config: dict[str, Any]) -> PerceptualDistance | SomeFrames | Non
     metric = perceptual_metric(config["perceptual"], config["device"], dtype)
     if metric is None or not config["perceptual_frames"]:
         return metric
-    if config["perceptual_frames"] < 0:
-        raise tracking.ConfigError("config key perceptual_frames: it must be 0 (all frames) or more")
     return SomeFrames(metric, config["perceptual_frames"])
 
 
-def my_ranges(clips: int, length: int, shard: str) -> list[tuple[int, int]]:
-    """The shard files that `i/n`, and this rank under torchrun, is to make.
-
-    Raises:
-        ConfigError: not of the form i/n with 0 <= i < n.
-    """
+def share_of(shard: str) -> tuple[int, int]:
+    """The i and n of `i/n`. Raises ConfigError unless 0 <= i < n."""
     index, _, count = shard.partition("/")
-    if length < 1:
-        raise tracking.ConfigError(f"config key shard_length: {length} clips a shard make no sense")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise tracking.ConfigError(f"config key shard: {shard!r} is not i/n with 0 <= i < n, such as 0/4")
-    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return candidate_table.ranges(clips, length)[int(index) * ranks + rank :: int(count) * ranks]
+    return int(index), int(count)
+
+
+def my_ranges(clips: int, length: int, share: tuple[int, int]) -> list[tuple[int, int]]:
+    """The shard files that share i of n, and this rank under torchrun, is to make."""
+    (index, count), rank = share, int(os.environ.get("RANK", 0))
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    return candidate_table.ranges(clips, length)[index * ranks + rank :: count * ranks]
 
 
 def origin(

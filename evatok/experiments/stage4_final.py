@@ -14,26 +14,26 @@ from __future__ import annotations
 from typing import Any
 
 from evatok.assignments.rules import Fixed, Random, Rule
-from evatok.experiments import tokenizer_training, tracking
+from evatok.experiments import keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING, uniform_tokens
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
 from evatok.routing.rules import load_routed
 from evatok.tokenizers.evatok import TokenizerConfig
 
-ex = tracking.experiment("stage4_final", __doc__)
+ex = tracking.experiment("stage4_final", __doc__, keys.RUN | keys.TRAINING)
 ex.config(tokenizer_training.settings)
 
 
 @ex.config
 def config() -> None:
-    assignment = "router"  # who names the assignments: router, uniform (the baseline) or random (as for a proxy)
+    assignment = "router"
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # w_q and w_l are the router's [suppl. B]
-    uniform_tokens = 0  # tokens a block of uniform; 0: the second longest level (paper: 256)
-    discriminator = "semantic"  # none, transformer (LARP's) or semantic (on a frozen VideoMAE) [Sec. 3.4]
-    alignment = "results/checkpoints/videomae-toy"  # (paper: V-JEPA2-L)
-    adversarial_weight = 0.5  # (not stated; GigaTok: 0.5)
-    work = "results/work/stage4_final"  # folder of the resumable state and the curve
-    checkpoint = "results/work/stage4_final/final.safetensors"  # where the finished tokenizer goes
+    uniform_tokens = 0  # paper: 256
+    discriminator = "semantic"  # [Sec. 3.4]
+    alignment = "results/checkpoints/videomae-toy"  # paper: V-JEPA2-L
+    adversarial_weight = 0.5  # not stated; GigaTok: 0.5
+    work = "results/work/stage4_final"
+    checkpoint = "results/work/stage4_final/final.safetensors"
     seed = 0
 
 

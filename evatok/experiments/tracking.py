@@ -41,7 +41,8 @@ import torch
 
 from evatok import errors
 from evatok.errors import EvatokError
-from evatok.experiments import config_files, runs
+from evatok.experiments import config_files, keys, runs
+from evatok.experiments.domains import Refused
 from evatok.experiments.outputs import FREE_KEYS, Outputs
 from evatok.models.precision import bf16_is_native
 from evatok.storage import records
@@ -84,6 +85,7 @@ class Experiment(sacred.Experiment):
     """Sacred's experiment with typed configuration, a default store, and errors left to `command_line`."""
 
     commanded = False
+    declared = False  # whether every key stands in `evatok.experiments.keys`
     path: str
     logger: Any
     captured_out_filter: Any
@@ -106,6 +108,17 @@ class Experiment(sacred.Experiment):
             raise ConfigError(f"unknown command {cmd_name!r}; known ones: {known}; settings follow the word with")
         return complaint
 
+    def _keys_of(self, run: Run) -> dict[str, keys.Key]:
+        """The declaration of each key, told to print_config before what the experiment itself says of its default."""
+        if not self.declared:
+            return {}
+        declared = keys.of(self.path, set(run.config) - {"__doc__"})
+        docs = run.config_modifications.docs
+        for name, key in declared.items():
+            note = docs.get(name) if name != "seed" else None  # Sacred's own
+            docs[name] = f"{key.comment}; {key.domain}" + (f" ({note})" if note else "")
+        return declared
+
     def _create_run(
         self,
         command_name: str | None = None,
@@ -126,7 +139,10 @@ class Experiment(sacred.Experiment):
         if options.pop("--enforce_clean", False) and environment()["dirty"] is not False:
             raise ConfigError("--enforce_clean: the code is not a clean checkout of a commit; commit it first")
         run = super()._create_run(command_name, config_updates, named_configs, info, meta_info, options)
-        _settle_types(run)
+        try:
+            _settle_types(run, self._keys_of(run))
+        except Refused as error:
+            raise ConfigError(str(error)) from error
         _settle_precision(run.config)
         if works and "device" in run.config:
             _check_device(run.config["device"])
@@ -136,8 +152,13 @@ class Experiment(sacred.Experiment):
         return run
 
 
-def experiment(name: str, doc: str | None) -> Experiment:
-    """An experiment called `name`, described by `doc`, whose configuration starts with `seed = 0`."""
+def experiment(name: str, doc: str | None, shared: Mapping[str, Any] | None = None) -> Experiment:
+    """An experiment called `name`, described by `doc`, whose configuration starts with `seed = 0`.
+
+    Args:
+        shared: further defaults to start with, such as `keys.RUN`. All keys of an experiment that gives them stand in
+            `evatok.experiments.keys`: their values are checked before any work, and print_config says what they mean.
+    """
     told_by = sys._getframe(1).f_globals
     home = Path(told_by["__file__"]).resolve()
     base = REPOSITORY if home.is_relative_to(REPOSITORY) else home.parent
@@ -148,7 +169,8 @@ def experiment(name: str, doc: str | None) -> Experiment:
     ex.logger = logging.getLogger("evatok.runs")
     ex.logger.setLevel(logging.INFO)
     ex.logger.addFilter(_keep_message)
-    ex.add_config(seed=0)
+    ex.declared = shared is not None
+    ex.add_config(seed=0, **(shared or {}))
     return ex
 
 
@@ -302,16 +324,26 @@ def _check_seed(updates: Mapping[str, Any]) -> None:
         raise ConfigError(f"seed: expected an int from 0 to 2**32 - 1, got {seed!r}; print_config shows the defaults")
 
 
-def _settle_types(run: Run) -> None:
-    """Turn an int given for a float into one. Raises ConfigError for any other change of a value's type."""
-    for key, (expected, given) in sorted(run.config_modifications.typechanged.items()):
-        *parents, last = key.split(".")
+def _settle_types(run: Run, declared: Mapping[str, keys.Key]) -> None:
+    """Bring declared keys into their domain, and turn an int given for a float into one.
+
+    Raises:
+        Refused: a declared key outside its domain.
+        ConfigError: of another key, any other change of its value's type.
+    """
+    for name, key in declared.items():
+        run.config[name] = keys.settled(key, name, run.config[name])
+    keys.check_together({name: run.config[name] for name in declared})
+    for path, (expected, given) in sorted(run.config_modifications.typechanged.items()):
+        *parents, last = path.split(".")
+        if path.partition(".")[0] in declared:
+            continue
         holder = run.config
         for parent in parents:
             holder = holder[parent]
         if (expected, given) != (float, int):
             told = f"expected {_type_name(expected)}, got {holder[last]!r} ({_type_name(given)})"
-            raise ConfigError(f"config key {key}: {told}; print_config lists every key with its default")
+            raise ConfigError(f"config key {path}: {told}; print_config lists every key with its default")
         holder[last] = float(holder[last])
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
-from evatok.experiments import runner, tracking
+from evatok.experiments import keys, runner, tracking
 from evatok.experiments.setting import TRAINING, autocast
 from evatok.generation import code_cache
 from evatok.metrics import class_consistency
@@ -30,42 +30,33 @@ from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.training.augmentation import diff_augment
 
-ex = tracking.experiment("train_classifier", __doc__)
+ex = tracking.experiment("train_classifier", __doc__, keys.RUN | keys.TRAINING)
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
-    data = "freedoom"  # freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders
-    label = "motion"  # column of the classes: motion (Freedoom), game (Arcade), label (class folders)
-    frame_label = "motions"  # column of a word a frame, separated by blanks, of the same classes; "" has none
-    fps = None  # frames a second taken from a user's videos; None keeps their own
-    frames = 16  # of a clip
-    pixels = 64  # a side of its frames
-    train_clips = 4800  # clips of the training split
-    validation_clips = 320  # clips of the validation split on which it is measured
-    width = 24  # channels of the first layer
-    dropout = 0.2  # before the last layer
-    steps = 700  # optimiser steps
-    batch = 36  # clips a step, every class equally often
-    learning_rate = 2e-3  # peak of the cosine
-    final_learning_rate = 1e-5  # end of the cosine
-    warmup = 50  # steps
+    data = "freedoom"
+    label = "motion"
+    frame_label = "motions"
+    fps = None
+    frames = 16
+    pixels = 64
+    train_clips = 4800
+    validation_clips = 320
+    width = 24
+    dropout = 0.2
+    steps = 700
+    batch = 36  # every class equally often
+    learning_rate = 2e-3
+    final_learning_rate = 1e-5
+    warmup = 50
     weight_decay = 0.05
-    clip_norm = 1.0  # gradient norm
-    ema = 0.99  # decay of the weights' running mean, which is what ships
-    frame_weight = 1.0  # of the frames' cross-entropy beside the clip's
-    flip = True  # mirror half of the clips
-    policy = ["translation"]  # of evatok.training.augmentation: what is done to training clips besides
-    bf16 = None  # bfloat16 autocast while training; None: where the device computes in it natively
-    minutes = 0.0  # stop after so many minutes with the state saved, to be run again; 0: no limit
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
-    log_every = 20  # steps a line of the curve
-    save_every = 200  # steps between resumable states
-    work = "results/work/train_classifier"  # folder of the resumable state and the curve
-    checkpoint = "results/work/train_classifier/classifier.safetensors"  # where the finished classifier goes
-    records_folder = "results/records"  # where the record goes
+    ema = 0.99
+    frame_weight = 1.0
+    policy = ["translation"]
+    save_every = 200
+    work = "results/work/train_classifier"
+    checkpoint = "results/work/train_classifier/classifier.safetensors"
     seed = 0
 
 

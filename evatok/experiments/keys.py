@@ -1,0 +1,292 @@
+"""Every configuration key of every experiment: what it means and what it may be, once.
+
+An experiment states only its defaults, with the paper's values as comments; `print_config` shows them behind what is
+said here. Where one experiment means something else by a name, its entry is called `experiment.key`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evatok.assignments.reward import SIGN
+from evatok.data.clips import SPLITS
+from evatok.evaluation.protocols import PROTOCOLS
+from evatok.experiments.domains import Domain, Flag, Many, OneOf, OrNone, Real, Refused, Text, Whole
+from evatok.generation.transformer import GENERATOR_SIZES
+from evatok.generation.video_generator import TASKS
+from evatok.metrics.perceptual import METRICS as PERCEPTUAL
+from evatok.models.quantisers import CODES
+from evatok.routing.trained_router import TARGETS
+from evatok.search.tree import SEARCHES
+from evatok.storage.records import STATUSES
+from evatok.training.augmentation import POLICY
+from evatok.training.loop import SCHEDULES
+
+RUN = {"size": "toy", "device": "cpu", "threads": 0, "records_folder": "results/records"}
+"""Defaults that all experiments share."""
+
+TRAINING = {"clip_norm": 1.0, "flip": True, "bf16": None, "minutes": 0.0, "log_every": 20}
+"""Defaults that all trainings share."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key may be, and what it means."""
+
+    domain: Domain
+    comment: str
+
+
+_INF = math.inf
+_CLIPS, _SOME_CLIPS = Whole(0, 10**7), Whole(1, 10**7)
+_STEPS, _BATCH, _PIXELS = Whole(1, 10**9), Whole(1, 2**16), Whole(0, 4096)
+_RATE, _WEIGHT, _SHARE = Real(0, 1, "(]"), Real(0, 10**6), Real(0, 1, "[)")
+_PATH, _PATH_OR_NONE, _FPS = Text(form="a path"), Text(empty=True, form="a path"), Real(0, 240, "(]")
+_DATA = Text(form="a name or a path")
+_WORDS = Text(empty=True, form="words, separated by commas")
+_FLAG, _LOW = Flag(), "bfloat16 autocast"
+_DATA_WORDS = "freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders"
+_OWN_VIDEOS = "videos of a protocol that brings none: manifest CSV, folder of class folders, built set"
+_ASSIGNMENT = r"random|router:[^\0]+|uniform:\s*\d+\s*|fixed:\s*\d+\s*(,\s*\d+\s*)+"
+_SHARDS = "folder of measured shards, named after all that made them"
+
+_EVERYWHERE = {
+    "size": Key(OneOf(STATUSES), "network size, and the record's status"),
+    "seed": Key(Whole(0, 2**32 - 1), "of everything drawn at random"),
+    "device": Key(Text(form="cpu, cuda or cuda:N"), "where to compute"),
+    "threads": Key(Whole(0, 4096), "CPU threads; 0 leaves PyTorch's choice"),
+    "records_folder": Key(_PATH, "where the record goes"),
+    "work": Key(_PATH, "folder of the resumable state and the curve"),
+    "minutes": Key(Real(0, 10**6), "wall-clock budget: saves and ends, run again to resume; 0: none"),
+    "batch": Key(_BATCH, "clips per step"),
+    "bf16": Key(Flag(none=True), f"{_LOW} (weights, losses: float32); None: where the device computes in it natively"),
+    "shard_length": Key(Whole(1, 10**6), "clips that an interruption loses at most"),
+    "compile": Key(_FLAG, "torch.compile of the tokenizer's layers"),
+}
+
+_CLIP_SETS = {
+    "data": Key(_DATA, _DATA_WORDS),
+    "fps": Key(OrNone(_FPS), "frames per second taken from a user's videos; None keeps their own"),
+    "train_clips": Key(_CLIPS, "clips of the training split; 0 takes all of a user's set"),
+    "validation_clips": Key(_CLIPS, "clips of the validation split to measure on; 0 takes all of a user's set"),
+    "validation_data": Key(Text(empty=True, form="a name or a path"), 'what to measure on; "": the same as `data`'),
+    "split": Key(OneOf((*SPLITS, "all")), "of the clips"),
+    "limit": Key(_CLIPS, "measure the first so many clips; 0: all"),
+    "clips": Key(_CLIPS, "clips to score; 0 takes all of a user's set"),
+    "label": Key(Text(form="a column"), "column of classes: motion (Freedoom), game (Arcade), label (class folders)"),
+    "protocol": Key(OneOf(PROTOCOLS), "a name of evatok.evaluation.protocols"),
+}
+
+_OPTIMISER = {
+    "steps": Key(_STEPS, "optimiser steps"),
+    "learning_rate": Key(_RATE, "peak of the schedule"),
+    "final_learning_rate": Key(Real(0, 1), "end of the schedule"),
+    "warmup": Key(Whole(0, 10**9), "steps of linear warm-up"),
+    "schedule": Key(OneOf(SCHEDULES), "wsd: constant for 80 % of the steps, then annealed; or cosine"),
+    "weight_decay": Key(Real(0, 10), "AdamW's"),
+    "clip_norm": Key(Real(0, _INF, "(]"), "largest gradient norm"),
+    "ema": Key(_SHARE, "decay of the weights' running mean, which is what ships; 0: the last weights ship"),
+    "dropout": Key(_SHARE, "of the network's branches"),
+    "flip": Key(_FLAG, "mirror half of the clips"),
+    "log_every": Key(_STEPS, "steps per line of the curve"),
+    "save_every": Key(_STEPS, "steps between resumable states; a multiple of log_every"),
+    "checkpoint": Key(_PATH, "where the finished network goes"),
+    "start_from": Key(_PATH_OR_NONE, 'checkpoint of the same network to train on from; "": fresh weights'),
+}
+
+_TOKENIZER = {
+    "quantiser": Key(OneOf(CODES, empty=True), '"": the size\'s own'),
+    "codebook_size": Key(Whole(0, 2**24), "codes; 0: the size's own"),
+    "groups": Key(Whole(1, 4096), "groups of clips of similar length: less padding, the same result"),
+    "l1": Key(_WEIGHT, "weight of L1"),
+    "squared": Key(_WEIGHT, "weight of the squared error"),
+    "change": Key(_WEIGHT, "weight of the squared error of frame differences within a block"),
+    "perceptual": Key(OneOf(PERCEPTUAL), "perceptual metric"),
+    "perceptual_frames": Key(Whole(0, 4096), "frames per clip, drawn anew each step, that it sees; 0: all"),
+    "perceptual_weight": Key(_WEIGHT, "weight of the perceptual term"),
+    "quantiser_weight": Key(_WEIGHT, "weight of the codebook term"),
+    "entropy_weight": Key(_WEIGHT, "weight of the codebook's use; FSQ and LFQ have none"),
+    "alignment": Key(_DATA, "frozen encoder that the decoder is to resemble: a folder, a hub's name, or none"),
+    "alignment_weight": Key(_WEIGHT, "weight of the alignment"),
+    "alignment_layer": Key(Whole(1, 1000), "decoder layer that resembles it, counted from 1"),
+    "alignment_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0 keeps the clips' size"),
+    "discriminator": Key(OneOf(("none", "transformer", "semantic")), "semantic: on a frozen VideoMAE"),
+    "adversarial_weight": Key(_WEIGHT, "weight of the adversarial term"),
+    "adversarial_adaptive": Key(_FLAG, "scale it by the gradients' ratio at the last layer, VQGAN's rule"),
+    "discriminator_start": Key(Whole(0, 10**9), "first step with a discriminator"),
+    "discriminator_interval": Key(_STEPS, "it learns every so many steps"),
+    "discriminator_rate": Key(_RATE, "its constant learning rate"),
+    "lecam": Key(_WEIGHT, "weight of LeCam regularisation of the transformer discriminator"),
+    "label_smoothing": Key(_SHARE, "of the transformer discriminator's real labels"),
+    "semantic_encoder": Key(_DATA, "encoder of the semantic discriminator: a folder or a hub's name"),
+    "semantic_layers": Key(Many(Whole(0, 1000), 1), "its layers with a head each; 0 is the embedding"),
+    "semantic_resize": Key(_PIXELS, "pixels its input is resized to; 0 keeps the clips' size"),
+    "augment": Key(_FLAG, "DiffAug before the semantic discriminator"),
+    "assignment": Key(OneOf(("router", "uniform", "random")), "who names the assignments; uniform is the baseline"),
+    "router": Key(_PATH, "the router that names the assignments"),
+    "uniform_tokens": Key(Whole(0, 2**20), "tokens per block of uniform; 0: the second longest level"),
+}
+
+_ENCODER = {
+    "probe_data": Key(_DATA, "labelled clips of the linear probe, named as `data`; none leaves it out"),
+    "probe_labels": Key(Many(Text(form="a column")), "columns of their labels"),
+    "probe_train_clips": Key(_CLIPS, "clips of the training split that the probe learns from"),
+    "probe_clips": Key(_CLIPS, "clips of the validation split that the probe is tested on"),
+    "masking": Key(Real(0, 1, "()"), "share of the patches hidden"),
+    "tubes": Key(_FLAG, "hide the same places at every time"),
+    "normalise_patches": Key(_FLAG, "reconstruct each patch normalised by itself"),
+}
+
+_ROUTER = {
+    "search": Key(OneOf(SEARCHES), "tree is exact and shares prefixes; brute is the reference"),
+    "shard": Key(Text(pattern=r"\d{1,9}/\d{1,9}", form="i/n with 0 <= i < n, such as 0/4"), "i/n: every n-th shard"),
+    "head": Key(OneOf(("joint", "per_block")), "joint: one logit per candidate; per_block: m logits per block, summed"),
+    "target": Key(OneOf(TARGETS), "hard: the best candidate; soft: softmax of the rewards; reward: expected reward"),
+    "temperature": Key(Real(0.001, 1000), "of soft, and weight of reward's entropy bonus; in units of the reward"),
+    "metric": Key(OneOf(SIGN), "quality in the reward"),
+    "w_q": Key(Real(0, 2, "(]"), "weight of quality; the weight of length is 2 - w_q"),
+    "token_share": Key(Real(0, 4), "not 0: find the w_q whose best assignments average this share of the baseline"),
+    "train_table": Key(_PATH, "candidate table of the training clips"),
+    "validation_table": Key(_PATH, "candidate table of the validation clips"),
+    "table": Key(_PATH_OR_NONE, 'where the merged table goes; "": only shards'),
+    "routers": Key(Text(empty=True, form="paths or patterns, separated by commas"), 'routers to measure; "": none'),
+    "weights": Key(Many(Real(0, 2)), "w_q of max-proxy-reward points"),
+    "thresholds": Key(Whole(0, 10**4), "points of the threshold rule"),
+    "draws": Key(Whole(0, 10**6), "bootstrap draws of clips behind every spread and interval"),
+    "i3d_bf16": Key(_FLAG, "rFVD's network in bfloat16, for real and reconstructed clips alike"),
+}
+
+_GENERATOR = {
+    "model": Key(OneOf(GENERATOR_SIZES), "network size: B has 99M parameters, L 327M, XL 633M"),
+    "task": Key(OneOf(TASKS), "class (class-to-video) or frames (five frames are given)"),
+    "tokenizer": Key(_PATH, "whose codes are learnt"),
+    "given": Key(OneOf(("levels", "row")), "given frames: levels (longest, middle) or row (about uniform_tokens)"),
+    "positions": Key(OneOf(("learned", "rope")), "of symbols; learned ones are absolute"),
+    "class_dropout": Key(_SHARE, "share of clips whose class is hidden, for guidance"),
+    "code_bf16": Key(_FLAG, "autocast of the tokenizer while coding; the router decides in float32"),
+    "frame_label": Key(Text(empty=True, form="a column"), 'column of a class per frame, separated by blanks; "": none'),
+    "frames": Key(Whole(2, 4096), "frames per clip"),
+    "pixels": Key(Whole(8, 4096, 8), "a side of its frames"),
+    "width": Key(Whole(8, 4096, 8), "channels of the first layer"),
+    "frame_weight": Key(_WEIGHT, "of the frames' cross-entropy beside the clip's"),
+    "policy": Key(Many(OneOf(POLICY)), "augmentation of the training clips besides"),
+    "generator": Key(_PATH, "the generator that draws"),
+    "classifier": Key(_PATH_OR_NONE, 'of class consistency; "": not measured'),
+    "count": Key(_CLIPS, "samples, and as many real clips; 0: all the protocol asks"),
+    "classes": Key(_WORDS, 'classes of the samples, in turns; "": those of the real clips'),
+    "guidance": Key(Real(0, 1000), "classifier-free; 1: none"),
+    "top_k": Key(Whole(0, 2**24), "0: no limit"),
+    "top_p": Key(Real(0, 1, "(]"), "1: no limit"),
+    "show": Key(Whole(1, 1024), "samples that are written to look at, all classes in turn"),
+    "moving": Key(Text(pattern=r"[^\0/]+\.(mp4|webp)", form="a file name ending in .mp4 or .webp"), "moving picture"),
+    "output": Key(_PATH_OR_NONE, 'folder of frames, sheet, moving picture and tokens; "": none'),
+}
+
+_EVALUATION = {
+    "fake": Key(_PATH_OR_NONE, "folder of clips made elsewhere, measured instead; named as the files of `real`"),
+    "real": Key(_PATH_OR_NONE, "folder of reference clips instead of the protocol's; such a record stands in no table"),
+    "metrics": Key(_WORDS, 'of those the protocol has; "": its own without the optional ones'),
+    "choices": Key(Whole(1, 1000), "clip choices (seeds) over which the spread of rFVD and its kin is taken; 1: none"),
+    "per_clip": Key(_PATH_OR_NONE, 'folder of values and features of every clip; "": none'),
+}
+
+_ALL_STAGES = {
+    "folder": Key(_PATH, "everything lands here, checkpoints and tables too"),
+    "scored_clips": Key(_SOME_CLIPS, "training clips that stage 2 scores"),
+    "encoder_steps": Key(_STEPS, "of the VideoMAE behind alignment and semantic discriminator"),
+    "proxy_steps": Key(_STEPS, "of stage 1"),
+    "router_steps": Key(_STEPS, "of stage 3"),
+    "final_steps": Key(_STEPS, "of each tokenizer of stage 4, one under the router, one under uniform assignments"),
+    "router_batch": Key(_BATCH, "clips per step of the router"),
+}
+
+_OTHERWISE = {
+    "curves.batch": Key(_BATCH, "pairs per batch"),
+    "curves.bf16": Key(_FLAG, f"{_LOW} of the tokenizer"),
+    "curves.checkpoint": Key(_PATH, "the proxy that scored the table"),
+    "curves.metrics": Key(Text(form="words, separated by commas"), "metrics of every pair"),
+    "curves.shard_length": Key(Whole(1, 10**6), "pairs that an interruption loses at most"),
+    "curves.table": Key(_PATH, "candidate table of the clips to measure"),
+    "curves.work": Key(_PATH, _SHARDS),
+    "evaluate.assignment": Key(
+        Text(pattern=_ASSIGNMENT, form="one of uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random"),
+        "who names the tokens",
+    ),
+    "evaluate.batch": Key(_BATCH, "clips per batch"),
+    "evaluate.bf16": Key(_FLAG, f"{_LOW} of the tokenizer; the metrics' networks always run in float32"),
+    "evaluate.checkpoint": Key(_PATH, 'a tokenizer\'s, or "identity"'),
+    "evaluate.data": Key(_PATH_OR_NONE, _OWN_VIDEOS),
+    "evaluate.work": Key(_PATH, _SHARDS),
+    "pretrain_videomae.checkpoint": Key(_PATH, "folder of the finished encoder"),
+    "sample.batch": Key(_BATCH, "samples drawn together"),
+    "sample.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer; the metrics' networks always run in float32"),
+    "sample.data": Key(_PATH_OR_NONE, _OWN_VIDEOS),
+    "sample.fps": Key(_FPS, "frames per second of the moving picture"),
+    "sample.protocol": Key(OneOf(PROTOCOLS, empty=True), '"": the embedded one of the generator\'s task'),
+    "sample.router": Key(_PATH_OR_NONE, 'an adaptive tokenizer\'s, for reconstructions; "": none'),
+    "sample.seed": Key(Whole(0, 2**32 - 1), "sample i draws from (seed, i)"),
+    "sample.shard_length": Key(Whole(1, 10**6), "samples that an interruption loses at most"),
+    "sample.split": Key(OneOf(SPLITS, empty=True), "of the real clips where not the protocol's; stands in no table"),
+    "sample.temperature": Key(Real(0.001, 1000), "of the symbols drawn"),
+    "sample.tokenizer": Key(_PATH, "whose codes the generator was trained on"),
+    "sample.work": Key(_PATH, _SHARDS),
+    "stage2_curation.batch": Key(_BATCH, "clips scored together"),
+    "stage2_curation.perceptual_frames": Key(Whole(0, 4096), "frames per block that it sees, spread evenly; 0: all"),
+    "stage2_curation.shard_length": Key(Whole(1, 10**6), "clips per shard file"),
+    "stage2_curation.tokenizer": Key(_PATH, "the proxy that scores"),
+    "stage2_curation.work": Key(_PATH, "folder of the shards"),
+    "stage3_router.router": Key(OneOf(("vit", "pyramid", "features")), "pyramid: on what pooling loses; features: MLP"),
+    "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "who names the lengths of the training clips"),
+}
+
+KEYS: dict[str, Key] = {
+    **_EVERYWHERE,
+    **_CLIP_SETS,
+    **_OPTIMISER,
+    **_TOKENIZER,
+    **_ENCODER,
+    **_ROUTER,
+    **_GENERATOR,
+    **_EVALUATION,
+    **_ALL_STAGES,
+    **_OTHERWISE,
+}
+
+
+def of(experiment: str, names: Collection[str]) -> dict[str, Key]:
+    """The entry of each key of an experiment, its own before the shared one. Raises Refused for one not declared."""
+    found = {name: KEYS.get(f"{experiment}.{name}") or KEYS.get(name) for name in sorted(names)}
+    if unknown := [name for name, key in found.items() if key is None]:
+        raise Refused(f"config key {unknown[0]} is declared nowhere: give it an entry in evatok/experiments/keys.py")
+    return {name: key for name, key in found.items() if key is not None}
+
+
+def settled(key: Key, name: str, value: Any) -> Any:
+    """`value` as the experiment gets it. Raises Refused, with a message that names the key, outside its domain."""
+    try:
+        return key.domain.settled(value)
+    except Refused as error:
+        raise Refused(f"config key {name}: {error}{_way_out(key, name, value)}") from error
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Raise Refused for values that are sound each by itself, but not with one another."""
+    if "save_every" in config and config["save_every"] % config["log_every"]:
+        raise Refused(
+            f"config key save_every: {config['save_every']} is no multiple of log_every {config['log_every']}, so a "
+            "resumed curve would lose terms"
+        )
+    for batch, clips in (("batch", "train_clips"), ("router_batch", "scored_clips")):
+        if batch in config and 0 < config.get(clips, 0) < config[batch]:
+            raise Refused(f"config key {batch}: {config[batch]} clips per step of only {config[clips]} ({clips})")
+
+
+def _way_out(key: Key, name: str, value: Any) -> str:
+    """How to write a text that the command line reads as something else."""
+    if key.domain.kind == "str" and type(value) is not str:
+        words = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        return f"""; a text that reads as a number or a list needs quotes of its own: {name}='"{words}"'"""
+    return ""
