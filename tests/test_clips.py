@@ -94,7 +94,7 @@ def test_a_build_overtaken_by_another_process_takes_that_one_s_set(monkeypatch: 
     monkeypatch.setattr(clips, "_make_reel", overtaken)
     built = build(6)
     assert built.folder is not None
-    assert len(clips.load(built.folder, verify=True)) == 6
+    assert len(clips.load(built.folder)) == 6
     assert not (built.folder / "reels").exists()
 
 
@@ -166,8 +166,33 @@ def test_a_damaged_set_is_refused_with_the_way_out(complaint: str) -> None:
     assert folder is not None
     DAMAGES[complaint](folder)
     with pytest.raises(ClipSetError, match=complaint) as caught:
-        clips.load(folder, verify=True)
+        clips.load(folder)
     assert "build it again" in str(caught.value) or "labels 5" in str(caught.value)
+
+
+def test_a_cached_set_whose_pixels_have_changed_is_refused_wherever_it_is_asked_for() -> None:
+    folder = build(6).folder
+    assert folder is not None
+    pixels = np.load(folder / "clips.npy", mmap_mode="r+")
+    pixels[:] = 0
+    pixels.flush()
+    for count in (6, 3):
+        with pytest.raises(ClipSetError, match="pixels do not match the manifest's sha256; delete the folder"):
+            build(count)
+
+
+def test_pixels_are_hashed_once_per_process_until_the_file_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    original = clips.pixels_sha256
+    monkeypatch.setattr(clips, "pixels_sha256", lambda pixels: hashed.append(len(pixels)) or original(pixels))
+    folder = build(6).folder
+    assert folder is not None
+    clips.load(folder)
+    clips.load(str(folder))
+    assert hashed == [6]
+    os.utime(folder / "clips.npy", ns=(1, 1))
+    clips.load(folder)
+    assert hashed == [6, 6]
 
 
 def test_head_gives_what_is_there_and_no_more() -> None:

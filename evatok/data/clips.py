@@ -102,7 +102,7 @@ def pixels_sha256(clips: np.ndarray) -> str:
     """sha256 of shape and pixels, read in pieces so that a memory map stays on disk."""
     digest = hashlib.sha256(str(clips.shape).encode())
     for start in range(0, len(clips), 256):
-        digest.update(clips[start : start + 256].tobytes())
+        digest.update(np.ascontiguousarray(clips[start : start + 256]).data)
     return digest.hexdigest()
 
 
@@ -190,14 +190,15 @@ def save(folder: Path, clips: np.ndarray, labels: pd.DataFrame, manifest: dict[s
     return load(folder)
 
 
-def load(folder: Path, *, verify: bool = False) -> ClipSet:
-    """Open a set; `verify` reads every pixel and compares with the manifest's hash.
+def load(folder: Path | str) -> ClipSet:
+    """Open a set, and compare every pixel with the manifest's hash, once per process.
 
     Labels are as they were written: what looks like a number in the column `label` stays a word.
 
     Raises:
         ClipSetError: no set there, or the arrays are not what the manifest says.
     """
+    folder = Path(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         shape, sha256 = manifest["shape"], manifest["sha256"]
@@ -208,9 +209,21 @@ def load(folder: Path, *, verify: bool = False) -> ClipSet:
         raise ClipSetError(f"{folder}: {told}; delete the folder and build it again") from error
     if list(clips.shape) != shape or len(labels) != len(clips):
         raise ClipSetError(f"{folder}: clips {clips.shape}, labels {len(labels)}, manifest says {shape}")
-    if verify and pixels_sha256(clips) != sha256:
+    if _sha256_of_file(folder / "clips.npy", clips) != sha256:
         raise ClipSetError(f"{folder}: pixels do not match the manifest's sha256; delete the folder and build it again")
     return ClipSet(clips, labels, manifest, folder)
+
+
+_hashed: dict[tuple[str, int, int, int], str] = {}
+
+
+def _sha256_of_file(path: Path, clips: np.ndarray) -> str:
+    """`pixels_sha256` of the clips that a file holds, computed once per process for each state of the file."""
+    state = path.stat()
+    key = (str(path.absolute()), state.st_ino, state.st_size, state.st_mtime_ns)
+    if key not in _hashed:
+        _hashed[key] = pixels_sha256(clips)
+    return _hashed[key]
 
 
 def _stem(source: ClipSource, split: str, size: int, frames: int, seed: int) -> str:
@@ -277,7 +290,12 @@ def _merge_reels(folder: Path, count: int, labels: pd.DataFrame, manifest: dict[
 def _seal(folder: Path, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
     """Write the labels and, last, the manifest, whose presence says that the set is complete."""
     clips = np.load(folder / "clips.npy", mmap_mode="r")
-    whole = {**manifest, "clips": len(clips), "shape": list(clips.shape), "sha256": pixels_sha256(clips)}
+    whole = {
+        **manifest,
+        "clips": len(clips),
+        "shape": list(clips.shape),
+        "sha256": _sha256_of_file(folder / "clips.npy", clips),
+    }
     with replacing(folder / "labels.csv") as partial:
         labels.rename_axis("clip").to_csv(partial)
     with replacing(folder / "manifest.json") as partial:
