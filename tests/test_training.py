@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from evatok.training import loop
+from evatok.training import loop, state
 from evatok.training.loop import Recipe, SliceEnded, TrainingError, batch_indices, read_curve, seconds_spent, train
 
 RECIPE = Recipe(
@@ -59,7 +59,7 @@ def steady(step: int) -> Recipe:
 def content(folder: Path) -> tuple[bytes, dict]:
     """All that a training leaves, but for the time it took: its curve, byte for byte, and its state."""
     state = torch.load(folder / "state.pt", weights_only=True)
-    del state["seconds"]
+    del state["seconds"], state["sha256"]  # the hash is of the seconds, too
     return (folder / "curve.jsonl").read_bytes(), state
 
 
@@ -412,11 +412,42 @@ def test_the_state_of_another_model_is_refused(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_corrupt_state_is_refused(tmp_path, share):
     train(network(), step_loss, RECIPE, tmp_path, stop_at=6)
-    state = tmp_path / "state.pt"
-    whole = state.read_bytes()
-    state.write_bytes(whole[: int(share * len(whole))])
+    path = tmp_path / "state.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(TrainingError, match=r"state\.pt: cannot resume .*; delete it to start again"):
         train(network(), step_loss, RECIPE, tmp_path)
+
+
+def test_a_state_with_a_flipped_bit_never_resumes_to_another_one(tmp_path):
+    train(network(), step_loss, RECIPE, tmp_path / "whole", stop_at=6)
+    whole, wanted = (tmp_path / "whole" / "state.pt").read_bytes(), content(tmp_path / "whole")[1]
+    refused, folder = 0, tmp_path / "flipped"
+    folder.mkdir()
+    for place in np.random.default_rng(0).integers(8 * len(whole), size=150).tolist():
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        (folder / "state.pt").write_bytes(flipped)
+        try:
+            found = state.read(folder / "state.pt")
+        except Exception:
+            refused += 1
+            with pytest.raises(TrainingError, match=r"state\.pt: cannot resume .*; delete it to start again"):
+                train(network(), step_loss, RECIPE, folder, stop_at=6)
+        else:
+            del found["seconds"]
+            assert equal(found, {key: value for key, value in wanted.items() if key != "sha256"})
+    assert refused > 20
+
+
+def test_a_state_from_before_states_had_a_hash_resumes_and_says_so(tmp_path, caplog):
+    train(network(), step_loss, RECIPE, tmp_path, stop_at=6)
+    held = torch.load(tmp_path / "state.pt", weights_only=True)
+    del held["sha256"]
+    torch.save(held, tmp_path / "state.pt")
+    train(network(), step_loss, RECIPE, tmp_path, stop_at=8)
+    assert "cannot be checked" in caplog.text
+    assert content(tmp_path)[1]["step"] == 8
 
 
 def test_a_state_without_its_parts_is_refused(tmp_path):

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from evatok.errors import EvatokError
 from evatok.storage.files import replacing
+from evatok.training import state
 
 Terms = dict[str, torch.Tensor]
 Model = TypeVar("Model", bound=nn.Module)
@@ -286,7 +287,7 @@ class _Trained:
     objective: Stateful | None
 
     def save(self, path: Path, step: int, seconds: float) -> None:
-        state = {
+        parts = {
             "step": step,
             "seconds": seconds,
             "module": self.module.state_dict(),
@@ -294,21 +295,20 @@ class _Trained:
             "optimiser": self.optimiser.state_dict(),
             "objective": self.objective.state_dict() if self.objective else {},
         }
-        with replacing(path) as partial:
-            torch.save(state, partial)
+        state.write(path, parts)
 
     def resume(self, path: Path) -> tuple[int, float]:
         """Steps done and seconds spent on them."""
         if not path.exists():
             return 0, 0.0
         try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-            self.module.load_state_dict(state["module"])
-            self.averaged.load_state_dict(state["averaged"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            held = state.read(path)
+            self.module.load_state_dict(held["module"])
+            self.averaged.load_state_dict(held["averaged"])
+            self.optimiser.load_state_dict(held["optimiser"])
             if self.objective:
-                self.objective.load_state_dict(state["objective"])
-            return int(state["step"]), float(state["seconds"])
+                self.objective.load_state_dict(held["objective"])
+            return int(held["step"]), float(held["seconds"])
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise TrainingError(f"{path}: cannot resume ({reason}); delete it to start again") from error
