@@ -5,7 +5,8 @@
 Hours come from the records of the trainings that made what ships: stage 1 by the proxy's file, stage 3 the router that
 the stage-4 record names as its parent (else the newest on that proxy), stage 2 the candidate table that router learnt
 from, stage 4 the newest final tokenizer under that router. Device-hours are hours times GPUs, or times threads where
-there is no GPU. Operations are counted from the networks' shapes (`evatok.evaluation.flops`), the same for any machine.
+there is no GPU. Operations are counted from the networks' shapes (`evatok.evaluation.flops`), the same for any machine;
+an older record is counted with the network of its day (`evatok.reporting.networks`).
 
 Expected (paper, V100s): 116 h on 64, 12.5 h on 4 x 64, 5 h on 32, 347 h on 64; stages 1 to 3 take 27.8 % of the hours
 (32.7 % of the V100-hours). Our share says how long our finals train, not how frugal the method is.
@@ -23,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from evatok.evaluation import flops
-from evatok.reporting import tables
+from evatok.reporting import networks, tables
 from evatok.reporting.tables import Cell
 from evatok.storage import records
 from evatok.storage.files import sha256_file
@@ -91,7 +92,7 @@ def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
     proxy = proxy_record(results, size)
     if proxy is None:
         return {}, [*remarks, f"no record is of results/checkpoints/proxy-{size}.safetensors: nothing to rest on"]
-    found["stage 1"] = training_cost(proxy)
+    found["stage 1"] = training_cost(results, proxy)
     routers = [
         r for r in records.query(folder, "stage3_router", size) if _parent(r, "tokenizer") == proxy.model["sha256"]
     ]
@@ -101,12 +102,14 @@ def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
     router = next((r for r in routers if final and r.model["sha256"] == _parent(final, "router")), None)
     router = router or (routers[-1] if routers else None)
     if router is not None:
-        found["stage 3"] = training_cost(router)
-        curated = curation_cost(folder, size, router, remarks)
+        found["stage 3"] = training_cost(results, router)
+        curated = curation_cost(results, size, router, remarks)
         if curated is not None:
             found["stage 2"] = curated
     if final is not None:
-        found["stage 4"] = training_cost(final)
+        found["stage 4"] = training_cost(results, final)
+    uncounted = [stage for stage, cost in sorted(found.items()) if cost.pflop is None]
+    remarks += [f"{stage}: {found[stage].record.id} does not tell its network, {UNKNOWN}" for stage in uncounted]
     return dict(sorted(found.items())), remarks
 
 
@@ -114,6 +117,7 @@ UNCOUNTED = (
     "operations are those of tokenizer and router on the tokens of each clip, with the backward pass; padding, "
     "perceptual metric, discriminator and alignment's encoder are not in them"
 )
+UNKNOWN = "nor does any checkpoint there: its operations are not counted"
 
 
 def proxy_record(results: Path, size: str) -> Record | None:
@@ -126,31 +130,39 @@ def proxy_record(results: Path, size: str) -> Record | None:
     return next((r for r in reversed(made) if sha256 in {a.sha256 for a in r.artifacts.values()}), None)
 
 
-def training_cost(record: Record) -> Cost:
+def training_cost(results: Path, record: Record) -> Cost:
     """Cost of a training from its own record."""
     seconds = record.environment["wall_seconds"]
     hours = None if seconds is None else seconds / 3600
     totals, mean = None, record.metrics.get("mean_tokens")
     if record.kind == "stage4_final" and mean is not None:
         totals = np.array([mean.value])
-    operations = flops.flops_of_training(record.kind, record.config, totals)
-    return Cost(record, hours, None if hours is None else hours * devices(record), operations / 1e15)
+    return Cost(record, hours, None if hours is None else hours * devices(record), pflop(results, record, totals))
 
 
-def curation_cost(folder: Path, size: str, router: Record, remarks: list[str]) -> Cost | None:
+def pflop(results: Path, record: Record, totals: np.ndarray | None = None) -> float | None:
+    """Operations of a stage in 1e15, counted with the network it was made with; None where that is not known."""
+    of = networks.router_of if record.kind == "stage3_router" else networks.tokenizer_of
+    network = of(record, results)
+    if network is None:
+        return None
+    return flops.flops_of_training(record.kind, network, record.config, totals) / 1e15
+
+
+def curation_cost(results: Path, size: str, router: Record, remarks: list[str]) -> Cost | None:
     """Cost of the candidate table a router learnt from.
 
     Several processes may have scored it, each a part, and only the one that merged has a record. Where that one scored
     nothing itself, the seconds a clip are those of the other tables under the same tokenizer, and a remark says so.
     """
-    made = records.query(folder, "stage2_curation", size)
+    made = records.query(results / "records", "stage2_curation", size)
     table = next((r for r in reversed(made) if r.model["table"] == _parent(router, "train_table")), None)
     if table is None:
         return None
     paced = [r for r in made if "seconds_per_clip" in r.metrics and _same_work(r, table)]
     own = [r for r in paced if r.id == table.id]
     clips = table.protocol["clips"]
-    operations = flops.flops_of_training(table.kind, table.config) / 1e15
+    operations = pflop(results, table)
     if not paced:
         remarks.append(
             f"stage 2: {table.id} merged {clips} clips that other processes scored; no record has their time"

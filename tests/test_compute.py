@@ -93,18 +93,20 @@ def test_a_router_costs_what_it_really_costs(kind):
 
 
 def test_a_training_costs_steps_times_batch():
-    config = {"size": "toy", "steps": 10, "batch": 4}
+    config = {"steps": 10, "batch": 4}
     shape = TOKENIZER_SIZES["toy"]
     once = flops.tokenizer_operations(shape, shape.candidates.totals, training=True)
-    assert flops.flops_of_training("stage1_proxy", config) == pytest.approx(40 * once)
+    assert flops.flops_of_training("stage1_proxy", shape, config) == pytest.approx(40 * once)
     fixed = flops.tokenizer_operations(shape, np.array([64]), training=True)
-    assert flops.flops_of_training("stage4_final", config, np.array([64])) == pytest.approx(40 * fixed)
-    router = {**config, "router": "pyramid", "head": "joint"}
-    assert flops.flops_of_training("stage3_router", router) > 0
+    assert flops.flops_of_training("stage4_final", shape, config, np.array([64])) == pytest.approx(40 * fixed)
+    routed = flops.router_operations(ROUTER, training=True)
+    assert flops.flops_of_training("stage3_router", ROUTER, config) == 40 * routed
     with pytest.raises(flops.ComputeError, match="give totals"):
-        flops.flops_of_training("stage4_final", config)
+        flops.flops_of_training("stage4_final", shape, config)
     with pytest.raises(flops.ComputeError, match="evaluate"):
-        flops.flops_of_training("evaluate", config)
+        flops.flops_of_training("evaluate", shape, config)
+    with pytest.raises(flops.ComputeError, match="stage3_router does not train a TokenizerConfig"):
+        flops.flops_of_training("stage3_router", shape, config)
 
 
 @pytest.mark.slow

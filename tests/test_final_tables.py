@@ -10,11 +10,12 @@ import pytest
 
 from evatok.evaluation import flops, per_clip
 from evatok.metrics.bootstrap import Interval
-from evatok.reporting import claims, final_tables
+from evatok.reporting import claims, final_tables, networks
 from evatok.reporting.final_tables import Row, Spec
+from evatok.routing.networks import RouterConfig
 from evatok.storage import checkpoints, records
 from evatok.storage.files import sha256_file
-from evatok.tokenizers.evatok import TokenizerConfig
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from reproductions import main_table1, main_table5, table1, table2
 
 ENVIRONMENT = {
@@ -31,6 +32,7 @@ A1, A2, A2_DISC = (
     for a, d in (("random", "transformer"), ("uniform", "transformer"), ("uniform", "semantic"))
 )
 B2 = {"assignment": "router", "discriminator": "transformer"}
+TOKENIZER = TokenizerConfig().to_dict()
 UNIFORM, ROUTED = {"assignment": "uniform", "row": [16]}, {"assignment": "router", "router": "r" * 64, "w_q": 1.5}
 
 
@@ -340,14 +342,14 @@ def stages(results, monkeypatch):
 
     Operations are counted in test_compute; here any number does.
     """
-    monkeypatch.setattr(flops, "flops_of_training", lambda kind, config, totals=None: 1e15)
+    monkeypatch.setattr(flops, "flops_of_training", lambda kind, network, config, totals=None: 1e15)
     monkeypatch.setattr(flops, "tokenizer_operations", lambda shape, totals, training: 1e12)
     path = results / "checkpoints" / "proxy-toy.safetensors"
     path.parent.mkdir()
     path.write_bytes(b"proxy")
     proxy = records.Artifact("results/checkpoints/proxy-toy.safetensors", sha256_file(path))
     trained(results, "stage1_proxy", {"sha256": "other"}, {})
-    trained(results, "stage1_proxy", {"sha256": "proxy"}, {}, artifact=proxy)
+    trained(results, "stage1_proxy", {"sha256": "proxy", "network": TOKENIZER}, {}, artifact=proxy)
     trained(results, "stage1_proxy", {"sha256": "newer"}, {}, seconds=1.0)
     curated = {"search": "tree", "perceptual": "none", "bf16": True, "clips": 10}
     pace = {"seconds_per_clip": records.Metric(360.0, "s", 5, "lower")}
@@ -363,8 +365,9 @@ def stages(results, monkeypatch):
     trained(results, "stage2_curation", {"tokenizer": "proxy", "table": "t"}, {**curated, "shard": "0/1"}, 0.5)
     parents = {"tokenizer": "proxy", "train_table": "t"}
     router = {"router": "pyramid", "head": "joint"}
-    trained(results, "stage3_router", {"sha256": "router", "parents": parents}, router, 360.0, threads=1)
-    trained(results, "stage3_router", {"sha256": "later", "parents": parents}, router, 720.0, threads=1)
+    made = {"parents": parents, "network": RouterConfig().to_dict()}
+    trained(results, "stage3_router", {"sha256": "router", **made}, router, 360.0, threads=1)
+    trained(results, "stage3_router", {"sha256": "later", **made}, router, 720.0, threads=1)
     return results
 
 
@@ -383,7 +386,8 @@ def test_the_share_needs_all_four_stages(stages, capsys):
     table2.report(stages, "toy")
     assert "this fills it: python -m evatok.experiments.stage4_final" in capsys.readouterr().out
     tokens = {"mean_tokens": records.Metric(48.0, "tokens", 4, "lower")}
-    trained(stages, "stage4_final", {"sha256": "f", "parents": {"router": "router"}}, {}, 7200.0, tokens)
+    model = {"sha256": "f", "parents": {"router": "router"}, "network": TOKENIZER}
+    trained(stages, "stage4_final", model, {}, 7200.0, tokens)
     found, _ = table2.costs(stages, "toy")
     assert found["stage 3"].record.model["sha256"] == "router", "the router of the final, not the newest"
     table2.report(stages, "toy")
@@ -392,6 +396,40 @@ def test_the_share_needs_all_four_stages(stages, capsys):
     assert share["ours"] == pytest.approx(100 * (1 + 0.5 + 0.1) / (1 + 0.5 + 0.1 + 2), abs=1e-3)
     assert share["paper"] == 27.8
     assert frame.loc[(table2.SHARE, "device_hours"), "paper"] == pytest.approx(32.7, abs=0.05)
+
+
+def test_a_network_that_no_record_and_no_checkpoint_tells_is_not_counted(stages, capsys):
+    """Not even by today's network of that size, which may be another."""
+    model = {"sha256": "f", "parents": {"router": "router"}, "parameters": 7}
+    tokens = {"mean_tokens": records.Metric(48.0, "tokens", 4, "lower")}
+    record = trained(stages, "stage4_final", model, {}, 7200.0, tokens)
+    table2.report(stages, "toy")
+    assert f"stage 4: {record.id} does not tell its network" in capsys.readouterr().out
+    frame = pd.read_csv(stages / "tables" / "table2.csv").set_index(["row", "metric"])["ours"]
+    assert pd.isna(frame.loc[("stage 4", "pflop")])
+    assert pd.isna(frame.loc[(table2.SHARE, "pflop")])
+    assert frame.loc[("stage 4", "wall_hours")] == 2.0
+
+
+def test_a_record_is_counted_with_the_network_it_was_made_with(results, tiny):
+    """By its own word, by its checkpoint, by the record of the tokenizer it names, or by its number of parameters."""
+    tokenizer = AdaptiveTokenizer(tiny)
+    facts = {"size": "toy"}
+    path = results / "checkpoints" / "proxy-toy.safetensors"
+    sha256 = checkpoints.save(path, tokenizer, kind="tokenizer", config=tiny.to_dict(), facts=facts)
+    parameters = sum(p.numel() for p in tokenizer.parameters())
+    assert tiny != TOKENIZER_SIZES["toy"]
+    told = trained(results, "stage1_proxy", {"sha256": "gone", "network": TOKENIZER}, {})
+    for kind, model, network in (
+        ("stage1_proxy", {"sha256": "gone", "network": TOKENIZER}, TokenizerConfig()),
+        ("stage1_proxy", {"sha256": sha256}, tiny),
+        ("stage2_curation", {"tokenizer": sha256}, tiny),
+        ("stage2_curation", {"tokenizer": told.model["sha256"]}, TokenizerConfig()),
+        ("stage2_curation", {"tokenizer": "unknown"}, None),
+        ("stage4_final", {"sha256": "lost", "parameters": parameters}, tiny),
+        ("stage4_final", {"sha256": "lost", "parameters": parameters + 1}, None),
+    ):
+        assert networks.tokenizer_of(trained(results, kind, model, {}), results) == network, model
 
 
 def test_the_papers_share_follows_from_its_hours():

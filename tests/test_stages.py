@@ -105,6 +105,7 @@ def test_stage_1_at_toy_size_leaves_a_proxy_a_curve_and_a_record(stage1, tmp_pat
     record = record_of(tmp_path, run)
     assert (record.kind, record.status) == ("stage1_proxy", "toy")
     assert record.model["sha256"] == found.sha256
+    assert TokenizerConfig.from_dict(record.model["network"]) == TOKENIZER_SIZES["toy"]
     assert record.protocol["held_out"] is False, "the built set of this test has no split"
     measured = ("psnr", "motion_ratio", "motion_correlation")
     assert set(record.metrics) == {f"{name}_uniform_{level}" for name in measured for level in (8, 16, 32, 64, 128)}

@@ -10,7 +10,6 @@ Legend: N tokens of a clip, K temporal blocks, m levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evatok.errors import EvatokError
 from evatok.models.quantisers import Quantised, Quantiser
-from evatok.routing.networks import ROUTER_SIZES, RouterConfig, build_router
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, Decoder, Encoder, TokenizerConfig
+from evatok.routing.networks import RouterConfig, build_router
+from evatok.tokenizers.evatok import AdaptiveTokenizer, Decoder, Encoder, TokenizerConfig
 from evatok.tokenizers.incremental import BlockwiseTokenizer, Prefix
 from evatok.tokenizers.layout import Layout
 
@@ -34,29 +33,33 @@ class ComputeError(EvatokError, ValueError):
     """A training whose operations cannot be counted from its configuration."""
 
 
-def flops_of_training(kind: str, config: Mapping[str, Any], totals: np.ndarray | None = None) -> float:
-    """Operations of a stage from its flat configuration.
+def flops_of_training(
+    kind: str, network: TokenizerConfig | RouterConfig, config: Mapping[str, Any], totals: np.ndarray | None = None
+) -> float:
+    """Operations of one stage.
 
     Args:
         kind: the experiment, as records name it: "stage1_proxy", "stage2_curation", "stage3_router", "stage4_final".
-        config: its configuration; `size` and `steps` and `batch`, or `clips`.
-        totals: tokens a clip in training, one or a sample; needed where a router decides. Without it stage 1
-            draws every candidate equally often.
+        network: what was trained: a tokenizer, or stage 3's router; for stage 2, the tokenizer that scored. Sizes
+            change in the course of a project, so a size's name would not do.
+        config: the stage's flat configuration: `steps` and `batch`, or `clips` and `search`.
+        totals: tokens per clip in training, one number or one per sample; needed where a router decides. Without it
+            stage 1 draws every candidate equally often.
 
     Raises:
-        ComputeError: another kind, or stage 4 without totals.
+        ComputeError: another kind, a network of the wrong kind, or stage 4 without totals.
     """
-    if kind == "stage2_curation":
-        return scoring_operations(_tokenizer(config), config["search"]) * config["clips"]
-    if kind == "stage3_router":
-        shape = replace(ROUTER_SIZES[config["size"]], kind=config["router"], head=config["head"])
-        return float(router_operations(shape, training=True)) * config["steps"] * config["batch"]
-    if kind not in ("stage1_proxy", "stage4_final"):
+    if kind not in ("stage1_proxy", "stage2_curation", "stage3_router", "stage4_final"):
         raise ComputeError(f"no count for records of kind {kind!r}: the four stages are counted")
+    if isinstance(network, RouterConfig) != (kind == "stage3_router"):
+        raise ComputeError(f"{kind} does not train a {type(network).__name__}: give the network that its record names")
+    if isinstance(network, RouterConfig):
+        return float(router_operations(network, training=True)) * config["steps"] * config["batch"]
+    if kind == "stage2_curation":
+        return scoring_operations(network, config["search"]) * config["clips"]
     if totals is None and kind == "stage4_final":
-        raise ComputeError("stage 4 costs what its assignments cost: give totals, tokens a clip")
-    seen = _tokenizer(config).candidates.totals if totals is None else totals
-    per_clip = tokenizer_operations(_tokenizer(config), seen, training=True)
+        raise ComputeError("stage 4 costs what its assignments cost: give totals, tokens per clip")
+    per_clip = tokenizer_operations(network, network.candidates.totals if totals is None else totals, training=True)
     return per_clip * config["steps"] * config["batch"]
 
 
@@ -231,10 +234,6 @@ def _prefix(config: TokenizerConfig, block: int, tokens: int) -> Prefix:
     cross = remembered(config.decoder_width, config.decoder_heads, tokens)
     depth = config.decoder_layers
     return Prefix((encoder,) * config.encoder_layers, (patches,) * depth, (cross,) * depth)
-
-
-def _tokenizer(config: Mapping[str, Any]) -> TokenizerConfig:
-    return TOKENIZER_SIZES[config["size"]]
 
 
 def _clips(config: TokenizerConfig) -> torch.Tensor:

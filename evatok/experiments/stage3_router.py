@@ -149,6 +149,7 @@ class RouterTask(runner.Task[AnyRouter]):
             model={
                 "sha256": shipped.sha256,
                 "parents": shipped.parents,
+                "network": averaged.config.to_dict(),
                 "parameters": sum(p.numel() for p in averaged.parameters()),
             },
             metrics={name: records.Metric(value, "%", clips, "higher") for name, value in found.items()},

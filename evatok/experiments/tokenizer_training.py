@@ -195,6 +195,7 @@ class TokenizerTask(runner.Task[Trainee]):
                 "sha256": checkpoint.sha256,
                 "parents": checkpoint.parents,
                 "facts": checkpoint.facts,
+                "network": shipped.config.to_dict(),
                 "parameters": sum(p.numel() for p in shipped.parameters()),
             },
             metrics=metrics,
@@ -360,7 +361,7 @@ def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     last = loop.read_curve(folder)[-1]
     seconds = loop.seconds_spent(folder)
     totals = np.array([last["tokens"]])
-    operations = flops.flops_of_training("stage4_final", {**config, "steps": last["step"]}, totals)
+    operations = flops.flops_of_training("stage4_final", shape_of(config), {**config, "steps": last["step"]}, totals)
     found = {
         "step_seconds": seconds / last["step"],
         "tokens_per_second": config["batch"] * last["tokens"] * last["step"] / seconds,

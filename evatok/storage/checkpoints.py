@@ -109,6 +109,23 @@ def load(path: Path, kind: str | None = None) -> Checkpoint:
     return Checkpoint(weights=weights, **header)
 
 
+def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
+    """Headers of the checkpoints of one kind in a folder, by path, without their weights; other files are passed over.
+
+    Nothing is verified: read what is to be used with `load`.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = _header(json.loads((file.metadata() or {})["evatok"]))
+        except (SafetensorError, OSError, KeyError, ValueError):
+            continue
+        if header["kind"] == kind:
+            found[path] = header
+    return found
+
+
 def _refuse_non_finite(weights: dict[str, torch.Tensor], consequence: str) -> None:
     """Raise CheckpointError for the first weight that holds NaN or infinity: it would turn into plausible numbers."""
     for name, value in weights.items():

@@ -1,0 +1,51 @@
+"""The network behind a training's record: what its operations are counted of.
+
+Sizes change in the course of a project, so that "toy" in an older record is another network than "toy" today. A record
+tells its network itself (`model.network`); those from before it did name their checkpoint by its hash, whose header
+tells it where it ships; and a tokenizer that does not ship is the one of its size, of those that ship and today's, that
+has its number of parameters. Where none of this tells, or two differ, the network is not known.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from evatok.routing.networks import RouterConfig
+from evatok.storage import checkpoints, records
+from evatok.storage.records import Record
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+
+
+def tokenizer_of(record: Record, results: Path) -> TokenizerConfig | None:
+    """The tokenizer that a record of stage 1 or 4 trained, or one of stage 2 scored with; None: not known."""
+    if "network" in record.model:
+        return TokenizerConfig.from_dict(record.model["network"])
+    sha256 = record.model.get("tokenizer", record.model.get("sha256"))
+    shipped = checkpoints.headers(results / "checkpoints", "tokenizer")
+    for path, header in shipped.items():
+        if header["sha256"] == sha256:
+            return TokenizerConfig.from_dict(checkpoints.load(path, "tokenizer").config)
+    if record.kind == "stage2_curation":
+        made = [r for r in records.query(results / "records") if r.model.get("sha256") == sha256]
+        return tokenizer_of(made[-1], results) if made else None
+    sized = [header["config"] for header in shipped.values() if header["facts"].get("size") == record.status]
+    known = {TokenizerConfig.from_dict(config) for config in sized} | {TOKENIZER_SIZES[record.status]}
+    fitting = [config for config in known if parameters_of(config) == record.model.get("parameters")]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def router_of(record: Record, results: Path) -> RouterConfig | None:
+    """The router that a record of stage 3 trained; None: not known."""
+    if "network" in record.model:
+        return RouterConfig.from_dict(record.model["network"])
+    for path, header in checkpoints.headers(results / "checkpoints", "router").items():
+        if header["sha256"] == record.model.get("sha256"):
+            return RouterConfig.from_dict(checkpoints.load(path, "router").config)
+    return None
+
+
+@cache
+def parameters_of(config: TokenizerConfig) -> int:
+    """Parameters of a tokenizer of this shape."""
+    return sum(p.numel() for p in AdaptiveTokenizer(config).parameters())
