@@ -12,12 +12,12 @@ import pandas as pd
 from benchmarks.ratios import Ratio
 from benchmarks.registry import Measured, names
 from benchmarks.setting import SAVED, Setting
+from evatok.metrics.catalogue import unit_of_cost
 from evatok.storage import records
 from evatok.storage.environment import environment
 from evatok.storage.records import Metric, Record
 
 COLUMNS = ["row", "metric", "baseline", "ours", "ratio", "device", "record"]
-UNITS = {"seconds": "s", "bytes": "B", "hours": "h", "flop": "FLOP", "psnr_db": "dB", "tokens": "tokens"}
 SHOWN = {
     ("tree_search", "block_evaluations"): "exact search of stage 2: blocks reconstructed, brute force and prefix tree",
     ("tree_search", "wall_seconds"): "exact search of stage 2: seconds, brute force and prefix tree",
@@ -125,7 +125,7 @@ def is_whole(wanted: list[str] | None, setting: Setting) -> bool:
 
 def _metrics(ratio: Ratio, repeats: int) -> dict[str, Metric]:
     name = f"{ratio.row}/{ratio.metric}"
-    unit = next((unit for part, unit in UNITS.items() if part in ratio.metric), "")
+    unit = unit_of_cost(ratio.metric)
     return {
         f"{name}/baseline": Metric(ratio.baseline, unit, repeats, None),
         f"{name}/ours": Metric(ratio.ours, unit, repeats, None),

@@ -20,9 +20,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evatok.metrics import catalogue
 from evatok.pictures import figures
 from evatok.reporting import claims, curve_claims, tables
-from evatok.reporting.curve_claims import NAMES
 from evatok.reporting.final_tables import results_folder
 from evatok.reporting.tables import Cell
 from evatok.storage import records
@@ -176,7 +176,7 @@ def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> No
             for metric, panel in zip(metrics, line, strict=True):
                 _panel(panel, frame[(frame["set"] == row) & (frame["metric"] == metric)])
                 panel.set_title(f"{row}: {SETS[row]}")
-                panel.set_ylabel(f"{NAMES[metric]}{' (dB)' if metric == 'psnr' else ''}")
+                panel.set_ylabel(catalogue.of(metric).with_unit)
         handles = {
             text: line for panel in axes.flat for line, text in zip(*panel.get_legend_handles_labels(), strict=True)
         }

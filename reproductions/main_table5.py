@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 
 from evatok.reporting import final_tables
-from evatok.reporting.final_tables import METRICS, Spec, Table
+from evatok.reporting.final_tables import COLUMNS, Spec, Table
 
 TABLE = Table(
     name="main_table5",
@@ -28,7 +28,7 @@ TABLE = Table(
             ("without both", "transformer", False),
         )
     ),
-    columns=(*METRICS, "gfvd"),
+    columns=(*COLUMNS, "gfvd"),
 )
 
 

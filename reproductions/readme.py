@@ -13,6 +13,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # reproductions/ and benchmarks/ are not installed
 
 from benchmarks import writing
+from evatok.metrics import catalogue
 from evatok.storage import records
 
 OPENING, CLOSING = "<!-- {}: rewritten by python reproductions/readme.py -->", "<!-- end of {} -->"
@@ -39,16 +40,6 @@ BESIDE_THE_PAPER = {
 """Rows that are shown although the paper has none of them."""
 POINTS = {"table3": "w_q solved for", "table3_wq1.2": "w_q = 1.2"}
 """What tells rows of the same name apart."""
-METRICS = {
-    **{"percentile": "proxy-reward percentile", "top1": "top-1", "top5": "top-5", "psnr": "PSNR", "rfvd": "rFVD"},
-    **{"gfvd": "gFVD", "rtokens": "tokens a clip", "gtokens": "generated tokens a clip", "wall_hours": "wall time"},
-    **{
-        "class_consistency_balanced": "generated clips that show their class",
-        "class_consistency_reconstructed_balanced": "reconstructions that show their class",
-        "saving_st_lpips": "tokens saved at equal ST-LPIPS",
-    },
-    **{"saving_rfvd": "tokens saved at equal rFVD", "saving_psnr": "tokens saved at equal PSNR"},
-}
 
 
 def main() -> int:
@@ -80,7 +71,7 @@ def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:
     kept = kept[kept["paper"].notna() | kept["row"].isin(BESIDE_THE_PAPER)]
     lines = [
         {
-            "what": _point_of(name) + f"{line['row']}, {METRICS.get(line['metric'], line['metric'])}"
+            "what": _point_of(name) + f"{line['row']}, {catalogue.of(line['metric']).label}"
             f"{_in_brackets(line['unit'])}",
             "paper": _number(line["paper"]),
             "ours": _number(line["ours"]),

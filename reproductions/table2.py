@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from evatok.evaluation import flops
+from evatok.metrics import catalogue
 from evatok.reporting import networks, tables
 from evatok.reporting.tables import Cell
 from evatok.storage import records
@@ -33,7 +34,7 @@ from evatok.tokenizers.evatok import TokenizerConfig
 
 STAGES = ("stage 1", "stage 2", "stage 3", "stage 4")
 SHARE = "stages 1-3 of 1-4"
-MEASURES = {"wall_hours": "h", "device_hours": "h", "pflop": "PFLOP"}
+MEASURES = {name: catalogue.of(name).unit for name in ("wall_hours", "device_hours", "pflop")}
 COMMANDS = {
     "stage 1": "python -m evatok.experiments.stage1_proxy with embedded",
     "stage 2": "python -m evatok.experiments.stage2_curation with embedded split=train clips=3072 "

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from evatok import weights
-from evatok.metrics.fid import InceptionFeatures, fid, inception_features, load_inception
 from evatok.metrics.frechet import Gaussian, frechet_distance
+from evatok.metrics.inception import InceptionFeatures, fid, inception_features, load_inception
 from evatok.storage.files import sha256_file
 from evatok.weights import INCEPTION, WeightsError
 

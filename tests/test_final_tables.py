@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from evatok.evaluation import flops, per_clip
+from evatok.metrics import catalogue
 from evatok.metrics.bootstrap import Interval
 from evatok.reporting import claims, final_tables, networks
 from evatok.reporting.final_tables import Row, Spec
@@ -54,7 +55,7 @@ def evaluated(results, trained, measured, values=None, *, comparable=True, paren
             value,
             {"psnr": "dB", "mean_tokens": "tokens"}.get(name, ""),
             320,
-            records.direction_of(name),
+            catalogue.of(name).direction,
             spread if name in ("psnr", "st_lpips_alex") else None,
         )
         for name, value in values.items()
@@ -184,7 +185,7 @@ def test_a_filled_table_needs_no_command_and_names_its_records(results, capsys):
     frame = pd.read_csv(results / "tables" / "main_table5.csv")
     for line in frame[frame["ours"].notna()].itertuples():
         record = records.read(results / "records" / f"{line.record}.json")
-        assert line.ours == pytest.approx(record.metrics[final_tables.METRICS[line.metric]].value)
+        assert line.ours == pytest.approx(record.metrics[catalogue.of(line.metric).name].value)
     assert frame[frame["metric"] == "gfvd"]["ours"].isna().all()
     text = (results / "tables" / "main_table5.md").read_text()
     assert "25.00 ± 0.01 (25.05)" in text

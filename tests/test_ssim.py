@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evatok.metrics.pixels import psnr
-from evatok.metrics.ssim import ssim
+from evatok.metrics.structural_similarity import ssim
 
 
 def clips(batch=2, frames=3, height=24, width=30, seed=0):

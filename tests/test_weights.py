@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from evatok import weights
-from evatok.metrics.fid import load_inception
+from evatok.metrics.inception import load_inception
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.storage.files import sha256_file
 from evatok.weights import WeightsError, catalogue, i3d, index, unpickle

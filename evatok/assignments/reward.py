@@ -13,17 +13,6 @@ from scipy.optimize import brentq
 
 from evatok.assignments.candidates import CandidateSet
 
-# Which way a metric improves. Quality must rise with quality: the paper prints Q as z-scored LPIPS without the minus,
-# and maximising that would choose the worst reconstruction.
-SIGN = {
-    "psnr": 1.0,
-    "l1": -1.0,
-    "mse": -1.0,
-    "lpips-vgg": -1.0,
-    "lpips-alex": -1.0,
-    "st-lpips": -1.0,
-}
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -56,13 +45,6 @@ class Scale:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Scale:
         return cls(**values)
-
-
-def quality(scores: np.ndarray, metric: str) -> np.ndarray:
-    """Scores of a named metric, turned so that higher is better."""
-    if metric not in SIGN:
-        raise ValueError(f"unknown quality metric {metric!r}: one of {', '.join(SIGN)}")
-    return SIGN[metric] * np.asarray(scores, dtype=np.float64)
 
 
 def proxy_reward(

@@ -39,8 +39,8 @@ from evatok.evaluation.summary import (
 from evatok.evaluation.systems import Output, System, as_system
 from evatok.metrics import pixels
 from evatok.metrics.features import clip_features, description, extract
-from evatok.metrics.fid import load_inception
 from evatok.metrics.i3d import load_i3d
+from evatok.metrics.inception import load_inception
 from evatok.metrics.motion import motion_moments
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.search.candidate_table import ranges

@@ -13,6 +13,7 @@ import torch
 from evatok.assignments import published, reward
 from evatok.assignments.candidates import CandidateSet
 from evatok.data.clips import to_network
+from evatok.metrics import catalogue
 from evatok.storage.records import Metric
 from evatok.tokenizers.evatok import AdaptiveTokenizer, expand_assignment
 
@@ -55,9 +56,9 @@ def choice_metrics(
         metrics[f"{name}.percentile"] = percentile_metric(rewards, choice)
     for name, ranks in rankings.items():
         for k in (1, 5):
-            metrics[f"{name}.top{k}"] = Metric(reward.top_k(rewards, ranks, k), "%", len(ranks), "higher")
+            metrics[f"{name}.top{k}"] = catalogue.of(f"top{k}").measured(reward.top_k(rewards, ranks, k), len(ranks))
     means = (rewards.mean(), rewards.min(1).mean(), rewards.max(1).mean())
-    metrics["random.percentile"] = Metric(reward.percentile_of_means(*means), "%", len(rewards), "higher")
+    metrics["random.percentile"] = catalogue.of("percentile").measured(reward.percentile_of_means(*means), len(rewards))
     return metrics
 
 
@@ -65,7 +66,7 @@ def percentile_metric(rewards: np.ndarray, choice: np.ndarray) -> Metric:
     """Percentile with the standard error of 1,000 bootstrap draws of the clips; a single clip has none."""
     value = reward.percentile(rewards, choice)
     if len(rewards) < 2:
-        return Metric(value, "%", len(rewards), "higher")
+        return catalogue.of("percentile").measured(value, len(rewards))
 
     def statistic(chosen: np.ndarray, low: np.ndarray, high: np.ndarray, axis: int = -1) -> np.ndarray:
         chosen_mean, low_mean, high_mean = (values.mean(axis) for values in (chosen, low, high))
@@ -82,7 +83,7 @@ def percentile_metric(rewards: np.ndarray, choice: np.ndarray) -> Metric:
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return Metric(value, "%", len(rewards), "higher", spread=float(drawn.standard_error))
+    return catalogue.of("percentile").measured(value, len(rewards), float(drawn.standard_error))
 
 
 def spending(rewards: np.ndarray, candidates: CandidateSet, choices: Mapping[str, np.ndarray]) -> dict[str, object]:

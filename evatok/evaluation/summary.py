@@ -13,23 +13,24 @@ import numpy as np
 from evatok.evaluation import per_clip
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import System
+from evatok.metrics import catalogue, pixels
 from evatok.metrics import codebook as code_metrics
-from evatok.metrics import pixels
 from evatok.metrics.bootstrap import bootstrap, bootstrap_statistic
 from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.metrics.fvd_extrapolation import extrapolated_fvd
 from evatok.metrics.kernel_distance import kernel_distance
 from evatok.metrics.motion import correlation_of, ratio_of
-from evatok.metrics.ssim import ssim
-from evatok.storage.records import Metric, direction_of
+from evatok.metrics.structural_similarity import ssim
+from evatok.storage.records import Metric
 from evatok.storage.shards import Arrays
 
-PERCEPTUAL = {"lpips_vgg": "lpips-vgg", "lpips_alex": "lpips-alex", "st_lpips_alex": "st-lpips"}
+PERCEPTUAL = {entry.name: entry.network for entry in catalogue.METRICS if entry.network and entry.per == "clip"}
+"""Metrics of frames by a frozen network: one value per clip."""
 PIXELS = {"psnr": pixels.psnr, "ssim": ssim, "l1": pixels.l1, "mse": pixels.mse}
-"""Metrics of pixels alone: one value a clip."""
+"""Metrics of pixels only: one value per clip."""
 
 PER_CLIP = (*PIXELS, *PERCEPTUAL)
-DISTRIBUTION = {"rfvd": "i3d", "gfvd": "i3d", "rfvd_extrapolated": "i3d", "kvd": "i3d", "rfid": "inception"}
+DISTRIBUTION = {entry.name: entry.network for entry in catalogue.METRICS if entry.network and entry.per == "set"}
 """Metrics of whole sets, and the network whose features they compare."""
 
 MOTION = {"motion_ratio": ratio_of, "motion_correlation": correlation_of}
@@ -71,8 +72,7 @@ def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Met
         if len(values) > 1 and np.isfinite(values).all():
             found = bootstrap(values, level=LEVEL)
             intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
-        unit = "dB" if name == "psnr" else ""
-        metrics[name] = Metric(float(values.mean()), unit, len(values), direction_of(name), spread)
+        metrics[name] = catalogue.of(name).measured(float(values.mean()), len(values), spread)
     return metrics, intervals
 
 
@@ -91,7 +91,7 @@ def motion_values(arrays: Arrays) -> tuple[dict[str, Metric], dict[str, tuple[fl
         if len(moments) > 1 and np.isfinite(value):
             found = bootstrap_statistic(moments, statistic, level=LEVEL)
             intervals[name], spread = (found.low, found.high), (found.high - found.low) / 2
-        metrics[name] = Metric(value, "", len(moments), direction_of(name), spread)
+        metrics[name] = catalogue.of(name).measured(value, len(moments), spread)
     return metrics, intervals
 
 
@@ -104,7 +104,7 @@ def distribution_values(arrays: Arrays, references: Arrays, names: Sequence[str]
     for name in (name for name in names if name in DISTRIBUTION):
         real, fake = references[DISTRIBUTION[name]], arrays[f"features.{DISTRIBUTION[name]}"]
         try:
-            values[name] = Metric(_distance(name, real, fake), "", len(fake), "lower")
+            values[name] = catalogue.of(name).measured(_distance(name, real, fake), len(fake))
         except ValueError as error:  # too few samples, above all
             raise EvaluationError(f"{name} of {len(fake)} samples: {error}; measure more, or leave it out") from error
     return values
@@ -125,19 +125,20 @@ def token_values(arrays: Arrays, system: System, real: Any) -> dict[str, Metric]
     if "lengths" not in arrays:
         return {}
     tokens = arrays["lengths"].sum(1)
-    values = {"mean_tokens": Metric(float(tokens.mean()), "tokens", len(tokens), "lower")}
-    if system.codebook_size is None:
-        return values
-    shape = (real.shape[1], real.shape[2], real.shape[3])
-    rate = code_metrics.bits_per_pixel(arrays["lengths"], system.codebook_size, system.length_levels, shape)
-    values["bits_per_pixel"] = Metric(float(rate.mean()), "bit/pixel", len(tokens), "lower")
-    if "codes" in arrays:
+    found = {"mean_tokens": float(tokens.mean())}
+    if system.codebook_size is not None:
+        shape = (real.shape[1], real.shape[2], real.shape[3])
+        rate = code_metrics.bits_per_pixel(arrays["lengths"], system.codebook_size, system.length_levels, shape)
+        found["bits_per_pixel"] = float(rate.mean())
+    metrics = {name: catalogue.of(name).measured(value, len(tokens)) for name, value in found.items()}
+    if system.codebook_size is not None and "codes" in arrays:
         codes, size = arrays["codes"], system.codebook_size
-        usage = float(code_metrics.codebook_usage(codes, size))
-        perplexity = float(code_metrics.codebook_perplexity(codes, size))
-        values["codebook_usage"] = Metric(usage, "", len(codes), "higher")
-        values["codebook_perplexity"] = Metric(perplexity, "codes", len(codes), "higher")
-    return values
+        used = {
+            "codebook_usage": float(code_metrics.codebook_usage(codes, size)),
+            "codebook_perplexity": float(code_metrics.codebook_perplexity(codes, size)),
+        }
+        metrics |= {name: catalogue.of(name).measured(value, len(codes)) for name, value in used.items()}
+    return metrics
 
 
 def length_facts(arrays: Arrays) -> dict[str, Any]:

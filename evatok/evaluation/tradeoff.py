@@ -15,7 +15,8 @@ from functools import partial
 
 import numpy as np
 
-from evatok.storage.records import Metric, direction_of
+from evatok.metrics import catalogue
+from evatok.storage.records import Metric
 
 LEVEL = 0.95  # of the bootstrap intervals
 
@@ -217,11 +218,10 @@ class Draws:
         """`<rule>.<parameter>.<metric>` of every point, with half its bootstrap interval as spread."""
         metrics = {}
         for name, drawn in self.values.items():
-            unit, spreads = {"psnr": "dB", "tokens": "tokens"}.get(name, ""), spread_of_draws(drawn)
+            entry, spreads = catalogue.of(name), spread_of_draws(drawn)
             for i, point in enumerate(self.names):
                 spread = None if spreads is None else float(spreads[i])
-                value = float(drawn[0, i])
-                metrics[f"{point}.{name}"] = Metric(value, unit, self.clips, direction_of(name), spread)
+                metrics[f"{point}.{name}"] = entry.measured(float(drawn[0, i]), self.clips, spread)
         return metrics
 
     def savings(self) -> Savings:
@@ -233,7 +233,7 @@ class Draws:
     def saving(self, rule: str, name: str) -> Saving:
         """What one rule saves by one metric."""
         own = [i for i, point in enumerate(self.names) if rule_of(point) == rule]
-        tokens, quality = self.values["tokens"], quality_of(self.values[name], name)
+        tokens, quality = self.values["tokens"], catalogue.quality(self.values[name], name)
         reference = tokens[:, self.reference], quality[:, self.reference]
         return saving_of_draws(tokens[:, own], quality[:, own], *reference)
 
@@ -274,7 +274,7 @@ class Draws:
     def _points(self, rule: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """Tokens and quality of a rule's points in each draw."""
         own = [i for i, point in enumerate(self.names) if rule_of(point) == rule]
-        return list(zip(self.values["tokens"][:, own], quality_of(self.values[name], name)[:, own], strict=True))
+        return list(zip(self.values["tokens"][:, own], catalogue.quality(self.values[name], name)[:, own], strict=True))
 
 
 def saving_metrics(savings: Savings, clips: int) -> dict[str, Metric]:
@@ -292,8 +292,3 @@ def saving_metrics(savings: Savings, clips: int) -> dict[str, Metric]:
 def rule_of(point: str) -> str:
     """The rule in the name of a point."""
     return point.partition(".")[0]
-
-
-def quality_of(values: np.ndarray, name: str) -> np.ndarray:
-    """Values of a metric, turned so that higher is better."""
-    return values if direction_of(name) == "higher" else -values

@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evatok.assignments.reward import SIGN
 from evatok.data.clips import SPLITS
 from evatok.evaluation.protocols import PROTOCOLS
 from evatok.experiments.domains import Domain, Flag, Many, OneOf, OrNone, Real, Refused, Text, Whole
 from evatok.generation.transformer import GENERATOR_SIZES
 from evatok.generation.video_generator import TASKS
+from evatok.metrics import catalogue
 from evatok.metrics.perceptual import METRICS as PERCEPTUAL
 from evatok.models.quantisers import CODES
 from evatok.routing.trained_router import TARGETS
@@ -49,6 +49,9 @@ _DATA = Text(form="a name or a path")
 _WORDS = Text(empty=True, form="words, separated by commas")
 _FLAG, _LOW = Flag(), "bfloat16 autocast"
 _DATA_WORDS = "freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders"
+SCORED = [entry.scored for entry in catalogue.METRICS if entry.scored]
+"""Metrics that stage 2 stores."""
+
 _OWN_VIDEOS = "videos of a protocol that brings none: manifest CSV, folder of class folders, built set"
 _ASSIGNMENT = r"random|router:[^\0]+|uniform:\s*\d+\s*|fixed:\s*\d+\s*(,\s*\d+\s*)+"
 _SHARDS = "folder of measured shards, named after all that made them"
@@ -146,7 +149,7 @@ _ROUTER = {
     "head": Key(OneOf(("joint", "per_block")), "joint: one logit per candidate; per_block: m logits per block, summed"),
     "target": Key(OneOf(TARGETS), "hard: the best candidate; soft: softmax of the rewards; reward: expected reward"),
     "temperature": Key(Real(0.001, 1000), "of soft, and weight of reward's entropy bonus; in units of the reward"),
-    "metric": Key(OneOf(SIGN), "quality in the reward"),
+    "metric": Key(OneOf(SCORED), "quality in the reward"),
     "w_q": Key(Real(0, 2, "(]"), "weight of quality; the weight of length is 2 - w_q"),
     "token_share": Key(Real(0, 4), "not 0: find the w_q whose best assignments average this share of the baseline"),
     "train_table": Key(_PATH, "candidate table of the training clips"),

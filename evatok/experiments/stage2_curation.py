@@ -26,6 +26,7 @@ from evatok.data.sets import clip_set, pinned
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
+from evatok.metrics import catalogue
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, perceptual_metric
 from evatok.search import candidate_table
 from evatok.search.tree import score_set, visits
@@ -224,10 +225,7 @@ def _record(
 ) -> records.Record:
     """The set's mean scores over all candidates, and what scoring cost."""
     count = len(table.clips)
-    metrics = {
-        name: records.Metric(float(values.mean()), "dB" if name == "psnr" else "", count, records.direction_of(name))
-        for name, values in table.scores.items()
-    }
+    metrics = {name: catalogue.of(name).measured(float(values.mean()), count) for name, values in table.scores.items()}
     if table.seconds is not None:
         metrics["seconds_per_clip"] = records.Metric(table.seconds / count, "s", count, "lower")
     return records.new_record(

@@ -2,27 +2,50 @@
 
 from evatok.metrics import fvd, lpips, motion_ratio, psnr
 
-psnr(real, fake), lpips(real, fake, net="vgg")  # one value a clip
+psnr(real, fake), lpips(real, fake, net="vgg")  # one value per clip
 fvd(real, fake), motion_ratio(real, fake)       # one value for the two sets
+
+`catalogue` holds what is known of each. Functions are imported when they are first used, so that what only reads
+records needs no PyTorch; no module here may bear the name of one of them.
 """
 
-from evatok.metrics.fid import fid
-from evatok.metrics.i3d import fvd, i3d_logits
-from evatok.metrics.motion import motion_correlation, motion_ratio
-from evatok.metrics.perceptual import lpips, st_lpips
-from evatok.metrics.pixels import l1, mse, psnr
-from evatok.metrics.ssim import ssim
+from __future__ import annotations
 
-__all__ = [
-    "fid",
-    "fvd",
-    "i3d_logits",
-    "l1",
-    "lpips",
-    "motion_correlation",
-    "motion_ratio",
-    "mse",
-    "psnr",
-    "ssim",
-    "st_lpips",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evatok.metrics.i3d import fvd as fvd
+    from evatok.metrics.i3d import i3d_logits as i3d_logits
+    from evatok.metrics.inception import fid as fid
+    from evatok.metrics.motion import motion_correlation as motion_correlation
+    from evatok.metrics.motion import motion_ratio as motion_ratio
+    from evatok.metrics.perceptual import lpips as lpips
+    from evatok.metrics.perceptual import st_lpips as st_lpips
+    from evatok.metrics.pixels import l1 as l1
+    from evatok.metrics.pixels import mse as mse
+    from evatok.metrics.pixels import psnr as psnr
+    from evatok.metrics.structural_similarity import ssim as ssim
+
+_HOMES = {
+    "fid": "inception",
+    "fvd": "i3d",
+    "i3d_logits": "i3d",
+    "l1": "pixels",
+    "lpips": "perceptual",
+    "motion_correlation": "motion",
+    "motion_ratio": "motion",
+    "mse": "pixels",
+    "psnr": "pixels",
+    "ssim": "structural_similarity",
+    "st_lpips": "perceptual",
+}
+"""The module of each function."""
+
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'evatok.metrics' has no attribute {name!r}; it offers {', '.join(_HOMES)}")
+    return getattr(importlib.import_module(f"evatok.metrics.{_HOMES[name]}"), name)

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evatok import weights
+from evatok.metrics import catalogue
 from evatok.metrics.pixels import check_clips, check_shapes
 
-METRICS = ("lpips-vgg", "lpips-alex", "st-lpips", "none")
+METRICS = (*(entry.scored for entry in catalogue.METRICS if entry.network and entry.per == "clip"), "none")
 
 _SMALLEST_FRAME = {"vgg": 16, "alex": 31, "st": 21}  # pixels a side; below it a feature map vanishes
 

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from evatok.evaluation import per_clip
-from evatok.reporting.final_tables import DECIMALS, Row, Value
+from evatok.metrics import catalogue
+from evatok.reporting.final_tables import COLUMNS, Row, Value
 
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
 TOKENIZER_SAVES = 0.244
@@ -34,7 +35,6 @@ DECIDES = (
     "n clips and compared as they are."
 )
 NO_INTERVAL = "no interval measured"
-NAMES = {"psnr": "PSNR", "st_lpips": "ST-LPIPS", "rfvd": "rFVD"}
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def better(
     rows: Mapping[str, Row], first: str, second: str, metric: str, paper: str, *, or_equal: bool = False
 ) -> Sign:
     """`first` has the better value of `metric`; with `or_equal` an interval that begins at a tie will do."""
-    name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {NAMES.get(metric, metric)}"
+    name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {_named(metric)}"
     ours, other = rows[first].value(metric), rows[second].value(metric)
     if ours is None or other is None:
         return Sign(name, paper, "-", UNKNOWN)
-    decimals = DECIMALS.get(metric, 1)
+    decimals = catalogue.of(metric).decimals
     ends = _paired(rows[first], rows[second], ours, other)
     if ends is not None:
         remark = f"paired {ends[0]:+.{decimals}f} to {ends[1]:+.{decimals}f}"
@@ -86,6 +86,11 @@ def better(
         ends = around((ours.value - other.value) * (1 if ours.higher else -1), half)
     told = f"{ours.value:.{decimals}f} against {other.value:.{decimals}f} ({remark})"
     return Sign(name, paper, told, verdict(ends, or_equal=or_equal))
+
+
+def _named(column: str) -> str:
+    """The metric of a reconstruction's column; columns of generators go by their own names, as in their tables."""
+    return catalogue.of(column).label if column in COLUMNS else column
 
 
 def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:

@@ -15,12 +15,10 @@ import pandas as pd
 
 from evatok.evaluation import tradeoff
 from evatok.evaluation.tradeoff import Comparison, Curve
+from evatok.metrics import catalogue
 from evatok.reporting.claims import FAILS, HOLDS, NO_INTERVAL, RULE, UNKNOWN, UNSURE, Sign, verdict
 from evatok.storage.records import Record
 
-NAMES = {"st_lpips_alex": "ST-LPIPS", "rfvd": "rFVD", "psnr": "PSNR", "lpips_vgg": "LPIPS"}
-UNITS = {"psnr": " dB"}
-DECIMALS = {"st_lpips_alex": 4, "lpips_vgg": 4, "rfvd": 1, "psnr": 2}
 NEAR = 0.02  # how far from the max-reward curve a router still counts as on it
 DECIDES = (
     "Curves are linear in the logarithm of the tokens between measured points and compared where both have points. "
@@ -45,7 +43,7 @@ def frame_of(record: Record, row: str) -> pd.DataFrame:
 
 def signs(row: str, frame: pd.DataFrame | None, model: Mapping[str, Any], metric: str) -> list[Sign]:
     """The claims about one set by one metric; `model` is a record's, which holds savings, leads and gaps."""
-    where = f"{row}, {NAMES[metric]}"
+    where = f"{row}, {catalogue.of(metric).label}"
     own = pd.DataFrame() if frame is None else frame[frame["metric"] == metric]
     groups = {} if own.empty else {str(rule): group for rule, group in own.groupby("rule", sort=False)}
     leads, gaps = model.get("leads", {}), model.get("gaps", {})
@@ -82,7 +80,8 @@ def ahead(
     margin = tradeoff.smallest_margin(one, other)
     if margin is None:
         return Sign(name, paper, "no budget in common", UNKNOWN)
-    decimals, unit = DECIMALS[metric], UNITS.get(metric, "")
+    entry = catalogue.of(metric)
+    decimals, unit = entry.decimals, f" {entry.unit}" if entry.unit else ""
     told = f"smallest lead {margin.difference:+.{decimals}f}{unit} at {margin.tokens:.0f} tokens"
     ends = ends_of(leads.get(f"{first}.{second}", {}).get(metric))
     remark = NO_INTERVAL if ends is None else f"{ends[0]:+.{decimals}f} to {ends[1]:+.{decimals}f}"
@@ -157,4 +156,4 @@ def curve_of(group: pd.DataFrame, metric: str) -> Curve:
 
 def points_of(group: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and quality (higher is better), (P,) each."""
-    return group["tokens"].to_numpy(), tradeoff.quality_of(group["value"].to_numpy(), metric)
+    return group["tokens"].to_numpy(), catalogue.quality(group["value"].to_numpy(), metric)

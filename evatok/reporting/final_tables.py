@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from evatok.metrics import catalogue
 from evatok.reporting import tables
 from evatok.reporting.tables import Cell
 from evatok.storage import records
@@ -28,19 +29,12 @@ PROTOCOL = "embedded-reconstruction"
 UNIFORM = {"toy": 16, "small": 256, "paper": 256}
 """Tokens per block of the uniform rows, by size: the paper's 1,024 per clip, and for the toy what its finals, trained
 on the older levels {4..64}, were trained under."""
-METRICS = {
-    "psnr": "psnr",
-    "lpips": "lpips_vgg",
-    "st_lpips": "st_lpips_alex",
-    "rfvd": "rfvd",
-    "rtokens": "mean_tokens",
-}
-"""Columns, and what records call them. ST-LPIPS is no LPIPS and has a column of its own."""
+COLUMNS = ("psnr", "lpips", "st_lpips", "rfvd", "rtokens")
+"""ST-LPIPS is no LPIPS and has a column of its own."""
 MOTION = ("motion_ratio", "motion_correlation")
-"""Columns of motion, which stand behind the others where a record of the table tells them."""
-DECIMALS = {"psnr": 2, "lpips": 4, "st_lpips": 4, "rfvd": 1, "rtokens": 1, **dict.fromkeys(MOTION, 3)}
+"""Columns of motion, which stand after the others where a record of the table tells them."""
 OF_A_SET = ("rfvd",)
-"""Metrics of a whole set of clips: their spread is a deviation over clip choices, not half an interval."""
+"""Metrics whose spread in records is a deviation over choices of clips, not half an interval."""
 MEASURED = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
 
 
@@ -90,8 +84,8 @@ class Row:
     records: tuple[Record, ...] = ()
 
     def value(self, metric: str) -> Value | None:
-        """The mean over seeds of one of METRICS, or None where no record holds it."""
-        name = METRICS.get(metric, metric)
+        """The mean over seeds of a metric, by its column, or None where no record holds it."""
+        name = catalogue.of(metric).name
         held = [record for record in self.records if name in record.metrics]
         if not held:
             return None
@@ -107,12 +101,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper: its name in results/, what it is, its rows, and columns (those of METRICS and more)."""
+    """A table of the paper: its name in results/, what it is, its rows, and columns."""
 
     name: str
     item: str
     specs: tuple[Spec, ...]
-    columns: tuple[str, ...] = tuple(METRICS)
+    columns: tuple[str, ...] = COLUMNS
     longest: bool = False  # of sets that fill equally many rows, the longest training instead of the newest
 
 
@@ -206,7 +200,7 @@ def markdown(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float
     lines = []
     for name, row in chosen.rows.items():
         shown = {
-            metric: _shown(row.value(metric), paper.get((name, metric)), DECIMALS.get(metric, 1))
+            metric: _shown(row.value(metric), paper.get((name, metric)), catalogue.of(metric).decimals)
             for metric in table.columns
         }
         value = row.value("psnr") or next((v for v in map(row.value, table.columns) if v), None)

@@ -32,8 +32,9 @@ import numpy as np
 import torch
 
 from evatok.assignments.candidates import CandidateSet
-from evatok.assignments.reward import Scale, quality, weighed
+from evatok.assignments.reward import Scale, weighed
 from evatok.data.clips import to_network
+from evatok.metrics.catalogue import quality
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.models.precision import autocast
 from evatok.routing.trained_router import OperatingPoint

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evatok.assignments.candidates import CandidateSet
-from evatok.assignments.reward import quality
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.errors import EvatokError
+from evatok.metrics.catalogue import quality
 from evatok.storage.files import replacing
 
 _BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}

@@ -107,11 +107,6 @@ def new_record(
     return stamped(content, now)
 
 
-def direction_of(metric: str) -> str:
-    """Which way a measured distance or similarity of clips improves."""
-    return "higher" if metric in ("psnr", "ssim", "motion_ratio", "motion_correlation") else "lower"
-
-
 def plain(value: Any, where: str = "value", nonfinite_as_null: bool = False) -> Any:
     """`value` in JSON's own types: tuples become lists, arrays and tensors numbers or lists, paths text.
 

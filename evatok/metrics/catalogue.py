@@ -1,0 +1,145 @@
+"""What is known of each metric, wherever it is measured, scored, compared or shown: one entry per metric.
+
+An entry is found by any of its spellings: what records call it (`st_lpips_alex`), what stage 2 and the perceptual loss
+call it (`st-lpips`), and the columns of tables that show it (`st_lpips`). This module imports no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from evatok.errors import EvatokError
+from evatok.storage.records import Metric
+
+
+class CatalogueError(EvatokError, ValueError):
+    """A metric that the catalogue lacks."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric.
+
+    Attributes:
+        name: what records call it; of what only tables hold, such as a saving, their column.
+        label: what text calls it.
+        direction: which way it improves, "higher" or "lower".
+        unit: "dB", "%", ...; "" for none.
+        decimals: shown in tables and claims.
+        per: "clip" (one value for each, whose mean is recorded) or "set" (one value for all clips together).
+        network: the frozen network it needs; "" for none.
+        scored: what stage 2 and the perceptual loss call it; "" where they do not know it.
+        columns: tables' columns that show it.
+    """
+
+    name: str
+    label: str
+    direction: str
+    unit: str = ""
+    decimals: int = 1
+    per: str = "clip"
+    network: str = ""
+    scored: str = ""
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("higher", "lower") or self.per not in ("clip", "set"):
+            raise CatalogueError(f"{self.name}: direction {self.direction!r} per {self.per!r} is not known")
+
+    @property
+    def higher(self) -> bool:
+        return self.direction == "higher"
+
+    @property
+    def with_unit(self) -> str:
+        """Label and unit, as on an axis: "PSNR (dB)"."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        return (self.name, *((self.scored,) if self.scored else ()), *self.columns)
+
+    def measured(self, value: float, n: int, spread: float | None = None) -> Metric:
+        """A value of this metric as records hold it."""
+        return Metric(value, self.unit, n, self.direction, spread)
+
+
+METRICS = (
+    Entry("psnr", "PSNR", "higher", "dB", 2, scored="psnr"),
+    Entry("ssim", "SSIM", "higher", decimals=4),
+    Entry("l1", "L1", "lower", decimals=4, scored="l1"),
+    Entry("mse", "MSE", "lower", decimals=4, scored="mse"),
+    Entry("lpips_vgg", "LPIPS", "lower", "", 4, "clip", "lpips-vgg", "lpips-vgg", ("lpips",)),
+    Entry("lpips_alex", "LPIPS (AlexNet)", "lower", "", 4, "clip", "lpips-alex", "lpips-alex"),
+    Entry("st_lpips_alex", "ST-LPIPS", "lower", "", 4, "clip", "st-lpips", "st-lpips", ("st_lpips",)),
+    Entry("rfvd", "rFVD", "lower", "", 1, "set", "i3d"),
+    Entry("gfvd", "gFVD", "lower", "", 1, "set", "i3d", columns=("ucf_gfvd", "k600_gfvd")),
+    Entry("rfvd_extrapolated", "rFVD, extrapolated", "lower", "", 1, "set", "i3d"),
+    Entry("kvd", "KVD", "lower", "", 1, "set", "i3d"),
+    Entry("rfid", "rFID", "lower", "", 1, "set", "inception"),
+    Entry("motion_ratio", "motion ratio", "higher", "", 3, "set"),
+    Entry("motion_correlation", "motion correlation", "higher", "", 3, "set"),
+    Entry("mean_tokens", "tokens per clip", "lower", "tokens", columns=("tokens", "rtokens", "gtokens")),
+    Entry("bits_per_pixel", "bits per pixel", "lower", "bit/pixel", 4),
+    Entry("codebook_usage", "codebook usage", "higher", decimals=3, per="set"),
+    Entry("codebook_perplexity", "codebook perplexity", "higher", "codes", per="set"),
+    Entry("percentile", "proxy-reward percentile", "higher", "%", 2, "set"),
+    Entry("top1", "top-1", "higher", "%", 2, "set"),
+    Entry("top5", "top-5", "higher", "%", 2, "set"),
+    Entry("class_consistency", "samples that show their class", "higher", "%"),
+    Entry("class_consistency_balanced", "samples that show their class, mean over classes", "higher", "%"),
+    Entry("class_consistency_real_balanced", "real clips that show their class, mean over classes", "higher", "%"),
+    Entry(
+        "class_consistency_reconstructed_balanced",
+        "reconstructions that show their class, mean over classes",
+        "higher",
+        "%",
+    ),
+    Entry("saving_rfvd", "tokens saved at equal rFVD", "higher", "%", 2, "set"),
+    Entry("saving_st_lpips", "tokens saved at equal ST-LPIPS", "higher", "%", 2, "set"),
+    Entry("saving_psnr", "tokens saved at equal PSNR", "higher", "%", 2, "set"),
+    Entry("seconds_per_clip", "seconds per clip", "lower", "s", 3),
+    Entry("wall_hours", "wall time", "lower", "h", 3, "set"),
+    Entry("device_hours", "device time", "lower", "h", 3, "set"),
+    Entry("pflop", "operations", "lower", "PFLOP", 3, "set"),
+)
+"""Every metric, in the order of tables."""
+
+COSTS = {"seconds": "s", "bytes": "B", "hours": "h", "flop": "FLOP", "psnr_db": "dB", "tokens": "tokens"}
+"""Units of what benchmarks measure, by a part of its name."""
+
+_BY_SPELLING = {spelling: entry for entry in METRICS for spelling in entry.spellings}
+
+
+def of(name: str) -> Entry:
+    """The entry of a metric by any of its spellings.
+
+    Raises:
+        CatalogueError: none has that spelling.
+    """
+    if name not in _BY_SPELLING:
+        raise CatalogueError(f"no metric {name!r} in the catalogue: {', '.join(names(METRICS))}")
+    return _BY_SPELLING[name]
+
+
+def names(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """What records call them."""
+    return tuple(entry.name for entry in entries)
+
+
+def quality(scores: np.ndarray, name: str) -> np.ndarray:
+    """Values of a metric as float64, turned so that higher is better.
+
+    Quality must rise with quality: the paper prints Q as z-scored LPIPS without the minus, and maximising that would
+    choose the worst reconstruction.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    return values if of(name).higher else -values
+
+
+def unit_of_cost(name: str) -> str:
+    """The unit of a benchmark's metric; "" for a plain count."""
+    return next((unit for part, unit in COSTS.items() if part in name), "")
