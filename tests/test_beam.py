@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from evatok.assignments.reward import Scale, percentile, proxy_reward, quality
+from evatok.assignments.reward import Scale, percentile, proxy_reward
+from evatok.metrics.catalogue import quality
 from evatok.routing.trained_router import OperatingPoint
 from evatok.search.beam import beam_search, prefix_reward, search_evaluations, search_set
 from evatok.search.tree import block_visits, prefix_tree
