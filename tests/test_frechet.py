@@ -167,7 +167,7 @@ class TestRunningGaussian:
         with pytest.raises(ValueError, match="at least 2 samples, got 0"):
             running.result()
         running.add(np.zeros((1, 3)))
-        with pytest.raises(ValueError, match="4 features a sample follow batches of 3"):
+        with pytest.raises(ValueError, match="4 features per sample follow batches of 3"):
             running.add(np.zeros((1, 4)))
         other = RunningGaussian()
         other.add(np.zeros((1, 4)))

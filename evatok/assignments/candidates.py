@@ -21,7 +21,7 @@ class CandidateSet:
 
     Args:
         levels: tokens a block may get, ascending, all different and positive.
-        blocks: K, temporal blocks a clip.
+        blocks: K, temporal blocks per clip.
     """
 
     levels: tuple[int, ...]
@@ -44,7 +44,7 @@ class CandidateSet:
 
     @cached_property
     def totals(self) -> np.ndarray:
-        """(m^K,) tokens a clip under each candidate."""
+        """(m^K,) tokens per clip under each candidate."""
         return self.rows.sum(axis=1)
 
     @cached_property

@@ -113,7 +113,7 @@ def percentile(reward: np.ndarray, choice: np.ndarray) -> float:
 def reward_bounds(reward: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rewards (N,) of the chosen, the worst and the best assignment of each clip."""
     if choice.shape != reward.shape[:1]:
-        raise ValueError(f"one choice a clip is needed: {choice.shape} choices for {reward.shape[0]} clips")
+        raise ValueError(f"one choice per clip is needed: {choice.shape} choices for {reward.shape[0]} clips")
     chosen = np.take_along_axis(reward, choice[:, None], axis=1)[:, 0]
     return chosen, reward.min(axis=1), reward.max(axis=1)
 
@@ -145,5 +145,5 @@ def matched_weight(quality: np.ndarray, candidates: CandidateSet, scale: Scale, 
 
     low, high = 1e-6, 2 - 1e-6
     if excess(low) > 0 or excess(high) < 0:
-        raise ValueError(f"no w_q in (0, 2) spends {mean_tokens:.1f} tokens a clip on average")
+        raise ValueError(f"no w_q in (0, 2) spends {mean_tokens:.1f} tokens per clip on average")
     return round(float(brentq(excess, low, high, xtol=5e-4)), 3)

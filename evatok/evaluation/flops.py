@@ -76,7 +76,7 @@ def peak_flops(device: str) -> float | None:
 
 
 def tokenizer_operations(config: TokenizerConfig, totals: np.ndarray, *, training: bool) -> float:
-    """Mean operations a clip over token counts a clip: one pass, with its backward pass where `training`.
+    """Mean operations per clip over token counts per clip: one pass, with its backward pass where `training`.
 
     Attention among N tokens makes the cost a quadratic in N, exactly, whatever the blocks' shares of them are: three
     counts say it all.
@@ -194,7 +194,7 @@ class _Through(nn.Module):
 
 @cache
 def _three_counts(config: TokenizerConfig, training: bool) -> list[int]:
-    """Operations of a pass without its quantiser, with one, two and three tokens a block."""
+    """Operations of a pass without its quantiser, with one, two and three tokens per block."""
     skeleton, blocks = _Skeleton(config), config.candidates.blocks
     return [_pass_operations(skeleton, blocks * i, training) for i in (1, 2, 3)]
 

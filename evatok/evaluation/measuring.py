@@ -1,6 +1,6 @@
 """The loop of an evaluation: clips stream through a system in shards, and what they give is kept.
 
-Legend: N clips, B clips of a batch, R rows of features a clip, D features.
+Legend: N clips, B clips of a batch, R rows of features per clip, D features.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def evaluate(
         limit: measure the first so many clips alone; the record then says that it cannot be compared.
         networks: frozen networks in place of the published ones, by the name of the perceptual metric, "i3d" or
             "inception"; for tests and for sharing one among several evaluations.
-        batch: clips a batch; moves no number by more than rounding.
+        batch: clips per batch; moves no number by more than rounding.
         work: where measured shards are kept for a later run.
         shard_length: clips a shard, the most that an interruption loses.
 
@@ -286,7 +286,7 @@ class _Job:
         return rearrange(frames, "(b t) c h w -> b c t h w", b=len(clips)).clamp(0, 1)
 
     def per_clip(self, name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The function of real and fake clips that gives one value a clip."""
+        """The function of real and fake clips that gives one value per clip."""
         if name in PERCEPTUAL:
             return self.nets[name]
         return PIXELS[name]
@@ -326,7 +326,7 @@ def checked_output(real: torch.Tensor, output: Output, start: int) -> torch.Tens
     """The clips of an output, clamped to [0, 1], after making sure that they are such clips.
 
     Raises:
-        EvaluationError: no tensor, another shape, NaN, values outside [0, 1]; lengths that are not one row a clip.
+        EvaluationError: no tensor, another shape, NaN, values outside [0, 1]; lengths that are not one row per clip.
     """
     where = f"the reconstruction of clips {start}..{start + len(real) - 1}"
     if not isinstance(output.clips, torch.Tensor):
@@ -339,7 +339,7 @@ def checked_output(real: torch.Tensor, output: Output, start: int) -> torch.Tens
     if lengths is not None and (lengths.ndim != 2 or len(lengths) != len(real)):
         raise EvaluationError(f"{where}: lengths {tuple(lengths.shape)} for {len(real)} clips, (B, K) is needed")
     if codes is not None and (lengths is None or codes.shape != (int(lengths.sum()),)):
-        raise EvaluationError(f"{where}: codes {tuple(codes.shape)}, the lengths ask for one a token")
+        raise EvaluationError(f"{where}: codes {tuple(codes.shape)}, the lengths ask for one per token")
     return output.clips.to(real.device).float().clamp(0, 1)
 
 

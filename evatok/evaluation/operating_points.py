@@ -1,4 +1,4 @@
-"""Points of a quality-cost curve: one assignment a clip by some rule, and every pair of clip and assignment once.
+"""Points of a quality-cost curve: one assignment per clip by some rule, and every pair of clip and assignment once.
 
 Legend: N clips, K temporal blocks, A candidates, P points, M pairs of clip and candidate.
 """
@@ -27,7 +27,7 @@ class PointError(EvatokError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One assignment a clip: the rule that chose them, its parameter in words, and the tokens a block (N, K)."""
+    """One assignment per clip: the rule that chose them, its parameter in words, and the tokens per block (N, K)."""
 
     rule: str
     parameter: str
@@ -39,12 +39,12 @@ class Point:
 
     @property
     def tokens(self) -> np.ndarray:
-        """(N,) tokens a clip."""
+        """(N,) tokens per clip."""
         return self.assignments.sum(axis=1)
 
 
 def uniform_points(candidates: CandidateSet, clips: int) -> list[Point]:
-    """`uniform.<tokens a block>`, one point a level, shortest first."""
+    """`uniform.<tokens per block>`, one point per level, shortest first."""
     rows = candidates.row(candidates.uniform)
     return [Point("uniform", str(row[0]), np.tile(row, (clips, 1))) for row in rows]
 

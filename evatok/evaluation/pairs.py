@@ -56,7 +56,7 @@ class Networks:
 
     @property
     def per_clip(self) -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
-        """What gives one value a clip, by metric."""
+        """What gives one value per clip, by metric."""
         return {name: PIXELS.get(name) or self.networks[name] for name in self.metrics if name != "rfvd"}
 
     @property

@@ -1,6 +1,6 @@
 """From what was kept of every clip to the values of a record: means with intervals, distances, rates.
 
-Legend: N clips, R rows of features a clip, D features, K temporal blocks.
+Legend: N clips, R rows of features per clip, D features, K temporal blocks.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class CodedSet:
 
     Attributes:
         codes: (M,) of all clips without padding: clip after clip, the plain ones first.
-        lengths: (V, N, K) tokens a block.
+        lengths: (V, N, K) tokens per block.
     """
 
     codes: np.ndarray

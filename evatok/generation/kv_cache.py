@@ -124,7 +124,7 @@ class Stepping:
 class InStep:
     """The same where all sequences stand at one place, known as a number.
 
-    Every layer's part of the cache is cut out once a step: with many small caches the cutting would cost more than the
+    Every layer's part of the cache is sliced once per step: with many small caches slicing would cost more than the
     attention.
     """
 

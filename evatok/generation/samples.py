@@ -101,7 +101,7 @@ class Samples:
 
     @property
     def tokens(self) -> np.ndarray:
-        """(N, K) tokens a block."""
+        """(N, K) tokens per block."""
         return self.codes.lengths.numpy()
 
 

@@ -115,7 +115,7 @@ class _Growth:
         started: samples that have begun; the others wait, in their order.
         growing: (n,) numbers of the samples that are not whole yet.
         places: (n,) symbols of each of them so far.
-        uniform: (n, longest) their random numbers, one a symbol.
+        uniform: (n, longest) their random numbers, one per symbol.
         finite: whether all logits so far were finite; a tensor, so that a GPU is not waited for at every symbol.
     """
 

@@ -270,5 +270,5 @@ def condition_symbols(codes: Codes, grammar: Grammar) -> torch.Tensor:
 
 
 def condition_length(prefix: Sequence[int]) -> int:
-    """C, the symbols of a condition: its codes and one length a block."""
+    """C, the symbols of a condition: its codes and one length per block."""
     return sum(prefix) + len(prefix)

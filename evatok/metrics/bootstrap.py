@@ -52,7 +52,7 @@ def bootstrap_statistic(
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """`statistic` of `rows` (N, ...), one row a clip, with its percentile bootstrap interval.
+    """`statistic` of `rows` (N, ...), one row per clip, with its percentile bootstrap interval.
 
     `draws` times N rows are drawn with replacement; the interval holds the share `level` of their statistics, but for
     draws where it is not finite. Equal arguments give equal ends.

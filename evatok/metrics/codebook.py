@@ -83,7 +83,7 @@ def bits_per_pixel(lengths: Integers, codebook_size: int, levels: int, shape: tu
     if table.ndim != 2:
         raise ValueError(f"lengths must be the tokens of each block, (B, K), got the shape {tuple(table.shape)}")
     if codebook_size < 1 or min(shape) < 1 or len(shape) != 3:
-        raise ValueError(f"no bits a pixel with a codebook of {codebook_size} and clips of (T, H, W) = {shape}")
+        raise ValueError(f"no bits per pixel with a codebook of {codebook_size} and clips of (T, H, W) = {shape}")
     different = len(table.unique())
     if levels < different:
         raise ValueError(f"{different} different lengths occur, so they cannot come from {levels} levels")

@@ -99,7 +99,9 @@ def extract(extractor: Extractor, clips: torch.Tensor) -> np.ndarray:
     """(B * R, D) float32 features of clips (B, 3, T, H, W). Raises FeatureError for other shapes and NaN."""
     features = extractor(clips).float().cpu().numpy()
     if features.ndim != 2 or len(features) % len(clips) or not len(features):
-        raise FeatureError(f"{extractor.name} made {features.shape} of {len(clips)} clips, not rows of features a clip")
+        raise FeatureError(
+            f"{extractor.name} made {features.shape} of {len(clips)} clips, not rows of features per clip"
+        )
     if not np.isfinite(features).all():
         raise FeatureError(f"{extractor.name} made features that are not finite")
     return features

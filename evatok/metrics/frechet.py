@@ -8,7 +8,7 @@ features are themselves the factor: exact, and small. Everything is float64. No 
 
 Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982.
 
-Shape letters: N samples, D features a sample.
+Shape letters: N samples, D features per sample.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ class RunningGaussian:
         """Take in features (N, D), one row at least. Raises ValueError as `as_features`, and for another D."""
         rows = as_features(features)
         if self.count and rows.shape[1] != len(self._mean):
-            raise ValueError(f"{rows.shape[1]} features a sample follow batches of {len(self._mean)}")
+            raise ValueError(f"{rows.shape[1]} features per sample follow batches of {len(self._mean)}")
         centred = rows - rows.mean(axis=0)
         self._merge(len(rows), rows.mean(axis=0), centred.T @ centred)
 
     def merge(self, other: RunningGaussian) -> None:
         """Take in all that `other` saw, such as another shard. Raises ValueError for another D."""
         if self.count and other.count and len(other._mean) != len(self._mean):
-            raise ValueError(f"cannot merge {len(other._mean)} features a sample into {len(self._mean)}")
+            raise ValueError(f"cannot merge {len(other._mean)} features per sample into {len(self._mean)}")
         if other.count:
             self._merge(other.count, other._mean, other._scatter)
 

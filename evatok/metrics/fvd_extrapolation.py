@@ -6,7 +6,7 @@ number of features; below that, the intercept is still too large, which r2 need 
 
 Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to find them", CVPR 2020.
 
-Shape letters: N samples, D features a sample.
+Shape letters: N samples, D features per sample.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,7 +5,7 @@ samples of one distribution give 0 on average, and single values below 0. Lower 
 
 Binkowski et al., "Demystifying MMD GANs", ICLR 2018.
 
-Shape letters: N, M samples; D features a sample.
+Shape letters: N, M samples; D features per sample.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pixel distances of a clip and its reconstruction: L1, MSE and PSNR, one value a clip.
+"""Pixel distances of a clip and its reconstruction: L1, MSE and PSNR, one value per clip.
 
 Clips are (B, 3, T, H, W) floats in [0, 1]. Every function checks both clips first, because each of the usual
 slips (0-255, [-1, 1], unclamped output, a NaN) yields a plausible number instead of an error.

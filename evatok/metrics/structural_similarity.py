@@ -1,4 +1,4 @@
-"""Structural similarity (SSIM) of a clip and its reconstruction, one value a clip: higher is better, 1 for equal clips.
+"""Structural similarity (SSIM) of a clip and its reconstruction, one value per clip: higher is better, 1 if equal.
 
 Means, variances and covariance under a Gaussian window (11 x 11, sigma 1.5) are compared pixel by pixel and channel by
 channel, and averaged over the frame; a clip's value is the mean over its frames.

@@ -1,4 +1,4 @@
-"""Many clips on one picture: a row of frames each, with its caption and, if there are any, its tokens a block.
+"""Many clips on one picture: a row of frames each, with its caption and, if there are any, its tokens per block.
 
 Legend: N clips, T frames, H x W pixels, K temporal blocks.
 """
@@ -69,7 +69,7 @@ def contact_sheet(
     columns: int = 1,
     assignments: np.ndarray | None = None,
 ) -> Image.Image:
-    """Clips (N, T, H, W, 3) uint8 as an RGB picture, one row of at most `frames` evenly chosen frames a clip.
+    """Clips (N, T, H, W, 3) uint8 as an RGB picture, one row of at most `frames` evenly chosen frames per clip.
 
     Args:
         captions: N texts, left of the frames; the first line is dark, those after a newline are faded.

@@ -43,7 +43,7 @@ def write_samples(
 
     Args:
         names: (N) number of each clip and its class, "" where it has none.
-        tokens: (N, K) tokens a block.
+        tokens: (N, K) tokens per block.
         beside: clips to stand on the left of each in the moving picture, such as the real ones.
 
     Raises:
@@ -130,7 +130,7 @@ def save_moving(picture: np.ndarray, path: Path, *, fps: float = 8.0, seconds: f
     if path.suffix not in MOVING_SUFFIXES:
         raise ShowingError(f"{path.name}: moving pictures are written as {' or '.join(MOVING_SUFFIXES)}")
     if fps <= 0:
-        raise ShowingError(f"{path.name}: {fps} frames a second cannot be shown")
+        raise ShowingError(f"{path.name}: {fps} frames per second cannot be shown")
     _check(picture[None])
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".webp":

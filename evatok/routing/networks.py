@@ -1,10 +1,10 @@
 """Routers: from a clip to logits over all candidate assignments, in one pass (EVATok Sec. 3.3).
 
-`ViTRouter` is the paper's: a linear patch embedding, a CLS token, a transformer, one logit a candidate.
+`ViTRouter` is the paper's: a linear patch embedding, a CLS token, a transformer, one logit per candidate.
 `PyramidRouter` sees no pixels but what pooling would lose of each block, for training sets too small to learn that.
 `FeatureRouter` is a control: a small MLP on statistics anyone would think of.
 
-Legend: B clips, K temporal blocks, P patches a block, N = 1 + K*P tokens, D width, A = m^K candidates.
+Legend: B clips, K temporal blocks, P patches per block, N = 1 + K*P tokens, D width, A = m^K candidates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RouterConfig:
 
     Attributes:
         kind: "vit", "pyramid", or "features" for the control.
-        head: "joint" (one logit a candidate, the paper's) or "per_block" (m logits a block, summed).
+        head: "joint" (one logit per candidate, the paper's) or "per_block" (m logits per block, summed).
         patch: (frames, height, width) of a patch.
         dropout: of residual branches, or of an MLP's layers, while training.
     """
@@ -63,7 +63,7 @@ class RouterConfig:
 
 
 ROUTER_SIZES: dict[str, RouterConfig] = {
-    # Coarser patches than the tokenizer's: 64 tokens a clip, which a CPU trains in minutes.
+    # Coarser patches than the tokenizer's: 64 tokens per clip, which a CPU trains in minutes.
     "toy": RouterConfig(
         levels=(8, 16, 32, 64, 128), size=64, patch=(4, 16, 16), width=128, layers=4, heads=4, dropout=0.1
     ),
@@ -141,7 +141,7 @@ class ViTRouter(Router):
         self.head = CandidateHead(config, config.width)
 
     def see(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, 3, T, H, W) -> (B, K*P, values a patch), centred."""
+        """(B, 3, T, H, W) -> (B, K*P, values per patch), centred."""
         t, h, w = self.config.patch
         return rearrange(clips - 0.5, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
 

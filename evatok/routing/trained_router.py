@@ -110,7 +110,7 @@ class Router:
         return ranking(logits(self.module, clips, batch))
 
     def assignments(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
-        """(N, K) tokens a block."""
+        """(N, K) tokens per block."""
         return self.config.candidates.row(self.ranking(clips, batch)[:, 0])
 
 

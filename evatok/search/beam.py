@@ -54,7 +54,7 @@ class Found:
     """What a search chose.
 
     Attributes:
-        assignments: (B, K) tokens a block.
+        assignments: (B, K) tokens per block.
         rewards: (B,) their proxy rewards, exact.
         evaluations: block reconstructions a clip.
     """

@@ -1,6 +1,6 @@
 """The table of stage 2: every clip's scores under every candidate, in Parquet shards by clip range.
 
-A shard holds one row a clip: its index and, for each metric, the m^K scores in candidate order. Its header says
+A shard holds one row per clip: its index and, for each metric, the m^K scores in candidate order. Its header says
 which tokenizer scored which clips, so shards of different makes never mix.
 """
 

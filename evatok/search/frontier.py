@@ -59,7 +59,7 @@ class Frontier:
     """W prefixes of each of B clips, all of the same k blocks.
 
     Attributes:
-        lengths: (B, W, k) tokens a block.
+        lengths: (B, W, k) tokens per block.
         errors: metric -> (B, W) sums over the k blocks.
         prefix: their keys and values, R rows.
     """

@@ -4,7 +4,7 @@ The proxy and the final tokenizer of EVATok are both this model (Sec. 3.1, Fig. 
 block-causal: what is coded and decoded for temporal block k depends on the clip's first k blocks and on the
 assignment's first k entries, and on nothing later.
 
-Legend: B clips, K temporal blocks, P patches a block, S slots (the highest level), N tokens of the longest clip in
+Legend: B clips, K temporal blocks, P patches per block, S slots (the highest level), N tokens of the longest clip in
 the batch, M tokens in all, D width (encoder's or decoder's, by the module it stands in).
 """
 
@@ -72,7 +72,7 @@ class TokenizerConfig:
 
     @property
     def patches(self) -> int:
-        """P, patches a block."""
+        """P, patches per block."""
         return self.grid[0] * self.grid[1]
 
     @property
@@ -202,7 +202,7 @@ class AdaptiveTokenizer(nn.Module):
 
     def _layout_of(self, clips: torch.Tensor, lengths: torch.Tensor) -> Layout:
         if len(clips) != len(lengths):
-            raise ValueError(f"one assignment a clip is needed: {len(lengths)} assignments for {len(clips)} clips")
+            raise ValueError(f"one assignment per clip is needed: {len(lengths)} assignments for {len(clips)} clips")
         return self.layout(lengths)
 
     @classmethod
@@ -222,7 +222,7 @@ class AdaptiveTokenizer(nn.Module):
         blocks, slots = self.config.candidates.blocks, self.config.levels[-1]
         if lengths.shape[-1] != blocks or int(lengths.max()) > slots:
             raise ValueError(
-                f"assignments must be (B, {blocks}) with at most {slots} tokens a block, got "
+                f"assignments must be (B, {blocks}) with at most {slots} tokens per block, got "
                 f"{tuple(lengths.shape)} with {int(lengths.max())}"
             )
         return Layout.of(lengths)
@@ -308,12 +308,12 @@ class Decoder(nn.Module):
         return rearrange(x_BMD, "r (b k p) d -> (r b) k p d", k=self.config.candidates.blocks, p=self.config.patches)
 
     def to_pixels(self, patches_BKPD: torch.Tensor) -> torch.Tensor:
-        """Patch features (B, k, P, D) of any number of blocks -> pixels (B, 3, k * frames a block, H, W)."""
+        """Patch features (B, k, P, D) of any number of blocks -> pixels (B, 3, k * frames per block, H, W)."""
         return unpatchify(self.unpatchify(patches_BKPD).float() + 0.5, self.config)
 
 
 def patchify(clips: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
-    """(B, 3, T, H, W) -> (B, K, P, values a patch).
+    """(B, 3, T, H, W) -> (B, K, P, values per patch).
 
     Raises:
         ValueError: clips of another shape than the tokenizer's.
@@ -326,7 +326,7 @@ def patchify(clips: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
 
 
 def unpatchify(patches: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
-    """(B, k, P, values a patch) -> (B, 3, k * frames a block, H, W)."""
+    """(B, k, P, values per patch) -> (B, 3, k * frames per block, H, W)."""
     (t, h, w), (y, x) = config.patch, config.grid
     return rearrange(patches, "b k (y x) (c t h w) -> b c (k t) (y h) (x w)", c=3, t=t, h=h, w=w, y=y, x=x)
 

@@ -119,7 +119,7 @@ class BlockwiseTokenizer:
         return self._wider[width]
 
     def code_block(self, block: int, tokens: int, prefix: Prefix) -> tuple[torch.Tensor, Prefix]:
-        """Reconstruct block `block` with `tokens` tokens after `prefix`: pixels (R, 3, frames a block, H, W)."""
+        """Reconstruct block `block` with `tokens` tokens after `prefix`: pixels (R, 3, frames per block, H, W)."""
         valid = prefix.valid
         if valid is not None:
             valid = F.pad(valid, (0, tokens), value=True)

@@ -2,9 +2,9 @@
 
 A token's position is (temporal block, slot within the block), never its offset in the packed sequence: so what
 is coded for block k cannot depend on how many tokens later blocks get. Legend: B clips, K temporal blocks,
-N tokens of the longest clip in the batch, M tokens in all, P patches a block.
+N tokens of the longest clip in the batch, M tokens in all, P patches per block.
 
-A layout has a row of N tokens a clip, or all clips' M tokens in one row; the latter has no padding, but asks for
+A layout has a row of N tokens per clip, or all clips' M tokens in one row; the latter has no padding, but asks for
 attention that skips what a mask hides.
 """
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:  # imported where it is used: it brings symbolic shapes along,
 
 @dataclass(frozen=True)
 class Layout:
-    """Tokens of B clips, packed to the left: a row a clip (B, N), or one row (1, M).
+    """Tokens of B clips, packed to the left: a row per clip (B, N), or one row (1, M).
 
     Attributes:
-        lengths: (B, K) tokens a block.
+        lengths: (B, K) tokens per block.
         clip: (B, N) whose token it is.
         block: (B, N) temporal block of each token.
         slot: (B, N) index of each token within its block.
@@ -46,7 +46,7 @@ class Layout:
 
     @classmethod
     def of(cls, lengths: torch.Tensor) -> Layout:
-        """The layout of token counts (B, K), a row a clip.
+        """The layout of token counts (B, K), a row per clip.
 
         Raises:
             ValueError: not an integer (B, K) tensor of positive counts.

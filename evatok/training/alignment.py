@@ -10,7 +10,7 @@ by mapping every clip to one vector; around the decoder's features it cannot.
 
 The head belongs to the training alone: a finished tokenizer does not have it, nor count its parameters.
 
-Legend: B clips, K temporal blocks, P = h * w patches a block, D the decoder's width.
+Legend: B clips, K temporal blocks, P = h * w patches per block, D the decoder's width.
 """
 
 from __future__ import annotations

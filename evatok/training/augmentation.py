@@ -1,7 +1,7 @@
 """Differentiable augmentation of clips (DiffAug, arXiv 2006.10738), which keeps a discriminator from overfitting.
 
 Real and reconstructed clips are augmented before the discriminator sees them, with gradients flowing back through
-the augmentation to the reconstruction. One draw a clip is shared by all its frames: what moves is the camera, not
+the augmentation to the reconstruction. One draw per clip is shared by all its frames: what moves is the camera, not
 the frames against each other.
 
 Legend: B clips, T frames, H and W pixels.

@@ -3,7 +3,7 @@
 `TransformerDiscriminator` is trained from scratch on pixels, as in LARP; `SemanticDiscriminator` trains small heads
 on features of a frozen video encoder, as StyleGAN-T (arXiv 2301.09515) and GigaTok do on those of an image encoder.
 
-Legend: B clips, K temporal blocks, N patches, D width, L features a clip, X logits a clip.
+Legend: B clips, K temporal blocks, N patches, D width, L features per clip, X logits per clip.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class SemanticHead(nn.Module):
     def forward(self, x_BDL: torch.Tensor) -> torch.Tensor:
         if x_BDL.shape[-1] < self.reach:
             raise DiscriminatorError(
-                f"{x_BDL.shape[-1]} features a clip are fewer than the kernel's reach of {self.reach}"
+                f"{x_BDL.shape[-1]} features per clip are fewer than the kernel's reach of {self.reach}"
             )
         x_BDL = self.enter(x_BDL)
         x_BDL = (x_BDL + self.mix(x_BDL)) / sqrt(2)
