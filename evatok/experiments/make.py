@@ -1,0 +1,133 @@
+"""Make shipped artefacts again: run the recipes that they need, in order, resuming where a killed run stopped.
+
+    python -m evatok.experiments.make --list
+    python -m evatok.experiments.make --dry-run table3
+    python -m evatok.experiments.make router-toy-pyramid-wq1.2
+
+What is there already is not made again; delete it, or give --again, to do so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evatok import errors
+from evatok.errors import EvatokError
+from evatok.experiments import recipes
+from evatok.experiments.recipes import Recipe
+from evatok.search import candidate_table
+from evatok.storage import checkpoints
+from evatok.storage.environment import REPOSITORY
+
+
+class MakeError(EvatokError, RuntimeError):
+    """A recipe whose command failed."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evatok.experiments.make",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes or groups of them")
+    parser.add_argument("--list", action="store_true", help="show all recipes and groups")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and the hours they take")
+    parser.add_argument("--again", action="store_true", help="make the named ones again even if they are there")
+    options = parser.parse_args(argv)
+    if options.list or not options.names:
+        print(listing())
+        return 0
+    asked = {recipe.name for name in options.names for recipe in members(name)}
+    needed = recipes.wanted(options.names)
+    todo = [recipe for recipe in needed if not is_made(recipe) or (options.again and recipe.name in asked)]
+    print(f"{len(todo)} of {len(needed)} to make, about {sum(recipe.hours for recipe in todo):.1f} hours")
+    for number, recipe in enumerate(todo, 1):
+        for command in commands(recipe):
+            print(f"[{number}/{len(todo)}] {recipe.name}: {shlex.join(['python', *command])}", flush=True)
+        if not options.dry_run:
+            run(recipe)
+    return 0
+
+
+def members(name: str) -> list[Recipe]:
+    """The recipe of a name, or those of a group, without what they need."""
+    known = recipes.every_recipe()
+    return [known[member] for member in recipes.groups().get(name, (name,)) if member in known]
+
+
+def is_made(recipe: Recipe) -> bool:
+    """Whether its file is there and up to date. What makes a record only is run again: seconds once it is measured."""
+    return state_of(recipe) == "made"
+
+
+def state_of(recipe: Recipe) -> str:
+    """Return "made", "outdated" where its file names other parents than those that lie there now, or ""."""
+    path = REPOSITORY / recipe.outcome
+    if not recipe.outcome or not path.exists():
+        return ""
+    own = parents_of(path)
+    for role, parent in recipe.parents.items():
+        if (REPOSITORY / parent).exists() and own.get(role) != checkpoints.load(REPOSITORY / parent).sha256:
+            return "outdated"
+    return "made"
+
+
+def parents_of(path: Path) -> dict[str, str]:
+    """sha256 of what a checkpoint or a candidate table was made from, by role."""
+    if path.suffix == ".parquet":
+        return {"tokenizer": candidate_table.read(path).origin["tokenizer"]}
+    return checkpoints.load(path).parents
+
+
+def commands(recipe: Recipe) -> list[list[str]]:
+    """The commands that run side by side: one, or one for each share of the shards."""
+    if recipe.processes == 1:
+        return [recipe.command()]
+    return [recipe.command(threads=1, shard=f"{i}/{recipe.processes}") for i in range(recipe.processes)]
+
+
+def run(recipe: Recipe) -> None:
+    """Run a recipe to its end.
+
+    Raises:
+        MakeError: a command failed; its own line says why.
+    """
+    together = [subprocess.Popen([sys.executable, *command], cwd=REPOSITORY) for command in commands(recipe)]
+    try:
+        codes = [process.wait() for process in together]
+    except BaseException:
+        for process in together:
+            process.terminate()
+        for process in together:
+            process.wait()
+        raise
+    if recipe.processes > 1 and not any(codes) and not is_made(recipe):
+        # Each share saw the others unfinished: nothing is left to score, and one more run merges them.
+        codes = [subprocess.run([sys.executable, *recipe.command()], cwd=REPOSITORY, check=False).returncode]
+    if any(codes):
+        raise MakeError(f"{recipe.name} ended with code {max(codes)}; its own line above says why. {_RESUME}")
+
+
+_RESUME = "Run the same command again to resume."
+
+
+def listing() -> str:
+    """Every recipe with its hours and its state, and the groups."""
+    known = recipes.every_recipe()
+    lines = ["recipes:"]
+    for recipe in known.values():
+        lines.append(f"  {recipe.name:56} {recipe.experiment:18} {recipe.hours:5.1f} h  {state_of(recipe)}".rstrip())
+    lines += ["", "groups:", *(f"  {name:12} {len(held)} recipes" for name, held in recipes.groups().items())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with errors.one_line("evatok.experiments.make"):
+        sys.exit(main())

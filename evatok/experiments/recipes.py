@@ -1,0 +1,253 @@
+"""Recipes of the shipped artefacts: which experiment makes each, with which settings, and from which others.
+
+A recipe is a command line as data. `python -m evatok.experiments.make` runs those that an artefact needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evatok.errors import EvatokError
+
+CHECKPOINTS = "results/checkpoints"
+TABLES = "results/tables/candidates"
+WORK = "results/work"
+
+PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
+TRAIN_TABLE = f"{WORK}/embedded/train.parquet"
+FINAL_STEPS = 2000
+PIXELS_AND_FVD = "psnr,ssim,l1,mse,rfvd,kvd,rfvd_extrapolated"
+ALL_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
+
+SCORED = {
+    "freedoom-validation": ("freedoom", "validation", 320),
+    "freedoom-test": ("freedoom", "test", 320),
+    "arcade-seen-validation": ("arcade-seen", "validation", 320),
+    "arcade-held-out-validation": ("arcade-held-out", "validation", 320),
+    "freedoom-train": ("freedoom", "train", 3072),
+}
+"""Candidate tables: data, split, clips."""
+
+POINTS: dict[str, dict[str, Any]] = {"matched": {"token_share": 0.704}, "wq1.2": {"token_share": 0.0}}
+"""Operating points of Table 3: the w_q that saves what the paper's router saves, and the paper's w_q."""
+
+ROUTERS: dict[str, dict[str, Any]] = {
+    "hard": {"target": "hard", "steps": 1000},
+    "soft": {"target": "soft", "steps": 1000},
+    "pyramid": {
+        "router": "pyramid",
+        "target": "soft",
+        "steps": 3000,
+        "batch": 64,
+        "learning_rate": 1e-3,
+        "dropout": 0.2,
+        "save_every": 500,
+    },
+    "features": {"router": "features", "target": "soft", "steps": 1500, "learning_rate": 2e-3},
+}
+
+
+class RecipeError(EvatokError, ValueError):
+    """A name that no recipe has."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One command and what it makes.
+
+    Attributes:
+        name: of the artefact.
+        experiment: of evatok.experiments.
+        settings: configuration updates, over the named configuration.
+        named: the named configuration.
+        outcome: the file it makes, from the repository's root; "" where it makes a record only.
+        needs: names of recipes to be run before.
+        parents: files that it must have been made from, by their role in its header: made from others it is outdated.
+        processes: how many score shards side by side.
+        hours: of two cores with bfloat16 instructions, about.
+    """
+
+    name: str
+    experiment: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    named: str = "embedded"
+    outcome: str = ""
+    needs: tuple[str, ...] = ()
+    parents: Mapping[str, str] = field(default_factory=dict)
+    processes: int = 1
+    hours: float = 0.1
+
+    def command(self, **further: Any) -> list[str]:
+        """Arguments after `python`."""
+        settings = {**self.settings, **further}
+        words = [f"{key}={value!r}" if isinstance(value, str) else f"{key}={value}" for key, value in settings.items()]
+        return ["-m", f"evatok.experiments.{self.experiment}", "with", *([self.named] if self.named else []), *words]
+
+
+def every_recipe() -> dict[str, Recipe]:
+    """All recipes by name, what is needed first."""
+    made = [
+        Recipe("proxy-toy-motion", "stage1_proxy", outcome=PROXY, hours=2.5),
+        *map(_scores, SCORED),
+        *(_router(kind, point) for point in POINTS for kind in ROUTERS),
+        *(_router("pyramid", f"wq{w_q}", {"token_share": 0.0, "w_q": w_q}) for w_q in (0.8, 1.4, 1.8)),
+        *_proxy_figures(),
+        *(final for seed in range(3) for final in _finals(seed)),
+        *_generators(),
+    ]
+    return {recipe.name: recipe for recipe in made}
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Names of several recipes at once: what a table or figure reads."""
+    known = every_recipe()
+
+    def named(*beginnings: str) -> tuple[str, ...]:
+        return tuple(name for name in known if name.startswith(beginnings))
+
+    return {
+        "table3": named("scores-", "router-"),
+        "curves": named("evaluate-proxy-", "curves"),
+        "finals": named("final-", "evaluate-final-"),
+        "generators": named("generator-", "sample-"),
+        "all": tuple(known),
+    }
+
+
+def wanted(names: Iterable[str]) -> list[Recipe]:
+    """The recipes of these names and groups, with all that they need, in an order in which they can be run.
+
+    Raises:
+        RecipeError: a name that is neither.
+    """
+    known, of_group = every_recipe(), groups()
+    order: dict[str, Recipe] = {}
+
+    def add(name: str) -> None:
+        for need in known[name].needs:
+            add(need)
+        order.setdefault(name, known[name])
+
+    for name in names:
+        if name not in known and name not in of_group:
+            raise RecipeError(f"no recipe or group called {name!r}; --list shows them")
+        for member in of_group.get(name, (name,)):
+            add(member)
+    return list(order.values())
+
+
+def _scores(name: str) -> Recipe:
+    data, split, clips = SCORED[name]
+    outcome = TRAIN_TABLE if split == "train" else f"{TABLES}/{name}.parquet"
+    return Recipe(
+        f"scores-{name}",
+        "stage2_curation",
+        {"shard_length": 32, "data": data, "split": split, "clips": clips, "table": outcome},
+        outcome=outcome,
+        needs=("proxy-toy-motion",),
+        parents={"tokenizer": PROXY},
+        processes=2,
+        hours=clips * 2 / 3600,
+    )
+
+
+def _router(kind: str, point: str, weights: Mapping[str, Any] | None = None) -> Recipe:
+    outcome = f"{CHECKPOINTS}/router-toy-{kind}-{point}.safetensors"
+    places = {"work": f"{WORK}/embedded/router-{kind}-{point}", "checkpoint": outcome}
+    return Recipe(
+        f"router-toy-{kind}-{point}",
+        "stage3_router",
+        {**ROUTERS[kind], **(weights or POINTS[point]), **places},
+        outcome=outcome,
+        needs=("scores-freedoom-train", "scores-freedoom-validation"),
+        parents={"tokenizer": PROXY},
+    )
+
+
+def _proxy_figures() -> Iterable[Recipe]:
+    """Evaluations of the proxy, and the curves of main Figures 4 and 5."""
+    router = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
+    for name, assignment in (("32", "uniform:32"), ("64", "uniform:64"), ("routed", f"router:{router}")):
+        settings = {
+            "assignment": assignment,
+            "checkpoint": PROXY,
+            "metrics": PIXELS_AND_FVD,
+            "work": f"{WORK}/embedded/evaluate",
+        }
+        needs = ("router-toy-pyramid-matched",) if name == "routed" else ("proxy-toy-motion",)
+        yield Recipe(f"evaluate-proxy-{name}", "evaluate", settings, "", needs=needs)
+    yield Recipe(
+        "curves", "curves", needs=tuple(f"router-toy-pyramid-{p}" for p in ("wq1.2", "wq0.8", "wq1.4", "wq1.8"))
+    )
+
+
+def _finals(seed: int) -> Iterable[Recipe]:
+    """Final tokenizers of main Tables 1 and 5 with their evaluations; of further seeds those that claims rest on."""
+    router = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
+    rows = {
+        "random-transformer": {"assignment": "random", "discriminator": "transformer"},
+        "uniform-transformer": {"assignment": "uniform", "discriminator": "transformer"},
+        "router-transformer": {"assignment": "router", "discriminator": "transformer"},
+        "uniform-semantic": {"assignment": "uniform", "discriminator": "semantic"},
+        "router-semantic": {"assignment": "router", "discriminator": "semantic"},
+        "uniform-transformer-unaligned": {"discriminator": "transformer", "alignment": "none", "assignment": "uniform"},
+        "uniform-semantic-unaligned": {"discriminator": "semantic", "alignment": "none", "assignment": "uniform"},
+    }
+    shipped = {"uniform-semantic": "final-toy-uniform", "router-semantic": "final-toy-router"}
+    for row, settings in rows.items():
+        if seed and (row.endswith("unaligned") or row.startswith("random")):
+            continue
+        name = f"final-{row}-{seed}"
+        work = f"{WORK}/finals/{name}"
+        outcome = f"{CHECKPOINTS}/{shipped[row]}.safetensors" if row in shipped and not seed else f"{work}.safetensors"
+        places = {"work": work, "checkpoint": outcome, "router": router}
+        trained = {**settings, "steps": FINAL_STEPS, "seed": seed, **places}
+        needs = ("router-toy-pyramid-matched",)
+        parents = {"router": router} if settings["assignment"] == "router" else {}
+        yield Recipe(name, "stage4_final", trained, "toy", outcome, needs, parents, hours=1.0)
+        by_router, by_uniform = f"router:{router}", "uniform:64"
+        rules = [by_router] if row.startswith("router") else [by_uniform]
+        for rule in [by_uniform, by_router] if row.startswith("random") else rules:
+            measured = {
+                "checkpoint": outcome,
+                "assignment": rule,
+                "metrics": ALL_METRICS,
+                "work": f"{WORK}/finals/evaluate",
+            }
+            yield Recipe(f"evaluate-{name}-{rule.partition(':')[0]}", "evaluate", measured, "", needs=(name,))
+
+
+def _generators() -> Iterable[Recipe]:
+    """Generators of main Tables 2 to 4 and of class consistency, with their samples."""
+    router = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
+    games = {"data": "arcade-seen", "label": "game", "task": "class"}
+    tasks: dict[str, dict[str, Any]] = {
+        "class": {"task": "class", "steps": 600},
+        "frames": {"task": "frames", "steps": 300},
+        "frames-row": {"task": "frames", "steps": 300, "given": "row", "uniform_tokens": 64},
+        "games": {**games, "steps": 600},
+    }
+    for task, taught in tasks.items():
+        for rule in ("uniform", "router"):
+            if task == "frames-row" and rule == "uniform":
+                continue
+            name = f"{task}-{rule}"
+            outcome = f"{CHECKPOINTS}/generator-toy-{name}.safetensors"
+            tokenizer = PROXY if task == "games" else f"{CHECKPOINTS}/final-toy-{rule}.safetensors"
+            common = {"router": router, "tokenizer": tokenizer}
+            trained = {**taught, **common, "assignment": rule, "train_clips": 4800}
+            places = {"work": f"{WORK}/generator-{name}", "checkpoint": outcome}
+            needs = ("router-toy-pyramid-matched",) if task == "games" else (f"final-{rule}-semantic-0",)
+            parents = {"tokenizer": tokenizer, **({"router": router} if rule == "router" else {})}
+            settings = {**trained, **places}
+            yield Recipe(f"generator-{name}", "stage5_generator", settings, "toy", outcome, needs, parents, hours=0.3)
+            folder = f"{WORK}/samples-{name}"
+            sampled = {**common, "generator": outcome, "work": folder, "output": f"{folder}/shown"}
+            if task == "games":
+                sampled |= {
+                    "protocol": "embedded-games-generation",
+                    "classifier": f"{CHECKPOINTS}/classifier-toy-games.safetensors",
+                }
+            yield Recipe(f"sample-{name}", "sample", sampled, "", needs=(f"generator-{name}",))

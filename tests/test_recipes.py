@@ -1,0 +1,104 @@
+"""Recipes are command lines that exist, in an order that works; what is outdated is told from what is made."""
+
+import importlib
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evatok.experiments import keys, make, recipes
+from evatok.experiments.recipes import RecipeError
+from evatok.storage import checkpoints
+
+KNOWN = recipes.every_recipe()
+
+
+def test_every_recipe_sets_keys_that_its_experiment_has_to_values_they_may_have():
+    for recipe in KNOWN.values():
+        ex = importlib.import_module(f"evatok.experiments.{recipe.experiment}").ex
+        if recipe.named:
+            assert recipe.named in ex.named_configs, recipe.name
+        declared = keys.of(recipe.experiment, list(recipe.settings))
+        for name, value in recipe.settings.items():
+            keys.settled(declared[name], name, value)
+
+
+def test_what_a_recipe_needs_comes_before_it_and_writes_what_it_reads():
+    order = [recipe.name for recipe in recipes.wanted(["all"])]
+    assert sorted(order) == sorted(KNOWN), "each once"
+    made = {recipe.outcome for recipe in KNOWN.values() if recipe.outcome}
+    for recipe in KNOWN.values():
+        assert all(order.index(need) < order.index(recipe.name) for need in recipe.needs)
+        assert set(recipe.parents.values()) <= made, recipe.name
+
+
+def test_a_name_brings_what_it_needs_and_no_more():
+    names = [recipe.name for recipe in recipes.wanted(["router-toy-pyramid-wq1.2"])]
+    assert names == [
+        "proxy-toy-motion",
+        "scores-freedoom-train",
+        "scores-freedoom-validation",
+        "router-toy-pyramid-wq1.2",
+    ]
+    with pytest.raises(RecipeError, match="no recipe or group called 'table9'"):
+        recipes.wanted(["table9"])
+
+
+def test_files_of_two_recipes_never_share_a_name_or_a_training_folder():
+    outcomes = [recipe.outcome for recipe in KNOWN.values() if recipe.outcome]
+    assert len(outcomes) == len(set(outcomes))
+    trained = [r.settings["work"] for r in KNOWN.values() if r.experiment.startswith(("stage3", "stage4", "stage5"))]
+    assert len(trained) == len(set(trained))
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A repository with a proxy and a router; `saved(name, parents)` writes another."""
+    monkeypatch.setattr(make, "REPOSITORY", tmp_path)
+
+    def saved(name: str, value: float = 1.0, **parents: str) -> str:
+        module = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(module.weight, value)
+        return checkpoints.save(tmp_path / name, module, kind="router", config={}, parents=parents)
+
+    return saved
+
+
+def test_an_artefact_of_other_parents_is_outdated(shelf):
+    recipe = replace(KNOWN["router-toy-hard-matched"], outcome="router.safetensors", parents={"tokenizer": "proxy"})
+    assert make.state_of(recipe) == ""
+    proxy = shelf("proxy")
+    shelf("router.safetensors", tokenizer=proxy)
+    assert make.state_of(recipe) == "made"
+    shelf("proxy", 2.0)
+    assert make.state_of(recipe) == "outdated"
+
+
+def test_a_dry_run_prints_the_commands_of_what_is_not_made_and_runs_none(shelf, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it ran"))
+    assert make.main(["--dry-run", "scores-freedoom-test"]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 2 to make, about 2.7 hours" in told
+    assert "python -m evatok.experiments.stage1_proxy with embedded\n" in told
+    assert "shard=1/2" in told.replace("'", "").replace('"', "")
+
+
+def test_shares_run_side_by_side_and_a_failure_says_which_recipe_and_how_to_resume(shelf, tmp_path, monkeypatch):
+    script = "import sys, pathlib; pathlib.Path('share-' + sys.argv[1][0]).touch(); sys.exit(int(sys.argv[1][0]) * 7)"
+
+    def command(self, **further):
+        return ["-c", script, further.get("shard", "0")]
+
+    monkeypatch.setattr(recipes.Recipe, "command", command)
+    with pytest.raises(make.MakeError, match=r"scores-freedoom-test ended with code 7; .* same command again to resume"):
+        make.run(KNOWN["scores-freedoom-test"])
+    assert {path.name for path in tmp_path.glob("share-*")} == {"share-0", "share-1"}
+
+
+def test_the_command_line_is_one_that_a_user_could_type():
+    command = KNOWN["router-toy-pyramid-wq1.2"].command(threads=1)
+    assert command[:4] == ["-m", "evatok.experiments.stage3_router", "with", "embedded"]
+    assert {"router='pyramid'", "steps=3000", "threads=1", "token_share=0.0"} <= set(command)
+    assert sys.executable not in command
