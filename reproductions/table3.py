@@ -184,6 +184,7 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
             f"{shelf.candidates(name)}: not the table that the routers name as theirs (sha256 {known[:12]}, this one "
             f"{table.sha256[:12]}); fetch it again, or run stage2_curation and stage3_router again"
         )
+    candidate_table.check_named(shelf.candidates(name), table, shelf.root / "records")
     data, shape = table.origin["data"], router_of(shelf).config
     try:
         clips = candidate_table.clips_again(table, size=shape.size, frames=shape.frames, workers=workers)

@@ -1,6 +1,7 @@
 """Shards of the candidate table: merged they are the whole; what is missing, damaged or foreign is named."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,8 @@ from evatok.experiments.stage2_curation import my_ranges, share_of
 from evatok.experiments.tracking import ConfigError
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable, CurationError
+from evatok.storage import records
+from evatok.storage.environment import environment
 
 ORIGIN = {"levels": [2, 4], "blocks": 2, "tokenizer": "ab" * 32, "precision": "fp32", "data": {"name": "noise"}}
 CLIPS, LENGTH = 10, 4
@@ -165,6 +168,59 @@ def test_scores_of_another_shape_are_never_written(tmp_path):
     bad = dataclasses.replace(table(), clips=np.arange(9))
     with pytest.raises(CurationError, match=r"must be finite \(9, 4\), got \(10, 4\)"):
         candidate_table.write(tmp_path / "table.parquet", bad)
+
+
+@pytest.mark.parametrize("change", ["scores", "levels", "columns"])
+def test_a_table_of_other_content_than_was_written_is_refused(tmp_path, change):
+    """Scores of the clips in another order, under other levels, under another metric's name: all are plausible."""
+    path = tmp_path / "table.parquet"
+    candidate_table.write(path, table())
+    arrow = pq.read_table(path)
+    if change == "scores":
+        for place, name in enumerate(("l1", "psnr"), start=1):
+            arrow = arrow.set_column(place, name, arrow[name].take(list(reversed(range(CLIPS)))))
+    elif change == "columns":
+        arrow = arrow.rename_columns(["clip", "psnr", "l1"]).replace_schema_metadata(arrow.schema.metadata)
+    else:
+        told = arrow.schema.metadata[b"evatok"].replace(b'"levels": [2, 4]', b'"levels": [2, 8]')
+        arrow = arrow.replace_schema_metadata({"evatok": told})
+    pq.write_table(arrow, path)
+    with pytest.raises(CurationError, match=r"table\.parquet: .*its content does not match its sha256"):
+        candidate_table.read(path)
+
+
+def as_before_hashes(path, whole: CandidateTable) -> None:
+    """Write a table as before files held the hash of their content."""
+    candidate_table.write(path, whole)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"evatok": json.dumps(whole.origin)}), path)
+
+
+def test_a_table_without_a_hash_is_compared_with_the_records_that_name_it(tmp_path):
+    whole = table(data={"name": "noise", "sha256": "aa"})
+    path = tmp_path / "table.parquet"
+    as_before_hashes(path, whole)
+    candidate_table.check_named(path, candidate_table.read(path), tmp_path / "records")  # no record, no name
+    record = records.new_record(
+        kind="stage2_curation",
+        status="toy",
+        protocol={"manifest": {"sha256": "aa"}},
+        model={"tokenizer": whole.origin["tokenizer"], "table": whole.sha256},
+        metrics={"l1": records.Metric(0.5, "", CLIPS, "lower")},
+        config={},
+        environment=environment(),
+    )
+    records.write(record, tmp_path / "records")
+    candidate_table.check_named(path, candidate_table.read(path), tmp_path / "records")
+    scores = {name: np.ascontiguousarray(values[::-1]) for name, values in whole.scores.items()}
+    as_before_hashes(path, dataclasses.replace(whole, scores=scores))
+    with pytest.raises(CurationError, match=f"not the table that record {record.id} names"):
+        candidate_table.check_named(path, candidate_table.read(path), tmp_path / "records")
+
+
+def test_a_table_with_gaps_is_not_paired_with_the_first_clips_of_the_set():
+    gap = table(data={"name": "noise", "split": "train", "sha256": "aa"}).take(np.array([0, 1, 9]))
+    with pytest.raises(CurationError, match=r"holds clips 0\.\.9 with gaps"):
+        candidate_table.scored_clips(gap, size=16, frames=12)
 
 
 # Who scores what

@@ -16,6 +16,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from evatok.models.encoders import EncoderError, FrozenEncoder, load_encoder
+from evatok.storage import checksums
+from evatok.storage.files import sha256_file
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -269,6 +271,37 @@ def test_damaged_weights_are_refused(copied):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(EncoderError, match="its weights cannot be read"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_folder_whose_files_are_not_the_ones_written_is_refused(copied, name):
+    folder = copied("videomae")
+    checksums.write(folder)
+    load_encoder(str(folder))
+    content = bytearray((folder / name).read_bytes())
+    place = -5 if name == "model.safetensors" else content.index(b"1e-12") + 4  # a weight; 1e-12 to 1e-13
+    content[place] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(EncoderError, match=f"{name} is not the file that was written"):
+        load_encoder(str(folder))
+    (folder / name).unlink()
+    with pytest.raises(EncoderError, match=rf"{name} is missing|no model\*\.safetensors beside"):
+        load_encoder(str(folder))
+
+
+def test_a_file_of_the_hubs_cache_is_compared_with_its_name(copied, tmp_path):
+    """The hub's cache calls large files by their sha256 and links to them."""
+    folder = copied("videomae")
+    weights = folder / "model.safetensors"
+    blob = tmp_path / sha256_file(weights)
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    load_encoder(str(folder))
+    content = bytearray(blob.read_bytes())
+    content[-5] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(EncoderError, match=r"model\.safetensors is not the file that was written"):
         load_encoder(str(folder))
 
 

@@ -90,6 +90,8 @@ def test_it_leaves_an_encoder_a_record_and_no_scraps(pretrain, tmp_path):
     encoder = load_encoder(run.result["checkpoint"])
     assert encoder.grid(16, 16) == (8, 2, 2)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["encoder", "records", "work"]
+    checked = json.loads((tmp_path / "one" / "encoder" / "checksums.json").read_text())
+    assert set(checked) == {"config.json", "model.safetensors", "preprocessor_config.json"}
     told = json.loads((tmp_path / "one" / "encoder" / "preprocessor_config.json").read_text())
     assert told["image_mean"] == pytest.approx(encoder.mean.flatten().tolist())
     record = record_of(tmp_path, run)

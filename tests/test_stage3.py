@@ -93,3 +93,27 @@ def test_a_router_for_other_levels_than_the_tables_is_refused(lesson):
     config = {**CONFIG, "size": "toy", "router": "vit", "head": "joint", "dropout": 0.0}
     with pytest.raises(ConfigError, match="a toy router knows levels"):
         stage3_router._router(config, lesson)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"levels": [2, 4, 9]}, r"different levels: \[2, 4, 8\] and \[2, 4, 9\]"),
+        ({"tokenizer": "other"}, "different tokenizer: none and other"),
+        ({"perceptual": "st-lpips"}, "different perceptual: None and st-lpips"),
+        ({"data": {"source": "noise", "split": "train", "sha256": "b"}}, "scores clips of the training table"),
+        ({"data": {"source": "copy", "split": "validation", "sha256": "a"}}, "scores clips of the training table"),
+    ],
+)
+def test_tables_that_do_not_belong_together_are_refused(tmp_path, change, told):
+    origin = {"levels": [2, 4, 8], "blocks": 3, "tokenizer": "none"}
+    data = {name: {"source": "noise", "split": name, "sha256": name} for name in ("train", "validation")}
+    data["train"]["sha256"] = "a"
+    config = dict(CONFIG)
+    for name in ("train", "validation"):
+        its = {**origin, "data": data[name], **(change if name == "validation" else {})}
+        scores = {"l1": np.zeros((COUNT, 27), np.float32)}
+        candidate_table.write(tmp_path / name, candidate_table.CandidateTable(np.arange(COUNT), scores, its))
+        config[f"{name}_table"] = str(tmp_path / name)
+    with pytest.raises(candidate_table.CurationError, match=told):
+        Lesson.read({**config, "size": "toy", "fps": None, "records_folder": str(tmp_path)})

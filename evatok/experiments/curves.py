@@ -146,6 +146,7 @@ class Study:
             CurvesError, RoutingError: a table scored by another proxy, routers of another reward or tokenizer.
         """
         table = candidate_table.read(Path(config["table"]))
+        candidate_table.check_named(Path(config["table"]), table, config["records_folder"])
         tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
         tokenizer.to(config["device"])
         if table.origin["tokenizer"] != checkpoint.sha256:
@@ -153,11 +154,15 @@ class Study:
                 f"{config['table']} was scored by the proxy {table.origin['tokenizer'][:12]}, {config['checkpoint']} "
                 f"is {checkpoint.sha256[:12]}: give the proxy that scored it, or run stage2_curation again"
             )
+        if table.candidates != tokenizer.config.candidates:
+            mine = tokenizer.config.candidates
+            raise CurvesError(f"{config['table']} scores {table.candidates}, the proxy of that hash has {mine}")
         clips = measured_clips(table, tokenizer.config, config)
         table = table.take(np.arange(len(clips)))
         routers = [Router.load(path) for path in found_files(config["routers"])]
         for router in routers:
             router.check_fits(tokenizer.config)
+            router.check_scored_by(checkpoint.sha256)
         scale = common_scale(routers, table, config["metric"])
         every = all_points(table, clips, routers, scale, config)
         return cls(table, clips, tokenizer, checkpoint, routers, scale, every)

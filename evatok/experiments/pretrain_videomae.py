@@ -36,7 +36,7 @@ from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, of_size
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
-from evatok.storage import records
+from evatok.storage import checksums, records
 from evatok.storage.files import write_json
 from evatok.tokenizers.initialise import sine_cosine
 from evatok.training import loop
@@ -272,6 +272,7 @@ def ship(encoder: Any, folder: Path) -> None:
             "crop_size": {"height": shape.image_size, "width": shape.image_size},
         },
     )
+    checksums.write(partial)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)

@@ -184,14 +184,13 @@ class Lesson:
         """Tables, their clips, and the operating point, which the training table alone decides.
 
         Raises:
-            CurationError: tables of different tokenizers, or clips that are not those that were scored.
+            CurationError: tables that differ in more than their clips, clips that are not those that were scored.
         """
-        tables = {name: candidate_table.read(Path(config[f"{name}_table"])) for name in ("train", "validation")}
-        scorers = {table.origin["tokenizer"] for table in tables.values()}
-        if len(scorers) > 1:
-            raise candidate_table.CurationError(
-                "the training and validation tables were scored by different tokenizers"
-            )
+        paths = {name: Path(config[f"{name}_table"]) for name in ("train", "validation")}
+        tables = {name: candidate_table.read(path) for name, path in paths.items()}
+        for name, table in tables.items():
+            candidate_table.check_named(paths[name], table, config["records_folder"])
+        _check_pair(tables)
         shape = of_size(ROUTER_SIZES, config["size"])
         clips = {
             name: candidate_table.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
@@ -241,6 +240,23 @@ class Objective:
         clips, device = self.lesson.train_clips.clips, self.config["device"]
         parts = (clips[start : start + batch] for start in range(0, len(clips), batch))
         return torch.cat([module.see(to_network(part, device)) for part in parts])
+
+
+def _check_pair(tables: dict[str, candidate_table.CandidateTable]) -> None:
+    """Raise CurationError for tables of different scorers, or of the same clips."""
+    train, validation = tables["train"].origin, tables["validation"].origin
+    for key in ("tokenizer", "levels", "blocks", "perceptual", "perceptual_frames"):
+        if train.get(key) != validation.get(key):
+            raise candidate_table.CurationError(
+                f"the training and validation tables were scored with different {key}: {train.get(key)} and "
+                f"{validation.get(key)}; run stage2_curation again for one of them"
+            )
+    stream = ("source", "split", "seed")
+    same = all(train["data"].get(key) == validation["data"].get(key) for key in stream)
+    if same or train["data"]["sha256"] == validation["data"]["sha256"]:
+        raise candidate_table.CurationError(
+            "the validation table scores clips of the training table: score a split that is not trained on"
+        )
 
 
 def operating_point(table: candidate_table.CandidateTable, config: dict[str, Any]) -> trained_router.OperatingPoint:

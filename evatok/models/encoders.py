@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import nn
 
 from evatok.errors import EvatokError
+from evatok.storage import checksums
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -265,6 +266,10 @@ def load_encoder(source: str, *, resize: int | None = None) -> FrozenEncoder:
     files = sorted(folder.glob(_WEIGHTS))
     if not files:
         raise EncoderError(f"{source}: no {_WEIGHTS} beside {_CONFIG}; put the weights there ({_TOY} makes toy ones)")
+    try:
+        checksums.check(folder)
+    except checksums.ChecksumError as error:
+        raise EncoderError(str(error)) from error
     model = _network(family, folder, source)
     return family(model, source=source, weights_sha256=_sha256(files), resize=resize, **_pixels(folder, source))
 

@@ -22,6 +22,7 @@ from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.errors import EvatokError
 from evatok.metrics.catalogue import quality
+from evatok.storage import records
 from evatok.storage.files import replacing
 
 _BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}
@@ -95,7 +96,7 @@ def write(path: Path, table: CandidateTable) -> None:
             raise CurationError(f"{path}: scores {name} must be finite {expected}, got {values.shape}")
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel(), pa.float32())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, expected[1])
-    told = {"evatok": json.dumps(table.origin, sort_keys=True)}
+    told = {"evatok": json.dumps({"origin": table.origin, "sha256": table.sha256}, sort_keys=True)}
     if table.seconds is not None:
         told["seconds"] = repr(table.seconds)
     arrow = pa.table(columns).replace_schema_metadata(told)
@@ -111,7 +112,7 @@ def read(path: Path) -> CandidateTable:
     """
     try:
         arrow = pq.read_table(path, page_checksum_verification=True)
-        origin = json.loads(arrow.schema.metadata[b"evatok"])
+        origin, sha256 = _header(arrow.schema)
         size = len(CandidateSet(tuple(origin["levels"]), origin["blocks"]))
         scores = {
             name: arrow[name].combine_chunks().flatten().to_numpy().reshape(len(arrow), size)
@@ -121,9 +122,41 @@ def read(path: Path) -> CandidateTable:
         seconds = arrow.schema.metadata.get(b"seconds")
         clips = arrow["clip"].to_numpy()
         _check_rows(clips, scores)
-        return CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
+        table = CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
+        if sha256 not in (None, table.sha256):
+            raise ValueError("its content does not match its sha256")
+        return table
     except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
+
+
+def _header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
+    """A table's origin and the sha256 of its content; None for one that was written before tables had one."""
+    told = json.loads(schema.metadata[b"evatok"])
+    if "levels" in told:
+        return told, None
+    return told["origin"], str(told["sha256"])
+
+
+def check_named(path: Path, table: CandidateTable, folder: Path | str) -> None:
+    """Compare a table with those that the records in `folder` name of the same scorer and clips, where any does.
+
+    Tables written before files held the hash of their content have it nowhere else.
+
+    Raises:
+        CurationError: records name other tables.
+    """
+    named = {
+        record.model["table"]: record.id
+        for record in records.query(folder, kind="stage2_curation", superseded=True)
+        if record.model.get("tokenizer") == table.origin["tokenizer"]
+        and record.protocol.get("manifest", {}).get("sha256") == table.origin["data"]["sha256"]
+    }
+    if named and table.sha256 not in named and _header(pq.read_schema(path))[1] is None:
+        raise CurationError(
+            f"{path}: not the table that record {list(named.values())[-1]} names (sha256 "
+            f"{list(named)[-1][:12]}, this one {table.sha256[:12]}); fetch it again, or run stage2_curation again"
+        )
 
 
 def _check_rows(clips: np.ndarray, scores: dict[str, np.ndarray]) -> None:
@@ -156,6 +189,11 @@ def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | 
         CurationError: those made now differ.
     """
     data = table.origin["data"]
+    if not np.array_equal(table.clips, np.arange(len(table.clips))):
+        raise CurationError(
+            f"the candidate table of {data['name']} ({data['split']}) holds clips {table.clips[0]}..{table.clips[-1]} "
+            "with gaps, not the first of the set: run stage2_curation again"
+        )
     clips = clips_again(table, size=size, frames=frames, fps=fps)
     if clips.sha256 != data["sha256"]:
         raise CurationError(
@@ -178,7 +216,7 @@ def check_origin(path: Path, origin: dict[str, Any]) -> None:
         CurationError: damaged, or scored by another tokenizer, metric or precision, or on other clips.
     """
     try:
-        found = json.loads(pq.read_schema(path).metadata[b"evatok"])
+        found, _ = _header(pq.read_schema(path))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
     odd = sorted(key for key in found.keys() | origin.keys() if found.get(key) != origin.get(key))

@@ -1,0 +1,47 @@
+"""The hashes of a folder's files, in a file beside them: what was changed since they were written is not used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evatok.errors import EvatokError
+from evatok.storage.files import sha256_file, write_json
+
+NAME = "checksums.json"
+
+
+class ChecksumError(EvatokError, ValueError):
+    """A file that is missing, or is not the one that was written."""
+
+
+def write(folder: Path) -> None:
+    """Write the sha256 of every file directly in `folder`, by name."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != NAME)
+    write_json(folder / NAME, {path.name: sha256_file(path) for path in files})
+
+
+def check(folder: Path) -> None:
+    """Compare files with what is written of them: in `checksums.json`, or, in the hub's cache, in their names.
+
+    Files of which nothing is written pass. Raises ChecksumError.
+    """
+    named: dict[str, str] = {}
+    if (folder / NAME).exists():
+        try:
+            named = dict(json.loads((folder / NAME).read_text()).items())
+        except (ValueError, AttributeError) as error:
+            raise ChecksumError(f"{folder / NAME} does not hold names and their sha256") from error
+    for path in (path for path in folder.iterdir() if path.is_symlink()):
+        if _is_sha256(path.resolve().name):  # the hub's cache calls large files by their content
+            named[path.name] = path.resolve().name
+    for name, sha256 in sorted(named.items()):
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise ChecksumError(f"{path} is missing, {NAME} names it; fetch or make {folder} again")
+        if sha256_file(path) != sha256:
+            raise ChecksumError(f"{path} is not the file that was written (another sha256); fetch or make it again")
+
+
+def _is_sha256(name: str) -> bool:
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
