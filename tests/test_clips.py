@@ -322,6 +322,37 @@ def test_clips_of_one_file_share_a_split(tmp_path: Path) -> None:
     assert rows["split"].nunique() > 1
 
 
+def test_a_split_column_filled_in_part_is_refused(tmp_path: Path) -> None:
+    table = write_names(tmp_path, 3)
+    table.write_text("path,label,split\n0.mp4,a,train\n1.mp4,a,\n2.mp4,a,validation\n")
+    for split in ("train", "validation", "all"):
+        with pytest.raises(ClipSetError, match=r"1 of 3 rows have an empty split, 1\.mp4 the first: fill it in every"):
+            splits.rows_of(table, split)
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "Train"), ("validation", "vaildation"), ("test", "tests")])
+def test_two_spellings_of_a_split_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    table = write_names(tmp_path, 3)
+    table.write_text(f"path,label,split\n0.mp4,a,{one}\n1.mp4,a,{other}\n2.mp4,a,{one}\n")
+    with pytest.raises(ClipSetError, match=f"1 rows have split '{other}', others '{one}'"):
+        splits.rows_of(table, one)
+
+
+def test_one_file_under_two_names_is_not_in_two_splits(tmp_path: Path) -> None:
+    table = write_names(tmp_path, 1)
+    (tmp_path / "copy.mp4").symlink_to("0.mp4")
+    table.write_text("path,label,split\n0.mp4,a,train\ncopy.mp4,a,validation\n")
+    with pytest.raises(ClipSetError, match=r"0\.mp4 and copy\.mp4 are one file, in splits train and validation"):
+        splits.rows_of(table, "train")
+    root = tmp_path / "classes"
+    (root / "run").mkdir(parents=True)
+    (root / "run" / "0.mp4").write_bytes(b"")
+    for number in range(1, 40):
+        (root / "run" / f"{number}.mp4").symlink_to("0.mp4")
+    with pytest.raises(ClipSetError, match="are one file, in splits"):
+        splits.rows_of(root, "train")
+
+
 def test_too_few_videos_for_a_split_are_refused_with_the_way_out(tmp_path: Path) -> None:
     table = write_names(tmp_path, 2)
     with pytest.raises(ClipSetError, match=r"its 2 files leave none for validation; add a column split \(train, val"):

@@ -5,6 +5,7 @@ manifest or class folders: a file lands in the same split wherever the folder is
 clips of one file land together, and no file is in two splits.
 """
 
+import difflib
 import hashlib
 import os
 from pathlib import Path
@@ -22,20 +23,55 @@ SEED = 0
 def rows_of(path: Path, split: str) -> tuple[pd.DataFrame, str]:
     """The rows of a split, or ("all") every row, of a manifest CSV or a folder of class folders; and what made splits.
 
-    Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty.
+    Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty, and as `check` does.
     """
     rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
     made_by = "the manifest's column split"
+    check(path, rows)
     if not rows["split"].ne("").any():
         made_by = f"sha256 of seed {SEED} and relative path, {_shares()}"
         root = path.absolute().parent if path.is_file() else path.absolute()
         rows = rows.assign(split=[dealt(os.path.relpath(video, root)) for video in rows["path"]])
+        _refuse_shared(path, rows, starts=False)
         _refuse_strange(path, rows, split)
     found = rows if split == ALL else rows[rows["split"] == split].reset_index(drop=True)
     if found.empty:
         named = ", ".join(sorted(set(rows["split"]) - {""}))
         raise ClipSetError(f"{path}: no row of split {split!r}: its column split names {named}")
     return found, made_by
+
+
+def check(path: Path, rows: pd.DataFrame) -> None:
+    """Raise ClipSetError where the column `split` would let clips vanish, or serve two splits.
+
+    That is: filled in some rows only, two spellings of one name, one clip under two paths in two splits.
+    """
+    empty = rows["split"].eq("")
+    if not empty.any():
+        for name in sorted(set(rows["split"]) - set(SPLITS)):
+            near = difflib.get_close_matches(name.lower(), sorted(set(rows["split"]) & set(SPLITS)), n=1, cutoff=0.75)
+            if near:
+                count = int(rows["split"].eq(name).sum())
+                raise ClipSetError(
+                    f"{path}: {count} rows have split {name!r}, others {near[0]!r}: write one name alike"
+                )
+        _refuse_shared(path, rows, starts=True)
+    elif not empty.all():
+        first = manifest.readable(Path(rows["path"][empty].iloc[0]).name)
+        raise ClipSetError(
+            f"{path}: {int(empty.sum())} of {len(rows)} rows have an empty split, {first} the first: fill it in every "
+            f"row, or leave the column out to have files dealt {_shares()}"
+        )
+
+
+def _refuse_shared(path: Path, rows: pd.DataFrame, *, starts: bool) -> None:
+    """Raise ClipSetError for one file, by its real path, in two splits; with `starts` for one start of it alone."""
+    seen: dict[tuple[str, float], tuple[str, str]] = {}
+    for video, start, split in zip(rows["path"], rows["start"], rows["split"], strict=True):
+        other, its = seen.setdefault((os.path.realpath(video), start if starts else 0.0), (video, split))
+        if its != split:
+            names = " and ".join(manifest.readable(Path(name).name) for name in (other, video))
+            raise ClipSetError(f"{path}: {names} are one file, in splits {its} and {split}: list it once")
 
 
 def dealt(name: str) -> str:

@@ -76,7 +76,7 @@ _CLIP_SETS = {
     "train_clips": Key(_CLIPS, "clips of the training split; 0 takes all of a user's set"),
     "validation_clips": Key(_CLIPS, "clips of the validation split to measure on; 0 takes all of a user's set"),
     "validation_data": Key(Text(empty=True, form="a name or a path"), 'what to measure on; "": the same as `data`'),
-    "split": Key(OneOf((*SPLITS, "all")), "of the clips"),
+    "split": Key(Text(form="train, validation, test, all, or what a manifest calls it"), "of the clips"),
     "limit": Key(_CLIPS, "measure the first so many clips; 0: all"),
     "clips": Key(_CLIPS, "clips to score; 0 takes all of a user's set"),
     "label": Key(Text(form="a column"), "column of classes: motion (Freedoom), game (Arcade), label (class folders)"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from evatok.data import clips as clip_sets
-from evatok.data import manifest, sets
+from evatok.data import manifest, sets, splits
 from evatok.data.clips import ClipSet
 from evatok.data.probe import Probe, VideoError, opened, probe, tick, upright
 from evatok.data.video import pick_frames
@@ -109,6 +109,7 @@ def decode(protocol: Protocol, path: Path, count: int, seed: int) -> ClipSet:
 
 def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
     rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
+    splits.check(path, rows)
     if rows["split"].ne("").any():
         rows = rows[rows["split"] == protocol.split].reset_index(drop=True)
     if rows.empty:
