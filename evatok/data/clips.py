@@ -181,8 +181,9 @@ def cached(
     return cache / f"{stem}-{min(enough)}" if enough else None
 
 
-def save(folder: Path, clips: np.ndarray, labels: pd.DataFrame, manifest: dict[str, Any]) -> ClipSet:
+def save(folder: Path | str, clips: np.ndarray, labels: pd.DataFrame, manifest: dict[str, Any]) -> ClipSet:
     """Write clips from anywhere (decoded videos, say) as a set; the manifest gains shape and hash."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "clips.npy") as partial, partial.open("wb") as file:
         np.save(file, clips)

@@ -46,7 +46,7 @@ class ManifestError(EvatokError, ValueError):
     """A manifest or class tree from which no set of clips can be made."""
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
+def read_manifest(path: Path | str) -> pd.DataFrame:
     """Read a CSV with the column `path` and optionally `label`, `start`, `split`; the frame has all four.
 
     A row's path is that of a video or of a folder of images, relative to the manifest's own folder. Without `label`,
@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return frame
 
 
-def scan_class_folders(root: Path) -> pd.DataFrame:
+def scan_class_folders(root: Path | str) -> pd.DataFrame:
     """List root/<class>/<videos> in natural order, labelled by class; a folder of images there is one clip.
 
     Raises ManifestError for a missing root, videos outside a class, a class without clips, or a deeper folder

@@ -62,7 +62,7 @@ def pinned(name: str) -> str:
 
 
 def clip_set(
-    name: str,
+    name: str | Path,
     split: str,
     count: int,
     *,
@@ -87,6 +87,7 @@ def clip_set(
         ClipSetError, ManifestError: nothing of that name, no such split, or fewer clips than asked.
         ImportError: a set with games without the package of the games.
     """
+    name = str(name)
     _refuse_all_of_embedded(name, split)
     if is_embedded(name):
         return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
@@ -106,7 +107,7 @@ def clip_set(
 
 
 def built(
-    name: str,
+    name: str | Path,
     split: str,
     count: int,
     *,
@@ -119,6 +120,7 @@ def built(
 
     Raises as `clip_set` does.
     """
+    name = str(name)
     _refuse_all_of_embedded(name, split)
     path = Path(name)
     if is_embedded(name):
@@ -131,12 +133,13 @@ def built(
     return _decoded(_decoded_folder(rows, split, size=size, frames=frames, fps=fps), count)
 
 
-def decode(path: Path, split: str, *, size: int, frames: int, fps: float | None, count: int = 0) -> ClipSet:
+def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float | None, count: int = 0) -> ClipSet:
     """Decode a manifest CSV or a folder of classes into the cache, once; failures land in failures.csv there.
 
     A video that has changed since is decoded anew. `count` clips (0: all) are decoded and no more, if the cache does
     not hold as many already.
     """
+    path = Path(path)
     rows, made_by = splits.rows_of(path, split)
     folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
     held = _decoded(folder, count)

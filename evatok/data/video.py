@@ -65,7 +65,7 @@ Decoder = Callable[[Path, Probe, np.ndarray, int], dict[int, np.ndarray]]  # wan
 
 
 def read_clip(
-    path: Path,
+    path: Path | str,
     *,
     frames: int = 16,
     size: int = 128,
@@ -111,7 +111,7 @@ class ClipReader:
 
     def read(
         self,
-        path: Path,
+        path: Path | str,
         *,
         frames: int = 16,
         size: int = 128,
@@ -210,7 +210,7 @@ def decode_clip(request: _Request) -> np.ndarray:
         raise VideoError(request.path, str(error)) from error
 
 
-def read_frames_folder(path: Path, *, frames: int = 16, size: int = 128, start: int = 0) -> np.ndarray:
+def read_frames_folder(path: Path | str, *, frames: int = 16, size: int = 128, start: int = 0) -> np.ndarray:
     """Read a folder of images in natural order as one clip (frames, size, size, 3) uint8 RGB.
 
     `start` is the index of the first image. Raises VideoError for a missing folder, too few images, an image

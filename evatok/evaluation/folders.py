@@ -28,7 +28,7 @@ class FolderClips:
     Raises EvaluationError for a folder that is missing, empty or of mixed kinds.
     """
 
-    def __init__(self, folder: Path, *, frames: int, size: int) -> None:
+    def __init__(self, folder: Path | str, *, frames: int, size: int) -> None:
         self.folder, self.shape = Path(folder), (frames, size, size, 3)
         self.kind, self.files = _clip_files(self.folder)
         self.array = _one_array(self.files) if self.kind == "arrays" else None

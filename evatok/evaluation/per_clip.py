@@ -35,12 +35,12 @@ HALF = 6e4  # what float16 can hold
 DRAWS_OF_SETS = 200  # of distances between sets, each of which takes milliseconds
 
 
-def write(arrays: Mapping[str, np.ndarray], folder: Path, name: str) -> Path:
+def write(arrays: Mapping[str, np.ndarray], folder: Path | str, name: str) -> Path:
     """Write `<folder>/<name>-<16 hex of its content>.npz` in one step; features are kept in float16 where they fit."""
     held = io.BytesIO()
     np.savez_compressed(held, **{key: _small(key, values) for key, values in arrays.items()})  # type: ignore[arg-type]
     content = held.getvalue()
-    path = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.npz"
+    path = Path(folder) / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.npz"
     with replacing(path) as partial:
         partial.write_bytes(content)
     return path

@@ -60,7 +60,7 @@ class VideoGenerator:
     prefix: tuple[int, ...]
 
     @classmethod
-    def load(cls, path: Path, tokenizer_path: Path, device: torch.device | str = "cpu") -> VideoGenerator:
+    def load(cls, path: Path | str, tokenizer_path: Path | str, device: torch.device | str = "cpu") -> VideoGenerator:
         """Both from their checkpoints, frozen, on a device.
 
         Raises:

@@ -70,7 +70,7 @@ class Classifier:
     label: str
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> Classifier:
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Classifier:
         """A classifier's checkpoint.
 
         Raises:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from evatok.metrics.frechet import frechet_distance_of_features
-from evatok.metrics.pixels import check_range
+from evatok.metrics.pixels import Clips, as_tensor, check_range
 from evatok.weights import i3d as published
 
 SIZE = 224  # pixels a side of what the network sees
@@ -31,14 +31,13 @@ BATCH_NORM_EPS = 1e-3
 Triple = tuple[int, int, int]
 
 
-def fvd(real: Tensor, fake: Tensor, batch: int = 8, device: str | torch.device = "cpu") -> float:
+def fvd(real: Clips, fake: Clips, batch: int = 8, device: str | torch.device = "cpu") -> float:
     """Frechet distance of the logits of two sets of clips, (B, 3, T, H, W) and (B', 3, T, H, W) in [0, 1].
 
     Raises ValueError for wrong clips and for sets that differ in T, H or W, WeightsError where the network's
     weights cannot be had.
     """
-    check_clips(real, "the real clips")
-    check_clips(fake, "the fake clips")
+    real, fake = check_clips(real, "the real clips"), check_clips(fake, "the fake clips")
     if real.shape[2:] != fake.shape[2:]:
         raise ValueError(
             f"real and fake clips differ in frames or size: {tuple(real.shape)} and {tuple(fake.shape)}; "
@@ -50,14 +49,14 @@ def fvd(real: Tensor, fake: Tensor, batch: int = 8, device: str | torch.device =
 
 
 def i3d_logits(
-    clips: Tensor, batch: int = 8, device: str | torch.device = "cpu", network: I3DFeatures | None = None
+    clips: Clips, batch: int = 8, device: str | torch.device = "cpu", network: I3DFeatures | None = None
 ) -> Tensor:
     """(B, 3, T, H, W) in [0, 1], `batch` clips at a time, to (B, 400) float32 logits on the CPU.
 
     `network` saves loading it anew for every call. Raises ValueError for wrong clips, WeightsError where the
     weights cannot be had.
     """
-    check_clips(clips)
+    clips = check_clips(clips)
     if batch < 1:
         raise ValueError(f"batch is {batch}: at least one clip at a time")
     network = network or load_i3d(device)
@@ -80,8 +79,9 @@ def load_i3d(device: str | torch.device = "cpu", dtype: torch.dtype = torch.floa
     return features.to(device, dtype).to(memory_format=torch.channels_last_3d)
 
 
-def check_clips(clips: Tensor, name: str = "the clips") -> None:
-    """Raise ValueError, naming the cause, unless they are floats (B, 3, T >= 9, H, W) in [0, 1], B > 0."""
+def check_clips(clips: Clips, name: str = "the clips") -> Tensor:
+    """Clips as a tensor. Raises ValueError, naming the cause, but for floats (B, 3, T >= 9, H, W) in [0, 1], B > 0."""
+    clips = as_tensor(clips, name)
     if clips.ndim != 5 or clips.shape[1] != 3 or clips.numel() == 0:
         raise ValueError(f"{name} must have the shape (B, 3, T, H, W), nowhere 0; got {tuple(clips.shape)}")
     if clips.shape[2] < FEWEST_FRAMES:
@@ -89,6 +89,7 @@ def check_clips(clips: Tensor, name: str = "the clips") -> None:
     if not clips.is_floating_point():
         raise ValueError(f"{name} must be floats in [0, 1], not {clips.dtype}: divide by 255 first")
     check_range(clips, name)
+    return clips
 
 
 class I3DFeatures(nn.Module):

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from evatok import weights
 from evatok.metrics.frechet import frechet_distance_of_features
-from evatok.metrics.pixels import check_range
+from evatok.metrics.pixels import Clips, as_tensor, check_range
 from evatok.weights import WeightsError
 
 
 def fid(
-    real: Tensor,
-    fake: Tensor,
+    real: Clips,
+    fake: Clips,
     batch: int = 32,
     device: str | torch.device = "cpu",
     network: InceptionFeatures | None = None,
@@ -41,7 +41,7 @@ def fid(
 
 
 def inception_features(
-    images: Tensor,
+    images: Clips,
     batch: int = 32,
     device: str | torch.device = "cpu",
     network: InceptionFeatures | None = None,
@@ -102,8 +102,9 @@ def load_inception(device: str | torch.device = "cpu") -> InceptionFeatures:
     return InceptionFeatures(network, weights_sha256=sha256).to(device)
 
 
-def _frames(images: Tensor, name: str) -> Tensor:
-    """Images, or clips as a row of all their frames, as (N, 3, H, W), checked."""
+def _frames(images: Clips, name: str) -> Tensor:
+    """Images, or clips as a row of all their frames, as a tensor (N, 3, H, W), checked."""
+    images = as_tensor(images, f"the {name} images")
     frames = images.transpose(1, 2).flatten(0, 1) if images.ndim == 5 else images
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.numel() == 0:
         raise ValueError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from evatok.metrics.pixels import check_clips
+from evatok.metrics.pixels import Clips, check_clips
 
 BLOCK = 4
 """Frames per temporal block, as the papers compress time: the same for every tokenizer that is compared."""
@@ -23,14 +23,14 @@ ROUNDING = 1e-12
 """The share of a sum of squares that rounding alone can leave as its variance."""
 
 
-def motion_moments(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -> torch.Tensor:
+def motion_moments(real: Clips, fake: Clips, block: int = BLOCK) -> torch.Tensor:
     """Sums over the changes inside each clip's blocks, (B, MOMENTS) float64; sums of clips may be added.
 
     In order: their number, the sums of r, f, r^2, f^2, r f, |r| and |f|, with r and f the changes of one value of the
     real and of the reconstructed clip. Raises as `evatok.metrics.pixels.check_clips`, and ValueError for blocks
     of one frame and clips of one.
     """
-    check_clips(real, fake)
+    real, fake = check_clips(real, fake)
     if block < 2 or real.shape[2] < 2:
         raise ValueError(f"blocks of {block} frames in clips of {real.shape[2]} hold no change from frame to frame")
     inside = (torch.arange(1, real.shape[2], device=real.device) % block).nonzero()[:, 0]
@@ -40,12 +40,12 @@ def motion_moments(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -
     return torch.stack([number, r.sum(1), f.sum(1), *squares, r.abs().sum(1), f.abs().sum(1)], dim=1)
 
 
-def motion_ratio(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -> float:
+def motion_ratio(real: Clips, fake: Clips, block: int = BLOCK) -> float:
     """How much of the clips' change inside blocks the reconstructions show: `ratio_of`. Raises as `motion_moments`."""
     return ratio_of(motion_moments(real, fake, block).cpu().numpy())
 
 
-def motion_correlation(real: torch.Tensor, fake: torch.Tensor, block: int = BLOCK) -> float:
+def motion_correlation(real: Clips, fake: Clips, block: int = BLOCK) -> float:
     """How much of that change is the right one: `correlation_of`. Raises as `motion_moments`."""
     return correlation_of(motion_moments(real, fake, block).cpu().numpy())
 

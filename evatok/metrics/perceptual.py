@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from evatok import weights
 from evatok.metrics import catalogue
-from evatok.metrics.pixels import check_clips, check_shapes
+from evatok.metrics.pixels import Clips, check_clips, check_shapes
 
 METRICS = (*(entry.scored for entry in catalogue.METRICS if entry.network and entry.per == "clip"), "none")
 
@@ -47,7 +47,7 @@ def perceptual_metric(
     return metric.to(device)
 
 
-def lpips(real: Tensor, fake: Tensor, net: str = "vgg") -> Tensor:
+def lpips(real: Clips, fake: Clips, net: str = "vgg") -> Tensor:
     """LPIPS of two clips (B, 3, T, H, W) in [0, 1], the mean over frames: (B,) float32, on the clips' device.
 
     `net` is "vgg" (LARP's and the papers' choice) or "alex". Raises as `check_clips`, ValueError for another net,
@@ -58,14 +58,14 @@ def lpips(real: Tensor, fake: Tensor, net: str = "vgg") -> Tensor:
     return _measured(f"lpips-{net}", real, fake)
 
 
-def st_lpips(real: Tensor, fake: Tensor) -> Tensor:
+def st_lpips(real: Clips, fake: Clips) -> Tensor:
     """ST-LPIPS (AlexNet) of two clips, as `lpips`; another metric than LPIPS, whose values never share a column."""
     return _measured("st-lpips", real, fake)
 
 
 @torch.no_grad()
-def _measured(name: str, real: Tensor, fake: Tensor) -> Tensor:
-    check_clips(real, fake)
+def _measured(name: str, real: Clips, fake: Clips) -> Tensor:
+    real, fake = check_clips(real, fake)
     metric = _loaded(name, str(real.device))
     # Clip by clip: the features of a batch of clips would fill the memory.
     return torch.cat([metric(a[None], b[None]) for a, b in zip(real, fake, strict=True)])

@@ -1,11 +1,14 @@
 """Pixel distances of a clip and its reconstruction: L1, MSE and PSNR, one value per clip.
 
-Clips are (B, 3, T, H, W) floats in [0, 1]. Every function checks both clips first, because each of the usual
-slips (0-255, [-1, 1], unclamped output, a NaN) yields a plausible number instead of an error.
+Clips are (B, 3, T, H, W) floats in [0, 1], tensors or NumPy arrays. Every function checks both clips first, because
+each of the usual slips (0-255, [-1, 1], unclamped output, a NaN) yields a plausible number instead of an error.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Clips = Tensor | np.ndarray
 
 RANGE_SLACK = 1e-3
 """How far outside [0, 1] a value may lie: the rounding of low-precision decoders, not a wrong scale."""
@@ -14,17 +17,17 @@ PSNR_CEILING = 100.0
 """dB that stand for more in means over clips, as equal clips have no bound: one would take all others' place."""
 
 
-def l1(real: Tensor, fake: Tensor) -> Tensor:
+def l1(real: Clips, fake: Clips) -> Tensor:
     """Mean absolute difference of each clip: two (B, 3, T, H, W) to (B,) float32. Raises as `check_clips`."""
     return _difference(real, fake).abs().mean(dim=(1, 2, 3, 4))
 
 
-def mse(real: Tensor, fake: Tensor) -> Tensor:
+def mse(real: Clips, fake: Clips) -> Tensor:
     """Mean squared difference of each clip: two (B, 3, T, H, W) to (B,) float32. Raises as `check_clips`."""
     return _difference(real, fake).square().mean(dim=(1, 2, 3, 4))
 
 
-def psnr(real: Tensor, fake: Tensor) -> Tensor:
+def psnr(real: Clips, fake: Clips) -> Tensor:
     """-10 log10 of each clip's MSE, in dB: two (B, 3, T, H, W) to (B,) float32.
 
     The MSE is taken over the whole clip before the logarithm, as LARP does; a mean of per-frame PSNRs is
@@ -34,11 +37,26 @@ def psnr(real: Tensor, fake: Tensor) -> Tensor:
     return -10.0 * torch.log10(mse(real, fake))
 
 
-def check_clips(real: Tensor, fake: Tensor) -> None:
-    """Raise ValueError, naming the cause, unless both are floats (B, 3, T, H, W) of one shape in [0, 1]."""
+def as_tensor(clips: Clips, name: str, device: torch.device | None = None) -> Tensor:
+    """Clips as a tensor: a NumPy array moves to `device`, a tensor stays. Raises ValueError for anything else."""
+    if isinstance(clips, Tensor):
+        return clips
+    if not isinstance(clips, np.ndarray) or clips.dtype.kind not in "fiub":
+        kind = f"an array of {clips.dtype}" if isinstance(clips, np.ndarray) else f"a {type(clips).__name__}"
+        raise ValueError(f"{name} must be a tensor or a NumPy array of floats in [0, 1], not {kind}")
+    if clips.dtype.kind == "f" and not (clips.dtype.isnative and clips.dtype.itemsize <= 8):
+        clips = clips.astype(np.float64)  # of another byte order or long: torch has neither
+    return torch.from_numpy(np.array(clips)).to(device)  # a copy, as arrays may be read-only
+
+
+def check_clips(real: Clips, fake: Clips) -> tuple[Tensor, Tensor]:
+    """Both as tensors. Raises ValueError, naming the cause, but for floats (B, 3, T, H, W) of one shape in [0, 1]."""
+    real = as_tensor(real, "the real clips", fake.device if isinstance(fake, Tensor) else None)
+    fake = as_tensor(fake, "the fake clips", real.device)
     check_shapes(real, fake)
     check_range(real, "the real clips")
     check_range(fake, "the fake clips")
+    return real, fake
 
 
 def check_range(values: Tensor, name: str) -> None:
@@ -58,12 +76,14 @@ def check_shapes(real: Tensor, fake: Tensor) -> None:
     if real.shape != fake.shape:
         raise ValueError(f"real and fake clips differ in shape: {tuple(real.shape)} and {tuple(fake.shape)}")
     if real.ndim != 5 or real.shape[1] != 3 or real.numel() == 0:
-        raise ValueError(f"clips must have the shape (B, 3, T, H, W), nowhere 0; got {tuple(real.shape)}")
+        last = real.ndim == 5 and real.shape[-1] == 3
+        hint = ": bring the colours, which come last, to the second place" if last else ""
+        raise ValueError(f"clips must have the shape (B, 3, T, H, W), nowhere 0; got {tuple(real.shape)}{hint}")
     for name, clips in (("real", real), ("fake", fake)):
         if not clips.is_floating_point():
             raise ValueError(f"the {name} clips must be floats in [0, 1], not {clips.dtype}: divide by 255 first")
 
 
-def _difference(real: Tensor, fake: Tensor) -> Tensor:
-    check_clips(real, fake)
+def _difference(real: Clips, fake: Clips) -> Tensor:
+    real, fake = check_clips(real, fake)
     return fake.float() - real.float()

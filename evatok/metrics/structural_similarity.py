@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evatok.metrics.pixels import check_clips
+from evatok.metrics.pixels import Clips, check_clips
 
 WINDOW = 11
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2  # of the paper, for values in [0, 1]
 
 
-def ssim(real: Tensor, fake: Tensor, *, borders: bool = True) -> Tensor:
+def ssim(real: Clips, fake: Clips, *, borders: bool = True) -> Tensor:
     """Two clips (B, 3, T, H, W) in [0, 1] to the mean SSIM over each clip's frames: (B,) float32.
 
     With `borders` every pixel counts, frames being mirrored at their edges: the value of torchmetrics from 1.6 on.
@@ -26,7 +26,7 @@ def ssim(real: Tensor, fake: Tensor, *, borders: bool = True) -> Tensor:
 
     Raises ValueError as `check_clips`, and for frames smaller than the window.
     """
-    check_clips(real, fake)
+    real, fake = check_clips(real, fake)
     if min(real.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM needs frames of {WINDOW}x{WINDOW} at least, got {real.shape[-2]}x{real.shape[-1]}")
     # One clip at a time bounds the memory. In double precision, because the variance of a bright even area is a

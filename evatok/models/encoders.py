@@ -251,7 +251,7 @@ class DINOv3(Images):
 FAMILIES: dict[str, type[FrozenEncoder]] = {kind.family: kind for kind in (VideoMAE, VJEPA2, DINOv2, DINOv3)}
 
 
-def load_encoder(source: str, *, resize: int | None = None) -> FrozenEncoder:
+def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEncoder:
     """An encoder in float32 from a local folder in transformers' format, or from the hub by its name.
 
     Args:
@@ -261,6 +261,7 @@ def load_encoder(source: str, *, resize: int | None = None) -> FrozenEncoder:
     Raises:
         EncoderError: weights that are absent, damaged, incomplete or of a family not known here.
     """
+    source = str(source)
     folder = _folder(source)
     family = FAMILIES[_model_type(folder, source)]
     files = sorted(folder.glob(_WEIGHTS))

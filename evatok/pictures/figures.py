@@ -47,8 +47,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> Path:
+def save(figure: Figure, folder: Path | str, name: str, data: pd.DataFrame | None = None) -> Path:
     """Write <folder>/<name>.svg and, where given, its numbers as <name>.csv (tidy); returns the SVG's path."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.svg"
     # The default names the day and the version of matplotlib.

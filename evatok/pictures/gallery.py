@@ -30,7 +30,7 @@ class ShowingError(EvatokError, ValueError):
 
 
 def write_samples(
-    folder: Path,
+    folder: Path | str,
     clips: np.ndarray,
     names: Mapping[int, str],
     tokens: np.ndarray,
@@ -49,6 +49,7 @@ def write_samples(
     Raises:
         ShowingError: clips or a moving picture that cannot be written.
     """
+    folder = Path(folder)
     save_frames(clips, folder / "frames", [f"{number:05d}-{name}".rstrip("-") for number, name in names.items()])
     titles = [name or f"clip {number}" for number, name in names.items()]
     captions = [f"{title}\n{row.sum()} tokens" for title, row in zip(titles, tokens, strict=True)]
@@ -69,7 +70,7 @@ def in_turns(names: Sequence[str], count: int) -> list[int]:
     return sorted(sorted(range(len(names)), key=turns.__getitem__)[:count])
 
 
-def save_frames(clips: np.ndarray, folder: Path, names: Sequence[str]) -> list[Path]:
+def save_frames(clips: np.ndarray, folder: Path | str, names: Sequence[str]) -> list[Path]:
     """Write <folder>/<name>/<frame>.png for every frame of clips (N, T, H, W, 3); returns the N folders.
 
     A name that cannot be one of a folder, or would lead out of this one, is made one by `file_name`.
@@ -81,7 +82,7 @@ def save_frames(clips: np.ndarray, folder: Path, names: Sequence[str]) -> list[P
     names = [file_name(name) for name in names]
     if len(names) != len(clips) or len(set(names)) != len(names):
         raise ShowingError(f"{len(clips)} clips need as many different names, got {len(set(names))}")
-    folders = [folder / name for name in names]
+    folders = [Path(folder) / name for name in names]
     for clip, place in zip(clips, folders, strict=True):
         place.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(clip):
@@ -121,12 +122,13 @@ def side_by_side(*variants: np.ndarray, columns: int = 0, enlarge: int = 2) -> n
     return sheet
 
 
-def save_moving(picture: np.ndarray, path: Path, *, fps: float = 8.0, seconds: float = 6.0) -> Path:
+def save_moving(picture: np.ndarray, path: Path | str, *, fps: float = 8.0, seconds: float = 6.0) -> Path:
     """Write a moving picture (T, H, W, 3) as H.264 (.mp4), shown again up to `seconds`, or as a lossless loop (.webp).
 
     Raises:
         ShowingError: another suffix, another layout, or a rate that is not positive.
     """
+    path = Path(path)
     if path.suffix not in MOVING_SUFFIXES:
         raise ShowingError(f"{path.name}: moving pictures are written as {' or '.join(MOVING_SUFFIXES)}")
     if fps <= 0:

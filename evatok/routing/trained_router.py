@@ -51,7 +51,7 @@ class Router:
     checkpoint: checkpoints.Checkpoint
 
     @classmethod
-    def load(cls, path: Path) -> Router:
+    def load(cls, path: Path | str) -> Router:
         """Read a router's checkpoint.
 
         Raises:

@@ -83,11 +83,11 @@ def ranges(clips: int, length: int) -> list[tuple[int, int]]:
     return [(start, min(start + length, clips)) for start in range(0, clips, length)]
 
 
-def shard_path(folder: Path, start: int, stop: int) -> Path:
-    return folder / f"scores-{start:07d}-{stop:07d}.parquet"
+def shard_path(folder: Path | str, start: int, stop: int) -> Path:
+    return Path(folder) / f"scores-{start:07d}-{stop:07d}.parquet"
 
 
-def write(path: Path, table: CandidateTable) -> None:
+def write(path: Path | str, table: CandidateTable) -> None:
     """Write a table atomically: a killed writer leaves no file of that name."""
     expected = (len(table.clips), len(table.candidates))
     columns: dict[str, pa.Array] = {"clip": pa.array(table.clips, pa.int64())}
@@ -104,7 +104,7 @@ def write(path: Path, table: CandidateTable) -> None:
         pq.write_table(arrow, partial, compression="zstd", write_page_checksum=True)
 
 
-def read(path: Path) -> CandidateTable:
+def read(path: Path | str) -> CandidateTable:
     """Read a shard or a merged table.
 
     Raises:
@@ -138,7 +138,7 @@ def _header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
     return told["origin"], str(told["sha256"])
 
 
-def check_named(path: Path, table: CandidateTable, folder: Path | str) -> None:
+def check_named(path: Path | str, table: CandidateTable, folder: Path | str) -> None:
     """Compare a table with those that the records in `folder` name of the same scorer and clips, where any does.
 
     Tables written before files held the hash of their content have it nowhere else.
@@ -209,7 +209,7 @@ def make_of(origin: dict[str, Any]) -> dict[str, Any]:
     return {**origin, "data": data}
 
 
-def check_origin(path: Path, origin: dict[str, Any]) -> None:
+def check_origin(path: Path | str, origin: dict[str, Any]) -> None:
     """Make sure that a shard is of this make.
 
     Raises:
@@ -227,7 +227,7 @@ def check_origin(path: Path, origin: dict[str, Any]) -> None:
         )
 
 
-def merge(folder: Path, clips: int, length: int) -> CandidateTable:
+def merge(folder: Path | str, clips: int, length: int) -> CandidateTable:
     """All shards of a set as one table, checked: every clip once, one make.
 
     Raises:

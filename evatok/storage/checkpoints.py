@@ -51,7 +51,7 @@ class Checkpoint:
 
 
 def save(
-    path: Path,
+    path: Path | str,
     module: nn.Module,
     *,
     kind: str,
@@ -84,7 +84,7 @@ def save(
     return digest
 
 
-def load(path: Path, kind: str | None = None) -> Checkpoint:
+def load(path: Path | str, kind: str | None = None) -> Checkpoint:
     """Read and verify a checkpoint, of any kind if none is named.
 
     Raises:

@@ -40,8 +40,8 @@ class ShardStore:
         damaged: names of the shards found damaged and made again since the store was opened.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
         self.damaged: list[str] = []
 
     @classmethod

@@ -206,7 +206,7 @@ class AdaptiveTokenizer(nn.Module):
         return self.layout(lengths)
 
     @classmethod
-    def load(cls, path: Path) -> tuple[AdaptiveTokenizer, Checkpoint]:
+    def load(cls, path: Path | str) -> tuple[AdaptiveTokenizer, Checkpoint]:
         """A trained tokenizer, frozen, with the checkpoint it came from.
 
         Raises:

@@ -22,7 +22,7 @@ from evatok.storage.files import cache_folder
 
 
 def clips_of(
-    protocol: Protocol, data: str = "", *, limit: int | None = None, seed: int | None = None, workers: int = 2
+    protocol: Protocol, data: str | Path = "", *, limit: int | None = None, seed: int | None = None, workers: int = 2
 ) -> ClipSet:
     """The clips a protocol measures, or the first `limit` of them.
 
@@ -50,7 +50,7 @@ def clips_of(
             workers=workers,
         )
     path = Path(data)
-    if not data or not path.exists():
+    if not str(data) or not path.exists():
         told = f"there is nothing at {data}" if data else "it is not shipped"
         raise ProtocolError(
             f"protocol {protocol.name} measures {protocol.data} ({protocol.split}), and {told}: set data to a manifest "
@@ -83,12 +83,13 @@ def windows(lengths: Sequence[int], protocol: Protocol, seed: int) -> list[tuple
     return [every[index] for index in drawn.tolist()]
 
 
-def decode(protocol: Protocol, path: Path, count: int, seed: int) -> ClipSet:
+def decode(protocol: Protocol, path: Path | str, count: int, seed: int) -> ClipSet:
     """Choose, decode and resize clips as the protocol says, into the cache; `count` 0 takes all.
 
     Unlike a training set, a measured one has no failures: a video that cannot be read is an error.
     Raises ProtocolError for no video of the split, VideoError for one that is damaged or too short.
     """
+    path = Path(path)
     rows = _rows(protocol, path)
     folder = cache_folder() / f"{protocol.name}-{protocol.hash[:8]}-{_key(rows, count, seed)}"
     if (folder / "manifest.json").exists():
