@@ -16,7 +16,13 @@ from torch import nn
 CODES = {"vq": 16384, "fsq": 15360, "simvq": 16384, "lfq": 16384}
 """The kinds of quantiser, and how many codes each has where nothing else is said: some 14 bits."""
 
-FSQ_LEVELS = {15360: (8, 8, 8, 6, 5), 4375: (7, 5, 5, 5, 5), 1000: (8, 5, 5, 5), 240: (8, 6, 5)}
+FSQ_LEVELS = {
+    64000: (8, 8, 8, 5, 5, 5),  # VideoFlexTok's
+    15360: (8, 8, 8, 6, 5),
+    4375: (7, 5, 5, 5, 5),
+    1000: (8, 5, 5, 5),
+    240: (8, 6, 5),
+}
 
 
 @dataclass(frozen=True)

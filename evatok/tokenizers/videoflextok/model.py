@@ -1,0 +1,283 @@
+"""VideoFlexTok: clips to tokens of any number per latent frame, and back by a flow (arXiv 2604.12887).
+
+The network works on latents, the tokenizer on clips: a latent codec stands between. Codes and lengths are those of
+every tokenizer here (`Codes`): lengths (B, T) are tokens per latent frame, and codes are packed frame after frame.
+
+Legend: B clips, F frames, T latent frames of h x w positions with C channels, P patches per frame of V values, K the
+most tokens per frame, k those of the longest in a batch, D the decoder's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import nn
+
+from evatok import checkpoints
+from evatok.checkpoints import Checkpoint
+from evatok.latents import LatentCodec, LatentError, PatchPCA, VidTok
+from evatok.models.quantisers import Quantised, Quantiser
+from evatok.models.tokenizer import Codes
+from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
+from evatok.tokenizers.videoflextok.encoder import RegisterEncoder
+from evatok.tokenizers.videoflextok.flow_decoder import Condition, FlowDecoder
+from evatok.tokenizers.videoflextok.flow_matching import euler, guided, normalised_guided, seeded_noise
+from evatok.tokenizers.videoflextok.order import kept_tokens
+
+KIND = "videoflextok"
+
+
+class FlexNetwork(nn.Module):
+    """Encoder, quantiser and decoder: everything of a tokenizer that is trained."""
+
+    def __init__(self, config: VideoFlexTokConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = RegisterEncoder(config)
+        self.quantiser = Quantiser(
+            "fsq", config.codebook_size, encoder_width=config.encoder_width, decoder_width=config.decoder_width
+        )
+        self.decoder = FlowDecoder(config)
+
+    def patchify(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, T, h, w, C) to (B, T, P, V). Raises FlexTokError for latents of another shape than the network's."""
+        config = self.config
+        high, wide = (side * config.patch for side in config.grid)
+        expected = (config.blocks, high, wide, config.channels)
+        if tuple(latents.shape[1:]) != expected:
+            raise FlexTokError(f"latents must be (B, {', '.join(map(str, expected))}), got {tuple(latents.shape)}")
+        return rearrange(latents, "b t (y p) (x q) c -> b t (y x) (p q c)", p=config.patch, q=config.patch)
+
+    def unpatchify(self, patches: torch.Tensor) -> torch.Tensor:
+        """(B, T, P, V) to (B, T, h, w, C)."""
+        (high, wide), side = self.config.grid, self.config.patch
+        return rearrange(patches, "b t (y x) (p q c) -> b t (y p) (x q) c", y=high, x=wide, p=side, q=side)
+
+    def quantise(self, latents: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor, Quantised]:
+        """Codes (B, T, k) of the first `tokens` tokens of each frame, their values (B, T, k, D), and the rest."""
+        features = self.encoder(self.patchify(latents), tokens)
+        found = self.quantiser(features.flatten(0, 2))
+        shape = features.shape[:3]
+        return found.codes.reshape(shape), self.padded(found.values.reshape(*shape, -1)), found
+
+    def padded(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (B, T, k, D) as the decoder wants them: with mask tokens, in all K places."""
+        if self.config.drop == "truncate":
+            return values
+        return nn.functional.pad(values, (0, 0, 0, self.config.registers - values.shape[2]))
+
+    def velocity(self, latents: torch.Tensor, sigma_B: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """(B, T, h, w, C) of noised latents (B, T, h, w, C)."""
+        return self.unpatchify(self.decoder(self.patchify(latents), sigma_B, condition)[0])
+
+
+class VideoFlexTok(nn.Module):
+    """Clips (B, 3, F, H, W) in [0, 1] and lengths (B, T) to codes, and back with any number of flow steps."""
+
+    def __init__(self, codec: LatentCodec, network: FlexNetwork) -> None:
+        super().__init__()
+        self.codec, self.network = codec, network
+
+    @property
+    def config(self) -> VideoFlexTokConfig:
+        return self.network.config
+
+    @classmethod
+    def load(
+        cls, path: Path, device: torch.device | str = "cpu", *, codec: LatentCodec | Path | str | None = None
+    ) -> tuple[Self, Checkpoint]:
+        """A trained tokenizer, frozen, with the checkpoint it came from.
+
+        Args:
+            codec: the latent codec or the folder of VidTok's weights; a patch-pca codec is part of the checkpoint.
+
+        Raises:
+            CheckpointError: absent, damaged, or of another kind.
+            LatentError: the codec is missing, or is not the one that the tokenizer was trained on.
+        """
+        checkpoint = checkpoints.load(Path(path), KIND)
+        config = VideoFlexTokConfig.from_dict(checkpoint.config)
+        tokenizer = cls(_codec_of(config, codec, Path(path)), FlexNetwork(config))
+        checkpoint.fill(tokenizer)
+        if tokenizer.codec.identity() != config.codec_sha256:
+            raise LatentError(
+                f"{path}: trained on the latents of codec {config.codec_sha256[:12]}, this {tokenizer.codec.kind} is "
+                f"{tokenizer.codec.identity()[:12]}; give the codec that it was trained on"
+            )
+        return tokenizer.to(device).eval().requires_grad_(False), checkpoint
+
+    def lengths(self, tokens: int, clips: int) -> torch.Tensor:
+        """(B, T) with `tokens` per latent frame. Raises FlexTokError where the tokenizer has no such length."""
+        return self.checked(torch.full((clips, self.config.blocks), tokens))
+
+    def checked(self, lengths: torch.Tensor, *, first_given: bool = False) -> torch.Tensor:
+        """Lengths (B, T) themselves, if they are ones of this tokenizer.
+
+        0 is allowed for all frames of a clip (its sample is then unconditional), and for a given first frame.
+
+        Raises:
+            FlexTokError: of another shape, no integers, below 0 or above K; of a grid, anything but K.
+        """
+        config = self.config
+        if lengths.ndim != 2 or lengths.shape[1] != config.blocks or lengths.is_floating_point():
+            raise FlexTokError(
+                f"lengths must be integers (B, {config.blocks}), got {lengths.dtype} {tuple(lengths.shape)}"
+            )
+        if bool(((lengths < 0) | (lengths > config.registers)).any()):
+            raise FlexTokError(f"lengths must lie between 0 and {config.registers}, got {lengths.unique().tolist()}")
+        # What a given first frame's own length is does not matter.
+        asked = lengths[:, 1:] if first_given and config.blocks > 1 else lengths
+        if bool(((asked == 0).any(1) & (asked > 0).any(1)).any()):
+            raise FlexTokError(
+                "lengths must be 0 for all latent frames of a clip or for none; only a first latent frame that is "
+                "given needs no tokens"
+            )
+        if config.form == "grid" and bool(((lengths > 0) & (lengths < config.registers)).any()):
+            raise FlexTokError(f"a grid has no order: its lengths are {config.registers} per latent frame, or 0")
+        return lengths
+
+    @torch.no_grad()
+    def encode(self, clips: torch.Tensor, lengths: torch.Tensor) -> Codes:
+        """Codes of clips, lengths (B, T) tokens per latent frame.
+
+        Raises:
+            FlexTokError: clips of another shape than the tokenizer's, lengths it does not have.
+        """
+        self._check_clips(clips)
+        self.checked(lengths)
+        if len(lengths) != len(clips):
+            raise FlexTokError(f"one row of lengths per clip is needed: {len(lengths)} for {len(clips)} clips")
+        longest = max(1, int(lengths.max()))
+        codes, _, _ = self.network.quantise(self.codec.encode(clips), longest)
+        return pack(codes, lengths)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        steps: int = 20,
+        guidance: float = 1.0,
+        normalised: bool = True,
+        seed: int = 0,
+        indices: np.ndarray | None = None,
+        first: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Clips (B, 3, F, H, W), clamped to [0, 1]: one sample per clip of all that its tokens leave open.
+
+        Args:
+            steps: Euler steps; 1 gives the mean of what the tokens leave open, more give samples.
+            guidance: above 1, velocities move away from those without tokens (paper: 15 to 30, normalised).
+            normalised: adaptive projected guidance; False for plain classifier-free guidance.
+            seed, indices: noise is drawn per clip from the seed and the clip's number, by default its place here.
+            first: frames (B, 3, f, H, W) that the first latent frame codes, given clean (F.1); the decoder has to
+                have learnt that (stage 2), and their own tokens are not used.
+
+        Raises:
+            FlexTokError: codes that the lengths do not ask for, or a first frame of another size.
+            FlowError: less than one step, or a velocity that is not finite.
+        """
+        given = None if first is None else self._first_latents(first, len(codes.lengths))
+        condition = self._condition(codes, given is not None)
+        indices = np.arange(len(codes.lengths)) if indices is None else indices
+        noise = seeded_noise(self._latent_shape, seed, indices).to(condition.values.device)
+
+        def hold(x: torch.Tensor) -> torch.Tensor:
+            return x if given is None else torch.cat((given.to(x), x[:, 1:]), dim=1)
+
+        latents = euler(self._velocity(condition, guidance, normalised), noise, steps, hold)
+        return self.codec.decode(latents, self.config.frames).clamp(0, 1)
+
+    @property
+    def _latent_shape(self) -> tuple[int, int, int, int]:
+        config = self.config
+        high, wide = (side * config.patch for side in config.grid)
+        return config.blocks, high, wide, config.channels
+
+    def _condition(self, codes: Codes, first_given: bool) -> Condition:
+        lengths = self.checked(codes.lengths, first_given=first_given)
+        if first_given and lengths.shape[1] > 1:
+            # A given frame's tokens are replaced, whatever they are; there are as many as in the other frames.
+            filled = lengths.clone()
+            filled[:, 0] = torch.where(lengths[:, 0] == 0, lengths[:, 1], lengths[:, 0])
+        else:
+            filled = lengths
+        grid = unpack(codes, filled)
+        device = next(self.network.parameters()).device
+        values = self.network.padded(self.network.quantiser.lookup(grid.to(device)))
+        null, given = (filled.sum(1) == 0).to(device), torch.ones(len(filled), dtype=torch.bool, device=device)
+        return Condition(values, filled.to(device), null if bool(null.any()) else None, given if first_given else None)
+
+    def _velocity(
+        self, condition: Condition, guidance: float, normalised: bool
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The velocity that is sampled with: the network's, moved away from its own without tokens."""
+        if guidance == 1.0:
+            return lambda x, sigma: self.network.velocity(x, sigma, condition)
+        without, combine = condition.without_tokens(), normalised_guided if normalised else guided
+
+        def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            ours = self.network.velocity(x, sigma, condition)
+            return combine(ours.float(), self.network.velocity(x, sigma, without).float(), guidance)
+
+        return velocity
+
+    def _first_latents(self, first: torch.Tensor, clips: int) -> torch.Tensor:
+        """(B, 1, h, w, C) of the frames that the first latent frame codes."""
+        config = self.config
+        expected = (clips, 3, config.first_frames, config.size, config.size)
+        if tuple(first.shape) != expected:
+            raise FlexTokError(f"the first frames must be {expected}, got {tuple(first.shape)}")
+        return self.codec.encode(first)
+
+    def _check_clips(self, clips: torch.Tensor) -> None:
+        config = self.config
+        expected = (3, config.frames, config.size, config.size)
+        if tuple(clips.shape[1:]) != expected:
+            raise FlexTokError(f"clips must be (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}")
+
+
+def pack(grid: torch.Tensor, lengths: torch.Tensor) -> Codes:
+    """Codes of tokens in a grid (B, T, k), packed to the left frame after frame; padding is 0."""
+    lengths = lengths.to(grid.device)
+    kept = kept_tokens(lengths, grid.shape[2])
+    totals = lengths.sum(1)
+    packed = grid.new_zeros(len(grid), int(totals.max()))
+    packed[torch.arange(packed.shape[1], device=grid.device) < totals[:, None]] = grid[kept]
+    return Codes(packed, lengths)
+
+
+def unpack(codes: Codes, filled: torch.Tensor) -> torch.Tensor:
+    """Codes in a grid (B, T, k), k at least 1, with 0 where a frame has none.
+
+    Args:
+        filled: (B, T) lengths that the grid is to hold; those of `codes`, or more where frames have no codes.
+
+    Raises:
+        FlexTokError: more or less codes than the lengths ask for.
+    """
+    lengths = codes.lengths
+    totals = lengths.sum(1)
+    if tuple(codes.codes.shape) != (len(lengths), int(totals.max())):
+        raise FlexTokError(f"{tuple(codes.codes.shape)} codes, the lengths ask for {(len(lengths), int(totals.max()))}")
+    grid = codes.codes.new_zeros(*lengths.shape, max(1, int(filled.max())))
+    valid = torch.arange(codes.codes.shape[1], device=lengths.device) < totals[:, None]
+    grid[kept_tokens(lengths, grid.shape[2])] = codes.codes[valid]
+    return grid
+
+
+def _codec_of(config: VideoFlexTokConfig, codec: LatentCodec | Path | str | None, path: Path) -> LatentCodec:
+    if isinstance(codec, LatentCodec):
+        return codec
+    if config.codec == PatchPCA.kind:
+        if codec is not None:
+            raise LatentError(f"{path}: its patch-pca codec is in the checkpoint; give no other one")
+        return PatchPCA(config.channels)
+    if codec is None:
+        raise LatentError(f"{path}: trained on {config.codec} latents; give the folder of its weights as codec")
+    return VidTok.load(codec)
