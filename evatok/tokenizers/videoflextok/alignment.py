@@ -1,0 +1,103 @@
+"""Representation alignment (REPA, arXiv 2410.06940) of the decoder: what it is to resemble, and through which head.
+
+The target is a frozen encoder's features, brought to the decoder's patches and standardised per channel. Without that
+the features of a small encoder are nearly one and the same vector (cosine to their mean 0.99 for videomae-toy), and a
+cosine loss is solved without anything being learnt.
+
+Legend: B clips, F frames, T latent frames, P patches per frame, D the decoder's width, S the target's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from evatok.data.clips import to_network
+from evatok.models.alignment import AlignmentError
+from evatok.models.encoders import FrozenEncoder, Images
+from evatok.tokenizers.videoflextok.blocks import Block, norm
+from evatok.tokenizers.videoflextok.config import VideoFlexTokConfig
+from evatok.tokenizers.videoflextok.order import patch_mask
+
+
+class Teacher:
+    """A frozen encoder's standardised features on the decoder's patches.
+
+    Encoders of video code a whole number of steps per latent frame, whose features are concatenated; they see no
+    causal first frame, which then has no target. Encoders of images code every frame, and a latent frame's target is
+    the mean over its own frames.
+
+    Attributes:
+        frames: T' latent frames with a target, the last ones.
+        width: S.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, config: VideoFlexTokConfig) -> None:
+        """Raises AlignmentError where the encoder's grid cannot be brought to the decoder's."""
+        self.encoder, self.config = encoder, config
+        self.of_images = isinstance(encoder, Images)
+        self.skipped = 1 if config.causal_first and not self.of_images else 0
+        self.frames = config.blocks - self.skipped
+        steps, *grid = encoder.grid(config.frames - self.skipped, config.size)
+        self.per_frame = 1 if self.of_images else steps // max(1, self.frames)
+        fits = self.of_images or (self.frames > 0 and steps % self.frames == 0)
+        if not fits or any(own % wanted for own, wanted in zip(grid, config.grid, strict=True)):
+            raise AlignmentError(
+                f"{encoder.source}: its grid {(steps, *grid)} cannot be brought to {self.frames} latent frames of "
+                f"{config.grid} patches: each must be a multiple; choose another size for the encoder"
+            )
+        self.width = encoder.width * self.per_frame
+        self.mean, self.deviation = torch.zeros(self.width), torch.ones(self.width)
+
+    def fit(self, clips: np.ndarray, device: torch.device | str, batch: int = 16) -> Teacher:
+        """Standardise to the features of uint8 clips (N, F, H, W, 3); returns itself."""
+        parts = [self.raw(to_network(clips[at : at + batch], device)) for at in range(0, len(clips), batch)]
+        features = torch.cat(parts).flatten(0, 2).double()
+        self.mean = features.mean(0).float()
+        self.deviation = features.std(0).clamp_min(1e-6).float()
+        return self
+
+    def targets(self, clips: torch.Tensor) -> torch.Tensor:
+        """(B, T', P, S), standardised."""
+        return (self.raw(clips) - self.mean.to(clips.device)) / self.deviation.to(clips.device)
+
+    @torch.no_grad()
+    def raw(self, clips: torch.Tensor) -> torch.Tensor:
+        """(B, T', P, S) of clips (B, 3, F, H, W) in [0, 1]."""
+        (features,) = self.encoder(clips[:, :, self.skipped :], [self.encoder.depth])
+        pooled = F.adaptive_avg_pool2d(rearrange(features.float(), "b t y x d -> (b t) d y x"), self.config.grid)
+        patches = rearrange(pooled, "(b t) d y x -> b t (y x) d", b=len(clips))
+        if not self.of_images:
+            return rearrange(patches, "b (t n) p d -> b t p (n d)", n=self.per_frame)
+        every, first = self.config.stride[0], patches[:, :1]
+        if self.config.causal_first:
+            return torch.cat((first, patches[:, 1:].unflatten(1, (-1, every)).mean(2)), dim=1)
+        return patches.unflatten(1, (-1, every)).mean(2)
+
+
+class ReadoutHead(nn.Module):
+    """Decoder features (B, T, P, D) to (B, T', P, S): a transformer of two layers over patches, causal in time as the
+    decoder is (F.1), and a linear map. It belongs to the training: a finished tokenizer does not have it."""
+
+    def __init__(self, config: VideoFlexTokConfig, teacher: Teacher, depth: int = 2) -> None:
+        super().__init__()
+        self.frames = teacher.frames
+        self.causal = config.decoder_mask == "causal"
+        self.layers = nn.ModuleList(Block(config.decoder_width, config.decoder_heads) for _ in range(depth))
+        self.project = nn.Linear(config.decoder_width, teacher.width)
+
+    def forward(self, features_BTPD: torch.Tensor) -> torch.Tensor:
+        _, frames, patches, _ = features_BTPD.shape
+        mask = patch_mask(frames, patches).to(features_BTPD.device) if self.causal else None
+        x = rearrange(features_BTPD, "b t p d -> b (t p) d")
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.project(rearrange(norm(x), "b (t p) d -> b t p d", t=frames)[:, -self.frames :])
+
+
+def alignment_loss(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """One minus the mean cosine of features (..., S)."""
+    return 1 - F.cosine_similarity(student.float(), target.float(), dim=-1).mean()

@@ -1,0 +1,144 @@
+"""One training step of VideoFlexTok: rectified flow and alignment, in both of its stages (Sec. 3.2, F.1).
+
+    total = flow + weight * alignment
+
+Stage 1 trains everything. Stage 2 trains the decoder on a frozen encoder's codes, and gives it the first latent frame
+of half of the clips: clean, its loss left out, its tokens replaced.
+
+Legend: B clips, T latent frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from evatok.latents import LatentCodec
+from evatok.objective import Batches
+from evatok.precision import autocast
+from evatok.tokenizers.videoflextok.alignment import ReadoutHead, Teacher, alignment_loss
+from evatok.tokenizers.videoflextok.flow_decoder import Condition
+from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, flow_loss, noised, target
+from evatok.tokenizers.videoflextok.model import FlexNetwork
+from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
+from evatok.training import Terms
+
+
+class FlexTrainee(nn.Module):
+    """What a step moves: the network, and the head through which its decoder meets the teacher."""
+
+    def __init__(self, network: FlexNetwork, teacher: Teacher | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.head = ReadoutHead(network.config, teacher) if teacher else None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that is drawn at random for a batch.
+
+    Attributes:
+        lengths: (B, T) tokens kept.
+        null: (B,) clips whose tokens are replaced by null tokens.
+        given: (B,) clips whose first latent frame is given; None in stage 1.
+        sigma: (B,) noise levels.
+        first_sigma: (B,) those of a given first frame, small.
+        noise: of the latents' shape.
+    """
+
+    lengths: torch.Tensor
+    null: torch.Tensor
+    given: torch.Tensor | None
+    sigma: torch.Tensor
+    first_sigma: torch.Tensor
+    noise: torch.Tensor
+
+
+@dataclass
+class FlexObjective:
+    """The loss of one step.
+
+    Attributes:
+        null_probability: share of clips trained without tokens, for guidance.
+        alignment_weight: of the alignment with `teacher`.
+        first_probability: share of clips whose first latent frame is given; 0 in stage 1.
+        first_noise: half of the given frames have noise up to this level.
+        frozen_encoder: leave encoder and quantiser as they are (stage 2).
+        bf16: autocast of the network; losses are float32.
+    """
+
+    batches: Batches
+    codec: LatentCodec
+    dropout: NestedDropout
+    noise_levels: NoiseLevels
+    teacher: Teacher | None = None
+    alignment_weight: float = 1.0
+    null_probability: float = 0.1
+    first_probability: float = 0.0
+    first_noise: float = 0.02
+    frozen_encoder: bool = False
+    bf16: bool = False
+
+    def __call__(self, trainee: FlexTrainee, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
+        clips = self.batches.draw(step, generator)
+        latents = self.codec.encode(clips)
+        draws = self.draw(latents, generator)
+        network = trainee.network
+        tap = network.config.alignment_layer if self.teacher else None
+        with autocast(clips.device, self.bf16):
+            values = self._values(network, latents, int(draws.lengths.max()))
+            condition = Condition(values, draws.lengths, draws.null, draws.given)
+            noisy = network.patchify(self.noised(latents, draws))
+            velocity, tapped = network.decoder(noisy, draws.sigma, condition, tap)
+            student = trainee.head(tapped) if trainee.head is not None else None
+        aim = network.patchify(target(latents, draws.noise))
+        terms = {"flow": flow_loss(velocity, aim, self._counted(draws))}
+        if self.teacher is not None and student is not None:
+            terms["alignment"] = alignment_loss(student, self.teacher.targets(clips))
+        total = terms["flow"] + self.alignment_weight * terms.get("alignment", latents.new_zeros(()))
+        return total, {**terms, "tokens": draws.lengths.sum(1).float().mean()}
+
+    def draw(self, latents: torch.Tensor, generator: torch.Generator) -> Draws:
+        """The random choices of a step, from a generator on the CPU."""
+        clips, device = len(latents), latents.device
+        lengths = self.dropout.lengths(clips, generator)
+        null = torch.rand(clips, generator=generator) < self.null_probability
+        given = torch.rand(clips, generator=generator) < self.first_probability
+        blurred = torch.rand(clips, generator=generator) < 0.5
+        first_sigma = torch.rand(clips, generator=generator) * self.first_noise * blurred
+        sigma = self.noise_levels.draw(clips, generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        return Draws(
+            lengths.to(device),
+            null.to(device),
+            given.to(device) if self.first_probability else None,
+            sigma.to(device),
+            first_sigma.to(device),
+            noise.to(device),
+        )
+
+    @staticmethod
+    def noised(latents: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Latents at their clips' noise levels, given first frames at their own."""
+        noisy = noised(latents, draws.noise, draws.sigma)
+        if draws.given is None:
+            return noisy
+        first = noised(latents[:, :1], draws.noise[:, :1], draws.first_sigma)
+        chosen = torch.where(draws.given[:, None, None, None, None], first, noisy[:, :1])
+        return torch.cat((chosen, noisy[:, 1:]), dim=1)
+
+    def _values(self, network: FlexNetwork, latents: torch.Tensor, tokens: int) -> torch.Tensor:
+        with torch.set_grad_enabled(not self.frozen_encoder):
+            _, values, _ = network.quantise(latents, tokens)
+        return values
+
+    @staticmethod
+    def _counted(draws: Draws) -> torch.Tensor | None:
+        """(B, T) frames whose loss counts; None for all."""
+        if draws.given is None:
+            return None
+        counted = torch.ones_like(draws.lengths, dtype=torch.float32)
+        counted[:, 0] = (~draws.given).float()
+        return counted
