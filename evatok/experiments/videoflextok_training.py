@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from evatok import checkpoints, records, training
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
+from evatok.evaluation.flextok_quality import Measuring, quality, token_use
 from evatok.experiments import tracking
 from evatok.experiments.setting import (
     claim_folder,
@@ -24,16 +24,17 @@ from evatok.experiments.setting import (
     set_threads,
 )
 from evatok.experiments.tokenizer_training import held_out, validation_data
-from evatok.latents import LatentCodec, PatchPCA, VidTok
 from evatok.models.encoders import load_encoder
-from evatok.objective import Batches
+from evatok.models.latents import LatentCodec, PatchPCA, VidTok
+from evatok.storage import checkpoints, records
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, FlexNetwork, VideoFlexTok, VideoFlexTokConfig
-from evatok.tokenizers.videoflextok.alignment import Teacher
 from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels
-from evatok.tokenizers.videoflextok.measuring import Measuring, quality, token_use
 from evatok.tokenizers.videoflextok.model import KIND
 from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
-from evatok.tokenizers.videoflextok.objective import FlexObjective, FlexTrainee
+from evatok.training import loop
+from evatok.training.flextok_alignment import Teacher
+from evatok.training.flextok_objective import FlexObjective, FlexTrainee
+from evatok.training.objective import Batches
 
 log = logging.getLogger(__name__)
 FITTED_TO = 256
@@ -148,7 +149,7 @@ def train_videoflextok(
     objective = objective_of(config, plan, teacher, train_set)
     folder = claim_folder(Path(config["work"]), config, " ".join(parents.values()), tracker, steps_may_change=True)
     try:
-        averaged = training.train(
+        averaged = loop.train(
             trainee,
             objective,
             recipe(config),
@@ -157,7 +158,7 @@ def train_videoflextok(
             on_log=log_to(tracker),
             seconds=60 * config["minutes"] or None,
         )
-    except training.SliceEnded as ended:
+    except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps}
     facts = {**plan.facts, **facts_of(config, plan), **schedule_changes(folder)}
     path = Path(config["checkpoint"])
@@ -212,7 +213,7 @@ def recorded(
         },
         metrics=metrics,
         config=config,
-        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
 
@@ -250,9 +251,7 @@ def clips_of(config: dict[str, Any], shape: VideoFlexTokConfig) -> tuple[ClipSet
         ConfigError: no data named.
     """
     if not config["data"]:
-        raise tracking.ConfigError(
-            "config key data: name a manifest CSV, a folder of class folders or a set"
-        )
+        raise tracking.ConfigError("config key data: name a manifest CSV, a folder of class folders or a set")
     set_threads(config["threads"])
 
     def clips(data: str, split: str, count: int) -> ClipSet:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from evatok.latents import PatchPCA
+from evatok.models.latents import PatchPCA
 from evatok.tokenizers.videoflextok import FlexNetwork, VideoFlexTok, VideoFlexTokConfig
 
 TINY_FLEX = VideoFlexTokConfig(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from evatok import checkpoints
-from evatok.checkpoints import CheckpointError
-from evatok.latents import LatentError, PatchPCA
-from evatok.models.tokenizer import Codes
+from evatok.models.latents import LatentError, PatchPCA
+from evatok.storage import checkpoints
+from evatok.storage.checkpoints import CheckpointError
+from evatok.tokenizers.evatok import Codes
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, FlexNetwork, FlexTokError, VideoFlexTok
 from evatok.tokenizers.videoflextok.config import FORMS, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.encoder import RegisterEncoder

@@ -8,10 +8,10 @@ import json
 import pytest
 import torch
 
-from evatok import checkpoints
 from evatok.data.clips import to_network
-from evatok.latents import LatentError, PatchPCA, VidTok, latent_frames
 from evatok.metrics.pixels import psnr
+from evatok.models.latents import LatentError, PatchPCA, VidTok, latent_frames
+from evatok.storage import checkpoints
 
 needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
 

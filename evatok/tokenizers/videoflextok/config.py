@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evatok.errors import EvatokError
-from evatok.latents.codec import is_causal, latent_frames
+from evatok.models.latents.codec import is_causal, latent_frames
 
 FORMS = ("time-causal", "flexible", "flat", "grid")
 """How the encoder arranges tokens.

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from evatok.models.pooling import pyramid
+from evatok.tokenizers.pooling import pyramid
 from evatok.tokenizers.videoflextok.blocks import Block, norm
 from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.order import Order, encoder_mask

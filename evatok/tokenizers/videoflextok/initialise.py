@@ -14,7 +14,7 @@ import math
 import torch
 from torch import nn
 
-from evatok.models.initialise import sine_cosine
+from evatok.tokenizers.initialise import sine_cosine
 from evatok.tokenizers.videoflextok.blocks import Block, ModulatedBlock
 from evatok.tokenizers.videoflextok.encoder import register_pooling
 from evatok.tokenizers.videoflextok.model import FlexNetwork

@@ -18,11 +18,11 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from evatok import checkpoints
-from evatok.checkpoints import Checkpoint
-from evatok.latents import LatentCodec, LatentError, PatchPCA, VidTok
+from evatok.models.latents import LatentCodec, LatentError, PatchPCA, VidTok
 from evatok.models.quantisers import Quantised, Quantiser
-from evatok.models.tokenizer import Codes
+from evatok.storage import checkpoints
+from evatok.storage.checkpoints import Checkpoint
+from evatok.tokenizers.evatok import Codes
 from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.encoder import RegisterEncoder
 from evatok.tokenizers.videoflextok.flow_decoder import Condition, FlowDecoder

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange, repeat
 
-from evatok.data.clips import to_network
-from evatok.latents.codec import LatentCodec, LatentError, is_causal, weights_sha256
+from evatok.models.latents.codec import LatentCodec, LatentError, is_causal, weights_sha256
 
 SCALING = 0.5
 """Channels are divided by this power of their standard deviation. At 1 all would weigh alike in a flow's loss, the
@@ -51,7 +50,8 @@ class PatchPCA(LatentCodec):
         codec = cls(channels)
         total, mean, square = 0, torch.zeros_like(codec.mean).double(), torch.zeros(()).double()
         for start in range(0, len(clips), at_once):
-            batch = to_network(clips[start : start + at_once])
+            batch = torch.from_numpy(np.array(clips[start : start + at_once]))
+            batch = rearrange(batch, "b f y x c -> b c f y x").float() / 255
             codec.check_clips(batch)
             patches = codec._patches(batch).flatten(0, 3)
             total += len(patches)

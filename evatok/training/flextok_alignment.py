@@ -16,11 +16,11 @@ from einops import rearrange
 from torch import nn
 
 from evatok.data.clips import to_network
-from evatok.models.alignment import AlignmentError
 from evatok.models.encoders import FrozenEncoder, Images
 from evatok.tokenizers.videoflextok.blocks import Block, norm
 from evatok.tokenizers.videoflextok.config import VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.order import patch_mask
+from evatok.training.alignment import AlignmentError
 
 
 class Teacher:

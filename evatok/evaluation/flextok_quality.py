@@ -18,12 +18,12 @@ import torch
 from evatok.data.clips import ClipSet, to_network
 from evatok.metrics import pixels
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
-from evatok.precision import autocast
-from evatok.records import Metric
-from evatok.tokenizers.videoflextok.alignment import Teacher
+from evatok.models.precision import autocast
+from evatok.storage.records import Metric
 from evatok.tokenizers.videoflextok.flow_decoder import Condition
 from evatok.tokenizers.videoflextok.flow_matching import flow_loss, seeded_noise, target
 from evatok.tokenizers.videoflextok.model import VideoFlexTok
+from evatok.training.flextok_alignment import Teacher
 
 
 @dataclass(frozen=True)

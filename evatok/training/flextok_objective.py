@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from evatok.latents import LatentCodec
-from evatok.objective import Batches
-from evatok.precision import autocast
-from evatok.tokenizers.videoflextok.alignment import ReadoutHead, Teacher, alignment_loss
+from evatok.models.latents import LatentCodec
+from evatok.models.precision import autocast
 from evatok.tokenizers.videoflextok.flow_decoder import Condition
 from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, flow_loss, noised, target
 from evatok.tokenizers.videoflextok.model import FlexNetwork
 from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
-from evatok.training import Terms
+from evatok.training.flextok_alignment import ReadoutHead, Teacher, alignment_loss
+from evatok.training.loop import Terms
+from evatok.training.objective import Batches
 
 
 class FlexTrainee(nn.Module):

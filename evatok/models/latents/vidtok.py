@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from einops import rearrange
 
-from evatok.latents.codec import LatentCodec, LatentError, is_causal, weights_sha256
+from evatok.models.latents.codec import LatentCodec, LatentError, is_causal, weights_sha256
 
 VERSION = "1.1"
 _SOURCE = "evatok.json"
