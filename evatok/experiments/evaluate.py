@@ -7,6 +7,7 @@ The protocol decides clips, preprocessing and metrics (`evatok.evaluation.protoc
     python -m evatok.experiments.evaluate with protocol=embedded-reconstruction assignment=router:PATH
     python -m evatok.experiments.evaluate with protocol=larp-ucf101-reconstruction data=train.csv fake=FOLDER
     python -m evatok.experiments.evaluate with fake=FOLDER real=FOLDER
+    python -m evatok.experiments.evaluate with checkpoint=VIDEOFLEXTOK assignment=uniform:4 flow_steps=20
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ from evatok.evaluation import (
     per_clip,
     protocols,
 )
+from evatok.evaluation.flexible import Flexible, fixed_row
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics.bootstrap import over_choices
 from evatok.routing import rules
-from evatok.storage import records
-from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.storage import checkpoints, records
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.videoflextok import KIND, VideoFlexTok, VideoFlexTokConfig
 
 ex = tracking.experiment("evaluate", __doc__, keys.RUN)
 
@@ -57,10 +60,13 @@ def config() -> None:
     choices = 1
     batch = 16
     shard_length = 64
+    flow_steps = 20
+    flow_guidance = 1.0  # VideoFlexTok: 15 to 30
+    latents = ""
     bf16 = False
     work = "results/work/evaluate"
     per_clip = "results/per_clip"
-    seed = 0  # of random assignments
+    seed = 0  # of random assignments, and of the noise that a flow decoder starts from
 
 
 @ex.named_config
@@ -129,13 +135,10 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
         return Reconstructed(FolderClips(Path(config["fake"]), frames=protocol.frames, size=protocol.size))
     if config["checkpoint"] == "identity":
         return Identity()
+    if checkpoints.kind_of(Path(config["checkpoint"])) == KIND:
+        return flexible_of(config, protocol)
     tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
-    shape = tokenizer.to(config["device"]).config
-    if (shape.frames, shape.size) != (protocol.frames, protocol.size):
-        raise tracking.ConfigError(
-            f"config key checkpoint: it codes clips of {shape.frames} frames, {shape.size} pixels; protocol "
-            f"{protocol.name} has {protocol.frames} frames, {protocol.size} pixels"
-        )
+    _check_clips(tokenizer.to(config["device"]).config, protocol)
     identity = {
         "system": "adaptive tokenizer",
         "sha256": checkpoint.sha256,
@@ -152,6 +155,41 @@ def rule_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> Rule:
         return rules.parse(config["assignment"], tokenizer.config, seed=config["seed"], device=config["device"])
     except RuleError as error:
         raise tracking.ConfigError(f"config key assignment: {error}") from error
+
+
+def flexible_of(config: dict[str, Any], protocol: Protocol) -> Flexible:
+    """A tokenizer with a flow decoder, as configured.
+
+    Raises:
+        ConfigError: a checkpoint for other clips than the protocol's, or an assignment that is no fixed one.
+        CheckpointError, LatentError, FlexTokError: files that do not fit, lengths that the tokenizer does not have.
+    """
+    codec = config["latents"] or None
+    tokenizer, checkpoint = VideoFlexTok.load(Path(config["checkpoint"]), config["device"], codec=codec)
+    _check_clips(tokenizer.config, protocol)
+    kind, row = fixed_row(config["assignment"])
+    if not row:
+        raise tracking.ConfigError(
+            f"config key assignment: {config['assignment']!r} is neither uniform:4 nor fixed:4,4,4,4; these are what "
+            f"a {checkpoint.kind} checkpoint takes"
+        )
+    drawn = {"steps": config["flow_steps"], "guidance": config["flow_guidance"], "seed": config["seed"]}
+    identity = {
+        "sha256": checkpoint.sha256,
+        "parents": checkpoint.parents,
+        "facts": checkpoint.facts,
+        "parameters": sum(p.numel() for p in tokenizer.network.parameters()),
+        "assignment": kind,
+    }
+    return Flexible(tokenizer, row, identity, **drawn, bf16=config["bf16"])
+
+
+def _check_clips(shape: TokenizerConfig | VideoFlexTokConfig, protocol: Protocol) -> None:
+    if (shape.frames, shape.size) != (protocol.frames, protocol.size):
+        raise tracking.ConfigError(
+            f"config key checkpoint: it codes clips of {shape.frames} frames, {shape.size} pixels; protocol "
+            f"{protocol.name} has {protocol.frames} frames, {protocol.size} pixels"
+        )
 
 
 def reference(config: dict[str, Any], protocol: Protocol, seed: int) -> ClipSet | FolderClips:

@@ -19,16 +19,8 @@ import torch
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.experiments import tracking, videoflextok_training
-from evatok.experiments.videoflextok_training import (
-    PAPER,
-    SMALL,
-    FlexPlan,
-    clips_of,
-    codec_of,
-    shape_of,
-    spread,
-    train_videoflextok,
-)
+from evatok.experiments.videoflextok_parts import FlexPlan, clips_of, codec_of, shape_of, spread
+from evatok.experiments.videoflextok_training import PAPER, SMALL, train_videoflextok
 from evatok.tokenizers.videoflextok import FlexNetwork, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.initialise import initialise
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from evatok.experiments import tracking, videoflextok_training
-from evatok.experiments.videoflextok_training import PAPER, SMALL, FlexPlan, clips_of, train_videoflextok
+from evatok.experiments.videoflextok_parts import FlexPlan, clips_of
+from evatok.experiments.videoflextok_training import PAPER, SMALL, train_videoflextok
 from evatok.tokenizers.videoflextok import FlexNetwork, VideoFlexTok
 from evatok.tokenizers.videoflextok.config import DECODER_MASKS
 

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from evatok.data.clips import ClipSet, to_network
-from evatok.data.sets import clip_set
+from evatok.data.clips import ClipSet
 from evatok.evaluation.flextok_quality import Measuring, quality, token_use
 from evatok.experiments import tracking
 from evatok.experiments.setting import (
     claim_folder,
     log_to,
-    of_size,
     optional_artifact,
     recipe,
     schedule_changes,
-    set_threads,
 )
 from evatok.experiments.tokenizer_training import held_out, validation_data
-from evatok.models.encoders import load_encoder
-from evatok.models.latents import LatentCodec, PatchPCA, VidTok
+from evatok.experiments.videoflextok_parts import FlexPlan, facts_of, objective_of, teacher_of
+from evatok.models.latents import VidTok
 from evatok.storage import checkpoints, records
-from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, FlexNetwork, VideoFlexTok, VideoFlexTokConfig
-from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels
-from evatok.tokenizers.videoflextok.model import KIND
-from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
+from evatok.tokenizers.videoflextok import KIND, VideoFlexTok
 from evatok.training import loop
 from evatok.training.flextok_alignment import Teacher
-from evatok.training.flextok_objective import FlexObjective, FlexTrainee
-from evatok.training.objective import Batches
+from evatok.training.flextok_objective import FlexTrainee
 
 log = logging.getLogger(__name__)
-FITTED_TO = 256
-"""Clips, spread over the training set, that the start and the alignment's target are fitted to."""
 
 
 def settings() -> None:
@@ -102,30 +91,6 @@ PAPER: dict[str, Any] = {
     "ema": 0.9999,
 }
 """As published, with fillings where the paper is silent."""
-
-
-@dataclass(frozen=True)
-class FlexPlan:
-    """What one stage adds to the shared training.
-
-    Attributes:
-        kind: of its record.
-        network, codec: that it trains, on the CPU, initialised.
-        parents: sha256 of what it was made from besides its clips, by role.
-        facts: how it was trained, for the checkpoint's header.
-        alignment: the encoder to resemble, or "none".
-        first_probability: share of clips whose first latent frame is given.
-        frozen_encoder: whether encoder and quantiser stay as they are.
-    """
-
-    kind: str
-    network: FlexNetwork
-    codec: LatentCodec
-    parents: dict[str, str]
-    facts: dict[str, Any]
-    alignment: str = "none"
-    first_probability: float = 0.0
-    frozen_encoder: bool = False
 
 
 def train_videoflextok(
@@ -216,98 +181,3 @@ def recorded(
         environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
-
-
-def objective_of(config: dict[str, Any], plan: FlexPlan, teacher: Teacher | None, train_set: ClipSet) -> FlexObjective:
-    """The loss that a configuration asks for."""
-    shape = plan.network.config
-    kept = "all" if shape.form == "grid" else config["kept"]
-    return FlexObjective(
-        Batches(train_set, config["batch"], config["seed"], config["flip"], config["device"]),
-        plan.codec.to(config["device"]),
-        NestedDropout(shape.registers, shape.blocks, kept, config["kept_per"]),
-        NoiseLevels(config["noise_mean"], config["noise_deviation"], config["noise_unshifted"]),
-        teacher=teacher,
-        alignment_weight=config["alignment_weight"],
-        null_probability=config["null"],
-        first_probability=plan.first_probability,
-        frozen_encoder=plan.frozen_encoder,
-        bf16=config["bf16"],
-    )
-
-
-def teacher_of(config: dict[str, Any], plan: FlexPlan, train_set: ClipSet) -> Teacher | None:
-    """The encoder to resemble, its features standardised on training clips. Raises EncoderError, AlignmentError."""
-    if plan.alignment == "none":
-        return None
-    encoder = load_encoder(plan.alignment, resize=config["alignment_resize"] or None).to(config["device"])
-    return Teacher(encoder, plan.network.config).fit(spread(train_set), config["device"])
-
-
-def clips_of(config: dict[str, Any], shape: VideoFlexTokConfig) -> tuple[ClipSet, ClipSet]:
-    """Training and validation clips as the network takes them.
-
-    Raises:
-        ConfigError: no data named.
-    """
-    if not config["data"]:
-        raise tracking.ConfigError("config key data: name a manifest CSV, a folder of class folders or a set")
-    set_threads(config["threads"])
-
-    def clips(data: str, split: str, count: int) -> ClipSet:
-        return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
-
-    return (
-        clips(config["data"], "train", config["train_clips"]),
-        clips(validation_data(config), "validation", config["validation_clips"]),
-    )
-
-
-def spread(clips: ClipSet, count: int = FITTED_TO) -> np.ndarray:
-    """Up to `count` clips (n, F, H, W, 3), spread evenly over the set."""
-    return np.asarray(clips.clips[:: max(1, len(clips) // count)][:count])
-
-
-def shape_of(config: dict[str, Any], **changes: Any) -> VideoFlexTokConfig:
-    """The network of the configured size with the changes that are set.
-
-    Raises:
-        ConfigError: no such size.
-        FlexTokError, LatentError: a network that cannot be.
-    """
-    shape = of_size(VIDEOFLEXTOK_SIZES, config["size"])
-    return replace(shape, **{key: value for key, value in changes.items() if value})
-
-
-def codec_of(config: dict[str, Any], shape: VideoFlexTokConfig, train_set: ClipSet) -> LatentCodec:
-    """The latent codec: fitted or standardised to training clips.
-
-    Raises:
-        ConfigError: VidTok latents without the folder of its weights.
-        LatentError, ImportError: weights that cannot be used, or no diffusers to run them.
-    """
-    if shape.codec == PatchPCA.kind:
-        return PatchPCA.fit(spread(train_set, config["latent_clips"]), shape.channels)
-    if not config["latents"]:
-        raise tracking.ConfigError(
-            "config key latents: name the folder of VidTok's weights (diffusers' format, version 1.1), or set "
-            "codec=patch-pca"
-        )
-    return VidTok.load(config["latents"]).standardise(to_network(spread(train_set, 64)))
-
-
-def facts_of(config: dict[str, Any], plan: FlexPlan) -> dict[str, Any]:
-    """How a tokenizer was trained, by which tables tell one from another."""
-    shape = plan.network.config
-    return {
-        "size": config["size"],
-        "form": shape.form,
-        "decoder_mask": shape.decoder_mask,
-        "drop": shape.drop,
-        "kept": config["kept"],
-        "noise_mean": config["noise_mean"],
-        "alignment": plan.alignment != "none",
-        "first_given": plan.first_probability,
-        "steps": config["steps"],
-        "seed": config["seed"],
-    }

@@ -90,7 +90,27 @@ def load(path: Path | str, kind: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: absent, no file, cut short, tampered with, not finite, or not of this kind.
     """
-    path = Path(path)
+    header, weights = _read(Path(path))
+    if _sha256(header, weights) != header["sha256"]:
+        raise CheckpointError(f"{path}: its content does not match the checkpoint's sha256; fetch or train it again")
+    if kind not in (None, header["kind"]):
+        raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
+    _refuse_non_finite(weights, f"{path} is not used")
+    return Checkpoint(weights=weights, **header)
+
+
+def kind_of(path: Path) -> str:
+    """The kind that a checkpoint's header names; its weights are not verified.
+
+    Raises:
+        CheckpointError: absent, no file, or cut short.
+    """
+    header, _ = _read(Path(path), header_only=True)
+    return str(header["kind"])
+
+
+def _read(path: Path, *, header_only: bool = False) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Header and weights, unverified; with `header_only` no weights."""
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; name another, or train it (README: From scratch)")
     if not path.is_file():
@@ -98,15 +118,10 @@ def load(path: Path | str, kind: str | None = None) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(json.loads((file.metadata() or {})["evatok"]))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = [] if header_only else list(file.keys())
+            return header, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole evatok checkpoint ({error}); fetch or train it again") from error
-    if _sha256(header, weights) != header["sha256"]:
-        raise CheckpointError(f"{path}: its content does not match the checkpoint's sha256; fetch or train it again")
-    if kind not in (None, header["kind"]):
-        raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
-    _refuse_non_finite(weights, f"{path} is not used")
-    return Checkpoint(weights=weights, **header)
 
 
 def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:

@@ -93,7 +93,9 @@ def test_a_killed_training_resumes_and_ends_as_the_unbroken_one(stage, tmp_path,
     again = stage(which, "broken", **changes)
     assert again.result["metrics"] == whole.result["metrics"]
     curves = [(tmp_path / name / "work" / "curve.jsonl").read_text() for name in ("whole", "broken")]
-    hashes = [checkpoints.load(tmp_path / name / "flex.safetensors", "videoflextok").sha256 for name in ("whole", "broken")]
+    hashes = [
+        checkpoints.load(tmp_path / name / "flex.safetensors", "videoflextok").sha256 for name in ("whole", "broken")
+    ]
     assert curves[0] == curves[1]
     assert hashes[0] == hashes[1]
 

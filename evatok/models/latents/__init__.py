@@ -1,8 +1,10 @@
 """Latent codecs: video autoencoders in whose latent space a generative tokenizer works.
 
-from evatok.models.latents import PatchPCA
-codec = PatchPCA.fit(clips.clips)
-latents = codec.encode(to_network(clips.clips))
+    from evatok.models.latents import PatchPCA
+    codec = PatchPCA.fit(uint8_clips)  # (N, F, H, W, 3)
+    latents = codec.encode(clips)      # (B, 3, F, H, W) in [0, 1]
+
+A tokenizer is of use only with the codec that it was trained on, which it knows by its `identity`.
 """
 
 from evatok.models.latents.codec import LatentCodec, LatentError, latent_frames, weights_sha256

@@ -9,6 +9,6 @@ decoder makes up.
 """
 
 from evatok.tokenizers.videoflextok.config import VIDEOFLEXTOK_SIZES, FlexTokError, VideoFlexTokConfig
-from evatok.tokenizers.videoflextok.model import FlexNetwork, VideoFlexTok
+from evatok.tokenizers.videoflextok.model import KIND, FlexNetwork, VideoFlexTok
 
-__all__ = ["VIDEOFLEXTOK_SIZES", "FlexNetwork", "FlexTokError", "VideoFlexTok", "VideoFlexTokConfig"]
+__all__ = ["KIND", "VIDEOFLEXTOK_SIZES", "FlexNetwork", "FlexTokError", "VideoFlexTok", "VideoFlexTokConfig"]

@@ -43,13 +43,18 @@ class GatedMLP(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        hidden = 8 * round(width / 3)
+        hidden = hidden_width(width)
         self.gate_and_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
+
+
+def hidden_width(width: int) -> int:
+    """Of a gated MLP: 8/3 of the width, to a multiple of 8."""
+    return 8 * round(width / 3)
 
 
 class Block(nn.Module):

@@ -1,0 +1,100 @@
+"""A tokenizer with a flow decoder as something to measure: a length, a number of flow steps, and a seed of its noise.
+
+Legend: B clips, T latent frames, P patches per frame, k tokens per frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from evatok import models, tokenizers
+from evatok.evaluation.systems import Output, System
+from evatok.models import latents
+from evatok.models.precision import autocast
+from evatok.storage.shards import package_version
+from evatok.tokenizers import videoflextok
+from evatok.tokenizers.videoflextok import FlexTokError, VideoFlexTok
+from evatok.tokenizers.videoflextok.blocks import hidden_width
+
+
+class Flexible(System):
+    """VideoFlexTok at one row of lengths. Each clip's sample depends on the seed and its number alone.
+
+    `identity` should name the weights; it gains the row, how samples are drawn, their cost, precision and code.
+    """
+
+    def __init__(
+        self,
+        tokenizer: VideoFlexTok,
+        row: Sequence[int],
+        identity: dict[str, Any],
+        *,
+        steps: int = 20,
+        guidance: float = 1.0,
+        seed: int = 0,
+        bf16: bool = False,
+    ) -> None:
+        """`row`: tokens per latent frame, or one number for all; 0 decodes without tokens.
+
+        Raises:
+            FlexTokError: lengths that the tokenizer does not have, or less than one step.
+        """
+        blocks = tokenizer.config.blocks
+        whole = list(row) * blocks if len(row) == 1 else list(row)
+        self.row = tokenizer.checked(torch.tensor([whole]))
+        if steps < 1:
+            raise FlexTokError(f"{steps} flow steps: at least 1 is needed")
+        self.tokenizer, self.steps, self.guidance, self.seed, self.bf16 = tokenizer, steps, guidance, seed, bf16
+        self.codebook_size = tokenizer.config.codebook_size
+        self.length_levels = len(set(whole))
+        self.identity = {
+            "system": "flexible tokenizer",
+            **identity,
+            "row": list(row),
+            "flow_steps": steps,
+            "flow_guidance": guidance,
+            "noise_seed": seed,
+            "flops_per_step": decoder_flops(tokenizer, max(1, max(whole))) * (1 if guidance == 1.0 else 2),
+            "precision": "bf16" if bf16 else "fp32",
+            "code": package_version(models, latents, tokenizers, videoflextok),
+        }
+
+    def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
+        lengths = self.row.expand(len(clips), -1).to(clips.device)
+        with autocast(clips.device, self.bf16):
+            codes = self.tokenizer.encode(clips, lengths)
+            made = self.tokenizer.decode(
+                codes, steps=self.steps, guidance=self.guidance, seed=self.seed, indices=np.asarray(indices)
+            )
+        if not codes.codes.shape[1]:
+            return Output(made.float())  # no tokens, of which nothing could be counted
+        # Rows are of one length: there is no padding among the codes.
+        return Output(made.float(), codes.codes.flatten(), lengths)
+
+
+def fixed_row(words: str) -> tuple[str, list[int]]:
+    """("uniform", [16]) of uniform:16, ("fixed", [16, 8, 8, 4]) of fixed:16,8,8,4; no tokens for anything else."""
+    kind, _, rest = words.partition(":")
+    row = rest.split(",")
+    if kind == ("uniform" if len(row) == 1 else "fixed") and all(part.strip().isdigit() for part in row):
+        return kind, [int(part) for part in row]
+    return kind, []
+
+
+def decoder_flops(tokenizer: VideoFlexTok, tokens: int) -> int:
+    """Floating point operations of one decoder pass per clip with `tokens` tokens per latent frame.
+
+    Two for each weight of a matrix and element, and for each pair of query and key in attention; masked pairs too.
+    """
+    config = tokenizer.config
+    shown = tokens if config.drop == "truncate" else config.registers
+    elements, latents = config.blocks * (shown + config.patches), config.blocks * config.patches
+    width = config.decoder_width
+    per_layer = (
+        2 * elements * (4 * width**2 + 3 * width * hidden_width(width)) + 4 * elements**2 * width + 2 * 12 * width**2
+    )
+    return config.decoder_layers * per_layer + 2 * 2 * latents * width * config.patch_values
