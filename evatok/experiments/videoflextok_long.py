@@ -1,0 +1,149 @@
+"""Clips longer than VideoFlexTok's own: chunks with and without the frame before given (VideoFlexTok Sec. 3.4, Fig. 8).
+
+Conditioned chunks are given the last generated frames of the chunk before, which the decoder learns in stage 2. The
+seam ratio says whether chunks join: the change between frames at seams over that elsewhere.
+
+    python -m evatok.experiments.videoflextok_long with tokenizer=PATH                CPU, minutes
+    python -m evatok.experiments.videoflextok_long with tokenizer=PATH frames=100 kept=[1,4,16]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evatok.data.clips import ClipSet, to_network
+from evatok.data.sets import clip_set
+from evatok.experiments import tracking
+from evatok.experiments.setting import autocast, set_threads
+from evatok.metrics.pixels import psnr
+from evatok.storage import records
+from evatok.storage.records import Metric
+from evatok.tokenizers.videoflextok import VideoFlexTok
+from evatok.tokenizers.videoflextok.long import decode_long, encode_long, seam_ratio, seams
+
+ex = tracking.experiment("videoflextok_long", __doc__)
+MODES = {"conditioned": True, "alone": False}
+
+
+@ex.config
+def config() -> None:
+    size = "toy"  # the record's status: toy, small or paper
+    tokenizer = "results/work/videoflextok_stage2/videoflextok.safetensors"  # a checkpoint of stage 2
+    latents = ""  # folder of VidTok's weights, for a tokenizer on its latents
+    data = "freedoom"  # clips, named as for the other experiments
+    fps = None  # frames a second taken from a user's videos; None keeps their own
+    frames = 64  # of a clip: the tokenizer's, and as many chunks more as fit (paper: 81 of 17, in chunks that share 1)
+    clips = 16  # how many
+    kept = [4]  # tokens per latent frame (paper: 32 of 256)
+    flow_steps = 20  # Euler steps per chunk
+    flow_guidance = 1.0  # normalised; 1: none
+    noise_seed = 0  # of the samples
+    batch = 8  # clips a batch
+    bf16 = None  # bfloat16 autocast of the network; None: where the device computes in it natively
+    device = "cpu"  # cpu or cuda
+    threads = 0  # CPU threads; 0 leaves PyTorch's choice
+    records_folder = "results/records"  # where the record goes
+    seed = 0
+
+
+ex.add_named_config("toy", {"size": "toy"})
+
+
+@tracking.main(ex)
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    codec = config["latents"] or None
+    tokenizer, checkpoint = VideoFlexTok.load(Path(config["tokenizer"]), config["device"], codec=codec)
+    at = seams(tokenizer.config, config["frames"])
+    if not at:
+        raise tracking.ConfigError(f"config key frames: {config['frames']} frames are one chunk, without a seam")
+    clips = clip_set(
+        config["data"],
+        "validation",
+        config["clips"],
+        size=tokenizer.config.size,
+        frames=config["frames"],
+        fps=config["fps"],
+    )
+    metrics = {"seam_ratio_real": _mean([seam_ratio(real, at) for real, _ in _batches(clips, config)], "", None)}
+    for tokens in config["kept"]:
+        for mode in MODES:
+            metrics |= measured(tokenizer, clips, config, tokens, mode)
+    record = records.new_record(
+        kind="videoflextok_long",
+        status=config["size"],
+        protocol={
+            "data": config["data"],
+            "split": "validation",
+            "clips": len(clips),
+            "frames": config["frames"],
+            "seams": at,
+            "flow_steps": config["flow_steps"],
+            "flow_guidance": config["flow_guidance"],
+            "noise_seed": config["noise_seed"],
+            "manifest": clips.manifest,
+        },
+        model={
+            "sha256": checkpoint.sha256,
+            "parents": checkpoint.parents,
+            "facts": checkpoint.facts,
+            "run": tracker.run_id,
+        },
+        metrics=metrics,
+        config=config,
+        environment=tracker.environment(),
+    )
+    written = records.write(record, config["records_folder"])
+    return {"record": written.stem, "metrics": {name: metric.value for name, metric in metrics.items()}}
+
+
+def measured(
+    tokenizer: VideoFlexTok, clips: ClipSet, config: dict[str, Any], tokens: int, mode: str
+) -> dict[str, Metric]:
+    """PSNR, seam ratio and tokens per clip at one length, chunks conditioned or alone."""
+    at, values, ratios, counts = seams(tokenizer.config, config["frames"]), [], [], []
+    for real, numbers in _batches(clips, config):
+        with autocast(config):
+            codes = encode_long(tokenizer, real, tokens, conditioned=MODES[mode])
+            made = decode_long(
+                tokenizer,
+                codes,
+                steps=config["flow_steps"],
+                guidance=config["flow_guidance"],
+                seed=config["noise_seed"],
+                indices=numbers,
+            ).float()
+        values.append(psnr(real, made))
+        ratios.append(seam_ratio(made, at))
+        counts.append(codes.tokens.float())
+    name = f"k{tokens}_{mode}"
+    return {
+        f"psnr_{name}": _mean(values, "dB", "higher"),
+        f"seam_ratio_{name}": _mean(ratios, "", "lower"),
+        f"tokens_{name}": _mean(counts, "tokens", "lower"),
+    }
+
+
+def _mean(parts: list[torch.Tensor], unit: str, direction: str | None) -> Metric:
+    """The mean over clips, those aside for which there is none."""
+    values = torch.cat([part.cpu() for part in parts]).double()
+    values = values[values.isfinite()]
+    if not len(values):
+        raise tracking.ConfigError("config key data: none of the clips changes from frame to frame")
+    return Metric(float(values.mean()), unit, len(values), direction)
+
+
+def _batches(clips: ClipSet, config: dict[str, Any]) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    """Clips (B, 3, L, H, W) and their numbers (B,)."""
+    for start in range(0, len(clips), config["batch"]):
+        real = to_network(clips.clips[start : start + config["batch"]], config["device"])
+        yield real, np.arange(start, start + len(real))
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

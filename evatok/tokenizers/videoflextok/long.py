@@ -1,0 +1,115 @@
+"""Clips longer than a tokenizer's: chunks that share their first latent frame with the chunk before (Sec. 3.4).
+
+Each chunk is encoded on its own. Decoding gives a chunk the last frames of the one before, as they were generated, as
+its first latent frame, so that what its tokens leave open stays what it was. The tokens of shared frames are therefore
+needed once only: 81 frames in chunks of 17 take 21 latent frames' tokens.
+
+Legend: B clips, L frames of a long clip, F frames of a chunk, S frames that two chunks share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from evatok.tokenizers.evatok import Codes
+from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
+from evatok.tokenizers.videoflextok.model import VideoFlexTok, pack, unpack
+
+
+@dataclass(frozen=True)
+class LongCodes:
+    """Codes of every chunk; those of shared latent frames are in the first chunk that has them, if `conditioned`."""
+
+    chunks: tuple[Codes, ...]
+    conditioned: bool
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """(B,) tokens per clip."""
+        return torch.stack([codes.lengths.sum(1) for codes in self.chunks]).sum(0)
+
+
+def chunk_starts(config: VideoFlexTokConfig, frames: int) -> list[int]:
+    """First frames of the chunks of a clip of `frames` frames.
+
+    Raises:
+        FlexTokError: a number of frames that chunks do not fill.
+    """
+    step = config.frames - config.first_frames
+    count, rest = divmod(frames - config.frames, step) if step else (0, frames - config.frames)
+    if count < 0 or rest:
+        near = config.frames + max(0, count) * step
+        raise FlexTokError(
+            f"clips of {frames} frames are not filled by chunks of {config.frames} that share {config.first_frames}: "
+            f"take {config.frames} + {step} n frames, such as {near} or {near + step}"
+        )
+    return [step * number for number in range(count + 1)]
+
+
+def seams(config: VideoFlexTokConfig, frames: int) -> list[int]:
+    """First frames that each later chunk adds."""
+    return [start + config.first_frames for start in chunk_starts(config, frames)[1:]]
+
+
+@torch.no_grad()
+def encode_long(tokenizer: VideoFlexTok, clips: torch.Tensor, tokens: int, *, conditioned: bool = True) -> LongCodes:
+    """Codes of clips (B, 3, L, H, W) with `tokens` per latent frame.
+
+    Args:
+        conditioned: leave out the tokens of latent frames that the chunk before codes too; without, chunks stand alone.
+
+    Raises:
+        FlexTokError: clips that chunks do not fill, or a form whose tokens belong to no latent frame.
+    """
+    config = tokenizer.config
+    if conditioned and config.form == "flat":
+        raise FlexTokError("flat tokens belong to no latent frame, so those of a shared frame cannot be left out")
+    lengths = tokenizer.lengths(tokens, len(clips))
+    found = []
+    for start in chunk_starts(config, clips.shape[2]):
+        codes = tokenizer.encode(clips[:, :, start : start + config.frames], lengths)
+        found.append(_without_first(codes) if conditioned and start else codes)
+    return LongCodes(tuple(found), conditioned)
+
+
+@torch.no_grad()
+def decode_long(
+    tokenizer: VideoFlexTok,
+    codes: LongCodes,
+    *,
+    steps: int = 20,
+    guidance: float = 1.0,
+    seed: int = 0,
+    indices: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Clips (B, 3, L, H, W) in [0, 1]; see `VideoFlexTok.decode`. Each chunk has noise of its own."""
+    shared = tokenizer.config.first_frames
+    made: list[torch.Tensor] = []
+    for number, chunk in enumerate(codes.chunks):
+        first = made[-1][:, :, -shared:] if number and codes.conditioned else None
+        own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        clip = tokenizer.decode(chunk, steps=steps, guidance=guidance, seed=own_seed, indices=indices, first=first)
+        made.append(clip[:, :, shared:] if number else clip)
+    return torch.cat(made, dim=2)
+
+
+def seam_ratio(clips: torch.Tensor, at: list[int]) -> torch.Tensor:
+    """(B,) mean change into the frames `at` over the mean change into all other frames, of clips (B, 3, L, H, W).
+
+    1 where seams do not show; above where they jump. NaN for clips that do not change elsewhere.
+    """
+    change = clips.float().diff(dim=2).abs().mean(dim=(1, 3, 4))
+    is_seam = torch.zeros(change.shape[1], dtype=torch.bool, device=clips.device)
+    is_seam[[frame - 1 for frame in at]] = True
+    elsewhere = change[:, ~is_seam].mean(1)
+    return torch.where(elsewhere > 0, change[:, is_seam].mean(1) / elsewhere, torch.nan)
+
+
+def _without_first(codes: Codes) -> Codes:
+    """The same codes without those of the first latent frame."""
+    lengths = codes.lengths.clone()
+    lengths[:, 0] = 0
+    return pack(unpack(codes, codes.lengths), lengths)
