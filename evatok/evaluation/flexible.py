@@ -55,6 +55,7 @@ class Flexible(System):
             "system": "flexible tokenizer",
             **identity,
             "row": list(row),
+            "most_tokens": tokenizer.config.registers,
             "flow_steps": steps,
             "flow_guidance": guidance,
             "noise_seed": seed,

@@ -1,0 +1,250 @@
+"""What the tables of VideoFlexTok share: rows of `evaluate` records by how a tokenizer was trained and sampled.
+
+Rows of one table are of equal size, steps, noise levels, training clips and protocol: the set that fills most of its
+rows, of several the newest. What no record fills is a dash, and the commands that would fill it are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evatok.reporting import claims, final_tables, tables
+from evatok.reporting.claims import Sign
+from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, Table
+from evatok.storage import records
+from evatok.storage.records import Record
+
+SYSTEM = "flexible tokenizer"
+MEASURED = "psnr,l1,rfvd"
+SAMPLED = 20
+"""Flow steps of samples, where a table does not vary them."""
+LONGEST = {"toy": 16, "small": 64, "paper": 256}
+"""K, tokens per latent frame, of each size."""
+
+
+@dataclass(frozen=True)
+class FlexSpec(Spec):
+    """A row: facts of the training (`trained`), tokens per latent frame (None: all), and flow steps.
+
+    Attributes:
+        keys: configuration of the training that makes it, as a command takes them.
+    """
+
+    tokens: int | None = None
+    flow_steps: int = SAMPLED
+    keys: str = ""
+
+    def fits(self, record: Record) -> bool:
+        facts, model = record.model["facts"], record.model
+        if model.get("system") != SYSTEM or any(facts.get(k) != v for k, v in (self.trained or {}).items()):
+            return False
+        row = [model["most_tokens"] if self.tokens is None else self.tokens]
+        return (model["row"], model["flow_steps"], model["flow_guidance"]) == (row, self.flow_steps, 1.0)
+
+    @property
+    def slug(self) -> str:
+        """A name for the tokenizer by the keys that make it."""
+        return "-".join(part.partition("=")[2] for part in self.keys.split() if "/" not in part) or "base"
+
+
+@dataclass(frozen=True)
+class FlexTable:
+    """A table, its claims, and the experiment that trains its rows ("stage1" or "stage2")."""
+
+    name: str
+    item: str
+    specs: tuple[FlexSpec, ...]
+    columns: tuple[str, ...]
+    claims_of: Callable[[Mapping[str, Row]], list[Sign]] = field(compare=False)
+    stage: str = "stage1"
+    note: str = ""
+
+    @property
+    def table(self) -> Table:
+        return Table(f"videoflextok_{self.name}", self.item, self.specs, self.columns)
+
+
+def measured(folder: Path) -> list[Record]:
+    """Comparable records of tokenizers with a flow decoder, newest last."""
+    found = records.query(folder, kind="evaluate", name=PROTOCOL)
+    return [r for r in found if r.model.get("system") == SYSTEM and r.protocol.get("comparable") is True]
+
+
+def choose(found: Sequence[Record], specs: Sequence[FlexSpec]) -> Chosen:
+    """The set of alike records that fills most rows; of each training seed and row the newest."""
+    sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in found:
+        sets[_common(record)].append(record)
+    candidates = []
+    for members in sets.values():
+        rows = {spec.name: Row(spec, _by_seed(spec, members)) for spec in specs}
+        held = [record for row in rows.values() for record in row.records]
+        if held:
+            filled = sum(bool(row.records) for row in rows.values())
+            candidates.append(((filled, max(record.created for record in held)), rows, held))
+    if not candidates:
+        return Chosen({spec.name: Row(spec) for spec in specs})
+    _, rows, held = max(candidates, key=lambda candidate: candidate[0])
+    return Chosen(rows, {**held[0].model["facts"], "records": len(held)})
+
+
+def _by_seed(spec: FlexSpec, members: Sequence[Record]) -> tuple[Record, ...]:
+    by_seed = {record.model["facts"]["seed"]: record for record in members if spec.fits(record)}
+    return tuple(by_seed[seed] for seed in sorted(by_seed))
+
+
+def _common(record: Record) -> tuple[Any, ...]:
+    facts, parents = record.model["facts"], record.model.get("parents", {})
+    told = tuple(facts.get(key) for key in ("size", "stage", "steps", "noise_mean"))
+    return (*told, parents.get("train_clips"), record.protocol.get("hash"))
+
+
+def caption(item: str, chosen: Chosen, note: str = "") -> str:
+    """What is compared with what."""
+    if not chosen.common:
+        return f"{item}. No record fills any of its rows yet; in brackets the paper's values."
+    seeds = max(len(row.records) for row in chosen.rows.values())
+    spread = (
+        f"means over up to {seeds} training seeds (n), after ± the standard deviation over them"
+        if seeds > 1
+        else "one training seed, after ± half the 95 % interval over clips where there is one"
+    )
+    return (
+        f"{item}. Ours (paper): {chosen.common['size']} size after {chosen.common['steps']} steps, measured under "
+        f"{PROTOCOL}; {spread}. {note}{' ' if note else ''}Rows compare with each other; ours and the paper's are of "
+        "other clips, sizes and trainings."
+    )
+
+
+def commands(table: FlexTable, chosen: Chosen) -> list[str]:
+    """What would fill each row without a record: two commands, train and measure."""
+    size = chosen.common.get("size", "toy")
+    lines = []
+    for name, row in chosen.rows.items():
+        spec = row.spec
+        if row.records or not isinstance(spec, FlexSpec):
+            continue
+        checkpoint = f"results/checkpoints/videoflextok-{size}-{table.stage}-{spec.slug}.safetensors"
+        tokens = LONGEST.get(size, 256) if spec.tokens is None else spec.tokens
+        train = f"python -m evatok.experiments.videoflextok_{table.stage} with {size} {spec.keys}".rstrip()
+        work = f"work=results/work/{Path(checkpoint).stem} checkpoint={checkpoint}"
+        lines += [f"{name}:", f"  {train} {work}", f"  {measuring(size, checkpoint, tokens, spec.flow_steps)}"]
+    return lines
+
+
+def measuring(size: str, checkpoint: str, tokens: int, steps: int = SAMPLED) -> str:
+    """The command that measures a checkpoint at one length and number of steps."""
+    settings = f"size={size} checkpoint={checkpoint} assignment=uniform:{tokens} flow_steps={steps}"
+    return f"python -m evatok.experiments.evaluate with {settings} \"metrics='{MEASURED}'\""
+
+
+def publish(table: FlexTable, results: Path) -> None:
+    """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, and what is missing."""
+    plain = table.table
+    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", plain.name)
+    chosen = choose(measured(results / "records"), table.specs)
+    write_table(plain, chosen, paper, caption(table.item, chosen, table.note), results / "tables")
+    write_claims(table.claims_of(chosen.rows), plain.name, table.item, results / "tables")
+    tell_missing(commands(table, chosen))
+
+
+def write_table(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float], text: str, folder: Path) -> None:
+    """<name>.csv and .md of the rows, printed too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = tables.tidy(final_tables.to_cells(table, chosen, paper))
+    frame.astype({"n": "Int64"}).to_csv(
+        folder / f"{table.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
+    )
+    whole = f"{text}\n\n{final_tables.markdown(table, chosen, paper)}\n"
+    (folder / f"{table.name}.md").write_text(whole, encoding="utf-8")
+    print(whole)
+
+
+def write_claims(found: list[Sign], name: str, item: str, folder: Path) -> None:
+    """<name>_signs.csv and .md, printed too; nothing where no record allows a claim."""
+    if not found:
+        return
+    about = item.partition(",")[0]
+    claims.write(found, folder, f"{name}_signs", about, claims.DECIDES)
+    print(claims.markdown(found, about, claims.DECIDES))
+
+
+def tell_missing(lines: Sequence[str]) -> None:
+    """Print the commands that would fill what is empty, if anything is."""
+    if lines:
+        print("What would fill the empty rows:\n" + "\n".join(lines) + "\n")
+
+
+def of_one_tokenizer(found: Sequence[Record]) -> list[Record]:
+    """Unguided records of the checkpoint that has most points (length, steps); one per point, the newest."""
+    points: dict[str, dict[tuple[Any, ...], Record]] = defaultdict(dict)
+    for record in found:
+        model = record.model
+        if model["assignment"] == "uniform" and model["flow_guidance"] == 1.0:
+            points[model["sha256"]][(model["row"][0], model["flow_steps"])] = record
+    if not points:
+        return []
+    best = max(points.values(), key=lambda held: (len(held), max(record.created for record in held.values())))
+    return [best[point] for point in sorted(best)]
+
+
+def frame_of(found: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
+    """A line per record and metric: tokens per latent frame, steps, decoder FLOPs per clip, value."""
+    lines = []
+    for record in found:
+        model = record.model
+        point = (model["row"][0], model["flow_steps"], model["flow_steps"] * model["flops_per_step"])
+        for name in metrics:
+            if name in record.metrics:
+                metric = record.metrics[name]
+                lines.append((*point, name, metric.value, metric.unit, metric.n, record.status, record.id))
+    columns = ["tokens", "flow_steps", "decoder_flops", "metric", "value", "unit", "n", "status", "record"]
+    return pd.DataFrame(lines, columns=columns).sort_values(["metric", "flow_steps", "tokens"], ignore_index=True)
+
+
+def rows_of(found: Sequence[Record]) -> dict[tuple[int, int], Row]:
+    """The records as rows of claims, by (tokens, steps)."""
+    keys = [(record.model["row"][0], record.model["flow_steps"]) for record in found]
+    return {key: Row(Spec(_point(key), None), (record,)) for key, record in zip(keys, found, strict=True)}
+
+
+def compare(
+    rows: Mapping[tuple[int, int], Row], better: tuple[int, int], than: tuple[int, int], metric: str, paper: str
+) -> Sign:
+    """The claim that one point is better than another; not measured where a point is missing."""
+    named = {_point(key): rows.get(key, Row(Spec(_point(key), None))) for key in (better, than)}
+    return claims.better(named, _point(better), _point(than), metric, paper)
+
+
+def missing_points(found: Sequence[Record], steps: Sequence[int], checkpoint: str) -> list[str]:
+    """Commands for the points (length, steps) that a tokenizer's records lack; `checkpoint`: where there are none."""
+    model = found[0].model if found else {"most_tokens": LONGEST["toy"], "facts": {"size": "toy"}}
+    path = found[0].config["checkpoint"] if found else checkpoint
+    have, most = set(rows_of(found)), model["most_tokens"]
+    levels = [0, *(2**n for n in range(most.bit_length())), *([] if most.bit_count() == 1 else [most])]
+    wanted = [(tokens, step) for step in steps for tokens in levels if (tokens, step) not in have]
+    return [f"  {measuring(model['facts']['size'], path, *point)}" for point in wanted]
+
+
+def _point(key: tuple[int, int]) -> str:
+    return f"{key[0]} tokens, {key[1]} steps"
+
+
+def main(run: Callable[[Path], None], name: str, description: str | None, argv: list[str] | None = None) -> int:
+    """The command line of a script: `run` on the folder that `--results` names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
+    try:
+        run(parser.parse_args(argv).results)
+    except (records.RecordError, tables.TableError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,86 @@
+"""VideoFlexTok Sec. 3.4 and Fig. 8: do the chunks of a long clip join, and what do their tokens cost?
+
+    python reproductions/videoflextok/long.py            seconds; no GPU, no download, no PyTorch
+
+Reads the newest record of `evatok.experiments.videoflextok_long`. The seam ratio is the change between frames at seams
+over that elsewhere: of real clips about 1.
+
+Expected (paper, pictures): given the frame before, chunks join. The bound of 1.5 is ours.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from evatok.reporting import claims, flextok
+from evatok.reporting.claims import Sign
+from evatok.reporting.tables import Cell, tidy
+from evatok.storage import records
+from evatok.storage.records import Metric, Record
+
+ITEM = "VideoFlexTok Figure 8, long clips in chunks"
+BOUND = 1.5
+COMMAND = "python -m evatok.experiments.videoflextok_long with toy tokenizer=CHECKPOINT kept=[1,4,16]"
+_NAME = re.compile(r"(psnr|seam_ratio|tokens)_k(\d+)_(conditioned|alone)")
+
+
+def claims_of(record: Record) -> list[Sign]:
+    """Conditioned chunks join, and better than chunks alone."""
+    signs = []
+    for name in record.metrics:
+        found = _NAME.fullmatch(name)
+        if not found or found[1] != "seam_ratio" or found[3] != "conditioned":
+            continue
+        ours, alone = record.metrics[name], record.metrics[f"seam_ratio_k{found[2]}_alone"]
+        where = f"{found[2]} tokens per latent frame"
+        signs.append(_sign(f"{where}: seam ratio at most {BOUND}", ours, BOUND - ours.value, ours.spread))
+        gap = alone.value - ours.value
+        signs.append(_sign(f"{where}: lower than of chunks alone", ours, gap, _joint(ours, alone), alone))
+    return signs
+
+
+def _sign(name: str, ours: Metric, gain: float, half: float | None, other: Metric | None = None) -> Sign:
+    against = f" against {other.value:.2f}" if other else ""
+    told = f"{ours.value:.2f}{against} ({'no interval' if half is None else f'± {half:.2f}'}; n = {ours.n})"
+    return Sign(name, "consistent (pictures)", told, claims.verdict(claims.around(gain, half)))
+
+
+def _joint(one: Metric, other: Metric) -> float | None:
+    return None if one.spread is None or other.spread is None else float(np.hypot(one.spread, other.spread))
+
+
+def cells_of(record: Record) -> list[Cell]:
+    """A row per length and way of decoding, and one for the real clips."""
+    real = record.metrics["seam_ratio_real"]
+    cells = [Cell("real clips", "seam_ratio", None, real.value, real.unit, real.n, record.status, record.id)]
+    for name, metric in record.metrics.items():
+        if found := _NAME.fullmatch(name):
+            row = f"{found[2]} tokens, {found[3]}"
+            cells.append(Cell(row, found[1], None, metric.value, metric.unit, metric.n, record.status, record.id))
+    return cells
+
+
+def run(results: Path) -> None:
+    found = records.query(results / "records", kind="videoflextok_long")
+    signs = claims_of(found[-1]) if found else []
+    if found:
+        frame: pd.DataFrame = tidy(cells_of(found[-1]))
+        folder = results / "tables"
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(folder / "videoflextok_long.csv", index=False, float_format="%.4f", lineterminator="\n")
+        print(frame.pivot_table(index="row", columns="metric", values="ours", sort=False).to_markdown() + "\n")
+    flextok.write_claims(signs, "videoflextok_long", ITEM, results / "tables")
+    flextok.tell_missing([] if found else [f"  {COMMAND}"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    return flextok.main(run, "long", __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
