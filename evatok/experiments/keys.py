@@ -22,6 +22,8 @@ from evatok.models.quantisers import CODES
 from evatok.routing.trained_router import TARGETS
 from evatok.search.tree import SEARCHES
 from evatok.storage.records import STATUSES
+from evatok.tokenizers.videoflextok.config import DECODER_MASKS, DROPS, FORMS
+from evatok.tokenizers.videoflextok.nested_dropout import DRAWS, PER
 from evatok.training.augmentation import POLICY
 from evatok.training.loop import SCHEDULES
 
@@ -245,7 +247,39 @@ _OTHERWISE = {
     "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "who names the lengths of the training clips"),
 }
 
+_VIDEOFLEXTOK = {
+    "depths": Key(OneOf(("d12-d12", "d18-d18", "d18-d28"), empty=True), '"": the size\'s own; only of size=paper'),
+    "codec": Key(OneOf(("patch-pca", "vidtok"), empty=True), 'latents to work on; "": the size\'s own'),
+    "latents": Key(_PATH_OR_NONE, "folder of VidTok's weights, where its latents are worked on"),
+    "latent_clips": Key(_SOME_CLIPS, "training clips that patch-pca is fitted to"),
+    "form": Key(
+        OneOf(FORMS, empty=True), 'how tokens are arranged; "": the size\'s own'
+    ),
+    "decoder_mask": Key(OneOf(DECODER_MASKS, empty=True), 'attention of the decoder; "": as it is by default'),
+    "drop": Key(OneOf(DROPS, empty=True), 'what stands for a dropped token; "": the size\'s own'),
+    "registers": Key(Whole(0, 2**16), "most tokens per latent frame; 0: the size's own"),
+    "start": Key(OneOf(("whitened", "plain")), "whitened: pooled registers, orthogonal embeddings, open gates"),
+    "kept": Key(OneOf(DRAWS), "tokens kept in training: powers of two, uniform, rounded up to powers, or all"),
+    "kept_per": Key(OneOf(PER), "what each number of kept tokens is drawn for"),
+    "null": Key(_SHARE, "share of clips trained without tokens, for guidance"),
+    "noise_mean": Key(Real(-10, 10), "of the logistic-normal noise levels"),
+    "noise_deviation": Key(Real(0, 10, "(]"), "of the logistic-normal noise levels"),
+    "noise_unshifted": Key(Real(0, 1), "share of noise levels drawn with mean 0 all the same"),
+    "first_probability": Key(Real(0, 1), "of giving a clip's first latent frame"),
+    "measured_steps": Key(Many(Whole(1, 10000), 1), "flow steps at which the finished tokenizer is measured"),
+    "noise_seed": Key(Whole(0, 2**32 - 1), "of the samples that are measured"),
+    "flow_steps": Key(Whole(1, 10000), "Euler steps of a flow decoder; 1 gives the mean, more give samples"),
+    "flow_guidance": Key(Real(0, 1000), "of a flow decoder, normalised; 1: none"),
+    "videoflextok_stage1.data": Key(Text(empty=True, form="a name or a path"), _DATA_WORDS),
+    "videoflextok_stage2.data": Key(Text(empty=True, form="a name or a path"), _DATA_WORDS),
+    "videoflextok_stage1.frames": Key(Whole(0, 4096), "frames per clip, 4T or 4T + 1; 0: the size's own"),
+    "videoflextok_stage2.tokenizer": Key(_PATH, "checkpoint of stage 1"),
+    "videoflextok_long.tokenizer": Key(_PATH, "checkpoint of stage 2"),
+    "videoflextok_long.kept": Key(Many(Whole(1, 2**16), 1), "tokens per latent frame"),
+}
+
 KEYS: dict[str, Key] = {
+    **_VIDEOFLEXTOK,
     **_EVERYWHERE,
     **_CLIP_SETS,
     **_OPTIMISER,

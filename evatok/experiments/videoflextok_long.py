@@ -18,7 +18,8 @@ import torch
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
-from evatok.experiments import tracking
+from evatok.experiments import keys, tracking
+from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, set_threads
 from evatok.metrics.pixels import psnr
 from evatok.storage import records
@@ -26,35 +27,31 @@ from evatok.storage.records import Metric
 from evatok.tokenizers.videoflextok import VideoFlexTok
 from evatok.tokenizers.videoflextok.long import decode_long, encode_long, seam_ratio, seams
 
-ex = tracking.experiment("videoflextok_long", __doc__)
+ex = tracking.experiment("videoflextok_long", __doc__, keys.RUN)
 MODES = {"conditioned": True, "alone": False}
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
-    tokenizer = "results/work/videoflextok_stage2/videoflextok.safetensors"  # a checkpoint of stage 2
-    latents = ""  # folder of VidTok's weights, for a tokenizer on its latents
-    data = "freedoom"  # clips, named as for the other experiments
-    fps = None  # frames a second taken from a user's videos; None keeps their own
-    frames = 64  # of a clip: the tokenizer's, and as many chunks more as fit (paper: 81 of 17, in chunks that share 1)
-    clips = 16  # how many
-    kept = [4]  # tokens per latent frame (paper: 32 of 256)
-    flow_steps = 20  # Euler steps per chunk
-    flow_guidance = 1.0  # normalised; 1: none
-    noise_seed = 0  # of the samples
-    batch = 8  # clips a batch
-    bf16 = None  # bfloat16 autocast of the network; None: where the device computes in it natively
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads; 0 leaves PyTorch's choice
-    records_folder = "results/records"  # where the record goes
+    tokenizer = "results/work/videoflextok_stage2/videoflextok.safetensors"
+    latents = ""
+    data = "freedoom"
+    fps = None
+    frames = 64  # paper: 81, in chunks of 17 that share 1
+    clips = 16
+    kept = [4]  # paper: 32 of 256
+    flow_steps = 20  # paper: 30 to 40
+    flow_guidance = 1.0
+    noise_seed = 0
+    batch = 8
+    bf16 = None
     seed = 0
 
 
 ex.add_named_config("toy", {"size": "toy"})
 
 
-@tracking.main(ex)
+@tracking.main(ex, Outputs(folders=("records_folder",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     codec = config["latents"] or None
@@ -98,8 +95,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         config=config,
         environment=tracker.environment(),
     )
-    written = records.write(record, config["records_folder"])
-    return {"record": written.stem, "metrics": {name: metric.value for name, metric in metrics.items()}}
+    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
 
 
 def measured(

@@ -10,7 +10,6 @@ import numpy as np
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
-from evatok.experiments.setting import of_size, set_threads
 from evatok.experiments.tokenizer_training import validation_data
 from evatok.models.encoders import load_encoder
 from evatok.models.latents import LatentCodec, PatchPCA, VidTok
@@ -21,6 +20,8 @@ from evatok.training.flextok_alignment import Teacher
 from evatok.training.flextok_objective import FlexObjective
 from evatok.training.objective import Batches
 
+DEPTHS = {"d12-d12": "paper-d12", "d18-d18": "paper", "d18-d28": "paper-d28"}
+"""The paper's networks by the depths of their encoder and decoder (Sec. 4.1)."""
 FITTED_TO = 256
 """Clips, spread over the training set, that the start and the alignment's target are fitted to."""
 
@@ -83,7 +84,6 @@ def clips_of(config: dict[str, Any], shape: VideoFlexTokConfig) -> tuple[ClipSet
     """
     if not config["data"]:
         raise tracking.ConfigError("config key data: name a manifest CSV, a folder of class folders or a set")
-    set_threads(config["threads"])
 
     def clips(data: str, split: str, count: int) -> ClipSet:
         return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
@@ -103,10 +103,12 @@ def shape_of(config: dict[str, Any], **changes: Any) -> VideoFlexTokConfig:
     """The network of the configured size with the changes that are set.
 
     Raises:
-        ConfigError: no such size.
+        ConfigError: depths of another size.
         FlexTokError, LatentError: a network that cannot be.
     """
-    shape = of_size(VIDEOFLEXTOK_SIZES, config["size"])
+    if config["depths"] and config["size"] != "paper":
+        raise tracking.ConfigError(f"config key depths: {config['depths']} is of size=paper, this is {config['size']}")
+    shape = VIDEOFLEXTOK_SIZES[DEPTHS[config["depths"]] if config["depths"] else config["size"]]
     return replace(shape, **{key: value for key, value in changes.items() if value})
 
 

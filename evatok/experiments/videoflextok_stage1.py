@@ -18,33 +18,33 @@ from typing import Any
 import torch
 
 from evatok.data.clips import ClipSet, to_network
-from evatok.experiments import tracking, videoflextok_training
+from evatok.experiments import keys, runner, tracking, videoflextok_training
+from evatok.experiments.setting import TRAINING
 from evatok.experiments.videoflextok_parts import FlexPlan, clips_of, codec_of, shape_of, spread
-from evatok.experiments.videoflextok_training import PAPER, SMALL, train_videoflextok
+from evatok.experiments.videoflextok_training import PAPER, SMALL, FlexTask
 from evatok.tokenizers.videoflextok import FlexNetwork, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.initialise import initialise
 
-ex = tracking.experiment("videoflextok_stage1", __doc__)
+ex = tracking.experiment("videoflextok_stage1", __doc__, keys.RUN | keys.TRAINING)
 ex.config(videoflextok_training.settings)
-STARTS = ("whitened", "plain")
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # toy, small, paper (d18-d18), paper-d12 (d12-d12) or paper-d28 (d18-d28)
-    frames = 0  # frames per clip, 4T or 4T + 1; 0: the size's own
-    codec = ""  # patch-pca or vidtok; empty: the size's own
-    latents = ""  # folder of VidTok's weights
-    latent_clips = 1000  # training clips that patch-pca is fitted to
-    form = ""  # time-causal (the paper's), flexible, flat or grid; empty: the size's own
-    decoder_mask = ""  # causal (the paper's stage 1) or full; empty: the size's own
-    drop = ""  # dropped tokens: truncate, or mask (the paper's); empty: the size's own
-    registers = 0  # most tokens per latent frame; 0: the size's own
-    codebook_size = 0  # FSQ codes; 0: 64000
-    start = "whitened"  # whitened (pooled registers, orthogonal embeddings, open gates) or plain (the paper's)
-    alignment = "results/checkpoints/videomae-toy"  # encoder that the decoder is to resemble, or none (paper: DINOv2-L)
-    work = "results/work/videoflextok_stage1"  # folder of the resumable state and the curve
-    checkpoint = "results/work/videoflextok_stage1/videoflextok.safetensors"  # where the tokenizer goes
+    depths = ""
+    frames = 0  # paper: 17
+    codec = ""  # paper: vidtok
+    latents = ""
+    latent_clips = 1000
+    form = ""  # paper: time-causal
+    decoder_mask = ""  # paper: causal
+    drop = ""  # paper: mask
+    registers = 0  # paper: 256
+    codebook_size = 0  # paper: 64000
+    start = "whitened"  # paper: plain
+    alignment = "results/checkpoints/videomae-toy"  # paper: DINOv2-L
+    work = "results/work/videoflextok_stage1"
+    checkpoint = "results/work/videoflextok_stage1/videoflextok.safetensors"
 
 
 ex.add_named_config("toy", {"size": "toy"})
@@ -52,15 +52,17 @@ ex.add_named_config("small", {**SMALL, "size": "small", "alignment": "facebook/d
 ex.add_named_config("paper", {**PAPER, "size": "paper", "alignment": "facebook/dinov2-large", "start": "plain"})
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    if config["start"] not in STARTS:
-        raise tracking.ConfigError(f"config key start: {config['start']!r} is none of {', '.join(STARTS)}")
-    keys = ("frames", "codec", "form", "decoder_mask", "drop", "registers", "codebook_size")
-    shape = shape_of(config, **{key: config[key] for key in keys})
+    return runner.train(config, tracker, task)
+
+
+def task(config: dict[str, Any]) -> FlexTask:
+    """A fresh network of the configured shape."""
+    names = ("frames", "codec", "form", "decoder_mask", "drop", "registers", "codebook_size")
+    shape = shape_of(config, **{name: config[name] for name in names})
     shape = replace(shape, pooled=config["start"] == "whitened" and shape.form != "grid")
-    clips = clips_of(config, shape)
-    return train_videoflextok(config, tracker, clips, plan(config, shape, clips[0]))
+    return FlexTask(config, clips_of(config, shape), lambda train_set: plan(config, shape, train_set))
 
 
 def plan(config: dict[str, Any], shape: VideoFlexTokConfig, train_set: ClipSet) -> FlexPlan:

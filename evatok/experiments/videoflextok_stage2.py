@@ -14,28 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evatok.experiments import tracking, videoflextok_training
+from evatok.experiments import keys, runner, tracking, videoflextok_training
+from evatok.experiments.setting import TRAINING
 from evatok.experiments.videoflextok_parts import FlexPlan, clips_of
-from evatok.experiments.videoflextok_training import PAPER, SMALL, train_videoflextok
+from evatok.experiments.videoflextok_training import PAPER, SMALL, FlexTask
 from evatok.tokenizers.videoflextok import FlexNetwork, VideoFlexTok
-from evatok.tokenizers.videoflextok.config import DECODER_MASKS
 
-ex = tracking.experiment("videoflextok_stage2", __doc__)
+ex = tracking.experiment("videoflextok_stage2", __doc__, keys.RUN | keys.TRAINING)
 ex.config(videoflextok_training.settings)
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the tokenizer's size
-    tokenizer = "results/work/videoflextok_stage1/videoflextok.safetensors"  # checkpoint of stage 1
-    latents = ""  # folder of VidTok's weights, for a tokenizer on its latents
-    decoder_mask = "full"  # full (the paper's stage 2), or causal (a control)
-    first_probability = 0.5  # of giving the first latent frame (paper: 0.5)
-    alignment = "none"  # encoder to go on resembling; a new head is needed for it (not stated)
+    tokenizer = "results/work/videoflextok_stage1/videoflextok.safetensors"
+    latents = ""
+    decoder_mask = "full"  # paper: full; causal is a control
+    first_probability = 0.5  # paper: 0.5
+    alignment = "none"  # not stated
     steps = 1000
     learning_rate = 5e-4
-    work = "results/work/videoflextok_stage2"  # folder of the resumable state and the curve
-    checkpoint = "results/work/videoflextok_stage2/videoflextok.safetensors"  # where the tokenizer goes
+    work = "results/work/videoflextok_stage2"
+    checkpoint = "results/work/videoflextok_stage2/videoflextok.safetensors"
 
 
 _LONG = {"steps": 10000, "learning_rate": 1e-4}
@@ -44,16 +43,15 @@ ex.add_named_config("small", {**SMALL, **_LONG, "size": "small"})
 ex.add_named_config("paper", {**PAPER, **_LONG, "size": "paper"})
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    if config["decoder_mask"] not in DECODER_MASKS:
-        known = ", ".join(DECODER_MASKS)
-        raise tracking.ConfigError(f"config key decoder_mask: {config['decoder_mask']!r} is none of {known}")
-    if not 0 <= config["first_probability"] <= 1:
-        raise tracking.ConfigError("config key first_probability: it must lie between 0 and 1")
+    return runner.train(config, tracker, task)
+
+
+def task(config: dict[str, Any]) -> FlexTask:
+    """The decoder of a tokenizer of stage 1."""
     first, checkpoint = VideoFlexTok.load(Path(config["tokenizer"]), codec=config["latents"] or None)
-    clips = clips_of(config, first.config)
-    network = FlexNetwork(replace(first.config, decoder_mask=config["decoder_mask"]))
+    network = FlexNetwork(replace(first.config, decoder_mask=config["decoder_mask"] or first.config.decoder_mask))
     network.load_state_dict(first.network.state_dict())
     plan = FlexPlan(
         kind="videoflextok_stage2",
@@ -65,7 +63,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         first_probability=config["first_probability"],
         frozen_encoder=True,
     )
-    return train_videoflextok(config, tracker, clips, plan)
+    return FlexTask(config, clips_of(config, first.config), lambda _: plan)
 
 
 if __name__ == "__main__":

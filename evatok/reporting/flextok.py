@@ -226,7 +226,8 @@ def compare(
 
 def missing_points(found: Sequence[Record], steps: Sequence[int], checkpoint: str) -> list[str]:
     """Commands for the points (length, steps) that a tokenizer's records lack; `checkpoint`: where there are none."""
-    model = found[0].model if found else {"most_tokens": LONGEST["toy"], "facts": {"size": "toy"}}
+    empty: dict[str, Any] = {"most_tokens": LONGEST["toy"], "facts": {"size": "toy"}}
+    model = found[0].model if found else empty
     path = found[0].config["checkpoint"] if found else checkpoint
     have, most = set(rows_of(found)), model["most_tokens"]
     levels = [0, *(2**n for n in range(most.bit_length())), *([] if most.bit_count() == 1 else [most])]
