@@ -20,6 +20,9 @@ EXPERIMENTS = (
     "stage4_final",
     "stage5_generator",
     "train_classifier",
+    "videoflextok_long",
+    "videoflextok_stage1",
+    "videoflextok_stage2",
 )
 
 

@@ -252,9 +252,7 @@ _VIDEOFLEXTOK = {
     "codec": Key(OneOf(("patch-pca", "vidtok"), empty=True), 'latents to work on; "": the size\'s own'),
     "latents": Key(_PATH_OR_NONE, "folder of VidTok's weights, where its latents are worked on"),
     "latent_clips": Key(_SOME_CLIPS, "training clips that patch-pca is fitted to"),
-    "form": Key(
-        OneOf(FORMS, empty=True), 'how tokens are arranged; "": the size\'s own'
-    ),
+    "form": Key(OneOf(FORMS, empty=True), 'how tokens are arranged; "": the size\'s own'),
     "decoder_mask": Key(OneOf(DECODER_MASKS, empty=True), 'attention of the decoder; "": as it is by default'),
     "drop": Key(OneOf(DROPS, empty=True), 'what stands for a dropped token; "": the size\'s own'),
     "registers": Key(Whole(0, 2**16), "most tokens per latent frame; 0: the size's own"),

@@ -89,7 +89,7 @@ def test_what_cannot_be_measured_ends_in_one_error(run, tmp_path):
         run(assignment="router:x")
     with pytest.raises(FlexTokError, match="between 0 and 4, got"):
         run(assignment="uniform:5")
-    with pytest.raises(FlexTokError, match="0 flow steps"):
+    with pytest.raises(ConfigError, match="config key flow_steps: 0 is not"):
         run(flow_steps=0)
     with pytest.raises(ConfigError, match="protocol embedded-reconstruction has 16 frames, 64 pixels"):
         run(protocol="embedded-reconstruction")
