@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import textwrap
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +27,7 @@ from evatok.storage.files import cache_folder
 COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
 NAMED = 8  # labels, or failures, that are named; the rest is a number
 CLIPS, SIZE, FRAMES = 64, 64, 16
+SHOWN, LINE = 8, 56  # clips on the sheet that a build makes; letters a line of a caption
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,8 +40,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build(options: argparse.Namespace) -> None:
-    """Make or decode the set, unless it is in the cache, and say what it holds."""
-    _describe(_clip_set(options))
+    """Make or decode the set, unless it is in the cache, and say what it holds; captions make a contact sheet."""
+    found = _clip_set(options)
+    _describe(found)
+    if "caption" in found.labels and found.folder is not None:
+        _write_sheet(found.head(min(SHOWN, len(found))), found.folder / "sheet.png")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -64,12 +69,7 @@ def check(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Write a contact sheet of the set."""
-    found = _clip_set(options)
-    captions = [_caption(number, row) for number, row in enumerate(found.labels.to_dict("records"))]
-    sheet = contact_sheet(found.clips, captions, columns=2 if len(found) > CLIPS // 8 else 1)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(options.output)
-    print(f"{options.output}: {len(found)} clips of {found.name}, {sheet.width} x {sheet.height} pixels")
+    _write_sheet(_clip_set(options), options.output)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,13 +81,14 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     shared = _Parser(add_help=False)
-    shared.add_argument("name", metavar="NAME", help="freedoom, arcade, a built folder, a CSV, class folders")
+    shared.add_argument("name", metavar="NAME", help="freedoom, arcade, moving-shapes, a built folder, a CSV, ...")
     shared.add_argument(
         "--split",
         choices=(*clips.SPLITS, splits.ALL),
         help=f"default: validation of an embedded set, {splits.ALL} of your own",
     )
     shared.add_argument("--clips", type=_positive, help=f"default: {CLIPS} of an embedded set, else all")
+    shared.add_argument("--count", type=_positive, dest="clips", help="the same as --clips")
     shared.add_argument("--size", type=_positive, help=f"pixels a side (default: {SIZE}, or as built)")
     shared.add_argument("--frames", type=_positive, help=f"frames a clip (default: {FRAMES}, or as built)")
     shared.add_argument("--seed", type=_whole, default=0, help="of an embedded set (default: 0)")
@@ -210,7 +211,17 @@ def _remake(options: argparse.Namespace, found: ClipSet) -> None:
     print(f"the first {len(made)} clips come out bit for bit the same when made again")
 
 
+def _write_sheet(found: ClipSet, path: Path) -> None:
+    captions = [_caption(number, row) for number, row in enumerate(found.labels.to_dict("records"))]
+    sheet = contact_sheet(found.clips, captions, columns=2 if len(found) > CLIPS // 8 else 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    print(f"{path}: {len(found)} clips of {found.name}, {sheet.width} x {sheet.height} pixels")
+
+
 def _caption(number: int, labels: Mapping[Hashable, object]) -> str:
+    if labels.get("caption"):
+        return "\n".join([str(number), *textwrap.wrap(str(labels["caption"]), LINE)])
     words = [str(labels[column]) for column in COUNTED if labels.get(column)]
     return "\n".join([str(number), *words])
 

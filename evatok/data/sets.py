@@ -6,15 +6,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from evatok.data import clips, manifest, splits
 from evatok.data.clips import ClipSet, ClipSetError, ClipSource, Reel
-from evatok.data.embedded import arcade, freedoom, mixed
+from evatok.data.embedded import arcade, freedoom, mixed, moving_shapes
 from evatok.storage.files import cache_folder
 
-EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed")
+EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed", "moving-shapes", "moving-shapes-stills")
 
 _ARCADE: dict[str, tuple[Callable[..., Reel], tuple[str, ...]]] = {
     "arcade": (arcade.arcade_reel, arcade.GAMES),
@@ -22,9 +23,14 @@ _ARCADE: dict[str, tuple[Callable[..., Reel], tuple[str, ...]]] = {
     "arcade-held-out": (arcade.held_out_reel, arcade.HELD_OUT_GAMES),
 }
 
+_MOVING_SHAPES: dict[str, tuple[Callable[..., Reel], dict[str, Any]]] = {
+    "moving-shapes": (moving_shapes.moving_shapes_reel, moving_shapes.RECIPE),
+    "moving-shapes-stills": (moving_shapes.stills_reel, moving_shapes.STILLS_RECIPE),
+}
+
 
 def source(name: str) -> ClipSource:
-    """The embedded set `name`, or `name@version` of its recipe; all but "freedoom" need the extra evatok[arcade].
+    """The embedded set `name`, or `name@version` of its recipe; "arcade..." and "mixed" need the extra evatok[arcade].
 
     "arcade" holds all 89 games, "arcade-seen" the 60 of them that "mixed" holds too, "arcade-held-out" the other 29.
     """
@@ -43,6 +49,9 @@ def _newest(name: str) -> ClipSource:
         return ClipSource(name, freedoom.REEL, freedoom.freedoom_reel, freedoom.RECIPE, freedoom.recipe_versions())
     if name == "mixed":
         return ClipSource(name, mixed.REEL, mixed.mixed_reel, mixed.RECIPE, mixed.recipe_versions())
+    if name in _MOVING_SHAPES:
+        shapes, recipe = _MOVING_SHAPES[name]
+        return ClipSource(name, moving_shapes.REEL, shapes, recipe, moving_shapes.recipe_versions())
     if name in _ARCADE:
         reel, games = _ARCADE[name]
         return ClipSource(name, arcade.REEL, reel, arcade.recipe_of(games), arcade.recipe_versions())
