@@ -32,7 +32,7 @@ FILL_CHANGES = ("constant", "switches", "flickers")
 
 _GAP = 2.0  # between the boxes of any two objects at any time
 _GROWTH = 1.5  # seconds that a change of size takes
-_PLACINGS = 8  # tries to place all objects before their sizes are drawn anew
+_PLACINGS = 12  # tries to place an object before all sizes and ways are drawn anew
 _OUT_AND_BACK = ("returns", "darts")
 
 
@@ -248,24 +248,38 @@ def _flips(random: np.random.Generator) -> tuple[tuple[float, float], ...]:
 def _placed(things: list[Thing], random: np.random.Generator) -> tuple[Thing, ...] | None:
     """The objects at places where none ever leaves the picture or touches another; None where there is no room."""
     times = times_of(61)
+    placed: list[Thing] = []
+    paths: list[tuple[np.ndarray, np.ndarray]] = []
+    for thing in things:
+        offsets, radii = thing.motion.offsets(times), thing.radii(times)
+        low = (radii[:, None] + 1 - offsets).max(axis=0)
+        high = (SIDE - 2 - radii[:, None] - offsets).min(axis=0)
+        start = _free_place(random, low, high, offsets, radii, paths)
+        if start is None:
+            return None
+        placed.append(replace(thing, start=(float(start[0]), float(start[1]))))
+        paths.append((start + offsets, radii))
+    return tuple(placed)
+
+
+def _free_place(
+    random: np.random.Generator,
+    low: np.ndarray,
+    high: np.ndarray,
+    offsets: np.ndarray,
+    radii: np.ndarray,
+    paths: list[tuple[np.ndarray, np.ndarray]],
+) -> np.ndarray | None:
+    """A start (2,) between `low` and `high` from which no other path is touched; None where none is found."""
+    if (low > high).any():
+        return None
     for _ in range(_PLACINGS):
-        placed: list[Thing] = []
-        for thing in things:
-            here = replace(thing, start=(float(random.uniform(6, 58)), float(random.uniform(6, 58))))
-            if not _inside(here, times) or any(_touch(here, other, times) for other in placed):
-                break
-            placed.append(here)
-        else:
-            return tuple(placed)
+        start = random.uniform(low, high)
+        if not any(_touch(start + offsets, radii, *other) for other in paths):
+            return start
     return None
 
 
-def _inside(thing: Thing, times: np.ndarray) -> bool:
-    margins = thing.radii(times)[:, None] + 1
-    places = thing.places(times)
-    return bool((places >= margins).all() and (places <= SIDE - 1 - margins).all())
-
-
-def _touch(one: Thing, other: Thing, times: np.ndarray) -> bool:
-    apart = np.abs(one.places(times) - other.places(times)).max(axis=1)
-    return bool((apart < one.radii(times) + other.radii(times) + _GAP).any())
+def _touch(path: np.ndarray, radii: np.ndarray, other_path: np.ndarray, other_radii: np.ndarray) -> bool:
+    """Whether the boxes around two paths (T, 2) come closer than the gap at any time."""
+    return bool((np.abs(path - other_path).max(axis=1) < radii + other_radii + _GAP).any())

@@ -72,9 +72,11 @@ def test_a_scene_is_the_same_at_every_rate(world):
 def test_objects_stay_inside_and_apart(world):
     times = scenes.times_of(61)
     for scene, *_ in world:
-        for number, thing in enumerate(scene.things):
-            assert scenes._inside(thing, times)
-            assert not any(scenes._touch(thing, other, times) for other in scene.things[:number])
+        paths = [(thing.places(times), thing.radii(times)) for thing in scene.things]
+        for number, (places, radii) in enumerate(paths):
+            assert (places >= radii[:, None] + 1 - 1e-9).all()
+            assert (places <= 62 - radii[:, None] + 1e-9).all()
+            assert not any(scenes._touch(places, radii, *other) for other in paths[:number])
 
 
 def test_every_word_is_in_the_vocabulary_and_every_answer_among_its_options(world):

@@ -1,0 +1,113 @@
+"""What strategies read of clips: features of the frozen image encoder, and for Video-LaViT's a field of motion.
+
+Whole grids of all frames are half a megabyte a clip, and no strategy needs them: kept are the first frame's whole grid
+and 4 x 4 cells of every frame, in float16, in the cache of features, shard by shard.
+
+Legend: B clips, T frames, S steps of motion, h x w cells of a frame, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from tqdm import tqdm
+
+from evatok.data.clips import ClipSet, pixels_sha256, to_network
+from evatok.features import ShardStore
+from evatok.models.classifier import SCALES, motion_pyramid
+from evatok.vtok.image_encoder import Frozen
+from evatok.vtok.strategies import LAVIT_FRAMES, StrategyError
+
+SIDE = 4  # cells along each axis that are kept of every frame
+MOTION_SIDE, MOTION_CHANNELS = 8, 4 * len(SCALES)
+_SHARD = 50  # clips
+_VERSION = "1"  # of what is kept; a change makes all features again
+_SHRINK = 2  # motion is sought at half size: what moves fast is slow there
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of B clips.
+
+    Attributes:
+        first: (B, 8, 8, D) of the first frame.
+        frames: (B, T, 4, 4, D) of every frame, pooled.
+        motion: (B, S, 8, 8, M) of steps between 16 frames; None where the clips have fewer.
+    """
+
+    first: torch.Tensor
+    frames: torch.Tensor
+    motion: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def take(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Features:
+        """Those of some clips, in float32."""
+        index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        motion = None if self.motion is None else self.motion[index].to(device).float()
+        return Features(self.first[index].to(device).float(), self.frames[index].to(device).float(), motion)
+
+
+def features_of(
+    encoder: Frozen, clips: ClipSet, *, device: torch.device | str = "cpu", store: ShardStore | None = None
+) -> Features:
+    """Features of all clips (N, T, H, W, 3), from the cache or computed and kept now, in float16.
+
+    A killed computation goes on where it stopped.
+    """
+    store = store or ShardStore.of_features()
+    parts = []
+    starts = range(0, len(clips), _SHARD)
+    for start in tqdm(starts, "features", unit=f"{_SHARD} clips", disable=None):
+        piece = np.array(clips.clips[start : start + _SHARD])
+        made_by = {"vtok": _VERSION, "encoder": encoder.sha256, "pixels": pixels_sha256(piece)}
+        found = store.get(made_by)
+        if found is None:
+            found = _computed(encoder, piece, device)
+            store.put(made_by, found)
+        parts.append(found)
+    joined = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    return Features(joined["first"], joined["frames"], joined.get("motion"))
+
+
+@torch.no_grad()
+def _computed(encoder: Frozen, pixels: np.ndarray, device: torch.device | str) -> dict[str, np.ndarray]:
+    first, frames = [], []
+    for clip in pixels:
+        grid = encoder.module(to_network(clip[:, None], device)[:, :, 0])
+        first.append(grid[0].half().cpu().numpy())
+        frames.append(pooled(grid, SIDE).half().cpu().numpy())
+    found = {"first": np.stack(first), "frames": np.stack(frames)}
+    if pixels.shape[1] >= LAVIT_FRAMES:
+        found["motion"] = _motion(pixels, device).half().cpu().numpy()
+    return found
+
+
+def pooled(grid: torch.Tensor, side: int) -> torch.Tensor:
+    """(..., side, side, D) of a grid (..., h, w, D), by adaptive average pooling."""
+    flat = rearrange(grid.flatten(0, -4), "n h w d -> n d h w")
+    return rearrange(F.adaptive_avg_pool2d(flat, side), "n d h w -> n h w d").unflatten(0, grid.shape[:-3])
+
+
+def _motion(pixels: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """(B, S, 8, 8, M) of uint8 clips (B, T, H, W, 3)."""
+    picks = np.rint(np.linspace(0, pixels.shape[1] - 1, LAVIT_FRAMES)).astype(int)
+    grey = to_network(pixels[:, picks], device).mean(1)
+    maps = motion_pyramid(F.avg_pool2d(grey, _SHRINK))
+    small = F.adaptive_avg_pool2d(maps, MOTION_SIDE)
+    return rearrange(small, "(b s) m h w -> b s h w m", b=len(pixels))
+
+
+def check(features: Features) -> None:
+    """Raise StrategyError for features of another shape than a strategy reads."""
+    first, frames = features.first, features.frames
+    if first.ndim != 4 or frames.ndim != 5 or len(first) != len(frames) or first.shape[-1] != frames.shape[-1]:
+        raise StrategyError(
+            f"features must be first (B, h, w, D) and frames (B, T, {SIDE}, {SIDE}, D), got {tuple(first.shape)} and "
+            f"{tuple(frames.shape)}"
+        )

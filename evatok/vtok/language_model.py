@@ -1,0 +1,135 @@
+"""A small causal language model that reads visual tokens and answers questions about them.
+
+All questions of a clip are packed behind one visual prefix: each sees the prefix and its own words and no other
+question, so that the answers are those of one question at a time (`visual_first`; the paper prints the text first,
+Eq. 6, which would need a prefix for each). An answer is one symbol, told by likelihood at a question's last word.
+
+Legend: B clips, L visual tokens, Q questions, W words of all questions together, V symbols, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from evatok import checkpoints
+from evatok.checkpoints import Checkpoint
+from evatok.data.scene_text import vocabulary
+from evatok.errors import EvatokError
+from evatok.models.attention import Attention
+from evatok.vtok.features import Features
+from evatok.vtok.strategies import Strategy
+from evatok.vtok.tokens import VideoTokens
+
+LONGEST = 8  # words of a question
+
+
+class LanguageModelError(EvatokError, ValueError):
+    """A question, word or strategy that a language model does not know."""
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """Shape of a model: `channels` of the features it reads, `width` D, `layers`, `heads`."""
+
+    channels: int = 64
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Layer(nn.Module):
+    """Causal self-attention and MLP, pre-norm."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x_BND: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        normed = self.attention_norm(x_BND)
+        x_BND = x_BND + self.attention(normed, self.attention.remember(normed), mask)
+        return x_BND + self.mlp(self.mlp_norm(x_BND))
+
+
+class VideoLanguageModel(nn.Module):
+    """Features of clips and packed questions to logits of the answers."""
+
+    def __init__(self, config: LanguageModelConfig, strategy: Strategy) -> None:
+        super().__init__()
+        self.config, self.strategy = config, strategy
+        self.words = vocabulary()
+        self.visual = VideoTokens(strategy, config.channels, config.width)
+        self.start = nn.Parameter(0.02 * torch.randn(config.width))
+        self.embedding = nn.Embedding(len(self.words), config.width)
+        self.positions = nn.Parameter(0.02 * torch.randn(LONGEST, config.width))
+        self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, len(self.words))
+        nn.init.normal_(self.embedding.weight, std=0.5)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> tuple[VideoLanguageModel, Checkpoint]:
+        """A trained model, frozen, and its checkpoint.
+
+        Raises:
+            CheckpointError: absent, damaged, or of something else.
+            LanguageModelError: a checkpoint of another vocabulary.
+        """
+        found = checkpoints.load(path, "video_language_model")
+        if found.facts.get("vocabulary") != list(vocabulary()):
+            raise LanguageModelError(
+                f"{path}: its vocabulary is not that of moving-shapes as it is now; train it again"
+            )
+        config = LanguageModelConfig(**found.config["model"])
+        module = cls(config, Strategy.from_dict(found.config["strategy"]))
+        found.fill(module)
+        return module.to(device).eval().requires_grad_(False), found
+
+    def start_from(self, other: VideoLanguageModel) -> list[str]:
+        """Take over what `other` has learned, whatever its strategy; returns the parameters that begin anew."""
+        own, theirs = self.state_dict(), other.state_dict()
+        fresh = self.visual.start_from(other.visual)
+        text = {name: value for name, value in theirs.items() if not name.startswith("visual.")}
+        odd = [name for name, value in text.items() if own[name].shape != value.shape]
+        if odd:
+            raise LanguageModelError(f"cannot start from a model of another size: {odd[0]} does not fit")
+        self.load_state_dict({**self.state_dict(), **text})
+        return [f"visual.{name}" for name in fresh]
+
+    def forward(self, features: Features, words_BW: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """(B, Q, V) logits of the symbol that follows each question.
+
+        Args:
+            words_BW: the numbers of the words of all questions, one after the other.
+            lengths: words of each question, the same for every clip.
+        """
+        visual = self.visual(features)
+        places = torch.cat([torch.arange(length) for length in lengths])
+        text = self.embedding(words_BW) + self.positions[places]
+        start = self.start.expand(len(visual), 1, -1)
+        x = torch.cat([start, visual, text], dim=1)
+        mask = packed_mask(1 + visual.shape[1], tuple(lengths)).to(x.device)
+        for layer in self.layers:
+            x = layer(x, mask)
+        ends = 1 + visual.shape[1] + torch.tensor(lengths).cumsum(0) - 1
+        return self.head(self.norm(x[:, ends]))
+
+
+@lru_cache(maxsize=64)
+def packed_mask(prefix: int, lengths: tuple[int, ...]) -> torch.Tensor:
+    """(prefix + W, prefix + W) booleans, true where a row may look: causal, and never into another question."""
+    total = prefix + sum(lengths)
+    segment = torch.cat([torch.zeros(prefix), *(torch.full((n,), at + 1.0) for at, n in enumerate(lengths))])
+    same = (segment[:, None] == segment[None]) | (segment[None] == 0)
+    return same & torch.ones(total, total, dtype=torch.bool).tril()

@@ -1,0 +1,131 @@
+"""Questions of a set as numbers for a language model, and answers as the model gives them.
+
+Legend: N clips, Q questions of a clip, W words of all of them, V symbols.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from evatok.data.scene_text import CATEGORIES, OPTIONS, vocabulary
+from evatok.vtok.features import Features
+from evatok.vtok.language_model import LONGEST, LanguageModelError, VideoLanguageModel
+
+BATCH = 50  # clips that are answered at a time
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The questions of N clips, Q each, in the order of `categories`.
+
+    Attributes:
+        words: (N, W) numbers of their words, one question after the other.
+        lengths: words of each question; those of one category are equally long in every clip.
+        answers: (N, Q) numbers of the symbols that answer them.
+        needs: (N, Q) what must be seen to answer (`scene_text.NEEDS`).
+    """
+
+    categories: tuple[str, ...]
+    words: np.ndarray
+    lengths: tuple[int, ...]
+    answers: np.ndarray
+    needs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def of(cls, labels: pd.DataFrame) -> Lessons:
+        """The questions among a set's labels.
+
+        Raises:
+            LanguageModelError: no questions, an unknown word, questions of unlike length, or an answer that is not
+                among its options.
+        """
+        categories = tuple(name for name in CATEGORIES if f"q_{name}" in labels)
+        if not categories:
+            raise LanguageModelError(f"the clips have no questions: columns q_{CATEGORIES[0]}, ... are needed")
+        asked = [_asked(labels, name) for name in categories]
+        return cls(
+            categories,
+            np.concatenate([words for words, _ in asked], axis=1),
+            tuple(words.shape[1] for words, _ in asked),
+            np.stack([answers for _, answers in asked], axis=1),
+            labels[[f"need_{name}" for name in categories]].to_numpy(dtype=str),
+        )
+
+    def head(self, count: int) -> Lessons:
+        """Those of the first clips."""
+        return Lessons(self.categories, self.words[:count], self.lengths, self.answers[:count], self.needs[:count])
+
+
+def loss(
+    model: VideoLanguageModel, features: Features, lessons: Lessons, rows: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of the answers over the whole vocabulary, and the share of answers that are likeliest."""
+    device = next(model.parameters()).device
+    logits = model(features, torch.from_numpy(lessons.words[rows]).to(device), lessons.lengths)
+    answers = torch.from_numpy(lessons.answers[rows]).to(device)
+    right = (logits.argmax(-1) == answers).float().mean()
+    return F.cross_entropy(logits.flatten(0, 1), answers.flatten()), right
+
+
+@torch.no_grad()
+def answered(model: VideoLanguageModel, features: Features, lessons: Lessons) -> np.ndarray:
+    """(N, Q) numbers of the likeliest option of each question."""
+    device = next(model.parameters()).device
+    places = _numbers()
+    options = [torch.tensor([places[option] for option in OPTIONS[name]]) for name in lessons.categories]
+    parts = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the control `shuffled` draws an order
+        for start in range(0, len(lessons), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(lessons)))
+            words = torch.from_numpy(lessons.words[rows]).to(device)
+            logits = model(features.take(rows, device), words, lessons.lengths).float().cpu()
+            best = [held[logits[:, number, held].argmax(-1)] for number, held in enumerate(options)]
+            parts.append(torch.stack(best, dim=1).numpy())
+    return np.concatenate(parts)
+
+
+def _asked(labels: pd.DataFrame, category: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, words) and (N,) of one category's questions and answers."""
+    places = _numbers()
+    split = [_words_of(str(text), places) for text in labels[f"q_{category}"]]
+    odd = next((number for number, words in enumerate(split) if len(words) != len(split[0])), None)
+    if odd is not None or len(split[0]) > LONGEST:
+        raise LanguageModelError(
+            f"question {odd or 0} of {category}: {len(split[odd or 0])} words, not {len(split[0])}"
+        )
+    answers = labels[f"a_{category}"].astype(str)
+    unknown = sorted(set(answers) - set(OPTIONS[category]))
+    if unknown:
+        raise LanguageModelError(
+            f"an answer of {category} is {unknown[0]!r}, which is not among its options: {', '.join(OPTIONS[category])}"
+        )
+    return np.array(split, dtype=np.int64), answers.map(places).to_numpy(dtype=np.int64)
+
+
+def _words_of(text: str, places: dict[str, int]) -> list[int]:
+    """A text as the fewest known phrases from left to right, the longest first.
+
+    Raises:
+        LanguageModelError: a word that no phrase begins with.
+    """
+    words, found = text.split(), []
+    while words:
+        fits = [n for n in range(len(words), 0, -1) if " ".join(words[:n]) in places]
+        if not fits:
+            raise LanguageModelError(f"{text!r}: the vocabulary has no word {words[0]!r}")
+        found.append(places[" ".join(words[: fits[0]])])
+        words = words[fits[0] :]
+    return found
+
+
+def _numbers() -> dict[str, int]:
+    return {word: number for number, word in enumerate(vocabulary())}
