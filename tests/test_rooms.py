@@ -14,10 +14,10 @@ FLOORS = (
     ("assignments", "pictures"),
     ("models",),
     ("data", "weights", "tokenizers"),
-    ("routing", "metrics"),
+    ("routing", "metrics", "vtok"),
     ("search", "training"),
     ("evaluation",),
-    ("generation", "reporting"),
+    ("generation", "reporting", "alignment"),
     ("experiments",),
 )
 """Rooms from the ground up; those of one floor do not import each other."""

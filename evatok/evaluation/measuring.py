@@ -154,6 +154,11 @@ def evaluate(
 def chosen_metrics(protocol: Protocol, metrics: Sequence[str]) -> tuple[str, ...]:
     """The protocol's metrics, or those asked for. Raises EvaluationError for one the protocol does not define."""
     known = (*protocol.metrics, *protocol.optional)
+    if "accuracy" in known:
+        raise EvaluationError(
+            f"protocol {protocol.name} asks questions, which a tokenizer does not answer: see "
+            "evatok.experiments.vtok_understanding and python -m evatok.alignment"
+        )
     odd = [name for name in metrics if name not in known]
     if odd:
         raise EvaluationError(f"protocol {protocol.name} does not define {odd[0]!r}: it has {', '.join(known)}")

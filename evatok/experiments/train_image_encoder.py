@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from evatok import checkpoints, records, training
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import tracking
 from evatok.experiments.setting import claim_folder, log_to, optional_artifact, recipe, set_threads
+from evatok.storage import checkpoints, records
+from evatok.training import loop
 from evatok.vtok import image_encoder
 from evatok.vtok.image_encoder import PAIRS, Frozen, ImageEncoder, ImageEncoderConfig
 
@@ -71,7 +72,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     module = ImageEncoder(shape).to(config["device"])
     objective = Objective(stills["train"], config)
     try:
-        averaged = training.train(
+        averaged = loop.train(
             module,
             objective,
             recipe(config),
@@ -80,7 +81,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             on_log=log_to(tracker),
             seconds=60 * config["minutes"] or None,
         )
-    except training.SliceEnded as ended:
+    except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps}
     averaged.standardise(objective.frames(np.arange(min(1024, len(stills["train"])))))
     path = Path(config["checkpoint"])
@@ -105,7 +106,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         },
         metrics=metrics,
         config=config,
-        environment={**tracker.environment(), "wall_seconds": training.seconds_spent(folder)},
+        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
         artifacts=optional_artifact("checkpoint", path),
     )
     written = records.write(record, config["records_folder"])
@@ -125,11 +126,9 @@ class Objective:
         """(N, 3, H, W) in [0, 1]."""
         return to_network(self.stills.clips[rows], self.config["device"])[:, :, 0]
 
-    def __call__(
-        self, module: ImageEncoder, step: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, training.Terms]:
+    def __call__(self, module: ImageEncoder, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
         config = self.config
-        rows = training.batch_indices(len(self.stills), config["batch"], step, config["seed"])
+        rows = loop.batch_indices(len(self.stills), config["batch"], step, config["seed"])
         terms = module.losses(self.frames(rows), self.said[rows].to(config["device"]))
         return terms["words"] + config["patch_weight"] * terms["patches"], terms
 

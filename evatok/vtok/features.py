@@ -17,8 +17,8 @@ from einops import rearrange
 from tqdm import tqdm
 
 from evatok.data.clips import ClipSet, pixels_sha256, to_network
-from evatok.features import ShardStore
 from evatok.models.classifier import SCALES, motion_pyramid
+from evatok.storage.shards import ShardStore
 from evatok.vtok.image_encoder import Frozen
 from evatok.vtok.strategies import LAVIT_FRAMES, StrategyError
 

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from evatok import checkpoints
-from evatok.data.scenes import COLOURS, SHAPES, SIZES
+from evatok.data.embedded.scenes import COLOURS, SHAPES, SIZES
 from evatok.errors import EvatokError
+from evatok.storage import checkpoints
 
 FILLS = ("solid", "hollow")
 PAIRS: tuple[tuple[str, str], ...] = tuple(

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from evatok import checkpoints
-from evatok.checkpoints import Checkpoint
-from evatok.data.scene_text import vocabulary
+from evatok.data.embedded.scene_text import vocabulary
 from evatok.errors import EvatokError
 from evatok.models.attention import Attention
+from evatok.storage import checkpoints
+from evatok.storage.checkpoints import Checkpoint
 from evatok.vtok.features import Features
 from evatok.vtok.strategies import Strategy
 from evatok.vtok.tokens import VideoTokens

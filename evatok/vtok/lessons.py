@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from evatok.data.scene_text import CATEGORIES, OPTIONS, vocabulary
+from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS, vocabulary
 from evatok.vtok.features import Features
 from evatok.vtok.language_model import LONGEST, LanguageModelError, VideoLanguageModel
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from evatok.models.initialise import sine_cosine
+from evatok.tokenizers.initialise import sine_cosine
 from evatok.vtok import features as held
 from evatok.vtok.features import MOTION_CHANNELS, SIDE, Features, pooled
 from evatok.vtok.strategies import LAVIT_GRID, OMNI_FRAMES, OMNI_TUBES, Strategy, StrategyError

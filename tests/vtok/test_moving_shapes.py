@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from evatok.data import clips, moving_shapes, scene_ruler, scene_text, scenes, sets
+from evatok.data import clips, sets
 from evatok.data.__main__ import main
 from evatok.data.clips import ClipSetError
-from evatok.data.scene_drawing import draw
-from evatok.data.scene_text import CATEGORIES, OPTIONS
+from evatok.data.embedded import moving_shapes, scene_ruler, scene_text, scenes
+from evatok.data.embedded.scene_drawing import draw
+from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
 
 SCENES = 30
 

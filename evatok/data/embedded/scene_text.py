@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evatok.data.scenes import COLOURS, COMPASS, MOTIONS, SECONDS, SHAPES, SIZES, Scene, Thing
+from evatok.data.embedded.scenes import COLOURS, COMPASS, MOTIONS, SECONDS, SHAPES, SIZES, Scene, Thing
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "counting": ("one", "two", "three", "four", "five"),

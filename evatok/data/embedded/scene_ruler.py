@@ -14,9 +14,9 @@ from functools import cache
 
 import numpy as np
 
-from evatok.data.scene_drawing import coverage
-from evatok.data.scene_text import CATEGORIES, OPTIONS
-from evatok.data.scenes import COLOURS, COMPASS, SECONDS, SHAPES, SIDE, SIZES
+from evatok.data.embedded.scene_drawing import coverage
+from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
+from evatok.data.embedded.scenes import COLOURS, COMPASS, SECONDS, SHAPES, SIDE, SIZES
 
 _BACKGROUND = 125  # brightest channel that a background pixel may have; every colour of the palette has a brighter one
 _FAR = 45.0  # of 255: a pixel further from every mixture of background and colour shows neither

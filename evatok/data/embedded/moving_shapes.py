@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from evatok.data import scene_drawing, scene_ruler, scene_text, scenes
 from evatok.data.clips import ClipSetError, Reel
-from evatok.data.scene_text import Asked, Question
-from evatok.data.scenes import Scene
+from evatok.data.embedded import scene_drawing, scene_ruler, scene_text, scenes
+from evatok.data.embedded.scene_text import Asked, Question
+from evatok.data.embedded.scenes import Scene
 
 REEL = 20
 CHECKED_FRAMES = 31

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from evatok.data.scenes import COLOURS, SIDE, Scene, Thing, times_of
+from evatok.data.embedded.scenes import COLOURS, SIDE, Scene, Thing, times_of
 
 RING = 1.5  # pixels of a hollow shape's wall
 ARM = 0.45  # of a cross: half an arm's width, in radii

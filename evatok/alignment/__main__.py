@@ -1,0 +1,151 @@
+"""Judge samples of any text-to-video model: `python -m evatok.alignment FOLDER --protocol moving-shapes-align`.
+
+    python -m evatok.alignment --prompts prompts.csv       the prompts to make samples of, and what is asked of them
+    python -m evatok.alignment my_videos/                  judge them: 0.mp4, 1.mp4, ... or one array (N, T, H, W, 3)
+    python -m evatok.alignment my_videos/ --judge MODEL    by a model of vtok_understanding instead of the ruler
+    python -m evatok.alignment --answers qwen.csv          score the answers of a judge elsewhere
+    python -m evatok.alignment --real                      the real clips: what could be reached at best
+
+Accuracy comes by category and by what must be seen to answer, each with half its 95 % interval, and goes into a record
+with the outcome of every question. Whatever goes wrong is one line on stderr, as in `evatok.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from evatok import errors
+from evatok.alignment import triples as asked_of
+from evatok.alignment.judge import Judge, judge_of
+from evatok.alignment.scoring import METRICS, Outcomes
+from evatok.alignment.triples import Triples
+from evatok.evaluation import per_clip, protocols
+from evatok.storage import records
+from evatok.storage.environment import REPOSITORY, environment
+from evatok.storage.files import sha256_file
+
+NAME = "evatok.alignment"
+KIND = "alignment"
+_BATCH = 50  # clips that are held at a time
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; exits after one line on stderr with 2 for an error."""
+    options = _parser().parse_args(argv)
+    with errors.one_line(NAME, debug=options.debug):
+        return run(options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """What the options ask for."""
+    triples = asked_of.triples_of(protocols.get(options.protocol), options.limit)
+    if options.prompts:
+        options.prompts.parent.mkdir(parents=True, exist_ok=True)
+        triples.table().to_csv(options.prompts, index=False)
+        print(f"{options.prompts}: {len(triples)} prompts, {sum(map(len, triples.questions))} questions")
+        return 0
+    started = time.monotonic()
+    given, model = _answers(options, triples)
+    outcomes = Outcomes(*asked_of.right(triples, given))
+    metrics = outcomes.metrics()
+    rows = [(name, found.value, found.spread, found.n) for name, found in metrics.items() if name in METRICS]
+    print(tabulate(rows, headers=("metric", "%", "±", "questions"), floatfmt=".1f"))
+    if options.records:
+        path = _record(options, triples, model, outcomes, time.monotonic() - started)
+        print(f"record    {path}")
+    return 0
+
+
+def _answers(options: argparse.Namespace, triples: Triples) -> tuple[list[list[str]], dict[str, Any]]:
+    """The answers and, for the record, what was judged by whom."""
+    if options.answers:
+        sha256 = sha256_file(options.answers)
+        return asked_of.answers_in(options.answers, triples), {"judge": {"name": "elsewhere", "sha256": sha256}}
+    judge = judge_of(options.judge, options.encoder)
+    told = {"judge": {"name": judge.name, "version": judge.version}}
+    if options.real:
+        real = protocols.clips_of(triples.protocol, limit=options.limit)
+        return answered(judge, real.clips, triples), {**told, "samples": "real clips"}
+    samples = asked_of.samples_of(options.folder, triples)
+    return answered(judge, samples, triples), {**told, "samples": samples.identity}
+
+
+def answered(judge: Judge, clips: Any, triples: Triples) -> list[list[str]]:
+    """Answers of a judge to all questions about clips (N, T, H, W, 3), an array or a folder read when asked."""
+    found: list[list[str]] = []
+    with tqdm(total=len(triples), desc=judge.name, unit="clip", disable=None) as bar:
+        for start in range(0, len(triples), _BATCH):
+            piece = np.asarray(clips[start : start + _BATCH])
+            if piece.dtype != np.uint8:
+                piece = (np.clip(piece, 0, 1) * 255).round().astype(np.uint8)
+            found += judge.answers(piece, triples.texts[start : start + _BATCH])
+            bar.update(len(piece))
+    return found
+
+
+def _record(
+    options: argparse.Namespace, triples: Triples, model: dict[str, Any], outcomes: Outcomes, seconds: float
+) -> Path:
+    limit = options.limit if options.limit and options.limit != triples.protocol.clips else None
+    kept = per_clip.write(outcomes.arrays(), options.per_clip, per_clip.MEASURED)
+    inside = kept.resolve().is_relative_to(REPOSITORY)
+    record = records.new_record(
+        kind=KIND,
+        status=options.status,
+        protocol=triples.protocol.to_record(triples.manifest, len(triples), limit),
+        model={"name": options.name, **model},
+        metrics=outcomes.metrics(),
+        config={"judge": str(options.judge), "limit": options.limit, "folder": str(options.folder or "")},
+        environment=environment(seconds),
+        artifacts={per_clip.MEASURED: records.Artifact.of(kept)} if inside else {},
+    )
+    return records.write(record, options.records)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {NAME}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="samples, named by their prompts' numbers")
+    what.add_argument("--prompts", type=Path, metavar="CSV", help="write prompts and questions there, and end")
+    what.add_argument("--answers", type=Path, metavar="CSV", help="score these answers: columns clip, category, answer")
+    what.add_argument("--real", action="store_true", help="judge the real clips of the prompts")
+    parser.add_argument("--protocol", default=asked_of.ONE_EACH, help=f"default: {asked_of.ONE_EACH}")
+    parser.add_argument("--judge", default="ruler", help="ruler (default), or a checkpoint of vtok_understanding")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        default=Path("results/checkpoints/vtok-image-encoder-toy.safetensors"),
+        help="image encoder of such a model",
+    )
+    parser.add_argument("--limit", type=_positive, help="the first prompts alone; not comparable")
+    parser.add_argument("--name", default="", help="of what made the samples, for the record")
+    parser.add_argument("--status", choices=records.STATUSES, default="toy", help="of the record (default: toy)")
+    parser.add_argument(
+        "--records", type=_folder, default=Path("results/records"), help="folder of the record; '': none"
+    )
+    parser.add_argument("--per-clip", type=Path, default=Path("results/per_clip"), help="folder of outcomes")
+    parser.add_argument("--debug", action="store_true", help="show an error's traceback")
+    return parser
+
+
+def _folder(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

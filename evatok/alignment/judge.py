@@ -1,0 +1,82 @@
+"""Who answers questions about clips: the ruler, which measures pixels, or a model that learned to (`ModelJudge`).
+
+A learned judge is a model of `vtok_understanding`, of another seed than any row it judges. It stands for the paper's
+Qwen2.5-VL; how often it is right on real clips says how far it can be trusted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+
+from evatok.alignment.scoring import ScoringError
+from evatok.data.clips import ClipSet
+from evatok.data.embedded.scene_ruler import Ruler, category_of
+from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
+from evatok.storage.shards import ShardStore
+from evatok.vtok import lessons
+from evatok.vtok.features import features_of
+from evatok.vtok.image_encoder import Frozen
+from evatok.vtok.language_model import VideoLanguageModel
+from evatok.vtok.lessons import Lessons
+
+
+class Judge(Protocol):
+    """Answers to the texts asked of each uint8 clip (N, T, S, S, 3); "" where it has none."""
+
+    name: str
+    version: str
+
+    def answers(self, clips: np.ndarray, questions: list[list[str]], /) -> list[list[str]]: ...
+
+
+class ModelJudge:
+    """A video language model as judge; `version` is the beginning of its checkpoint's hash."""
+
+    name = "model"
+
+    def __init__(self, model: VideoLanguageModel, encoder: Frozen, sha256: str, store: ShardStore) -> None:
+        self.model, self.encoder, self.version, self.store = model, encoder, sha256[:16], store
+
+    @classmethod
+    def load(cls, path: Path, encoder_path: Path, device: torch.device | str = "cpu") -> ModelJudge:
+        """A model's checkpoint with the image encoder it learned on.
+
+        Raises:
+            CheckpointError: absent, damaged, or of something else.
+            ScoringError: an encoder that the model did not learn on.
+        """
+        encoder = Frozen.load(encoder_path, device)
+        model, checkpoint = VideoLanguageModel.load(path, device)
+        if checkpoint.parents.get("image_encoder") != encoder.sha256:
+            raise ScoringError(f"{path} learned on features of another image encoder than {encoder_path}")
+        return cls(model, encoder, checkpoint.sha256, ShardStore.of_features())
+
+    def answers(self, clips: np.ndarray, questions: list[list[str]]) -> list[list[str]]:
+        """Answers by likelihood, category by category."""
+        features = features_of(self.encoder, ClipSet(clips, pd.DataFrame(), {}), store=self.store)
+        found: list[list[str]] = [[""] * len(texts) for texts in questions]
+        by_category: dict[str, list[tuple[int, int]]] = {name: [] for name in CATEGORIES}
+        for row, texts in enumerate(questions):
+            for place, text in enumerate(texts):
+                by_category[category_of(text)].append((row, place))
+        for category, places in by_category.items():
+            if not places:
+                continue
+            rows = np.array([row for row, _ in places])
+            asked = [questions[row][place] for row, place in places]
+            labels = {f"q_{category}": asked, f"a_{category}": OPTIONS[category][0], f"need_{category}": "key"}
+            held = Lessons.of(pd.DataFrame(labels))
+            numbers = lessons.answered(self.model, features.take(rows), held)[:, 0]
+            for (row, place), number in zip(places, numbers.tolist(), strict=True):
+                found[row][place] = self.model.words[number]
+        return found
+
+
+def judge_of(name: str, encoder: Path, device: torch.device | str = "cpu") -> Judge:
+    """The ruler by its name, else the model whose checkpoint lies at that path."""
+    return Ruler() if name == "ruler" else ModelJudge.load(Path(name), encoder, device)

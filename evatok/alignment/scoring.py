@@ -1,0 +1,131 @@
+"""Answers scored: shares by category and by what must be seen, and paired differences between rows with intervals.
+
+Two rows that answered the same questions are compared clip by clip, as a clip's questions are easy or hard together:
+draws are of clips. With several seeds a row is the mean of its seeds; the interval is over clips alone.
+
+Legend: N clips, Q questions of a clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
+from evatok.errors import EvatokError
+from evatok.metrics.bootstrap import Interval, bootstrap_statistic
+from evatok.storage.records import Metric
+
+RIGHT, ASKED = "right", "needs"
+"""What a file of outcomes holds: (N, Q) answers that are right, and the place of their need in NEEDS; -1: not asked."""
+AVERAGE = "accuracy"
+
+
+class ScoringError(EvatokError, ValueError):
+    """Outcomes that do not belong together."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Which questions were answered rightly.
+
+    Attributes:
+        right: (N, Q) shares in [0, 1]: 0 or 1 of one row, between them of the mean of several.
+        needs: (N, Q) places in NEEDS; -1 where a clip was not asked for that category.
+    """
+
+    right: np.ndarray
+    needs: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.right.shape != self.needs.shape or self.right.ndim != 2 or self.right.shape[1] != len(CATEGORIES):
+            raise ScoringError(
+                f"outcomes must be two arrays (N, {len(CATEGORIES)}), got {self.right.shape} and {self.needs.shape}"
+            )
+
+    @classmethod
+    def of(cls, right: np.ndarray, needs: np.ndarray, categories: Sequence[str]) -> Outcomes:
+        """Those of questions of some categories alone, with needs by name."""
+        places = [CATEGORIES.index(name) for name in categories]
+        held = np.zeros((len(right), len(CATEGORIES)))
+        asked = np.full(held.shape, -1, dtype=np.int64)
+        held[:, places] = right
+        asked[:, places] = np.vectorize(NEEDS.index)(needs)
+        return cls(held, asked)
+
+    @classmethod
+    def mean(cls, several: Sequence[Outcomes]) -> Outcomes:
+        """The mean row of several that answered the same questions. Raises ScoringError for others."""
+        first = several[0]
+        for other in several[1:]:
+            check_same(first, other)
+        return cls(np.mean([one.right for one in several], axis=0), first.needs)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For a file beside a record, as `evatok.evaluation.per_clip` keeps them."""
+        return {RIGHT: self.right.astype(np.int8), ASKED: self.needs.astype(np.int8)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Outcomes:
+        return cls(arrays[RIGHT].astype(np.float64), arrays[ASKED].astype(np.int64))
+
+    def mask(self, metric: str = AVERAGE) -> np.ndarray:
+        """(N, Q) booleans: the questions behind `accuracy` or `accuracy.<category or need>`.
+
+        Raises:
+            ScoringError: no such category or need.
+        """
+        part = metric.removeprefix(AVERAGE).removeprefix(".")
+        asked = self.needs >= 0
+        if not part:
+            return asked
+        if part in CATEGORIES:
+            return asked & (np.arange(len(CATEGORIES)) == CATEGORIES.index(part))
+        if part in NEEDS:
+            return asked & (self.needs == NEEDS.index(part))
+        raise ScoringError(f"no category or need {part!r}: one of {', '.join((*CATEGORIES, *NEEDS))}")
+
+    def metrics(self) -> dict[str, Metric]:
+        """Accuracy in percent over all, each category and each need, with half its 95 % interval as spread."""
+        found = {}
+        for name in METRICS:
+            mask = self.mask(name)
+            if mask.any():
+                interval = _interval(self, None, name) if len(self.right) > 1 else None
+                half = None if interval is None else (interval.high - interval.low) / 2
+                found[name] = Metric(_share(self.right, mask), "%", int(mask.sum()), "higher", half)
+        return found
+
+
+METRICS = (AVERAGE, *(f"{AVERAGE}.{name}" for name in (*CATEGORIES, *NEEDS)))
+
+
+def difference(one: Outcomes, other: Outcomes, metric: str = AVERAGE) -> Interval:
+    """Accuracy of `one` less that of `other` in points, with its 95 % interval over draws of the same clips from both.
+
+    Raises:
+        ScoringError: rows of other questions, or none of this kind.
+    """
+    check_same(one, other)
+    if not one.mask(metric).any():
+        raise ScoringError(f"no question behind {metric}")
+    return _interval(one, other, metric)
+
+
+def check_same(one: Outcomes, other: Outcomes) -> None:
+    """Raise ScoringError where two rows did not answer the same questions."""
+    if not np.array_equal(one.needs, other.needs):
+        raise ScoringError("rows answered different questions: only answers to the same ones are compared")
+
+
+def _interval(one: Outcomes, other: Outcomes | None, metric: str) -> Interval:
+    mask = one.mask(metric)
+    gain = one.right - (0 if other is None else other.right)
+    rows = np.stack([(gain * mask).sum(1), mask.sum(1)], axis=1)
+    return bootstrap_statistic(rows, lambda drawn: 100 * drawn[:, 0].sum() / max(1.0, drawn[:, 1].sum()), draws=1000)
+
+
+def _share(right: np.ndarray, mask: np.ndarray) -> float:
+    return 100 * float(right[mask].mean())

@@ -1,0 +1,151 @@
+"""What samples of a text-to-video model are asked: prompts with one question each, and the samples that answer them.
+
+A protocol such as moving-shapes-align asks one question a prompt, of the seven categories in turn; one that asks all
+seven can be given as well. Samples are named by their prompt's number, so that none answers for another.
+
+Legend: N prompts, Q questions of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from evatok.alignment.scoring import ScoringError
+from evatok.data.embedded.scene_text import CATEGORIES, NEEDS, OPTIONS, Question
+from evatok.evaluation import protocols
+from evatok.evaluation.folders import FolderClips
+from evatok.evaluation.protocols import Protocol
+
+ONE_EACH = "moving-shapes-align"
+
+
+@dataclass(frozen=True)
+class Triples:
+    """N prompts, the questions asked of each, and the manifest of the real clips that show them."""
+
+    protocol: Protocol
+    prompts: list[str]
+    questions: list[list[Question]]
+    manifest: dict[str, object]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def texts(self) -> list[list[str]]:
+        return [[question.text for question in asked] for asked in self.questions]
+
+    def table(self) -> pd.DataFrame:
+        """One row a question: the prompt's number and text, category, question, answer, options, need."""
+        rows = [
+            {
+                "clip": number,
+                "prompt": prompt,
+                "category": question.category,
+                "question": question.text,
+                "answer": question.answer,
+                "options": " | ".join(question.options),
+                "need": question.need,
+            }
+            for number, (prompt, asked) in enumerate(zip(self.prompts, self.questions, strict=True))
+            for question in asked
+        ]
+        return pd.DataFrame(rows)
+
+
+def triples_of(protocol: Protocol, limit: int | None = None) -> Triples:
+    """The prompts of a protocol and their questions, or the first `limit` of them.
+
+    Raises:
+        ScoringError: a protocol that asks nothing, or whose prompts are not known.
+        ClipSetError: more prompts than there are.
+    """
+    if protocol.metrics != ("accuracy",) or not protocol.embedded:
+        asking = ", ".join(name for name, one in protocols.PROTOCOLS.items() if one.metrics == ("accuracy",))
+        raise ScoringError(f"protocol {protocol.name} has no questions here: of {asking} those of moving-shapes do")
+    real = protocols.clips_of(protocol, limit=limit)
+    labels = real.labels.to_dict("records")
+    single = protocol.name == ONE_EACH
+    questions = [
+        [_question(row, name) for name in ([CATEGORIES[number % len(CATEGORIES)]] if single else CATEGORIES)]
+        for number, row in enumerate(labels)
+    ]
+    return Triples(protocol, [str(row["caption"]) for row in labels], questions, real.manifest)
+
+
+def samples_of(folder: Path, triples: Triples) -> FolderClips:
+    """Samples of all prompts in a folder: one array (N, T, H, W, 3), or files named by the prompts' numbers.
+
+    Raises:
+        EvaluationError: no clips of the protocol's shape.
+        ScoringError: too few or too many, or a name that is not the number of its prompt.
+    """
+    found = FolderClips(folder, frames=triples.protocol.frames, size=triples.protocol.size)
+    if len(found) != len(triples):
+        raise ScoringError(
+            f"{folder}: {len(found)} samples for {len(triples)} prompts; --prompts FILE lists them, --limit takes fewer"
+        )
+    for number, name in enumerate(found.names or []):
+        if not name.isdecimal() or int(name) != number:
+            raise ScoringError(
+                f"{folder}: sample {name!r} stands where that of prompt {number} should; name it {number}"
+            )
+    return found
+
+
+def answers_in(path: Path, triples: Triples) -> list[list[str]]:
+    """Answers of a judge elsewhere, from a CSV with the columns clip, category and answer.
+
+    Raises:
+        ScoringError: no such file or columns, other clips or categories than were asked, or an answer that is not
+            among a question's options.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ScoringError(f"{path}: no CSV of answers ({error}); columns clip, category, answer are needed") from error
+    lacking = {"clip", "category", "answer"} - set(table)
+    if lacking:
+        raise ScoringError(f"{path}: no column {min(lacking)!r}; columns clip, category, answer are needed")
+    given = {(row["clip"], row["category"]): row["answer"].strip() for row in table.to_dict("records")}
+    asked = {
+        (str(number), question.category): question
+        for number, questions in enumerate(triples.questions)
+        for question in questions
+    }
+    odd = sorted(given.keys() ^ asked.keys())
+    if odd or len(table) != len(asked):
+        name = f"clip {odd[0][0]}, {odd[0][1]}" if odd else "a question twice"
+        raise ScoringError(f"{path} does not answer what was asked: see {name}; --prompts FILE lists the questions")
+    for key, question in asked.items():
+        if given[key] and given[key] not in question.options:
+            told = ", ".join(question.options)
+            raise ScoringError(f"{path}: clip {key[0]}, {key[1]}: {given[key]!r} is none of {told}")
+    return [
+        [given[str(number), question.category] for question in questions]
+        for number, questions in enumerate(triples.questions)
+    ]
+
+
+def right(triples: Triples, given: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 7) whether answers are right and (N, 7) places of the needs, -1 where nothing was asked."""
+    held = np.zeros((len(triples), len(CATEGORIES)))
+    needs = np.full(held.shape, -1, dtype=np.int64)
+    for row, (questions, answers) in enumerate(zip(triples.questions, given, strict=True)):
+        for question, answer in zip(questions, answers, strict=True):
+            column = CATEGORIES.index(question.category)
+            held[row, column] = answer == question.answer
+            needs[row, column] = NEEDS.index(question.need)
+    return held, needs
+
+
+def _question(row: Mapping[Hashable, object], category: str) -> Question:
+    answer = str(row[f"a_{category}"])
+    if answer not in OPTIONS[category]:
+        raise ScoringError(f"the answer {answer!r} of {category} is none of {', '.join(OPTIONS[category])}")
+    return Question(category, (str(row[f"q_{category}"]),), answer, str(row[f"need_{category}"]))
