@@ -1,1 +1,1 @@
-"""Whether clips show what their captions say: judges that answer questions about clips, and the scoring of answers."""
+"""Whether clips show what their captions say: judges that answer questions about clips, and the command to use them."""

@@ -24,12 +24,12 @@ from tqdm import tqdm
 from evatok import errors
 from evatok.alignment import triples as asked_of
 from evatok.alignment.judge import Judge, judge_of
-from evatok.alignment.scoring import METRICS, Outcomes
 from evatok.alignment.triples import Triples
 from evatok.evaluation import per_clip, protocols
 from evatok.storage import records
 from evatok.storage.environment import REPOSITORY, environment
 from evatok.storage.files import sha256_file
+from evatok.vtok.scoring import METRICS, Outcomes
 
 NAME = "evatok.alignment"
 KIND = "alignment"
@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
     rows = [(name, found.value, found.spread, found.n) for name, found in metrics.items() if name in METRICS]
     print(tabulate(rows, headers=("metric", "%", "±", "questions"), floatfmt=".1f"))
     if options.records:
-        path = _record(options, triples, model, outcomes, time.monotonic() - started)
+        told = environment(time.monotonic() - started)
+        path = _record(options, triples, outcomes, {"model": model, "metrics": metrics, "environment": told})
         print(f"record    {path}")
     return 0
 
@@ -90,20 +91,18 @@ def answered(judge: Judge, clips: Any, triples: Triples) -> list[list[str]]:
     return found
 
 
-def _record(
-    options: argparse.Namespace, triples: Triples, model: dict[str, Any], outcomes: Outcomes, seconds: float
-) -> Path:
-    limit = options.limit if options.limit and options.limit != triples.protocol.clips else None
+def _record(options: argparse.Namespace, triples: Triples, outcomes: Outcomes, found: dict[str, Any]) -> Path:
+    limit = options.limit if options.limit != triples.protocol.clips else None
     kept = per_clip.write(outcomes.arrays(), options.per_clip, per_clip.MEASURED)
     inside = kept.resolve().is_relative_to(REPOSITORY)
     record = records.new_record(
         kind=KIND,
         status=options.status,
         protocol=triples.protocol.to_record(triples.manifest, len(triples), limit),
-        model={"name": options.name, **model},
-        metrics=outcomes.metrics(),
+        model={"name": options.name, **found["model"]},
+        metrics=found["metrics"],
         config={"judge": str(options.judge), "limit": options.limit, "folder": str(options.folder or "")},
-        environment=environment(seconds),
+        environment=found["environment"],
         artifacts={per_clip.MEASURED: records.Artifact.of(kept)} if inside else {},
     )
     return records.write(record, options.records)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from evatok.alignment.scoring import ScoringError
 from evatok.data.clips import ClipSet
 from evatok.data.embedded.scene_ruler import Ruler, category_of
 from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
@@ -23,6 +22,7 @@ from evatok.vtok.features import features_of
 from evatok.vtok.image_encoder import Frozen
 from evatok.vtok.language_model import VideoLanguageModel
 from evatok.vtok.lessons import Lessons
+from evatok.vtok.scoring import ScoringError
 
 
 class Judge(Protocol):

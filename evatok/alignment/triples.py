@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evatok.alignment.scoring import ScoringError
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS, OPTIONS, Question
 from evatok.evaluation import protocols
 from evatok.evaluation.folders import FolderClips
 from evatok.evaluation.protocols import Protocol
+from evatok.vtok.scoring import ScoringError
 
 ONE_EACH = "moving-shapes-align"
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from evatok.alignment.scoring import Outcomes
 from evatok.data.clips import ClipSet
 from evatok.evaluation import per_clip
 from evatok.experiments import tracking
@@ -21,6 +20,7 @@ from evatok.vtok.features import Features, features_of
 from evatok.vtok.image_encoder import Frozen
 from evatok.vtok.language_model import LanguageModelConfig, VideoLanguageModel
 from evatok.vtok.lessons import Lessons
+from evatok.vtok.scoring import Outcomes
 from evatok.vtok.strategies import Strategy
 
 
@@ -110,15 +110,7 @@ def teach(
     parents = {**plan.parents, "train_clips": train.clips.sha256}
     folder = claim_folder(Path(config["work"]), config, " ".join(parents.values()), tracker)
     try:
-        averaged = loop.train(
-            module,
-            Objective(train, config),
-            recipe(config),
-            folder,
-            description=f"{plan.kind} {plan.strategy.name}",
-            on_log=log_to(tracker),
-            seconds=60 * config["minutes"] or None,
-        )
+        averaged = _trained(config, tracker, plan, module, train, folder) if config["steps"] else module
     except loop.SliceEnded as ended:
         return {"complete": False, "step": ended.step, "steps": ended.steps}
     path = Path(config["checkpoint"])
@@ -138,13 +130,36 @@ def teach(
         },
         metrics=metrics,
         config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
+        environment={
+            **tracker.environment(),
+            "wall_seconds": loop.seconds_spent(folder) if config["steps"] else 0.0,
+        },
         artifacts=_artifacts(path, outcomes, config),
     )
     written = records.write(record, config["records_folder"])
-    tracker.artifact(folder / "curve.jsonl")
+    if config["steps"]:
+        tracker.artifact(folder / "curve.jsonl")
     told = {name: round(metric.value, 1) for name, metric in metrics.items()}
     return {"complete": True, "checkpoint": str(path), "record": written.stem, **told}
+
+
+def _trained(
+    config: dict[str, Any],
+    tracker: tracking.Tracker,
+    plan: Plan,
+    module: VideoLanguageModel,
+    train: Taught,
+    folder: Path,
+) -> VideoLanguageModel:
+    return loop.train(
+        module,
+        Objective(train, config),
+        recipe(config),
+        folder,
+        description=f"{plan.kind} {plan.strategy.name}",
+        on_log=log_to(tracker),
+        seconds=60 * config["minutes"] or None,
+    )
 
 
 def measured(model: VideoLanguageModel, test: Taught) -> Outcomes:

@@ -44,8 +44,8 @@ def config() -> None:
     protocol = "moving-shapes-understanding"  # clips of 6 FPS; with -12fps or -3fps behind it, of so many
     train_clips = 4000  # clips of the training split
     limit = 0  # test clips; 0: all that the protocol asks. Less is not comparable
-    start = "results/checkpoints/vtok-stills-toy.safetensors"  # the model of stage A; empty: none
-    steps = 1500  # optimiser steps
+    start = "results/checkpoints/vtok-stills-toy.safetensors"  # the model of stage A, or of stage B; empty: none
+    steps = 1500  # optimiser steps; 0 measures the model it starts from under this strategy
     learning_rate = 1.5e-3  # peak of the cosine
     work = "results/work/vtok/understanding"  # folder of the resumable states, one below it a strategy and seed
     checkpoint = ""  # where the finished model goes; empty: in its folder of work
@@ -113,12 +113,14 @@ def with_places(config: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
 
 
 def started(module: VideoLanguageModel, config: dict[str, Any], encoder: Frozen) -> dict[str, str]:
-    """Take over stage A; returns its identity as a parent.
+    """Take over the model to start from; returns its identity, and that of stage A, as parents.
 
     Raises:
-        ConfigError: a model that learned on features of another encoder.
+        ConfigError: nothing to start from and nothing to train, or a model that learned on features of another encoder.
     """
     if not config["start"]:
+        if not config["steps"]:
+            raise ConfigError("config keys start, steps: without a model to start from there must be steps")
         return {}
     stills, checkpoint = VideoLanguageModel.load(Path(config["start"]), config["device"])
     if checkpoint.parents.get("image_encoder") != encoder.sha256:
@@ -127,7 +129,7 @@ def started(module: VideoLanguageModel, config: dict[str, Any], encoder: Frozen)
             f"{config['encoder']}; run vtok_stills with this encoder"
         )
     module.start_from(stills)
-    return {"stills": checkpoint.sha256}
+    return {"start": checkpoint.sha256, "stills": checkpoint.parents.get("stills", checkpoint.sha256)}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from evatok.errors import EvatokError
 
 KINDS = ("none", "key", "frames", "vtok", "lavit", "omni")
-RESIDUALS = ("grid", "mean", "absolute", "previous", "shuffled")
+RESIDUALS = ("grid", "mean", "absolute", "previous", "shuffled", "pooled")
 SECONDS = 5.0
 LAVIT_FRAMES, LAVIT_GRID = 16, (5, 3, 3)  # frames of the motion field; its tokens along time, down and right
 OMNI_TUBES, OMNI_FRAMES, OMNI_CELLS = 4, 4, 16  # tubes of the frames after the first, frames and tokens of each
@@ -40,6 +40,8 @@ class Strategy:
         residual: what "vtok" makes a motion token of: "grid" (Eq. 14: features of a frame less those of the key frame,
             4 x 4 cells side by side), "mean" (the same, averaged over the picture), and as controls "absolute" (no
             difference), "previous" (less those of the frame before), "shuffled" (grid, tokens in random order).
+            "pooled" is Table 3's swap without training: a later frame's features averaged and projected as the key
+            frame's are, without a parameter of its own.
         frames: n of "frames".
 
     Raises:

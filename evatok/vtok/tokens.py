@@ -88,7 +88,10 @@ class VideoTokens(nn.Module):
         count = features.frames.shape[1]
         picks = self.strategy.picks(count)
         frames = features.frames[:, picks]
-        tokens = self.motion(self._residuals(frames)) + self.kinds[_MOTION]
+        if self.strategy.residual == "pooled":
+            tokens = self.project(frames[:, 1:].mean((2, 3))) + self._cells(1)[0] + self.kinds[_KEY]
+        else:
+            tokens = self.motion(self._residuals(frames)) + self.kinds[_MOTION]
         if self.strategy.residual == "shuffled":
             order = torch.rand(tokens.shape[:2]).argsort(1).to(tokens.device)
             tokens = tokens.gather(1, order[..., None].expand_as(tokens))
@@ -162,7 +165,7 @@ def _motion_projector(strategy: Strategy, channels: int, width: int) -> nn.Modul
         return _MotionField(width)
     if strategy.kind == "omni":
         return _mlp(OMNI_FRAMES * channels, width)
-    if strategy.kind == "vtok":
+    if strategy.kind == "vtok" and strategy.residual != "pooled":
         return _mlp(channels if strategy.residual == "mean" else SIDE * SIDE * channels, width)
     return nn.Identity()
 

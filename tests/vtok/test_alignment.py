@@ -6,11 +6,11 @@ import pytest
 
 from evatok.alignment import triples as asked_of
 from evatok.alignment.__main__ import main
-from evatok.alignment.scoring import Outcomes, ScoringError, difference
 from evatok.data.embedded import moving_shapes
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
 from evatok.evaluation import per_clip, protocols
 from evatok.storage import records
+from evatok.vtok.scoring import Outcomes, ScoringError, difference
 
 ALIGN = protocols.get("moving-shapes-align")
 
@@ -71,7 +71,7 @@ def test_samples_named_after_other_prompts_are_refused(seven, real, tmp_path, ca
         np.save(folder / f"{number + 1}.npy", clip)
     with pytest.raises(SystemExit, match="2"):
         main([str(folder), "--limit", "7", "--records", ""])
-    assert "'1' stands where the sample of prompt 0 should; name it 0" in capsys.readouterr().err
+    assert "sample '1' stands where that of prompt 0 should; name it 0" in capsys.readouterr().err
     (folder / "7.npy").unlink()
     with pytest.raises(ScoringError, match="6 samples for 7 prompts"):
         asked_of.samples_of(folder, seven)

@@ -21,7 +21,10 @@ C, D = 6, 20
         ("frames", {"frames": 11, "key": 4}, 44),
         *(("vtok", {"key": key}, key + 30) for key in (1, 4, 9, 16, 25)),
         *(("vtok", {"fps": fps}, 16 + 5 * fps) for fps in (3, 6, 12)),
-        *(("vtok", {"residual": residual}, 46) for residual in ("grid", "mean", "absolute", "previous", "shuffled")),
+        *(
+            ("vtok", {"residual": residual}, 46)
+            for residual in ("grid", "mean", "absolute", "previous", "shuffled", "pooled")
+        ),
         ("lavit", {}, 61),
         ("omni", {}, 80),
     ],
@@ -120,6 +123,13 @@ def test_what_stills_taught_starts_every_granularity():
     with torch.no_grad():
         same = coarse(even)[0, 0] - coarse._cells(2)[0]
         torch.testing.assert_close(same, stills(even)[0, 0] - stills._cells(4)[0])
+
+
+def test_the_swap_without_training_has_no_parameter_that_frames_lack():
+    torch.manual_seed(0)
+    frames = VideoTokens.of("frames", channels=C, width=D, frames=8)
+    swapped = VideoTokens.of("vtok", channels=C, width=D, residual="pooled")
+    assert swapped.start_from(frames) == []
 
 
 def test_pooling_keeps_means():

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
 from evatok.errors import EvatokError
-from evatok.metrics.bootstrap import Interval, bootstrap_statistic
 from evatok.storage.records import Metric
+
+if TYPE_CHECKING:
+    from evatok.metrics.bootstrap import Interval
 
 RIGHT, ASKED = "right", "needs"
 """What a file of outcomes holds: (N, Q) answers that are right, and the place of their need in NEEDS; -1: not asked."""
@@ -121,6 +124,8 @@ def check_same(one: Outcomes, other: Outcomes) -> None:
 
 
 def _interval(one: Outcomes, other: Outcomes | None, metric: str) -> Interval:
+    from evatok.metrics.bootstrap import bootstrap_statistic  # PyTorch comes with it
+
     mask = one.mask(metric)
     gain = one.right - (0 if other is None else other.right)
     rows = np.stack([(gain * mask).sum(1), mask.sum(1)], axis=1)

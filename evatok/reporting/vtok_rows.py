@@ -1,0 +1,143 @@
+"""The rows of VTok's tables: what each is trained with, which records make it up, and its outcomes.
+
+A table shows records of one kind alone: equal image encoder, start, steps, clips and size of the language model. Of
+several such sets it takes the one that fills most rows, of equally full ones the newest. A row's seeds are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evatok.evaluation import per_clip
+from evatok.evaluation.protocols import why_not_comparable
+from evatok.storage.environment import REPOSITORY
+from evatok.storage.records import Record, query
+from evatok.vtok.scoring import Outcomes
+from evatok.vtok.strategies import Strategy
+
+KIND = "vtok_understanding"
+PROTOCOL = "moving-shapes-understanding"
+SEEDS = (0, 1)
+TRAINED = ("steps", "train_clips", "batch", "learning_rate", "width", "layers", "heads", "size")
+"""Configuration that rows of one table share; a row measured without training is not asked for its steps."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """A row: its strategy, the frame rate of its clips, and where it differs from the usual training.
+
+    `swap_of` names the row whose trained model it measures without training.
+    """
+
+    name: str
+    label: str
+    strategy: Strategy
+    protocol: str = PROTOCOL
+    swap_of: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        """Configuration of `vtok_understanding` for this row, but for seed and start."""
+        kept = self.strategy
+        told: dict[str, Any] = {"strategy": kept.kind, "key": kept.key, "fps": kept.fps, "residual": kept.residual}
+        told |= {"frames_sampled": kept.frames, "protocol": self.protocol}
+        return told | ({"steps": 0} if self.swap_of else {})
+
+    def fits(self, record: Record) -> bool:
+        held = record.model["strategy"]["name"] == self.strategy.name and record.protocol["name"] == self.protocol
+        return held and bool(record.config["start"]) and (record.config["steps"] == 0) == bool(self.swap_of)
+
+
+def _vtok(name: str, label: str, protocol: str = PROTOCOL, **settings: Any) -> RowSpec:
+    return RowSpec(name, label, Strategy("vtok", **settings), protocol)
+
+
+ROWS = (
+    RowSpec("none", "no visual tokens", Strategy("none")),
+    RowSpec("frames4", "4 even frames", Strategy("frames", frames=4)),
+    RowSpec("frames8", "8 even frames", Strategy("frames", frames=8)),
+    _vtok("vtok", "VTok: key frame 16, motion 6 a second"),
+    RowSpec("lavit", "Video-LaViT's strategy, our reading", Strategy("lavit")),
+    RowSpec("omni", "OmniTokenizer's strategy, our reading", Strategy("omni")),
+    _vtok("key1", "key frame 1", key=1),
+    _vtok("key4", "key frame 4", key=4),
+    _vtok("key9", "key frame 9", key=9),
+    _vtok("key25", "key frame 25", key=25),
+    _vtok("motion3", "motion 3 a second", fps=3),
+    _vtok("motion12", "motion 12 a second", f"{PROTOCOL}-12fps", fps=12),
+    RowSpec("key", "control: key frame alone", Strategy("key")),
+    RowSpec("frames11x4", "control: 11 frames of 4 tokens", Strategy("frames", frames=11, key=4)),
+    _vtok("absolute", "control: no difference", residual="absolute"),
+    _vtok("mean", "control: difference averaged first", residual="mean"),
+    _vtok("previous", "control: difference to the frame before", residual="previous"),
+    _vtok("shuffled", "control: motion tokens in random order", residual="shuffled"),
+    RowSpec("swap", "VTok swapped in, untrained", Strategy("vtok", residual="pooled"), swap_of="frames8"),
+)
+BY_NAME = {row.name: row for row in ROWS}
+CONTROLS = ("key", "frames11x4", "absolute", "mean", "previous", "shuffled")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row as measured: one record a seed; `outcomes` (mean of the seeds) is None where files of outcomes lack."""
+
+    spec: RowSpec
+    records: list[Record] = field(default_factory=list)
+    outcomes: Outcomes | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.spec.strategy.length()
+
+    def value(self, metric: str) -> float | None:
+        """Mean over seeds; None where nothing is measured."""
+        held = [record.metrics[metric].value for record in self.records if metric in record.metrics]
+        return float(np.mean(held)) if held else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Sample standard deviation over seeds; None of fewer than two."""
+        held = [record.metrics[metric].value for record in self.records if metric in record.metrics]
+        return float(np.std(held, ddof=1)) if len(held) > 1 else None
+
+
+def shown(folder: Path, names: Sequence[str], root: Path = REPOSITORY) -> dict[str, Shown]:
+    """The rows of a table by name, from the records in `folder`; rows without a record are empty.
+
+    Raises:
+        RecordError: a record, or a file of outcomes, that is not what it says.
+    """
+    found = [record for record in query(folder, KIND) if not why_not_comparable(record)]
+    sets: dict[str, list[Record]] = {}
+    for record in found:
+        sets.setdefault(_set_of(record), []).append(record)
+    best: dict[str, list[Record]] = {}
+    order = sorted(sets.values(), key=lambda held: max(record.created for record in held))
+    for held in order:
+        rows = {name: _seeds(BY_NAME[name], held) for name in names}
+        if sum(map(bool, rows.values())) >= sum(map(bool, best.values())):
+            best = rows
+    return {name: _shown(BY_NAME[name], best.get(name, []), root) for name in names}
+
+
+def _set_of(record: Record) -> str:
+    parents: Mapping[str, str] = record.model["parents"]
+    told = {key: record.config[key] for key in TRAINED if key != "steps"}
+    return f"{parents.get('image_encoder')} {parents.get('stills')} {sorted(told.items())}"
+
+
+def _seeds(spec: RowSpec, held: list[Record]) -> list[Record]:
+    """The newest record of each seed; all of the longest training."""
+    fits = [record for record in held if spec.fits(record)]
+    longest = max((record.config["steps"] for record in fits), default=0)
+    by_seed = {record.config["seed"]: record for record in fits if record.config["steps"] == longest}
+    return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _shown(spec: RowSpec, held: list[Record], root: Path) -> Shown:
+    arrays = [per_clip.read(record, root) for record in held]
+    outcomes = [Outcomes.from_arrays(one) for one in arrays if one is not None]
+    return Shown(spec, held, Outcomes.mean(outcomes) if held and len(outcomes) == len(held) else None)

@@ -1,0 +1,167 @@
+"""VTok's tables as shown: the paper's value beside ours, differences with paired intervals, and verdicts.
+
+Two files a table, and its verdicts: <name>.csv with a value a line, <name>.md for reading. The paper's Tables 4 and 5
+are of generated videos, ours of questions about real ones: the captions say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
+from evatok.errors import EvatokError
+from evatok.reporting import claims, tables
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE, Sign
+from evatok.reporting.tables import Cell
+from evatok.reporting.vtok_rows import SEEDS, Shown, shown
+from evatok.storage.environment import REPOSITORY
+from evatok.vtok.scoring import AVERAGE, difference
+
+COMMAND = "python reproductions/vtok/understanding.py --only"
+DECIDES = (
+    f"{claims.RULE}. Differences are in points and of the same questions (means of the seeds); intervals are of draws "
+    "of the same clips from both rows, so they are over clips and not over trainings."
+)
+Rows = Mapping[str, Shown]
+
+
+@dataclass(frozen=True)
+class VtokTable:
+    """One table: its rows in order, the row that the others are compared with, and what it claims."""
+
+    name: str
+    caption: str
+    rows: tuple[str, ...]
+    against: str
+    claims: Callable[[Rows], list[Sign]]
+    paper: str = ""
+
+
+def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> int:
+    """Write a table and its verdicts from stored records; 2 where a record is not what it says."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=REPOSITORY / "results", help="default: results")
+    results: Path = parser.parse_args(argv).results
+    try:
+        rows = shown(results / "records", table.rows)
+        paper = tables.paper_values(REPOSITORY / "results" / "paper", table.paper) if table.paper else {}
+    except EvatokError as error:
+        print(f"{table.name}: {error}", file=sys.stderr)
+        return 2
+    write(table, rows, paper, results / "tables")
+    for name in table.rows:
+        if len(rows[name].records) < len(SEEDS):
+            print(f"{name}: {len(rows[name].records)} of {len(SEEDS)} seeds; {COMMAND} {name}", file=sys.stderr)
+    return 0
+
+
+def write(table: VtokTable, rows: Rows, paper: Mapping[tuple[str, str], float], folder: Path) -> None:
+    """<name>.csv, <name>.md, and <name>_claims.csv and .md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = cells_of(rows, paper)
+    frame = tables.tidy(cells)
+    frame.to_csv(folder / f"{table.name}.csv", index=False, float_format="%.4f", lineterminator="\n")
+    shown_parts = (overview(rows, paper, table.against), parts(rows, CATEGORIES), parts(rows, NEEDS))
+    text = "\n\n".join((table.caption, *shown_parts)) + "\n"
+    (folder / f"{table.name}.md").write_text(text, encoding="utf-8")
+    claims.write(table.claims(rows), folder, f"{table.name}_claims", table.caption.splitlines()[0], DECIDES)
+    print(text)
+
+
+def cells_of(rows: Rows, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+    """One value a row and metric."""
+    metrics = ("tokens", AVERAGE, *(f"{AVERAGE}.{name}" for name in (*CATEGORIES, *NEEDS)))
+    return [_cell(name, row, metric, paper.get((name, metric))) for name, row in rows.items() for metric in metrics]
+
+
+def overview(rows: Rows, paper: Mapping[tuple[str, str], float], against: str) -> str:
+    """Tokens and average of each row beside the paper's, and how far it is from the row `against`."""
+    lines = [
+        {
+            "row": row.spec.label,
+            "tokens (paper)": f"{row.tokens} ({_number(paper.get((name, 'tokens')), 0)})",
+            "average % (paper)": f"{_measured(row, AVERAGE)} ({_number(paper.get((name, AVERAGE)))})",
+            f"less {rows[against].spec.label}": "" if name == against else _gain(row, rows[against]),
+            "seeds": len(row.records),
+        }
+        for name, row in rows.items()
+    ]
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def parts(rows: Rows, names: Sequence[str]) -> str:
+    """Accuracy by category or by need."""
+    lines = [
+        {"row": row.spec.label, **{name: _number(row.value(f"{AVERAGE}.{name}")) for name in names}}
+        for row in rows.values()
+    ]
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def above(rows: Rows, first: str, second: str, paper: str, *, metric: str = AVERAGE, least: float = 0.0) -> Sign:
+    """`first` is better than `second` by more than `least` points: the whole interval lies above it."""
+    what = metric.removeprefix(f"{AVERAGE}.").replace(AVERAGE, "average")
+    more = f" by {least:g} points" if least else ""
+    name = f"{rows[first].spec.label} above {rows[second].spec.label}{more}, {what}"
+    one, other = rows[first].outcomes, rows[second].outcomes
+    if one is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    gain = difference(one, other, metric)
+    told = f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+    return Sign(name, paper, told, HOLDS if gain.low > least else FAILS if gain.high < least else UNSURE)
+
+
+def alike(rows: Rows, first: str, second: str, paper: str, within: float, metric: str = AVERAGE) -> Sign:
+    """The two differ by at most `within` points: the whole interval lies inside."""
+    name = f"{rows[first].spec.label} within {within:g} points of {rows[second].spec.label}"
+    one, other = rows[first].outcomes, rows[second].outcomes
+    if one is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    gain = difference(one, other, metric)
+    told = f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+    inside, outside = max(-gain.low, gain.high) <= within, gain.low > within or gain.high < -within
+    return Sign(name, paper, told, HOLDS if inside else FAILS if outside else UNSURE)
+
+
+def reaches(rows: Rows, name: str, metric: str, least: float, why: str = "-") -> Sign:
+    """A row reaches a share; a gate, judged by its value."""
+    what = metric.removeprefix(f"{AVERAGE}.").replace(AVERAGE, "average")
+    value = rows[name].value(metric)
+    told = "-" if value is None else f"{value:.1f} %"
+    verdict = UNKNOWN if value is None else HOLDS if value >= least else FAILS
+    return Sign(f"{rows[name].spec.label} reaches {least:g} %, {what}", why, told, verdict)
+
+
+def _cell(name: str, row: Shown, metric: str, paper: float | None) -> Cell:
+    value = float(row.tokens) if metric == "tokens" else row.value(metric)
+    if not row.records:
+        return Cell(name, metric, paper, None, _unit(metric), None, "paper-only", None)
+    record = row.records[-1]
+    count = record.metrics[metric].n if metric in record.metrics else 0
+    return Cell(name, metric, paper, value, _unit(metric), count, record.status, record.id)
+
+
+def _unit(metric: str) -> str:
+    return "tokens" if metric == "tokens" else "%"
+
+
+def _measured(row: Shown, metric: str) -> str:
+    deviation = row.deviation(metric)
+    return _number(row.value(metric)) + ("" if deviation is None else f" ± {deviation:.1f}")
+
+
+def _gain(row: Shown, other: Shown) -> str:
+    if row.outcomes is None or other.outcomes is None:
+        return "-"
+    found = difference(row.outcomes, other.outcomes)
+    return f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def _number(value: float | None, decimals: int = 1) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
