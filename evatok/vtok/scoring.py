@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RIGHT, ASKED = "right", "needs"
 """What a file of outcomes holds: (N, Q) answers that are right, and the place of their need in NEEDS; -1: not asked."""
 AVERAGE = "accuracy"
+DRAWS = 1000  # of clips, for an interval
 
 
 class ScoringError(EvatokError, ValueError):
@@ -129,7 +130,7 @@ def _interval(one: Outcomes, other: Outcomes | None, metric: str) -> Interval:
     mask = one.mask(metric)
     gain = one.right - (0 if other is None else other.right)
     rows = np.stack([(gain * mask).sum(1), mask.sum(1)], axis=1)
-    return bootstrap_statistic(rows, lambda drawn: 100 * drawn[:, 0].sum() / max(1.0, drawn[:, 1].sum()), draws=1000)
+    return bootstrap_statistic(rows, lambda drawn: 100 * drawn[:, 0].sum() / max(1.0, drawn[:, 1].sum()), draws=DRAWS)
 
 
 def _share(right: np.ndarray, mask: np.ndarray) -> float:

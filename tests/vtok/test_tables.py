@@ -1,0 +1,156 @@
+"""Tables of VTok from records: which make up a row, differences with paired intervals, verdicts, dashes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evatok.data.embedded.scene_text import CATEGORIES
+from evatok.evaluation import per_clip, protocols
+from evatok.reporting import tables, vtok_rows, vtok_tables
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
+from evatok.reporting.vtok_rows import BY_NAME, ROWS, SEEDS, shown
+from evatok.storage import records
+from evatok.storage.environment import REPOSITORY
+from evatok.vtok import scoring
+from evatok.vtok.scoring import Outcomes
+from reproductions.vtok import figure1, table3, table4, table5, understanding
+
+TRAINED = {"steps": 1500, "train_clips": 4000, "batch": 48, "learning_rate": 1.5e-3, "width": 64}
+CONFIG = {**TRAINED, "layers": 3, "heads": 4, "size": "toy", "start": "stills.safetensors"}
+ENVIRONMENT = {
+    "argv": [],
+    "commit": None,
+    "dirty": None,
+    "versions": {},
+    "device": "cpu",
+    "threads": 1,
+    "wall_seconds": 1.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(scoring, "DRAWS", 100)
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes the record of a row: (name, share of right answers, seed, **changes of its parents)."""
+
+    def write(name: str, share: float, seed: int = 0, config: dict | None = None, **parents: str) -> records.Record:
+        spec, random = BY_NAME[name], np.random.default_rng(5)
+        draws = random.random((600, len(CATEGORIES)))  # the same questions are hard for every row
+        outcomes = Outcomes.of(draws < share, np.full(draws.shape, "key"), CATEGORIES)
+        kept = per_clip.write(outcomes.arrays(), tmp_path / "per_clip", per_clip.MEASURED)
+        protocol = protocols.get(spec.protocol)
+        manifest = {"name": "moving-shapes", "split": "test", "seed": 0, "recipe": {"version": 1}}
+        shape = [600, protocol.frames, 64, 64, 3]
+        record = records.new_record(
+            kind=vtok_rows.KIND,
+            status="toy",
+            protocol=protocol.to_record({**manifest, "shape": shape}, 600, None),
+            model={
+                "strategy": {"name": spec.strategy.name},
+                "parents": {"image_encoder": "e", "stills": "s", **parents},
+            },
+            metrics=outcomes.metrics(),
+            config={**CONFIG, "seed": seed, **({"steps": 0} if spec.swap_of else {}), **(config or {})},
+            environment=ENVIRONMENT,
+            artifacts={per_clip.MEASURED: records.Artifact.of(kept, tmp_path)},
+        )
+        records.write(record, tmp_path / "records")
+        return record
+
+    return write
+
+
+def rows_of(folder: Path, *names: str):
+    return shown(folder / "records", names, folder)
+
+
+def test_rows_are_means_of_seeds_and_differences_are_paired(put, tmp_path):
+    for seed in SEEDS:
+        put("vtok", 0.6 + 0.02 * seed, seed)
+        put("frames8", 0.5, seed)
+    rows = rows_of(tmp_path, "vtok", "frames8", "none")
+    assert [record.config["seed"] for record in rows["vtok"].records] == [0, 1]
+    each = [record.metrics["accuracy"].value for record in rows["vtok"].records]
+    assert rows["vtok"].value("accuracy") == pytest.approx(np.mean(each))
+    assert each[0] < each[1]
+    sign = vtok_tables.above(rows, "vtok", "frames8", "-")
+    assert sign.verdict == HOLDS
+    assert vtok_tables.above(rows, "frames8", "vtok", "-").verdict == FAILS
+    assert vtok_tables.above(rows, "vtok", "frames8", "-", least=11).verdict == UNSURE
+    assert vtok_tables.above(rows, "vtok", "none", "-").verdict == UNKNOWN
+    assert vtok_tables.alike(rows, "vtok", "frames8", "-", within=3).verdict == FAILS
+    assert vtok_tables.alike(rows, "vtok", "vtok", "-", within=3).verdict == HOLDS
+    assert vtok_tables.reaches(rows, "vtok", "accuracy.motion", 99).verdict == FAILS
+
+
+def test_records_of_other_trainings_do_not_mix(put, tmp_path):
+    put("vtok", 0.9, image_encoder="another")
+    put("vtok", 0.6)
+    put("frames8", 0.5)
+    rows = rows_of(tmp_path, "vtok", "frames8")
+    assert rows["vtok"].value("accuracy") == pytest.approx(60, abs=2)
+    put("frames8", 0.7, image_encoder="another")
+    put("none", 0.2, image_encoder="another")
+    assert rows_of(tmp_path, "vtok", "frames8")["vtok"].value("accuracy") == pytest.approx(90, abs=2), (
+        "newest of equals"
+    )
+
+
+def test_a_row_from_scratch_or_of_fewer_clips_is_none_of_the_table(put, tmp_path):
+    put("vtok", 0.6, config={"start": ""})
+    assert rows_of(tmp_path, "vtok")["vtok"].records == []
+    put("vtok", 0.6, config={"steps": 10})
+    put("vtok", 0.7)
+    assert rows_of(tmp_path, "vtok")["vtok"].value("accuracy") == pytest.approx(70, abs=2), "the longest training"
+
+
+@pytest.mark.parametrize("module", [table3, table4, table5])
+def test_tables_are_written_with_dashes_where_nothing_is_measured(module, put, tmp_path, monkeypatch, capsys):
+    put("vtok", 0.6)
+    put("swap", 0.4)
+    monkeypatch.setattr(vtok_tables, "shown", lambda folder, names: shown(folder, names, tmp_path))
+    assert vtok_tables.main(module.TABLE, "", ["--results", str(tmp_path)]) == 0
+    text = (tmp_path / "tables" / f"{module.TABLE.name}.md").read_text()
+    assert "| VTok: key frame 16, motion 6 a second" in text
+    assert "46 (" in text
+    assert "moving-shapes" in text.splitlines()[0]
+    claimed = (tmp_path / "tables" / f"{module.TABLE.name}_claims.md").read_text()
+    assert "not measured" in claimed
+    assert "understanding.py --only none" in capsys.readouterr().err
+
+
+def test_a_row_of_every_table_has_a_recipe_and_lengths_are_the_paper_s():
+    for module in (table3, table4, table5):
+        assert set(module.TABLE.rows) <= set(BY_NAME)
+        if not module.TABLE.paper:
+            continue
+        paper = tables.paper_values(REPOSITORY / "results" / "paper", module.TABLE.paper)
+        for name in {row for row, _ in paper}:
+            printed = paper[name, "tokens"]
+            assert BY_NAME[name].strategy.length() == (31 if name == "key1" else printed), "Table 5 prints 30 for 31"
+            parts = [paper[name, f"accuracy.{category}"] for category in CATEGORIES]
+            assert np.mean(parts) == pytest.approx(paper[name, "accuracy"], abs=0.07)
+
+
+def test_the_list_trains_what_a_row_starts_from_first():
+    found = understanding.jobs(Path("results"), ROWS, SEEDS)
+    assert [job.experiment for job in found[:3]] == ["train_image_encoder", "vtok_stills", "vtok_understanding"]
+    assert len({job.checkpoint for job in found}) == len(found) == 2 + len(ROWS) * len(SEEDS)
+    done = {found[0].checkpoint}
+    for job in found[1:]:
+        assert job.settings["encoder"] in done
+        assert job.settings.get("start", found[0].checkpoint) in done
+        done.add(job.checkpoint)
+
+
+def test_figure_1_follows_the_formula(tmp_path):
+    assert figure1.main(["--results", str(tmp_path)]) == 0
+    assert (tmp_path / "figures" / "vtok_figure1.svg").exists()
+    found = figure1.lengths().set_index(["strategy", "seconds"])["tokens"]
+    assert found["VTok, motion 6 a second", 5] == 46
+    assert found["frames, 1 a second", 3] == 64
