@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -11,6 +14,7 @@ from PIL import Image, ImageSequence
 
 from evatok.pictures import gallery
 from evatok.pictures.gallery import ShowingError, save_frames, save_moving, side_by_side
+from evatok.storage.environment import REPOSITORY
 
 
 @pytest.fixture
@@ -98,3 +102,32 @@ def test_frames_stay_in_their_folder_whatever_they_are_called(noise, tmp_path) -
     folders = save_frames(noise, tmp_path / "frames", ["../a", "/b", ".."])
     assert {folder.parent for folder in folders} == {tmp_path / "frames"}
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+
+
+ENCODE = """
+import hashlib, sys
+import numpy as np
+from pathlib import Path
+from evatok.pictures.gallery import save_moving
+picture = np.random.default_rng(0).integers(0, 256, (6, 38, 50, 3), dtype=np.uint8)
+print(hashlib.sha256(save_moving(picture, Path(sys.argv[1])).read_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webp"])
+def test_a_moving_picture_has_the_same_bytes_in_every_process(tmp_path, suffix) -> None:
+    found = set()
+    for name, filler in (("one", "17"), ("two", "200")):
+        command = [sys.executable, "-c", ENCODE, str(tmp_path / f"{name}{suffix}")]
+        environment = {**os.environ, "MALLOC_PERTURB_": filler, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_frames_of_a_video_are_shown_at_the_rate_asked_for(tmp_path) -> None:
+    path = save_moving(np.zeros((4, 16, 16, 3), np.uint8), tmp_path / "clips.mp4", fps=8.0, seconds=1.0)
+    with av.open(str(path)) as container:
+        times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+        assert "creation_time" not in container.metadata
+    assert np.allclose(times, np.arange(8) / 8)

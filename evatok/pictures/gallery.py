@@ -18,6 +18,7 @@ from PIL import Image
 from evatok.errors import EvatokError
 from evatok.pictures.contact_sheet import contact_sheet
 from evatok.storage.filenames import file_name
+from evatok.storage.files import replacing
 
 GAP = 4  # pixels between clips
 WHITE = 255
@@ -144,18 +145,27 @@ def save_moving(picture: np.ndarray, path: Path | str, *, fps: float = 8.0, seco
 
 def _save_webp(picture: np.ndarray, path: Path, fps: float) -> None:
     first, *others = [Image.fromarray(frame) for frame in picture]
-    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0, lossless=True)
+    how = {"duration": round(1000 / fps), "loop": 0, "lossless": True}
+    with replacing(path) as partial:
+        first.save(partial, "WEBP", save_all=True, append_images=others, **how)
 
 
 def _save_mp4(picture: np.ndarray, path: Path, fps: float) -> None:
     odd = [(0, 0), (0, picture.shape[1] % 2), (0, picture.shape[2] % 2), (0, 0)]
     even = np.pad(picture, odd, constant_values=WHITE)  # 4:2:0 halves both sides
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+    rate = Fraction(fps).limit_denominator(1000)
+    # The same frames are the same bytes: nothing is left to the number of cores, the clock, or the library's version.
+    with replacing(path) as partial, av.open(str(partial), "w", "mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
-        stream.options = {"crf": _CRF}
-        for frame in even:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        stream.codec_context.time_base = 1 / rate
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": _CRF, "preset": "medium", "flags": "+bitexact", "x264-params": "threads=1"}
+        for number, picture in enumerate(even):
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            shown = shown.reformat(format="yuv420p", interpolation="BICUBIC")
+            shown.pts, shown.time_base = number, 1 / rate
+            container.mux(stream.encode(shown))
         container.mux(stream.encode())
 
 
