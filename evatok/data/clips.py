@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import shutil
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from einops import rearrange
 from tqdm import tqdm
 
 from evatok.errors import EvatokError, end_quietly
-from evatok.storage.files import cache_folder, replacing
+from evatok.storage.files import cache_folder, replacing, reserve
 
 SPLITS = ("train", "validation", "test")
 
@@ -185,7 +186,7 @@ def save(folder: Path | str, clips: np.ndarray, labels: pd.DataFrame, manifest: 
     """Write clips from anywhere (decoded videos, say) as a set; the manifest gains shape and hash."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "clips.npy") as partial, partial.open("wb") as file:
+    with replacing(folder / "clips.npy", size=clips.nbytes) as partial, partial.open("wb") as file:
         np.save(file, clips)
     _seal(folder, labels, manifest)
     return load(folder)
@@ -260,7 +261,7 @@ def _make_reel(job: tuple[Callable[[int, int, int, int], Reel], int, int, int, i
     make, stream, number, size, frames, reels = job
     clips, labels = make(stream, number, size, frames)
     path = _reel_path(reels, number)
-    with replacing(path) as partial, partial.open("wb") as file:
+    with replacing(path, size=clips.nbytes) as partial, partial.open("wb") as file:
         np.save(file, clips)
     with replacing(path.with_suffix(".csv")) as partial:
         pd.DataFrame(labels).to_csv(partial, index=False)
@@ -278,8 +279,10 @@ def _is_made(reels: Path, number: int) -> bool:
 def _merge_reels(folder: Path, count: int, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
     reels = folder / "reels"
     first = np.load(_reel_path(reels, 0), mmap_mode="r")
-    with replacing(folder / "clips.npy", beside=reels) as partial:
-        merged = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *first.shape[1:]))
+    shape = (count, *first.shape[1:])
+    with replacing(folder / "clips.npy", beside=reels, size=math.prod(shape)) as partial:
+        merged = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(partial, partial.stat().st_size)
         for start in range(0, count, len(first)):
             reel = np.load(_reel_path(reels, start // len(first)))
             merged[start : start + len(reel)] = reel[: count - start]

@@ -19,7 +19,7 @@ import pandas as pd
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.storage import records
-from evatok.storage.files import write_json
+from evatok.storage.files import write_json, writing
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -44,6 +44,11 @@ class RunFolder(FileStorageObserver):
         """Write `obj` in one step, with null for what is not finite."""
         content = records.plain(flatten(obj), filename, nonfinite_as_null=True)
         write_json(Path(str(self.dir)) / filename, content)
+
+    def save_cout(self) -> None:
+        """Write what was printed; a full disk is told with the file."""
+        with writing(Path(str(self.dir)) / "cout.txt"):
+            super().save_cout()
 
 
 def runs_folder() -> Path:

@@ -79,7 +79,7 @@ def save(
     _refuse_non_finite(weights, f"{path} is not written")
     header: dict[str, Any] = {"kind": kind, "config": config, "parents": parents or {}, "facts": facts or {}}
     digest = header["sha256"] = _sha256(header, weights)
-    with replacing(path) as partial:
+    with replacing(path, size=sum(value.nbytes for value in weights.values())) as partial:
         save_file(weights, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
     return digest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -12,12 +13,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from evatok.errors import EvatokError, is_no_room
+
+_PIECE = 2**24
+
 PARTIAL = ".partial"
 """Ending of a file that is being written."""
 
 
+class NoRoomError(EvatokError, OSError):
+    """A disk, a quota or a limit of file sizes that does not hold what is to be written."""
+
+
 @contextmanager
-def replacing(path: Path | str, *, beside: Path | None = None) -> Iterator[Path]:
+def replacing(path: Path | str, *, beside: Path | None = None, size: int | None = None) -> Iterator[Path]:
     """A new file to write to, which becomes `path` in one step on leaving, flushed to the disk and readable by all.
 
     Its name is unique, so that several processes may write the same `path`: the last one wins, and a reader sees one
@@ -25,6 +34,10 @@ def replacing(path: Path | str, *, beside: Path | None = None) -> Iterator[Path]
 
     Args:
         beside: folder in which it lies until then, on the same file system; by default that of `path`, which is made.
+        size: bytes that will be written, where they are known: without room for them nothing is begun.
+
+    Raises:
+        NoRoomError: the disk is full; the message names file and disk.
     """
     path = Path(path)
     folder = beside or path.parent
@@ -34,19 +47,79 @@ def replacing(path: Path | str, *, beside: Path | None = None) -> Iterator[Path]
     os.close(handle)
     partial = Path(name)
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.chmod(0o644)
-        partial.replace(path)
+        with writing(path, partial, size):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.chmod(0o644)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, partial: Path | None = None, size: int | None = None) -> Iterator[None]:
+    """Within, a full disk is a NoRoomError that names the file, the disk, and what is missing, where that is known.
+
+    Args:
+        partial: the file under its present name.
+        size: bytes the file will have; without room for them nothing is begun.
+    """
+    folder = path.parent
+    if size is not None and (free := shutil.disk_usage(folder).free) < size:
+        raise NoRoomError(_no_room(path, "there is no room", size, free))
+    try:
+        yield
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        reason = getattr(error, "strerror", None) or "it could not be written whole"
+        held = partial.stat().st_size if partial and partial.exists() else 0
+        raise NoRoomError(_no_room(path, reason, size, shutil.disk_usage(folder).free + held)) from error
+
+
+def reserve(path: Path, size: int) -> None:
+    """Give the file real blocks up to `size` bytes: a memory map of a sparse one dies by a signal on a full disk."""
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        for start in range(0, size, _PIECE):  # a file system of zeros, so nothing that is there is lost
+            file.seek(start)
+            held = file.read(min(_PIECE, size - start))
+            file.seek(start)
+            file.write(held.ljust(min(_PIECE, size - start), b"\0"))
+
+
+def told_bytes(count: float) -> str:
+    """A number of bytes for people: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def disk_of(path: Path) -> Path:
+    """Where the file system of an existing path is mounted."""
+    path = path.resolve()
+    while path != path.parent and path.parent.stat().st_dev == path.stat().st_dev:
+        path = path.parent
+    return path
+
+
+def _no_room(path: Path, reason: str, size: int | None, free: int) -> str:
+    told = f"{path}: {reason}: the disk at {disk_of(path.parent)} has {told_bytes(free)} left"
+    if size is not None:
+        told += f", the file takes {told_bytes(size)}"
+        told += f", {told_bytes(size - free)} are missing" if size > free else ""
+    return f"{told}; make room, or give another path: the same command then goes on from what is saved"
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON with sorted keys. Raises ValueError for NaN and infinity."""
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(path) as partial:
+    with replacing(path, size=len(text)) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

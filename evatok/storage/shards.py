@@ -72,7 +72,7 @@ class ShardStore:
                 raise FeatureError(f"{name} of {path.name}: NaN among {values.shape} values; nothing was kept")
         arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
         header = {"made_by": made_by, "sha256": _sha256(arrays)}
-        with replacing(path) as partial:
+        with replacing(path, size=sum(values.nbytes for values in arrays.values())) as partial:
             save_file(arrays, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from evatok.errors import EvatokError
-from evatok.storage.files import replacing
+from evatok.storage.files import replacing, writing
 from evatok.training import state
 
 Terms = dict[str, torch.Tensor]
@@ -330,5 +330,5 @@ def _forget_lines_from(path: Path, step: int) -> None:
 
 
 def _append_line(path: Path, line: dict[str, float]) -> None:
-    with path.open("a") as file:
+    with writing(path), path.open("a") as file:
         file.write(json.dumps(line) + "\n")

@@ -21,7 +21,7 @@ _HASH = "sha256"
 def write(path: Path, state: dict[str, Any]) -> None:
     """Write a state of PARTS in one step: a killed writer leaves the one before."""
     assert state.keys() == PARTS
-    with replacing(path) as partial:
+    with replacing(path, size=_nbytes(state)) as partial:
         torch.save({**state, _HASH: sha256(state)}, partial)
 
 
@@ -68,3 +68,11 @@ def _add(digest: Any, value: Any) -> None:
         digest.update(b"%d %s;" % (len(told), told))
     else:
         raise TypeError(f"a state holds tensors and plain values, not {type(value).__name__}")
+
+
+def _nbytes(state: Any) -> int:
+    """Bytes of all tensors in nested dictionaries and lists."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_nbytes, parts))
