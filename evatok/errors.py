@@ -8,11 +8,14 @@ A traceback is for those who ask for it with `--debug`.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +37,7 @@ _WAYS_OUT = {
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ENOSPC: "make room, or give another path; then the same command goes on from what is saved",
     errno.EDQUOT: "make room, or give another path; then the same command goes on from what is saved",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or write less",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
 }
 _NO_DEVICE = (
@@ -44,7 +48,7 @@ _NO_DEVICE = (
     "no hip gpus",
 )
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate", "cannot allocate")
-_NO_ROOM = ("no space left", "pytorchstreamwriter failed", "unexpected pos", "disk quota")
+_NO_ROOM = ("no space left", "file too large", "pytorchstreamwriter failed", "unexpected pos", "disk quota")
 
 
 class EvatokError(Exception):
@@ -106,8 +110,31 @@ def terminable(error: BaseException | None = None) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
+def die_with_parent(number: int) -> None:
+    """For a child process: have the system send it a signal once its parent is gone, were that by `kill -9`.
+
+    On Linux; elsewhere a thread looks for the parent every second.
+    """
+    parent = getattr(multiprocessing.parent_process(), "pid", None) or os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
+    else:
+        threading.Thread(target=_signal_orphan, args=(parent, number), daemon=True).start()
+    if os.getppid() != parent:  # gone already
+        os.kill(os.getpid(), number)
+
+
+def _signal_orphan(parent: int, number: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), number)
+
+
 def end_quietly() -> None:
-    """For a worker process: leave Ctrl-C to the parent, and clean up on the SIGTERM with which it ends its workers."""
+    """For a worker process: leave Ctrl-C to the parent, and clean up on the SIGTERM with which it ends its workers.
+
+    The same signal comes where the parent is killed.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -115,6 +142,7 @@ def end_quietly() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
+    die_with_parent(signal.SIGTERM)
 
 
 def quiet_interrupts(name: str) -> None:
@@ -144,7 +172,7 @@ def _told(error: BaseException) -> str:
         return f"out of memory ({_first(message)}): take a smaller batch, fewer clips or workers, or a smaller size"
     if _says(error, _NO_DEVICE):
         return f"the device is not there ({_first(message)}): give device=cpu, or a device that PyTorch sees"
-    if _says(error, _NO_ROOM) and not isinstance(error, OSError):
+    if is_no_room(error) and not isinstance(error, OSError):
         return f"a file could not be written whole ({_first(message)}): {_WAYS_OUT[errno.ENOSPC]}"
     if isinstance(error, OSError):
         return _of_file(error)
@@ -161,6 +189,13 @@ def _of_file(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     way_out = _WAYS_OUT.get(error.errno or 0)
     return (f"{where}: " if where else "") + reason + (f"; {way_out}" if way_out else "")
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether it says, in its library's words, that a disk, a quota or a limit does not hold what is written."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return _says(error, _NO_ROOM)
 
 
 def _says(error: BaseException, parts: tuple[str, ...]) -> bool:

@@ -1,6 +1,7 @@
 """Freedoom's clips: the same bytes whenever and wherever they are made, and nothing left behind."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from evatok.data import clips, sets
 from evatok.data.clips import ClipSetError
+from evatok.data.embedded import freedoom
 from evatok.data.embedded.freedoom import MAPS, MOTIONS, RECIPE_2, REEL, WADS, freedoom_reel, maps_of
 
 SMALL = {"size": 16, "frames": 4}
@@ -60,11 +62,28 @@ def test_nothing_is_left_in_the_current_folder(tmp_path: Path, monkeypatch: pyte
     assert list(temporary.iterdir()) == []
 
 
-def test_settings_that_would_change_the_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_in_the_current_folder_change_nothing(reel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "_vizdoom.cfg").write_text("ticrate = 20\n")
-    with pytest.raises(ClipSetError, match=r"_vizdoom\.cfg in this folder: move that"):
-        freedoom_reel(0, 0, **SMALL)
+    (tmp_path / "_vizdoom.cfg").write_text("ticrate = 20\n")  # the engine reads it unasked in its own folder
+    assert digest(freedoom_reel(3, 1, **SMALL)) == digest(reel)
+
+
+def test_folders_of_killed_players_go_with_a_later_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    no_process = 2**22 + 1
+    old, young, living = (tmp_path / f"evatok-vizdoom-{pid}-x" for pid in (no_process, no_process + 1, os.getpid()))
+    for folder in (old, young, living):
+        folder.mkdir()
+    for folder in (old, living):
+        os.utime(folder, (0, 0))
+    freedoom._remove_abandoned()
+    assert sorted(tmp_path.iterdir()) == sorted([young, living])
+
+
+def test_a_temporary_folder_in_which_nothing_can_be_executed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ClipSetError, match="mounted noexec, and games start there: set TMPDIR"):
+        freedoom_reel(3, 1, **SMALL)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from evatok.data.probe import Probe, VideoError, opened, probe, scan, tick, upright
+from evatok.errors import die_with_parent
 
 RESIZE = Image.Resampling.BICUBIC  # Pillow widens the kernel as it shrinks, so this is antialiased
 VIDEO_SUFFIXES = (
@@ -46,6 +47,7 @@ VIDEO_SUFFIXES = (
     ".gif",
 )
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+LONG = 16  # sides of a picture of which the square is cut out before it is resized
 START_LIMIT = 120.0  # seconds for the decoding process to come up: it imports the caller's main module too
 
 
@@ -236,7 +238,7 @@ def read_frames_folder(path: Path | str, *, frames: int = 16, size: int = 128, s
 
 def images_in(folder: Path) -> list[Path]:
     """The images directly in a folder, in natural order (frame9 before frame10), hidden files left out."""
-    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
     return sorted((entry for entry in found if not entry.name.startswith(".")), key=natural_order)
 
 
@@ -331,6 +333,10 @@ def _load_image(path: Path) -> np.ndarray:
 def _square(picture_HWC: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3): the shorter side resized, the centre kept."""
     height, width = picture_HWC.shape[:2]
+    if max(height, width) > LONG * min(height, width):  # the whole strip resized may be a thousand times the picture
+        box = _centre(height, width)
+        picture = Image.fromarray(np.ascontiguousarray(picture_HWC))
+        return np.asarray(picture.resize((size, size), RESIZE, box=box))
     scale = size / min(height, width)
     tall, wide = max(size, round(height * scale)), max(size, round(width * scale))
     resized = Image.fromarray(np.ascontiguousarray(picture_HWC)).resize((wide, tall), RESIZE)
@@ -338,9 +344,17 @@ def _square(picture_HWC: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(resized)[top : top + size, left : left + size]
 
 
+def _centre(height: int, width: int) -> tuple[float, float, float, float]:
+    """The middle square of a picture: left, top, right, bottom."""
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
 def _serve(connection: Connection) -> None:
     """The decoding process: answer each request with a clip or with the error, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
+    die_with_parent(signal.SIGKILL)  # a hung decoder would not see the end of the pipe
     av.logging.set_level(None)
     with suppress(EOFError, BrokenPipeError):
         connection.send("ready")

@@ -7,10 +7,15 @@ by frame, is the clip's motion label. Training, validation and test clips come f
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from evatok.data.clips import ClipSetError, split_of
+from evatok.data.embedded import keeper as keeper_module
+from evatok.storage.files import is_alive
 
 WADS = ("freedoom1", "freedoom2")
 MAPS = {
@@ -86,9 +93,11 @@ _BUTTONS = (
     "USE",
 )
 _ATTEMPTS = 20
+_FOLDER = "evatok-vizdoom-"
+_ABANDONED = 3600.0  # seconds
 
-# The engine fills the sections that a settings file lacks with paths in `_vizdoom`, and makes that folder in the
-# current one. Sections that are there but empty keep it from doing so.
+# The engine fills the sections that a settings file lacks with paths in `_vizdoom`, and makes that folder in its
+# current one, a temporary one. Sections that are there but empty keep it from doing so.
 _SECTIONS = (
     *("IWADSearch.Directories", "FileSearch.Directories", "Doom.AutoExec", "Heretic.AutoExec"),
     *("Hexen.AutoExec", "Strife.AutoExec", "Chex.AutoExec"),
@@ -117,7 +126,7 @@ def freedoom_reel(
     Clip i of the stream is clip i % REEL of reel i // REEL. A reel is one life of the game process, because the
     phase of animated textures carries over from episode to episode: a clip made alone would differ from the same
     clip made after others.
-    Raises ClipSetError where the current folder holds settings of ViZDoom's, which would change the pixels.
+    Raises ClipSetError where the temporary folder is mounted noexec.
     """
     rng = np.random.default_rng(np.random.SeedSequence([stream, number]))
     wad = WADS[number % len(WADS)]
@@ -167,11 +176,13 @@ def _episode(
 
 @contextmanager
 def _game(wad: str, *, large: bool) -> Iterator[Any]:
-    """A game process that leaves no file behind and meets none of an earlier one."""
-    with tempfile.TemporaryDirectory(prefix="evatok-vizdoom-", ignore_cleanup_errors=True) as folder:
+    """A game process that leaves no file behind, meets none of an earlier one, and ends with this process."""
+    _remove_abandoned()
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         settings = Path(folder) / "settings.ini"
         settings.write_text(_SETTINGS)
         game = _configured_game(wad, settings, large=large)
+        game.set_vizdoom_path(str(_launcher(Path(folder))))
         try:
             game.init()
             yield game
@@ -179,11 +190,35 @@ def _game(wad: str, *, large: bool) -> Iterator[Any]:
             game.close()
 
 
+def _remove_abandoned() -> None:
+    """Remove folders of players that were killed before their keeper ran; an hour later, as a pid says little more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        player = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        with suppress(OSError):
+            if player.isdecimal() and not is_alive(int(player)) and time.time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _launcher(folder: Path) -> Path:
+    """What is started as the game: a keeper, in whose hands the game and its folder outlive no kill of this process.
+
+    Raises ClipSetError for a folder in which nothing can be executed.
+    """
+    import vizdoom
+
+    engine = Path(vizdoom.__file__).parent / "vizdoom"
+    keeper = [sys.executable, "-I", "-S", keeper_module.__file__, str(folder), str(os.getpid()), str(engine)]
+    launcher = folder / "game"
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(keeper)} "$@"\n')
+    launcher.chmod(0o700)
+    if not os.access(launcher, os.X_OK):
+        raise ClipSetError(f"{folder.parent} is mounted noexec, and games start there: set TMPDIR to another folder")
+    return launcher
+
+
 def _configured_game(wad: str, settings: Path, *, large: bool) -> Any:
     import vizdoom
 
-    if Path("_vizdoom.cfg").exists():  # read unasked by every game, and it decides pixels
-        raise ClipSetError("ViZDoom would obey the _vizdoom.cfg in this folder: move that, or run from another folder")
     game = vizdoom.DoomGame()
     game.set_doom_game_path(str(Path(vizdoom.__file__).parent / f"{wad}.wad"))
     resolution = "RES_320X240" if large else "RES_160X120"

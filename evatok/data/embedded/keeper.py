@@ -1,0 +1,80 @@
+"""The parent of a game process: ends the game, and removes its folder, as soon as the one who plays it is gone.
+
+Run by path with the bare interpreter, so it imports nothing of the project:
+
+    python -I -S keeper.py FOLDER PLAYER_PID GAME [ARGUMENT ...]
+
+The game runs in FOLDER, where it may leave what it likes. On Linux the kernel tells of the player's end; elsewhere the
+player is looked for every half second. Ctrl-C is left to the player, who then closes the game.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+_SET_SIGNAL_OF_PARENTS_DEATH = 1
+_SHARED_MEMORY = Path("/dev/shm")
+_LOOK = 0.5
+
+
+def main(folder: str, player: int, command: list[str]) -> int:
+    """Run the game to its end, or the player's; returns the game's exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    _on_parents_death(signal.SIGTERM)
+    if not _plays(player):
+        _clean(folder, command)
+        return 1
+    try:
+        game = subprocess.Popen(command, cwd=folder, start_new_session=True, preexec_fn=_die_with_keeper)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 1
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return game.wait(_LOOK)
+            if not _plays(player):
+                raise SystemExit(1)
+    except SystemExit:
+        game.kill()
+        game.wait()
+        _clean(folder, command)
+        return 1
+
+
+def _plays(player: int) -> bool:
+    return os.getppid() == player
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _on_parents_death(number: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_SIGNAL_OF_PARENTS_DEATH, number)
+
+
+def _die_with_keeper() -> None:
+    _on_parents_death(signal.SIGKILL)
+
+
+def _clean(folder: str, command: list[str]) -> None:
+    """Remove the folder and the shared memory through which player and game spoke."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if "+viz_instance_id" in command:
+        name = command[command.index("+viz_instance_id") + 1]
+        for left in _SHARED_MEMORY.glob(f"ViZDoom*{name}"):
+            with suppress(OSError):
+                left.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
