@@ -20,9 +20,12 @@ EXPERIMENTS = (
     "stage4_final",
     "stage5_generator",
     "train_classifier",
+    "train_image_encoder",
     "videoflextok_long",
     "videoflextok_stage1",
     "videoflextok_stage2",
+    "vtok_stills",
+    "vtok_understanding",
 )
 
 

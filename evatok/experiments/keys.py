@@ -26,6 +26,7 @@ from evatok.tokenizers.videoflextok.config import DECODER_MASKS, DROPS, FORMS
 from evatok.tokenizers.videoflextok.nested_dropout import DRAWS, PER
 from evatok.training.augmentation import POLICY
 from evatok.training.loop import SCHEDULES
+from evatok.vtok.strategies import KINDS, RESIDUALS
 
 RUN = {"size": "toy", "device": "cpu", "threads": 0, "records_folder": "results/records"}
 """Defaults that all experiments share."""
@@ -208,6 +209,20 @@ _ALL_STAGES = {
     "router_batch": Key(_BATCH, "clips per step of the router"),
 }
 
+_VTOK = {
+    "encoder": Key(_PATH, "the frozen image encoder"),
+    "channels": Key(Whole(8, 4096, 8), "of the second layer"),
+    "patch_weight": Key(_WEIGHT, "of the L1 of patches beside the words' cross-entropy"),
+    "layers": Key(Whole(1, 1000), "of the language model"),
+    "heads": Key(Whole(1, 1024), "of its attention"),
+    "strategy": Key(OneOf(KINDS), "which visual tokens a clip becomes"),
+    "key": Key(Whole(1, 64), "spatial tokens per frame: a square number"),
+    "residual": Key(OneOf(RESIDUALS), "what vtok makes a motion token of"),
+    "frames_sampled": Key(Whole(1, 4096), "evenly spaced frames of strategy frames"),
+    "start": Key(_PATH_OR_NONE, 'model to go on from, of whatever strategy; "": fresh weights'),
+    "test_clips": Key(_SOME_CLIPS, "clips of the test split to measure on"),
+}
+
 _OTHERWISE = {
     "curves.batch": Key(_BATCH, "pairs per batch"),
     "curves.bf16": Key(_FLAG, f"{_LOW} of the tokenizer"),
@@ -244,6 +259,13 @@ _OTHERWISE = {
     "stage2_curation.tokenizer": Key(_PATH, "the proxy that scores"),
     "stage2_curation.work": Key(_PATH, "folder of the shards"),
     "stage3_router.router": Key(OneOf(("vit", "pyramid", "features")), "pyramid: on what pooling loses; features: MLP"),
+    "train_image_encoder.width": Key(Whole(8, 4096), "numbers in a feature"),
+    "vtok_stills.width": Key(Whole(8, 2**16), "of the language model"),
+    "vtok_understanding.fps": Key(Whole(1, 240), "motion tokens per second of vtok"),
+    "vtok_understanding.limit": Key(_CLIPS, "measure the first so many clips, which is not comparable; 0: all"),
+    "vtok_understanding.per_clip": Key(_PATH_OR_NONE, 'folder of every question\'s outcome; "": none'),
+    "vtok_understanding.steps": Key(Whole(0, 10**9), "optimiser steps; 0 measures `start` under this strategy"),
+    "vtok_understanding.width": Key(Whole(8, 2**16), "of the language model"),
     "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "who names the lengths of the training clips"),
 }
 
@@ -287,6 +309,7 @@ KEYS: dict[str, Key] = {
     **_GENERATOR,
     **_EVALUATION,
     **_ALL_STAGES,
+    **_VTOK,
     **_OTHERWISE,
 }
 

@@ -27,12 +27,14 @@ class Measured:
         model: its sha256, its parents, its size.
         metrics: the figures.
         told: what the command says besides them.
+        artifacts: files besides the checkpoint that belong to the record.
     """
 
     protocol: dict[str, Any]
     model: dict[str, Any]
     metrics: dict[str, records.Metric]
     told: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, records.Artifact] = field(default_factory=dict)
 
 
 class Task(ABC, Generic[Model]):
@@ -107,16 +109,25 @@ def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, An
     path = Path(config["checkpoint"])
     task.ship(averaged, path, schedule_changes(folder))
     measured = task.measure(averaged, path, folder)
+    told = {**measured.told, **task.pace(folder)}
+    return {**finished(config, tracker, task.kind, measured, loop.seconds_spent(folder)), **told}
+
+
+def finished(config: dict[str, Any], tracker: Tracker, kind: str, measured: Measured, seconds: float) -> dict[str, Any]:
+    """Record what was measured of the network at the configured checkpoint, on which so many seconds were spent."""
+    path = Path(config["checkpoint"])
     record = records.new_record(
-        kind=task.kind,
+        kind=kind,
         status=config["size"],
         protocol=measured.protocol,
         model={**measured.model, "run": tracker.run_id},
         metrics=measured.metrics,
         config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
-        artifacts=optional_artifact("checkpoint", path / "model.safetensors" if path.is_dir() else path),
+        environment={**tracker.environment(), "wall_seconds": seconds},
+        artifacts=optional_artifact("checkpoint", path / "model.safetensors" if path.is_dir() else path)
+        | measured.artifacts,
     )
     written = tracker.record(record)
-    tracker.artifact(folder / "curve.jsonl")
-    return {"complete": True, "checkpoint": str(path), "record": written, **measured.told, **task.pace(folder)}
+    if (curve := Path(config["work"]) / "curve.jsonl").exists():
+        tracker.artifact(curve)
+    return {"complete": True, "checkpoint": str(path), "record": written}

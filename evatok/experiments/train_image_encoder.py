@@ -16,45 +16,33 @@ import torch
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
-from evatok.experiments import tracking
-from evatok.experiments.setting import claim_folder, log_to, optional_artifact, recipe, set_threads
+from evatok.experiments import runner, tracking, vtok_training
+from evatok.experiments.setting import TRAINING
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.vtok import image_encoder
 from evatok.vtok.image_encoder import PAIRS, Frozen, ImageEncoder, ImageEncoderConfig
 
-ex = tracking.experiment("train_image_encoder", __doc__)
+ex = tracking.experiment("train_image_encoder", __doc__, vtok_training.SHARED)
 
 STILLS = "moving-shapes-stills"
+STANDARDISED = 1024  # training stills whose features have mean 0 and deviation 1
 GROUPS = {"shape": slice(0, 24), "fill": slice(24, 36), "size": slice(36, 54)}
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
-    train_clips = 8000  # stills of the training split
-    validation_clips = 1000  # stills of the validation split on which it is measured
-    pixels = 64  # a side of a frame
-    width = 64  # numbers in a feature
-    channels = 48  # of the second layer
-    steps = 1200  # optimiser steps
-    batch = 64  # stills a step
-    learning_rate = 2e-3  # peak of the cosine
-    final_learning_rate = 2e-5  # end of the cosine
-    warmup = 50  # steps
-    weight_decay = 0.01
-    clip_norm = 1.0  # gradient norm
-    ema = 0.99  # decay of the weights' running mean, which is what ships
-    patch_weight = 1.0  # of the L1 of patches beside the words' cross-entropy
-    minutes = 0.0  # wall-clock budget in minutes; saves and exits, rerun to resume (0: none)
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads (0: PyTorch's default)
-    log_every = 20  # steps a line of the curve
-    save_every = 200  # steps between resumable states
-    work = "results/work/vtok/image_encoder"  # folder of the resumable state and the curve
-    checkpoint = "results/checkpoints/vtok-image-encoder-toy.safetensors"  # where the finished encoder goes
-    records_folder = "results/records"  # where the record goes
-    seed = 0
+    train_clips = 8000  # stills
+    validation_clips = 1000  # stills
+    pixels = 64
+    width = 64
+    channels = 48
+    steps = 1200
+    batch = 64
+    learning_rate = 2e-3
+    patch_weight = 1.0
+    work = "results/work/vtok/image_encoder"
+    checkpoint = "results/checkpoints/vtok-image-encoder-toy.safetensors"
 
 
 @ex.named_config
@@ -62,57 +50,52 @@ def toy() -> None:
     size = "toy"
 
 
-@tracking.main(ex)
+@tracking.main(ex, TRAINING)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    set_threads(config["threads"])
-    shape = ImageEncoderConfig(config["pixels"], config["width"], config["channels"])
-    stills = {split: _stills(config, split) for split in ("train", "validation")}
-    folder = claim_folder(Path(config["work"]), config, stills["train"].sha256, tracker)
-    torch.manual_seed(config["seed"])
-    module = ImageEncoder(shape).to(config["device"])
-    objective = Objective(stills["train"], config)
-    try:
-        averaged = loop.train(
-            module,
-            objective,
-            recipe(config),
-            folder,
-            description="image encoder",
-            on_log=log_to(tracker),
-            seconds=60 * config["minutes"] or None,
+    return runner.train(config, tracker, EncoderTask)
+
+
+class EncoderTask(runner.Task[ImageEncoder]):
+    """An image encoder that learns the words said of stills."""
+
+    kind = "train_image_encoder"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.stills = {split: _stills(config, split) for split in ("train", "validation")}
+        self.inputs = self.stills["train"].sha256
+        torch.manual_seed(config["seed"])
+        self.shape = ImageEncoderConfig(config["pixels"], config["width"], config["channels"])
+        self.module = ImageEncoder(self.shape).to(config["device"])
+        self.lesson = Objective(self.stills["train"], config)
+        self.objective = self.lesson
+
+    def ship(self, averaged: ImageEncoder, path: Path, changes: dict[str, Any]) -> None:
+        count = min(STANDARDISED, len(self.stills["train"]))
+        averaged.standardise(self.lesson.frames(np.arange(count)))
+        told = {name: self.config[name] for name in ("size", "steps")}
+        checkpoints.save(
+            path,
+            averaged,
+            kind="image_encoder",
+            config=self.shape.to_dict(),
+            parents={"train_stills": self.inputs},
+            facts={"pairs": [" ".join(pair) for pair in PAIRS], **told, **changes},
         )
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps}
-    averaged.standardise(objective.frames(np.arange(min(1024, len(stills["train"])))))
-    path = Path(config["checkpoint"])
-    sha256 = checkpoints.save(
-        path,
-        averaged,
-        kind="image_encoder",
-        config=shape.to_dict(),
-        parents={"train_stills": stills["train"].sha256},
-        facts={"size": config["size"], "steps": config["steps"], "pairs": [" ".join(pair) for pair in PAIRS]},
-    )
-    metrics = f1_of(Frozen.load(path, config["device"]).module, stills["validation"], config["device"])
-    record = records.new_record(
-        kind="train_image_encoder",
-        status=config["size"],
-        protocol={"data": STILLS, "split": "validation", "manifest": stills["validation"].manifest},
-        model={
-            "sha256": sha256,
-            "parents": {"train_stills": stills["train"].sha256},
-            "parameters": sum(p.numel() for p in averaged.parameters()),
-            "run": tracker.run_id,
-        },
-        metrics=metrics,
-        config=config,
-        environment={**tracker.environment(), "wall_seconds": loop.seconds_spent(folder)},
-        artifacts=optional_artifact("checkpoint", path),
-    )
-    written = records.write(record, config["records_folder"])
-    tracker.artifact(folder / "curve.jsonl")
-    told = {name: round(metric.value, 2) for name, metric in metrics.items()}
-    return {"complete": True, "checkpoint": str(path), "record": written.stem, **told}
+
+    def measure(self, averaged: ImageEncoder, path: Path, folder: Path) -> runner.Measured:
+        shipped, stills = Frozen.load(path, self.config["device"]), self.stills["validation"]
+        metrics = f1_of(shipped.module, stills, self.config["device"])
+        return runner.Measured(
+            protocol={"data": STILLS, "split": "validation", "manifest": stills.manifest},
+            model={
+                "sha256": shipped.sha256,
+                "parents": {"train_stills": self.inputs},
+                "parameters": sum(p.numel() for p in averaged.parameters()),
+            },
+            metrics=metrics,
+            told={name: round(metric.value, 2) for name, metric in metrics.items()},
+        )
 
 
 class Objective:

@@ -13,28 +13,26 @@ from typing import Any
 
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
-from evatok.experiments import tracking, vtok_training
-from evatok.experiments.vtok_training import Plan, Taught
+from evatok.experiments import runner, tracking, vtok_training
+from evatok.experiments.vtok_training import LanguageTask, Taught
 from evatok.vtok.image_encoder import Frozen
 from evatok.vtok.strategies import Strategy
 
-ex = tracking.experiment("vtok_stills", __doc__)
-ex.config(vtok_training.settings)
+ex = tracking.experiment("vtok_stills", __doc__, vtok_training.MODEL)
 
 STILLS = "moving-shapes-stills"
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
-    pixels = 64  # a side of a still
-    key = 16  # spatial tokens of a still
-    train_clips = 16000  # stills of the training split
-    test_clips = 1000  # stills of the test split on which it is measured
-    steps = 3000  # optimiser steps
-    learning_rate = 2e-3  # peak of the cosine
-    work = "results/work/vtok/stills"  # folder of the resumable state and the curve
-    checkpoint = "results/checkpoints/vtok-stills-toy.safetensors"  # where the finished model goes
+    pixels = 64
+    key = 16
+    train_clips = 16000  # stills
+    test_clips = 1000  # stills
+    steps = 3000
+    learning_rate = 2e-3
+    work = "results/work/vtok/stills"
+    checkpoint = "results/checkpoints/vtok-stills-toy.safetensors"
 
 
 @ex.named_config
@@ -42,15 +40,18 @@ def toy() -> None:
     size = "toy"
 
 
-@tracking.main(ex)
+@tracking.main(ex, vtok_training.OUTPUTS)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    strategy = Strategy("key", key=config["key"])
+    return runner.train(config, tracker, task_of)
+
+
+def task_of(config: dict[str, Any]) -> LanguageTask:
+    """The model of one still's tokens, and the stills it learns from and is measured on."""
     encoder = Frozen.load(Path(config["encoder"]), config["device"])
+    module = vtok_training.new_model(config, Strategy("key", key=config["key"]), encoder)
     train, test = (Taught.of(_stills(config, split), encoder, config["device"]) for split in ("train", "test"))
     protocol = {"data": STILLS, "split": "test", "manifest": test.clips.manifest}
-    plan = Plan("vtok_stills", strategy, {"image_encoder": encoder.sha256}, protocol)
-    module = vtok_training.new_model(config, strategy, encoder)
-    return vtok_training.teach(config, tracker, plan, module, train, test)
+    return LanguageTask("vtok_stills", config, module, (train, test), {"image_encoder": encoder.sha256}, protocol)
 
 
 def _stills(config: dict[str, Any], split: str) -> ClipSet:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from evatok.data.clips import ClipSet
 from evatok.evaluation import per_clip
-from evatok.experiments import tracking
-from evatok.experiments.setting import claim_folder, log_to, optional_artifact, recipe, set_threads
+from evatok.experiments import keys, runner, tracking
+from evatok.experiments.outputs import Outputs
+from evatok.experiments.setting import TRAINING, optional_artifact
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.vtok import lessons
@@ -23,25 +23,30 @@ from evatok.vtok.lessons import Lessons
 from evatok.vtok.scoring import Outcomes
 from evatok.vtok.strategies import Strategy
 
+SHARED: dict[str, Any] = {
+    **keys.RUN,
+    **{name: keys.TRAINING[name] for name in ("clip_norm", "minutes", "log_every")},
+    "final_learning_rate": 2e-5,
+    "warmup": 50,
+    "weight_decay": 0.01,
+    "ema": 0.99,
+    "save_every": 200,
+}
+"""Defaults of all VTok's trainings. Nothing is mirrored: left and right are answers."""
 
-def settings() -> None:
-    encoder = "results/checkpoints/vtok-image-encoder-toy.safetensors"  # the frozen image encoder (paper: CLIP-L/336)
-    width = 64  # of the language model (paper: LLaVA-Next with LLaMA3-8B)
-    layers = 3  # of the language model
-    heads = 4  # of its attention
-    batch = 48  # clips a step, each with all its questions (paper: 16)
-    final_learning_rate = 2e-5  # end of the cosine
-    warmup = 50  # steps
-    weight_decay = 0.01
-    clip_norm = 1.0  # gradient norm
-    ema = 0.99  # decay of the weights' running mean, which is what ships (paper: 0.999, of a longer training)
-    minutes = 0.0  # wall-clock budget in minutes; saves and exits, rerun to resume (0: none)
-    device = "cpu"  # cpu or cuda
-    threads = 0  # CPU threads (0: PyTorch's default)
-    log_every = 20  # steps a line of the curve
-    save_every = 200  # steps between resumable states
-    records_folder = "results/records"  # where the record goes
-    per_clip = "results/per_clip"  # folder of every question's outcome, for paired comparisons; empty: none
+MODEL: dict[str, Any] = {
+    **SHARED,
+    "encoder": "results/checkpoints/vtok-image-encoder-toy.safetensors",
+    "width": 64,
+    "layers": 3,
+    "heads": 4,
+    "batch": 48,
+    "per_clip": "results/per_clip",
+}
+"""Defaults of a language model's training (paper: LLaVA-Next with LLaMA3-8B behind CLIP-L/336, batch 16, EMA 0.999)."""
+
+OUTPUTS = Outputs((*TRAINING.folders, "per_clip"), TRAINING.files, TRAINING.owned)
+"""What such a training writes."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +60,6 @@ class Taught:
     @classmethod
     def of(cls, clips: ClipSet, encoder: Frozen, device: str) -> Taught:
         return cls(clips, features_of(encoder, clips, device=device), Lessons.of(clips.labels))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one stage adds.
-
-    Attributes:
-        kind: of its record.
-        strategy: how clips become tokens.
-        parents: sha256 of what it was made from besides its clips, by role.
-        protocol: the entry `protocol` of its record.
-    """
-
-    kind: str
-    strategy: Strategy
-    parents: dict[str, str]
-    protocol: dict[str, Any]
 
 
 class Objective:
@@ -97,69 +85,57 @@ def new_model(config: dict[str, Any], strategy: Strategy, encoder: Frozen) -> Vi
     return VideoLanguageModel(shape, strategy).to(config["device"])
 
 
-def teach(
-    config: dict[str, Any],
-    tracker: tracking.Tracker,
-    plan: Plan,
-    module: VideoLanguageModel,
-    train: Taught,
-    test: Taught,
-) -> dict[str, Any]:
-    """Train, save, measure and record a model; with `minutes`, as far as they reach."""
-    set_threads(config["threads"])
-    parents = {**plan.parents, "train_clips": train.clips.sha256}
-    folder = claim_folder(Path(config["work"]), config, " ".join(parents.values()), tracker)
-    try:
-        averaged = _trained(config, tracker, plan, module, train, folder) if config["steps"] else module
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps}
-    path = Path(config["checkpoint"])
-    sha256 = _save(path, averaged, config, parents)
-    outcomes = measured(VideoLanguageModel.load(path, config["device"])[0], test)
-    metrics = outcomes.metrics() | {"tokens": _tokens(plan.strategy, len(test.clips))}
-    record = records.new_record(
-        kind=plan.kind,
-        status=config["size"],
-        protocol=plan.protocol,
-        model={
-            "sha256": sha256,
-            "parents": parents,
-            "strategy": {"name": plan.strategy.name, **plan.strategy.to_dict()},
-            "parameters": sum(p.numel() for p in averaged.parameters()),
-            "run": tracker.run_id,
-        },
-        metrics=metrics,
-        config=config,
-        environment={
-            **tracker.environment(),
-            "wall_seconds": loop.seconds_spent(folder) if config["steps"] else 0.0,
-        },
-        artifacts=_artifacts(path, outcomes, config),
-    )
-    written = records.write(record, config["records_folder"])
-    if config["steps"]:
-        tracker.artifact(folder / "curve.jsonl")
-    told = {name: round(metric.value, 1) for name, metric in metrics.items()}
-    return {"complete": True, "checkpoint": str(path), "record": written.stem, **told}
+class LanguageTask(runner.Task[VideoLanguageModel]):
+    """A model of one strategy that learns to answer questions about clips.
 
+    Args:
+        parents: sha256 of what it is made from besides its clips, by role.
+        protocol: the entry `protocol` of its record.
+    """
 
-def _trained(
-    config: dict[str, Any],
-    tracker: tracking.Tracker,
-    plan: Plan,
-    module: VideoLanguageModel,
-    train: Taught,
-    folder: Path,
-) -> VideoLanguageModel:
-    return loop.train(
-        module,
-        Objective(train, config),
-        recipe(config),
-        folder,
-        description=f"{plan.kind} {plan.strategy.name}",
-        on_log=log_to(tracker),
-        seconds=60 * config["minutes"] or None,
-    )
+    def __init__(
+        self,
+        kind: str,
+        config: dict[str, Any],
+        module: VideoLanguageModel,
+        clips: tuple[Taught, Taught],
+        parents: dict[str, str],
+        protocol: dict[str, Any],
+    ) -> None:
+        train, self.test = clips
+        self.kind, self.config, self.module, self.protocol = kind, config, module, protocol
+        self.parents = {**parents, "train_clips": train.clips.sha256}
+        self.inputs = " ".join(self.parents.values())
+        self.objective = Objective(train, config)
+
+    def ship(self, averaged: VideoLanguageModel, path: Path, changes: dict[str, Any]) -> None:
+        told = {name: self.config[name] for name in ("size", "steps")}
+        checkpoints.save(
+            path,
+            averaged,
+            kind="video_language_model",
+            config={"model": averaged.config.to_dict(), "strategy": averaged.strategy.to_dict()},
+            parents=self.parents,
+            facts={"vocabulary": list(averaged.words), **told, **changes},
+        )
+
+    def measure(self, averaged: VideoLanguageModel, path: Path, folder: Path) -> runner.Measured:
+        model, checkpoint = VideoLanguageModel.load(path, self.config["device"])
+        outcomes, strategy = measured(model, self.test), model.strategy
+        tokens = records.Metric(float(strategy.length()), "tokens", len(self.test.clips), "lower")
+        metrics = {**outcomes.metrics(), "tokens": tokens}
+        return runner.Measured(
+            protocol=self.protocol,
+            model={
+                "sha256": checkpoint.sha256,
+                "parents": self.parents,
+                "strategy": {"name": strategy.name, **strategy.to_dict()},
+                "parameters": sum(p.numel() for p in averaged.parameters()),
+            },
+            metrics=metrics,
+            told={name: round(metric.value, 1) for name, metric in metrics.items()},
+            artifacts=_kept(outcomes, self.config),
+        )
 
 
 def measured(model: VideoLanguageModel, test: Taught) -> Outcomes:
@@ -168,27 +144,17 @@ def measured(model: VideoLanguageModel, test: Taught) -> Outcomes:
     return Outcomes.of(given == test.lessons.answers, test.lessons.needs, test.lessons.categories)
 
 
-def _save(path: Path, module: VideoLanguageModel, config: dict[str, Any], parents: dict[str, str]) -> str:
-    return checkpoints.save(
-        path,
-        module,
-        kind="video_language_model",
-        config={"model": module.config.to_dict(), "strategy": module.strategy.to_dict()},
-        parents=parents,
-        facts={"vocabulary": list(module.words), "size": config["size"], "steps": config["steps"]},
-    )
+def without_training(config: dict[str, Any], tracker: tracking.Tracker, task: LanguageTask) -> dict[str, Any]:
+    """Ship, measure and record a model as it starts."""
+    path = Path(config["checkpoint"])
+    task.ship(task.module, path, {})
+    found = task.measure(task.module, path, Path(config["work"]))
+    return {**runner.finished(config, tracker, task.kind, found, 0.0), **found.told}
 
 
-def _tokens(strategy: Strategy, clips: int) -> records.Metric:
-    return records.Metric(float(strategy.length()), "tokens", clips, "lower")
-
-
-def _artifacts(path: Path, outcomes: Outcomes, config: dict[str, Any]) -> dict[str, records.Artifact]:
-    """The checkpoint, and the file of outcomes unless the configuration wants none."""
-    found = optional_artifact("checkpoint", path)
-    if config["per_clip"]:
-        arrays = {name: np.asarray(values) for name, values in outcomes.arrays().items()}
-        found |= optional_artifact(
-            per_clip.MEASURED, per_clip.write(arrays, Path(config["per_clip"]), per_clip.MEASURED)
-        )
-    return found
+def _kept(outcomes: Outcomes, config: dict[str, Any]) -> dict[str, records.Artifact]:
+    """The file of every question's outcome, unless the configuration wants none."""
+    if not config["per_clip"]:
+        return {}
+    kept = per_clip.write(outcomes.arrays(), Path(config["per_clip"]), per_clip.MEASURED)
+    return optional_artifact(per_clip.MEASURED, kept)

@@ -20,35 +20,33 @@ from typing import Any
 from evatok.data.sets import clip_set
 from evatok.evaluation import protocols
 from evatok.evaluation.protocols import Protocol
-from evatok.experiments import tracking, vtok_training
+from evatok.experiments import runner, tracking, vtok_training
 from evatok.experiments.tracking import ConfigError
-from evatok.experiments.vtok_training import Plan, Taught
+from evatok.experiments.vtok_training import LanguageTask, Taught
 from evatok.vtok.image_encoder import Frozen
 from evatok.vtok.language_model import VideoLanguageModel
 from evatok.vtok.strategies import Strategy, StrategyError
 
-ex = tracking.experiment("vtok_understanding", __doc__)
-ex.config(vtok_training.settings)
+ex = tracking.experiment("vtok_understanding", __doc__, vtok_training.MODEL)
 
 DATA = "moving-shapes"
 
 
 @ex.config
 def config() -> None:
-    size = "toy"  # the record's status: toy, small or paper
-    strategy = "vtok"  # none, key, frames, vtok, lavit or omni
-    key = 16  # spatial tokens of a frame: a square number
-    fps = 6  # motion tokens a second of vtok: 3, 6 or, with clips of 12 FPS, 12
-    residual = "grid"  # of vtok: grid, mean; controls absolute, previous, shuffled
-    frames_sampled = 4  # evenly spaced frames of strategy frames
+    strategy = "vtok"
+    key = 16
+    fps = 6  # 3, 6 or, with clips of 12 FPS, 12
+    residual = "grid"
+    frames_sampled = 4
     protocol = "moving-shapes-understanding"  # clips of 6 FPS; with -12fps or -3fps behind it, of so many
-    train_clips = 4000  # clips of the training split
-    limit = 0  # test clips; 0: all that the protocol asks. Less is not comparable
-    start = "results/checkpoints/vtok-stills-toy.safetensors"  # the model of stage A, or of stage B; empty: none
-    steps = 1500  # optimiser steps; 0 measures the model it starts from under this strategy
-    learning_rate = 1.5e-3  # peak of the cosine
-    work = "results/work/vtok/understanding"  # folder of the resumable states, one below it a strategy and seed
-    checkpoint = ""  # where the finished model goes; empty: in its folder of work
+    train_clips = 4000
+    limit = 0
+    start = "results/checkpoints/vtok-stills-toy.safetensors"  # the model of stage A
+    steps = 1500
+    learning_rate = 1.5e-3
+    work = "results/work/vtok/understanding"
+    checkpoint = "results/work/vtok/understanding/model.safetensors"
 
 
 @ex.named_config
@@ -56,11 +54,17 @@ def toy() -> None:
     size = "toy"
 
 
-@tracking.main(ex)
+@tracking.main(ex, vtok_training.OUTPUTS)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    if not config["steps"]:
+        return vtok_training.without_training(config, tracker, task_of(config))
+    return runner.train(config, tracker, task_of)
+
+
+def task_of(config: dict[str, Any]) -> LanguageTask:
+    """The model of the configured strategy, and the clips it learns from and is measured on."""
     protocol = question_protocol(config["protocol"])
     strategy = strategy_of(config, protocol)
-    config = with_places(config, strategy)
     encoder = Frozen.load(Path(config["encoder"]), config["device"])
     module = vtok_training.new_model(config, strategy, encoder)
     parents = {"image_encoder": encoder.sha256, **started(module, config, encoder)}
@@ -69,8 +73,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     sets = (clip_set(DATA, "train", config["train_clips"], **sizes), clip_set(DATA, protocol.split, count, **sizes))
     train, test = (Taught.of(clips, encoder, config["device"]) for clips in sets)
     told = protocol.to_record(test.clips.manifest, count, config["limit"] or None)
-    plan = Plan("vtok_understanding", strategy, parents, told)
-    return vtok_training.teach(config, tracker, plan, module, train, test)
+    return LanguageTask("vtok_understanding", config, module, (train, test), parents, told)
 
 
 def question_protocol(name: str) -> Protocol:
@@ -101,15 +104,6 @@ def strategy_of(config: dict[str, Any], protocol: Protocol) -> Strategy:
         told = f"{error} (protocol {protocol.name} has {protocol.frames})"
         raise ConfigError(f"config keys strategy, key, fps, residual, frames_sampled, protocol: {told}") from error
     return strategy
-
-
-def with_places(config: dict[str, Any], strategy: Strategy) -> dict[str, Any]:
-    """The configuration with a folder of this strategy and seed below `work`, and the checkpoint in it."""
-    rate = config["protocol"].removeprefix("moving-shapes-understanding")
-    scratch = "" if config["start"] else "-scratch"
-    folder = Path(config["work"]) / f"{strategy.name}{rate}{scratch}-{config['seed']}"
-    checkpoint = config["checkpoint"] or str(folder / "model.safetensors")
-    return {**config, "work": str(folder), "checkpoint": checkpoint}
 
 
 def started(module: VideoLanguageModel, config: dict[str, Any], encoder: Frozen) -> dict[str, str]:

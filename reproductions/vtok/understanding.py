@@ -52,7 +52,8 @@ def jobs(results: Path, rows: tuple[RowSpec, ...], seeds: tuple[int, ...]) -> li
         made = {row.name: work / "models" / f"{row.name}-{seed}.safetensors" for row in ROWS}
         for row in rows:
             start = made[row.swap_of] if row.swap_of else stills
-            settings = {**kept, **row.settings(), "seed": seed, "start": start, "work": work / "understanding"}
+            folder = work / "understanding" / f"{row.name}-{seed}"
+            settings = {**kept, **row.settings(), "seed": seed, "start": start, "work": folder}
             found.append(Job("vtok_understanding", {**settings, "checkpoint": made[row.name]}, made[row.name]))
     return found
 

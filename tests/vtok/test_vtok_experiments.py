@@ -28,10 +28,10 @@ def made(cache, runs, monkeypatch):
     places = {"records_folder": str(cache / "records")}
     encoder, stills = cache / "encoder.safetensors", cache / "stills.safetensors"
     if not encoder.exists():
-        sizes = {"train_clips": 40, "validation_clips": 20, "steps": 10, "batch": 8, "width": 16, "channels": 8}
+        sizes = {"train_clips": 20, "validation_clips": 20, "steps": 10, "batch": 8, "width": 16, "channels": 8}
         given = {**SHORT, **places, **sizes, "work": str(cache / "encoder"), "checkpoint": str(encoder)}
         train_image_encoder.ex.run(config_updates=given)
-        sizes = {**MODEL, "train_clips": 40, "test_clips": 20, "steps": 10, "per_clip": "", "encoder": str(encoder)}
+        sizes = {**MODEL, "train_clips": 20, "test_clips": 20, "steps": 10, "per_clip": "", "encoder": str(encoder)}
         given = {**SHORT, **places, **sizes, "work": str(cache / "stills"), "checkpoint": str(stills)}
         vtok_stills.ex.run(config_updates=given)
     return {"encoder": str(encoder), "start": str(stills), "cache": cache}
@@ -43,8 +43,9 @@ def teach(made, tmp_path):
 
     def run(name: str, **changes) -> dict:
         sizes = {**MODEL, "train_clips": 20, "limit": 10, "steps": 10, "encoder": made["encoder"]}
-        places = {"work": str(tmp_path / name), "per_clip": "", "records_folder": str(tmp_path / "records")}
-        given = {**SHORT, **sizes, **places, "start": made["start"], **changes}
+        checkpoint = str(tmp_path / name / "model.safetensors")
+        places = {"work": str(tmp_path / name), "checkpoint": checkpoint, "records_folder": str(tmp_path / "records")}
+        given = {**SHORT, **sizes, **places, "per_clip": "", "start": made["start"], **changes}
         return vtok_understanding.ex.run(config_updates=given).result
 
     return run
@@ -58,7 +59,7 @@ def record_of(result: dict, folder: Path) -> records.Record:
 def test_every_strategy_is_taught_measured_and_recorded(teach, tmp_path, made):
     encoder = checkpoints.load(Path(made["encoder"]), "image_encoder").sha256
     for settings, tokens in (({"strategy": "none"}, 0), ({"strategy": "lavit"}, 61), ({}, 46)):
-        record = record_of(teach("rows", **settings), tmp_path)
+        record = record_of(teach(f"rows-{tokens}", **settings), tmp_path)
         assert record.metrics["tokens"].value == tokens
         assert record.metrics["accuracy"].n == 70
         assert record.metrics["accuracy.motion"].n == 10
