@@ -49,7 +49,7 @@ COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=Tru
 def main(argv: list[str] | None = None) -> int:
     results = results_folder(__doc__, argv)
     try:
-        paper = tables.paper_values(records.REPOSITORY / "results" / "paper", "main_figure4")
+        paper = tables.paper_values("main_figure4")
         report(results, chosen_records(results / "records"), paper)
     except (records.RecordError, tables.TableError) as error:
         print(f"main_figure4: {error}", file=sys.stderr)
@@ -81,10 +81,8 @@ def _study(record: Record) -> list[Any]:
 def report(results: Path, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> None:
     """Write table, signs and figure, print the table and the commands that would fill its dashes."""
     cells = to_cells(chosen, paper)
-    tables.write(cells, results / "tables", "main_figure4", caption(chosen))
-    print(f"{caption(chosen)}\n\n{tables.markdown(cells)}\n")
-    folder, decides = results / "tables", curve_claims.DECIDES
-    claims.write(all_signs(chosen), folder, "main_figure4_signs", "main Figs. 4 and 5", decides)
+    tables.Table("main_figure4", caption(chosen), cells).publish(results)
+    claims.publish(all_signs(chosen), results, "main_figure4_signs", "main Figs. 4 and 5", curve_claims.DECIDES)
     tell_missing(chosen)
     if chosen:
         frame = frame_of(chosen)
@@ -128,7 +126,8 @@ def cell_of(row: str, rule: str, metric: str, record: Record | None, paper: Mapp
     status = "paper-only" if record is None else record.status
     made_by = None if record is None else record.id
     value, n = None if found is None else found.value, None if record is None else record.protocol["clips"]
-    return Cell(row, metric, paper.get((row, metric)), value, "%", n, status, made_by)
+    half = None if found is None else found.spread  # of a saving, records hold half its interval
+    return Cell(row, metric, paper.get((row, metric)), value, "%", n, status, made_by, half, half)
 
 
 def caption(chosen: Chosen) -> str:

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import sys
 
-from evatok.reporting import claims, final_tables, tables
-from evatok.reporting.final_tables import Spec, Table
-from evatok.storage import records
+from evatok import errors
+from evatok.reporting import claims, final_tables
+from evatok.reporting.final_tables import Spec, TableSpec
 
 
 def _spec(name: str, assignment: str, discriminator: str, measured: str) -> Spec:
     return Spec(name, {"assignment": assignment, "discriminator": discriminator, "alignment": True}, measured)
 
 
-TABLE = Table(
+TABLE = TableSpec(
     name="main_table1",
     item="Main Table 1, proxy and final tokenizers under uniform and router assignments",
     specs=(
@@ -40,14 +40,9 @@ TABLE = Table(
 
 def main(argv: list[str] | None = None) -> int:
     results = final_tables.results_folder(__doc__, argv)
-    try:
+    with errors.one_line(TABLE.name):
         chosen = final_tables.publish(TABLE, results)
-        found = claims.signs(chosen.rows)
-        claims.write(found, results / "tables", "main_table1_signs", "main Table 1", claims.DECIDES)
-    except (records.RecordError, tables.TableError) as error:
-        print(f"{TABLE.name}: {error}", file=sys.stderr)
-        return 2
-    print(claims.markdown(found, "main Table 1", claims.DECIDES))
+        claims.publish(claims.signs(chosen.rows), results, "main_table1_signs", "main Table 1", claims.DECIDES)
     return 0
 
 

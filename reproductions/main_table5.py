@@ -14,9 +14,9 @@ from __future__ import annotations
 import sys
 
 from evatok.reporting import final_tables
-from evatok.reporting.final_tables import COLUMNS, Spec, Table
+from evatok.reporting.final_tables import COLUMNS, Spec, TableSpec
 
-TABLE = Table(
+TABLE = TableSpec(
     name="main_table5",
     item="Main Table 5, semantic encoders under the uniform assignment",
     specs=tuple(

@@ -14,10 +14,10 @@ from __future__ import annotations
 import sys
 
 from evatok.reporting import final_tables
-from evatok.reporting.final_tables import Spec, Table
+from evatok.reporting.final_tables import Spec, TableSpec
 
 TRAINED = {"assignment": "router", "alignment": True}
-TABLE = Table(
+TABLE = TableSpec(
     name="table1",
     item="Supplement Table 1, the longest finals",
     specs=(

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from evatok import errors
 from evatok.evaluation import flops
 from evatok.metrics import catalogue
 from evatok.reporting import networks, tables
@@ -59,29 +59,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
     parser.add_argument("--size", default="toy", help="size of the tokenizer: toy, small or paper")
     arguments = parser.parse_args(argv)
-    try:
+    with errors.one_line("table2"):
         report(arguments.results, arguments.size)
-    except (records.RecordError, tables.TableError, flops.ComputeError) as error:
-        print(f"table2: {error}", file=sys.stderr)
-        return 2
     return 0
 
 
 def report(results: Path, size: str) -> None:
-    """Write results/tables/table2.csv and .md, print the table, its remarks and what would fill its dashes."""
+    """Write and print the table with its remarks, and print what would fill its dashes."""
     found, remarks = costs(results, size)
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", "table2")
+    paper = tables.paper_values("table2")
     cells = to_cells(found, published(paper), size)
-    told = f"{caption(size)}\n\n{markdown(cells)}\n\n" + "\n".join(
-        f"- {remark}" for remark in [*remarks, on_v100s(paper)]
+    titles = {"wall_hours": "hours", "device_hours": "device-hours", "pflop": "PFLOP"}
+    remarks = [*remarks, on_v100s(paper)]
+    table = tables.Table(
+        "table2", caption(size), cells, shown=shown, tail=tail, metrics=titles, first="stage", remarks=remarks
     )
-    folder = results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    tables.tidy(cells).astype({"n": "Int64"}).to_csv(
-        folder / "table2.csv", index=False, float_format="%.4f", lineterminator="\n"
-    )
-    (folder / "table2.md").write_text(told + "\n", encoding="utf-8")
-    print(told)
+    table.publish(results)
     for stage in STAGES:
         if stage not in found:
             print(f"{stage} is not on record; this fills it: {COMMANDS[stage]}")
@@ -234,18 +227,16 @@ def caption(size: str) -> str:
     )
 
 
-def markdown(cells: list[Cell]) -> str:
-    """A line a stage, each measure as `ours (paper)`."""
-    lines: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        name = {"wall_hours": "hours", "device_hours": "device-hours", "pflop": "PFLOP"}[cell.metric]
-        mark = " %" if cell.row == SHARE else ""
-        ours = "-" if cell.ours is None else f"{cell.ours:,.3f}{mark}"
-        line = lines.setdefault(cell.row, {"stage": cell.row})
-        line[name] = ours if cell.paper is None else f"{ours} ({cell.paper:,.1f}{mark})"
-    behind = {cell.row: cell.record or "-" for cell in cells if cell.row != SHARE}
-    frame = pd.DataFrame([{**line, "record": behind.get(row, "")} for row, line in lines.items()])
-    return str(frame.to_markdown(index=False, disable_numparse=True))
+def shown(cell: Cell) -> str:
+    """`ours (paper)`, the share in percent."""
+    mark = " %" if cell.row == SHARE else ""
+    ours = "-" if cell.ours is None else f"{cell.ours:,.3f}{mark}"
+    return ours if cell.paper is None else f"{ours} ({cell.paper:,.1f}{mark})"
+
+
+def tail(row: tables.Row) -> dict[str, str]:
+    """The record behind a stage's hours; of the share those of the stages."""
+    return {"record": "" if row[0].row == SHARE else next((cell.record for cell in row if cell.record), "-")}
 
 
 def _cell(

@@ -143,15 +143,14 @@ def report_on(shelf: Shelf, data: str, fps: float | None, limit: int) -> None:
 
 def write_tables(shelf: Shelf, sets: dict[str, Scored | None], names: dict[str, str]) -> None:
     """A table for each operating point, written under its name and printed."""
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", "table3")
+    paper = tables.paper_values("table3")
     for point, name in names.items():
         cells: list[Cell] = []
         for row, scored in sets.items():
             found = stored_record(shelf, row, point) if scored is None else measured_record(shelf, row, point, scored)
             cells += to_cells(found, row, shelf, paper)
         caption = caption_of(shelf, point)
-        tables.write(cells, shelf.root / "tables", name, caption)
-        print(f"{caption}\n\n{tables.markdown(cells)}\n")
+        tables.Table(name, caption, cells, right=("n",)).publish(shelf.root)
 
 
 def scored_videos(shelf: Shelf, data: str, fps: float | None, limit: int) -> Scored:
@@ -288,11 +287,10 @@ def to_cells(record: records.Record | None, row: str, shelf: Shelf, paper: dict[
             printed = paper.get((f"{row}/{name}", metric))
             if value is None and printed is None:
                 continue
-            ours = None if value is None else value.value
-            n = None if value is None else value.n
+            ours, n, spread = (None, None, None) if value is None else (value.value, value.n, value.spread)
             made_by = None if record is None else record.id
             status = "paper-only" if value is None else shelf.size
-            cells.append(Cell(f"{row}/{name}", metric, printed, ours, "%", n, status, made_by))
+            cells.append(Cell(f"{row}/{name}", metric, printed, ours, "%", n, status, made_by, spread))
     return cells
 
 

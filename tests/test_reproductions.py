@@ -82,7 +82,7 @@ def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, mo
     assert table3.scored_set(shelf, "arcade-validation", 1) is None
     assert "evatok[arcade]" in capsys.readouterr().err
     record = table3.stored_record(shelf, "unseen", "matched")
-    cells = table3.to_cells(record, "unseen", shelf, tables.paper_values(RESULTS / "paper", "table3"))
+    cells = table3.to_cells(record, "unseen", shelf, tables.paper_values("table3"))
     assert {cell.record for cell in cells} == {record.id}
 
 
@@ -129,11 +129,3 @@ def test_scores_of_another_tokenizer_are_refused(shelf):
     router.check_scored_by(router.checkpoint.parents["tokenizer"])
     with pytest.raises(RoutingError, match="these are of cdcdcdcdcdcd: score the clips by its own"):
         router.check_scored_by("cd" * 32)
-
-
-def test_a_measured_cell_needs_its_record():
-    cell = tables.Cell("row", "metric", 1.0, None, "%", None, "paper-only", None)
-    with pytest.raises(tables.TableError, match="needs a record"):
-        replace(cell, ours=2.0)
-    with pytest.raises(tables.TableError, match="status"):
-        replace(cell, status="tiny")

@@ -20,6 +20,7 @@ import pandas as pd
 
 from evatok.evaluation import per_clip
 from evatok.metrics import catalogue
+from evatok.reporting import tables
 from evatok.reporting.final_tables import COLUMNS, Row, Value
 
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
@@ -117,19 +118,13 @@ def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
     return Sign(sign, paper, told, HOLDS if blocks[0] > blocks[1:].max() else FAILS)
 
 
-def markdown(found: list[Sign], item: str, decides: str) -> str:
-    """The signs about one item as a table, counted, and what decides a verdict."""
+def publish(found: list[Sign], results: Path, name: str, item: str, decides: str) -> None:
+    """Write <results>/tables/<name>.csv and .md, and print the text: the claims about an item, counted and decided."""
     frame = pd.DataFrame([asdict(sign) for sign in found])
     counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
-    return f"Claims about {item}: {counts}. {decides}\n\n{frame.to_markdown(index=False)}\n"
-
-
-def write(found: list[Sign], folder: Path, name: str, item: str, decides: str) -> None:
-    """<name>.csv and <name>.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame([asdict(sign) for sign in found])
-    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    (folder / f"{name}.md").write_text(markdown(found, item, decides), encoding="utf-8")
+    text = f"Claims about {item}: {counts}. {decides}\n\n{tables.markdown(frame)}\n"
+    tables.write(results / "tables", name, frame, text)
+    print(text)
 
 
 def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, float] | None:

@@ -8,7 +8,6 @@ rows, of several such sets the newest. What no record fills is a dash, and the c
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import stdtrit
 
+from evatok import errors
 from evatok.metrics import catalogue
 from evatok.reporting import tables
 from evatok.reporting.tables import Cell
@@ -100,8 +99,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of the paper: its name in results/, what it is, its rows, and columns."""
+class TableSpec:
+    """What a table of the paper shows: its name in results/, what it is, its rows, and columns."""
 
     name: str
     item: str
@@ -118,7 +117,7 @@ class Chosen:
     common: Mapping[str, Any] = field(default_factory=dict)
 
 
-def choose(folder: Path, table: Table) -> Chosen:
+def choose(folder: Path, table: TableSpec) -> Chosen:
     """The set of records in `folder` that fills most rows of the table."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records.query(folder, kind="evaluate", name=PROTOCOL):
@@ -147,7 +146,7 @@ def _common(record: Record) -> tuple[Any, ...]:
     return (*told, parents.get("train_clips"), record.protocol.get("hash"))
 
 
-def _rows(table: Table, members: list[Record]) -> dict[str, Row]:
+def _rows(table: TableSpec, members: list[Record]) -> dict[str, Row]:
     """Every row of the table with its records: of each training seed the newest."""
     rows = {}
     for spec in table.specs:
@@ -156,14 +155,14 @@ def _rows(table: Table, members: list[Record]) -> dict[str, Row]:
     return rows
 
 
-def with_motion(table: Table, chosen: Chosen) -> Table:
+def with_motion(table: TableSpec, chosen: Chosen) -> TableSpec:
     """The table with the columns of motion that any of its records fills: those of older records lack them."""
     told = [name for name in MOTION if any(row.value(name) for row in chosen.rows.values())]
     return replace(table, columns=(*table.columns, *told))
 
 
-def to_cells(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
-    """One cell a row and column; with several seeds `record` holds their ids, separated by a blank."""
+def to_cells(table: TableSpec, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+    """One cell per row and column; with several seeds `record` holds their ids, separated by a blank."""
     cells = []
     for name, row in chosen.rows.items():
         for metric in table.columns:
@@ -171,12 +170,12 @@ def to_cells(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float
             if value is None:
                 cells.append(Cell(name, metric, published, None, "", None, "paper-only", None))
             else:
-                status, ids = row.records[0].status, " ".join(value.ids)
-                cells.append(Cell(name, metric, published, value.value, value.unit, value.n, status, ids))
+                told = (value.value, value.unit, value.n, row.records[0].status, " ".join(value.ids))
+                cells.append(Cell(name, metric, published, *told, value.spread, value.interval))
     return cells
 
 
-def caption(table: Table, chosen: Chosen) -> str:
+def caption(table: TableSpec, chosen: Chosen) -> str:
     """What is compared with what, and what the intervals are."""
     if not chosen.common:
         return f"{table.item}. No record fills any of its rows yet; in brackets the paper's values."
@@ -195,27 +194,22 @@ def caption(table: Table, chosen: Chosen) -> str:
     )
 
 
-def markdown(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> str:
-    """A line a row, a column a metric, each as `ours ± spread (paper)`."""
-    lines = []
-    for name, row in chosen.rows.items():
-        shown = {
-            metric: _shown(row.value(metric), paper.get((name, metric)), catalogue.of(metric).decimals)
-            for metric in table.columns
-        }
-        value = row.value("psnr") or next((v for v in map(row.value, table.columns) if v), None)
-        ids = "<br>".join(record.id for record in row.records)
-        lines.append({"row": name, **shown, "n": value.n if value else "-", "record": ids or "-"})
-    return str(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True))
+def shown(cell: Cell) -> str:
+    """`ours ± spread (paper)`, to the metric's decimals."""
+    decimals = catalogue.of(cell.metric).decimals
+    spread = "" if cell.spread is None else f" ± {cell.spread:.{decimals}f}"
+    ours = "-" if cell.ours is None else f"{cell.ours:.{decimals}f}{spread}"
+    return ours if cell.paper is None else f"{ours} ({cell.paper:g})"
 
 
-def _shown(value: Value | None, paper: float | None, decimals: int) -> str:
-    spread = f" ± {value.spread:.{decimals}f}" if value and value.spread is not None else ""
-    ours = f"{value.value:.{decimals}f}{spread}" if value else "-"
-    return ours if paper is None else f"{ours} ({paper:g})"
+def tail(row: tables.Row) -> dict[str, str]:
+    """n of the first measured cell, and all records of the row."""
+    measured = [cell for cell in row if cell.ours is not None]
+    ids = dict.fromkeys(name for cell in measured for name in (cell.record or "").split())
+    return {"n": str(measured[0].n) if measured else "-", "record": "<br>".join(ids) or "-"}
 
 
-def commands(table: Table, chosen: Chosen) -> list[str]:
+def commands(table: TableSpec, chosen: Chosen) -> list[str]:
     """What would fill each row without a record: two commands, train and measure."""
     size, steps = chosen.common.get("size", "toy"), chosen.common.get("steps")
     lines = []
@@ -256,34 +250,27 @@ def _router(size: str) -> str:
     return f"results/checkpoints/router-{size}-pyramid-matched.safetensors"
 
 
-def publish(table: Table, results: Path) -> Chosen:
-    """Write <results>/tables/<name>.csv and .md, print the table and the commands that would fill its dashes."""
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name)
-    chosen = choose(results / "records", table)
-    table = with_motion(table, chosen)
-    folder = results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    spreads = [(v.spread if v else None) for row in chosen.rows.values() for v in map(row.value, table.columns)]
-    frame = tables.tidy(to_cells(table, chosen, paper)).assign(spread=pd.Series(spreads, dtype=float))
-    frame.astype({"n": "Int64"}).to_csv(
-        folder / f"{table.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
-    )
-    text = f"{caption(table, chosen)}\n\n{markdown(table, chosen, paper)}\n"
-    (folder / f"{table.name}.md").write_text(text, encoding="utf-8")
-    print(text)
-    missing = commands(table, chosen)
-    if missing:
-        print("What would fill the empty rows:\n" + "\n".join(missing) + "\n")
+def publish(spec: TableSpec, results: Path) -> Chosen:
+    """Write and print the table, and print the commands that would fill its dashes."""
+    chosen = choose(results / "records", spec)
+    spec = with_motion(spec, chosen)
+    cells = to_cells(spec, chosen, tables.paper_values(spec.name))
+    tables.Table(spec.name, caption(spec, chosen), cells, shown=shown, tail=tail).publish(results)
+    tell(commands(spec, chosen))
     return chosen
 
 
-def main(table: Table, description: str | None, argv: list[str] | None = None) -> int:
+def tell(missing: list[str]) -> None:
+    """Print the commands that would fill the rows without a record."""
+    if missing:
+        print("What would fill the empty rows:\n" + "\n".join(missing) + "\n")
+
+
+def main(spec: TableSpec, description: str | None, argv: list[str] | None = None) -> int:
     """The command line of a table's script."""
-    try:
-        publish(table, results_folder(description, argv))
-    except (records.RecordError, tables.TableError) as error:
-        print(f"{table.name}: {error}", file=sys.stderr)
-        return 2
+    results = results_folder(description, argv)
+    with errors.one_line(spec.name):
+        publish(spec, results)
     return 0
 
 

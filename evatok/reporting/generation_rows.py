@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evatok.reporting import final_tables
-from evatok.reporting.final_tables import Chosen, Spec, Table, Value
+from evatok.reporting.final_tables import Chosen, Spec, TableSpec, Value
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -80,7 +80,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class GeneratorTable(Table):
+class GeneratorTable(TableSpec):
     """A table of generators; `published` says whether a paper has it."""
 
     task: Task = field(default_factory=Task)
@@ -218,7 +218,7 @@ def _reconstruction(
     if task.tokenizer:
         return ()
     recipe = {"assignment": spec.measured, "discriminator": "semantic", "alignment": True}
-    final = Table("finals", "", (Spec("final", recipe, spec.measured),))
+    final = TableSpec("finals", "", (Spec("final", recipe, spec.measured),))
     return tuple(final_tables.choose(folder, final).rows["final"].records)
 
 

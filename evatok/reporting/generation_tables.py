@@ -5,19 +5,18 @@ What no record fills is a dash, and the commands that would fill it are printed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
+from evatok import errors
 from evatok.reporting import claims, final_tables, tables
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Chosen, Value
+from evatok.reporting.final_tables import Chosen
 from evatok.reporting.generation_claims import DECIDES
 from evatok.reporting.generation_commands import commands
 from evatok.reporting.generation_rows import Column, GeneratorTable, choose
-from evatok.storage import records
+from evatok.reporting.tables import Cell
 
 
 def caption(table: GeneratorTable, chosen: Chosen) -> str:
@@ -42,45 +41,36 @@ def caption(table: GeneratorTable, chosen: Chosen) -> str:
     )
 
 
-def publish(table: GeneratorTable, columns: Mapping[str, Column], results: Path) -> Chosen:
-    """Write <results>/tables/<name>.csv and .md, print the table and the commands that would fill its dashes."""
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name) if table.published else {}
-    chosen = choose(results / "records", table, columns)
-    folder = results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    spreads = [(v.spread if v else None) for row in chosen.rows.values() for v in map(row.value, table.columns)]
-    frame = tables.tidy(final_tables.to_cells(table, chosen, paper)).assign(spread=pd.Series(spreads, dtype=float))
-    frame = frame[frame["paper"].notna() | frame["ours"].notna() | ~frame["row"].isin(_paper_rows(table))]
-    frame.astype({"n": "Int64"}).to_csv(
-        folder / f"{table.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
-    )
-    text = f"{caption(table, chosen)}\n\n{markdown(table, chosen, paper)}\n"
-    (folder / f"{table.name}.md").write_text(text, encoding="utf-8")
-    print(text)
-    missing = commands(table, chosen, columns)
-    if missing:
-        print("What would fill the empty rows:\n" + "\n".join(missing) + "\n")
+def publish(spec: GeneratorTable, columns: Mapping[str, Column], results: Path) -> Chosen:
+    """Write and print the table, and print the commands that would fill its dashes."""
+    chosen = choose(results / "records", spec, columns)
+    paper = tables.paper_values(spec.name) if spec.published else {}
+    titles = {column: column for column in spec.columns}
+    told = partial(_records, chosen)
+    cells = [cell for cell in final_tables.to_cells(spec, chosen, paper) if _belongs(cell, spec)]
+    table = tables.Table(spec.name, caption(spec, chosen), cells, shown=shown, tail=told, metrics=titles, absent="-")
+    table.publish(results)
+    final_tables.tell(commands(spec, chosen, columns))
     return chosen
 
 
-def markdown(table: GeneratorTable, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> str:
-    """A line a row, a column a metric, each as `ours ± spread (paper)`."""
-    lines = []
-    for name, row in chosen.rows.items():
-        shown = {metric: _shown(row.value(metric), paper.get((name, metric))) for metric in table.columns}
-        ids = "<br>".join(record.id for record in row.records)
-        lines.append({"row": name, **shown, "records": ids or "-"})
-    return str(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True))
+def shown(cell: Cell) -> str:
+    """`ours ± spread (paper)`, to four digits."""
+    spread = "" if cell.spread is None else f" ± {cell.spread:.2g}"
+    ours = "-" if cell.ours is None else f"{cell.ours:.4g}{spread}"
+    return ours if cell.paper is None else f"{ours} ({cell.paper:g})"
 
 
-def _shown(value: Value | None, paper: float | None) -> str:
-    spread = f" ± {value.spread:.2g}" if value and value.spread is not None else ""
-    ours = "-" if value is None else f"{value.value:.4g}{spread}"
-    return ours if paper is None else f"{ours} ({paper:g})"
+def _records(chosen: Chosen, row: tables.Row) -> dict[str, str]:
+    """The records of a row, those of samples first."""
+    ids = (record.id for record in chosen.rows[row[0].row].records)
+    return {"records": "<br>".join(ids) or "-"}
 
 
-def _paper_rows(table: GeneratorTable) -> list[str]:
-    return [spec.name for spec in table.specs if spec.trained is None]
+def _belongs(cell: Cell, spec: GeneratorTable) -> bool:
+    """Whether a table has this cell: rows that the paper alone has show what it printed, ours every column."""
+    papers = {row.name for row in spec.specs if row.trained is None}
+    return cell.row not in papers or cell.paper is not None or cell.ours is not None
 
 
 def _item(table: GeneratorTable) -> str:
@@ -97,12 +87,7 @@ def main(
 ) -> int:
     """The command line of a table's script; `claims_of` makes the signs of the chosen rows."""
     results = final_tables.results_folder(description, argv)
-    try:
+    with errors.one_line(table.name):
         chosen = publish(table, columns, results)
-        found = claims_of(chosen.rows)
-        claims.write(found, results / "tables", f"{table.name}_signs", _item(table), DECIDES)
-    except (records.RecordError, tables.TableError) as error:
-        print(f"{table.name}: {error}", file=sys.stderr)
-        return 2
-    print(claims.markdown(found, _item(table), DECIDES))
+        claims.publish(claims_of(chosen.rows), results, f"{table.name}_signs", _item(table), DECIDES)
     return 0

@@ -1,22 +1,24 @@
 """Tables of results: the paper's value beside ours, tidy in CSV, readable in Markdown.
 
-A table is a list of cells, one a row and metric. Numbers of the papers come from results/paper/*.json and nowhere
-else; ours come with the id of the record that holds them.
+A table is a list of cells, one per row and metric, and says how Markdown shows them. Numbers of the papers come from
+results/paper/*.json and nowhere else; ours come with the id of the record that holds them.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from evatok.errors import EvatokError
+from evatok.storage.environment import REPOSITORY
+from evatok.storage.files import replacing
 
 STATUSES = ("toy", "small", "paper", "paper-only")
-COLUMNS = ["row", "metric", "paper", "ours", "unit", "n", "status", "record"]
 
 
 class TableError(EvatokError, ValueError):
@@ -25,7 +27,11 @@ class TableError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table. `paper` or `ours` is None where there is none; `n` samples stand behind `ours`."""
+    """One value of a table. `paper` or `ours` is None where there is none; `n` samples are behind `ours`.
+
+    `spread` is what the records tell of its spread (over clips, or the deviation over training seeds); `interval` is
+    half a 95 % interval of the value. None: not measured.
+    """
 
     row: str
     metric: str
@@ -35,6 +41,8 @@ class Cell:
     n: int | None
     status: str
     record: str | None
+    spread: float | None = None
+    interval: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -43,49 +51,104 @@ class Cell:
             raise TableError(f"{self.row} {self.metric}: a measured value needs a record and its n")
 
 
-def paper_values(folder: Path, item: str) -> dict[tuple[str, str], float]:
+COLUMNS = [column.name for column in fields(Cell)]
+"""Of every table's CSV."""
+
+Row = Sequence[Cell]
+"""The cells of one row of a table."""
+
+
+def both(cell: Cell) -> str:
+    """`ours (paper)` to two decimals; a dash stands for what is not measured."""
+    ours, paper = ("-" if value is None else f"{value:.2f}" for value in (cell.ours, cell.paper))
+    return f"{ours} ({paper})"
+
+
+def sources(row: Row) -> dict[str, str]:
+    """n, status and record of a row, those of its first cell."""
+    first = row[0]
+    return {"n": "-" if first.n is None else str(first.n), "status": first.status, "record": first.record or "-"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is published, in CSV and Markdown.
+
+    Attributes:
+        name: of its files in <results>/tables.
+        caption: what is compared with what.
+        cells: in the order of rows.
+        shown: a cell as Markdown shows it.
+        tail: the last columns of a row in Markdown, by title.
+        metrics: the metrics' columns in Markdown, by title; by default those of the cells, under their own names.
+        first: title of the first column.
+        absent: what stands in Markdown where a row has no cell of a metric.
+        right: titles of columns that are aligned to the right.
+        remarks: what must be said of its numbers, beneath it.
+    """
+
+    name: str
+    caption: str
+    cells: Sequence[Cell]
+    shown: Callable[[Cell], str] = both
+    tail: Callable[[Row], Mapping[str, str]] = sources
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    first: str = "row"
+    absent: str = ""
+    right: tuple[str, ...] = ()
+    remarks: Sequence[str] = ()
+
+    def frame(self) -> pd.DataFrame:
+        """One line per cell, in COLUMNS."""
+        frame = pd.DataFrame([asdict(cell) for cell in self.cells], columns=COLUMNS)
+        numbers = dict.fromkeys(("paper", "ours", "spread", "interval"), float)
+        return frame.astype({**numbers, "n": "Int64"})
+
+    def markdown(self) -> str:
+        """A line per row, a column per metric, and the tail."""
+        titles = self.metrics or {cell.metric: cell.metric for cell in self.cells}
+        lines = []
+        for name in dict.fromkeys(cell.row for cell in self.cells):
+            row = [cell for cell in self.cells if cell.row == name]
+            shown = {cell.metric: self.shown(cell) for cell in row}
+            values = {title: shown.get(metric, self.absent) for metric, title in titles.items()}
+            lines.append({self.first: name, **values, **self.tail(row)})
+        return markdown(pd.DataFrame(lines), self.right)
+
+    def text(self) -> str:
+        """Caption, table and remarks."""
+        remarks = "".join(f"\n- {remark}" for remark in self.remarks)
+        return f"{self.caption}\n\n{self.markdown()}\n" + (f"{remarks}\n" if remarks else "")
+
+    def publish(self, results: Path) -> None:
+        """Write <results>/tables/<name>.csv and .md, and print the text."""
+        text = self.text()
+        write(results / "tables", self.name, self.frame(), text)
+        print(text)
+
+
+def markdown(frame: pd.DataFrame, right: Sequence[str] = ()) -> str:
+    """A frame of text as a Markdown table, every value as it stands; the columns of `right` aligned to the right."""
+    sides = ["right" if column in right else "left" for column in frame.columns]
+    return str(frame.to_markdown(index=False, disable_numparse=True, colalign=sides if len(frame) else None))
+
+
+def write(folder: Path, name: str, frame: pd.DataFrame, text: str) -> None:
+    """Write <name>.csv with numbers to four decimals, and <name>.md."""
+    with replacing(folder / f"{name}.csv") as partial:
+        frame.to_csv(partial, index=False, float_format="%.4f", lineterminator="\n")
+    with replacing(folder / f"{name}.md") as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def paper_values(item: str) -> dict[tuple[str, str], float]:
     """(row, metric) -> value of one item of the papers ("table3"), from results/paper/<item>.json.
 
     Raises:
         TableError: no such item on file.
     """
-    path = folder / f"{item}.json"
+    path = REPOSITORY / "results" / "paper" / f"{item}.json"
     if not path.exists():
         raise TableError(f"{path}: no numbers of that item; they are typed from the paper once, with their source")
     content: dict[str, Any] = json.loads(path.read_text())
     return {(entry["row"], entry["metric"]): entry["value"] for entry in content["values"]}
-
-
-def tidy(cells: list[Cell]) -> pd.DataFrame:
-    """One row a cell, in the columns every table has."""
-    return pd.DataFrame([asdict(cell) for cell in cells], columns=COLUMNS)
-
-
-def markdown(cells: list[Cell], decimals: int = 2) -> str:
-    """A row a table row, a column a metric, each as `ours (paper)`; a dash stands for what is not measured."""
-    frame = tidy(cells)
-    text = {
-        (cell.row, cell.metric): f"{_number(cell.ours, decimals)} ({_number(cell.paper, decimals)})" for cell in cells
-    }
-    metrics = list(dict.fromkeys(frame["metric"]))
-    lines = []
-    for row, group in frame.groupby("row", sort=False):
-        shown = {metric: text.get((str(row), metric), "") for metric in metrics}
-        first = group.iloc[0]
-        n = "-" if pd.isna(first["n"]) else int(first["n"])
-        record = "-" if pd.isna(first["record"]) else first["record"]
-        lines.append({"row": row, **shown, "n": n, "status": first["status"], "record": record})
-    return pd.DataFrame(lines).to_markdown(index=False)
-
-
-def write(cells: list[Cell], folder: Path, name: str, caption: str) -> tuple[Path, Path]:
-    """Write <name>.csv and <name>.md; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-    tidy(cells).to_csv(csv, index=False, float_format="%.4f", lineterminator="\n")
-    md.write_text(f"{caption}\n\n{markdown(cells)}\n", encoding="utf-8")
-    return csv, md
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return "-" if value is None else f"{value:.{decimals}f}"
