@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 
 from evatok.reporting import claims, final_tables, generation_claims, generation_tables
-from evatok.reporting.claims import UNKNOWN, Sign
+from evatok.reporting.claims import Sign
 from evatok.reporting.generation_rows import (
     CLASS,
     OF_CONSISTENCY,
@@ -56,26 +56,12 @@ TABLE = GeneratorTable(
 def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
     """That a class is seen to be followed, and as well with fewer tokens."""
     return [
-        *(followed(rows, name) for name in rows),
+        *(generation_claims.class_is_followed(rows, name) for name in rows),
         claims.better(rows, ADAPTIVE, FIXED, "class_consistency_balanced", "-", or_equal=True),
         generation_claims.fewer_tokens(rows, ADAPTIVE, FIXED, "-"),
         claims.better(rows, ADAPTIVE, FIXED, "gfvd", "-", or_equal=True),
         generation_claims.time_follows_tokens(rows, ADAPTIVE, FIXED),
     ]
-
-
-def followed(rows: Mapping[str, final_tables.Row], row: str) -> Sign:
-    """The classifier sees the class asked for more often than guessing would, on the mean over classes.
-
-    On that mean, samples of one class alone, whatever is asked, are right as often as guesses.
-    """
-    name, shown = f"{row} shows its class more often than chance", rows[row].value("class_consistency_balanced")
-    if shown is None:
-        return Sign(name, "-", "-", UNKNOWN)
-    chance = 100 / len(rows[row].records[0].model["consistency"]["classes"])
-    remark = claims.NO_INTERVAL if shown.interval is None else f"± {shown.interval:.1f}"
-    told = f"{shown.value:.1f} % ({remark}) against {chance:.1f} %"
-    return Sign(name, "-", told, claims.verdict(claims.around(shown.value - chance, shown.interval)))
 
 
 def main(argv: list[str] | None = None) -> int:

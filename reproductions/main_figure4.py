@@ -1,6 +1,6 @@
 """Main Fig. 4: quality against mean tokens on the proxy, under uniform rows, best rewards and routers.
 
-    python reproductions/main_figure4.py            seconds; no GPU, no download
+    python reproductions/main_figure4.py            seconds; no GPU, no download, no PyTorch
 
 Reads the records of `evatok.experiments.curves`, of each set and metric the newest, and writes
 results/figures/main_figure4.{svg,csv}, the tokens each rule saves at the quality of the middle uniform row as
@@ -12,186 +12,28 @@ Expected (paper): at the rFVD of uniform-1,024 routers save 56 % of the tokens (
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from evatok.metrics import catalogue
-from evatok.pictures import figures
-from evatok.reporting import claims, curve_claims, tables
+from evatok import errors
+from evatok.reporting import claims, curve_claims, curve_figures, tables
 from evatok.reporting.final_tables import results_folder
-from evatok.reporting.tables import Cell
-from evatok.storage import records
-from evatok.storage.records import Record
 
-SETS = {"validation": "freedoom", "unseen": "arcade"}
-PANELS = ("st_lpips_alex", "rfvd", "psnr")
-"""The paper's panels are LPIPS, which ST-LPIPS stands in for here and is not, and rFVD; PSNR is its Fig. 5's."""
-SAVINGS = {"saving_rfvd": "rfvd", "saving_st_lpips": "st_lpips_alex", "saving_psnr": "psnr"}
-RULES = {
-    "uniform": "uniform",
-    "max_reward": "max reward",
-    "router": "router",
-    "router_soft": "router, soft targets",
-    "pyramid_router": "pyramid router",
-    "feature_router": "feature router",
-    "threshold": "threshold",
-}
-Chosen = dict[str, dict[str, Record]]
-"""Records by set, as the table calls it, and metric."""
-COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=True))
+NAME = "main_figure4"
 
 
 def main(argv: list[str] | None = None) -> int:
     results = results_folder(__doc__, argv)
-    try:
-        paper = tables.paper_values("main_figure4")
-        report(results, chosen_records(results / "records"), paper)
-    except (records.RecordError, tables.TableError) as error:
-        print(f"main_figure4: {error}", file=sys.stderr)
-        return 2
+    with errors.one_line(NAME):
+        chosen = curve_figures.chosen_records(results / "records")
+        cells = curve_figures.to_cells(chosen, tables.paper_values(NAME))
+        tables.Table(NAME, curve_figures.caption(chosen), cells).publish(results)
+        found = curve_figures.all_signs(chosen)
+        claims.publish(found, results, f"{NAME}_signs", "main Figs. 4 and 5", curve_claims.DECIDES)
+        curve_figures.tell_missing(chosen)
+        if chosen:
+            frame = curve_figures.frame_of(chosen)
+            metrics = curve_figures.panels_of(frame)
+            curve_figures.draw(frame[frame["rule"] != "threshold"], metrics, results / "figures", NAME)
     return 0
-
-
-def chosen_records(folder: Path) -> Chosen:
-    """Of each set and metric the newest record that holds it, all of one proxy, candidate table and reward.
-
-    Measurements of a part of the clips do not count.
-    """
-    chosen: Chosen = {}
-    for row, name in SETS.items():
-        found = sorted(records.query(folder, kind="curves", set=name, limit=None), key=lambda record: record.created)
-        together = [record for record in found if _study(record) == _study(found[-1])]
-        held = {metric: record for record in together for metric in PANELS if metric in record.protocol["metrics"]}
-        if held:
-            chosen[row] = held
-    return chosen
-
-
-def _study(record: Record) -> list[Any]:
-    """What records have in common whose metrics may stand side by side."""
-    told = [record.protocol.get(key) for key in ("table", "quality", "reference", "scale")]
-    return [record.model.get("sha256"), *told]
-
-
-def report(results: Path, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> None:
-    """Write table, signs and figure, print the table and the commands that would fill its dashes."""
-    cells = to_cells(chosen, paper)
-    tables.Table("main_figure4", caption(chosen), cells).publish(results)
-    claims.publish(all_signs(chosen), results, "main_figure4_signs", "main Figs. 4 and 5", curve_claims.DECIDES)
-    tell_missing(chosen)
-    if chosen:
-        frame = frame_of(chosen)
-        draw(frame[frame["rule"] != "threshold"], panels_of(frame), results / "figures", "main_figure4")
-
-
-def frame_of(chosen: Chosen) -> pd.DataFrame:
-    """The points of all sets by the panels' metrics, see `curve_claims.frame_of`."""
-    parts = [_points(row, metric, record) for row, held in chosen.items() for metric, record in held.items()]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _points(row: str, metric: str, record: Record) -> pd.DataFrame:
-    frame = curve_claims.frame_of(record, row)
-    return frame[frame["metric"] == metric]
-
-
-def panels_of(frame: pd.DataFrame) -> list[str]:
-    """Which of the panels' metrics were measured."""
-    return [metric for metric in PANELS if metric in set(frame["metric"])]
-
-
-def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
-    """`<set>/<rule>` by saving: all measured rules of a set, or the paper's router alone."""
-    cells = []
-    for row in SETS:
-        held = chosen.get(row, {})
-        measured = {rule for record in held.values() for rule in record.model["savings"]} or {"router"}
-        for rule in RULES:
-            if rule in measured:
-                cells += [
-                    cell_of(f"{row}/{rule}", rule, saving, held.get(metric), paper)
-                    for saving, metric in SAVINGS.items()
-                ]
-    return cells
-
-
-def cell_of(row: str, rule: str, metric: str, record: Record | None, paper: Mapping[tuple[str, str], float]) -> Cell:
-    """One saving; a dash where the rule's points do not enclose the reference's quality."""
-    found = None if record is None else record.metrics.get(f"{rule}.saving.{SAVINGS[metric]}")
-    status = "paper-only" if record is None else record.status
-    made_by = None if record is None else record.id
-    value, n = None if found is None else found.value, None if record is None else record.protocol["clips"]
-    half = None if found is None else found.spread  # of a saving, records hold half its interval
-    return Cell(row, metric, paper.get((row, metric)), value, "%", n, status, made_by, half, half)
-
-
-def caption(chosen: Chosen) -> str:
-    named = {record.protocol["reference"] for held in chosen.values() for record in held.values()}
-    references = sorted(name.replace("uniform.", "") for name in named)
-    against = f"{' and '.join(references)} tokens a block" if references else "the middle level in every block"
-    return (
-        f"Main Fig. 4, ours (paper): percent of the tokens saved at the quality of the uniform row of {against} "
-        "(paper: 256, 1,024 a clip), read off the curve through a rule's points. A dash: not measured, or no points of "
-        "the rule on both sides of that quality; main_figure4_signs has bounds and intervals."
-    )
-
-
-def all_signs(chosen: Chosen) -> list[claims.Sign]:
-    """The claims about every set by every panel's metric."""
-    found = []
-    for row in SETS:
-        for metric in PANELS:
-            record = chosen.get(row, {}).get(metric)
-            frame = None if record is None else curve_claims.frame_of(record, row)
-            found += curve_claims.signs(row, frame, {} if record is None else record.model, metric)
-    return found
-
-
-def tell_missing(chosen: Chosen) -> None:
-    """Print the commands that would measure the sets, or the metrics, that no record holds."""
-    for row, name in SETS.items():
-        missing = [metric for metric in PANELS if metric not in chosen.get(row, {})]
-        if missing:
-            told = f"table=results/tables/candidates/{name}-validation.parquet \"metrics='{','.join(missing)}'\""
-            print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded {told}")
-
-
-def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> None:
-    """A panel a set and metric, quality over mean tokens, a line a rule; says where the SVG is."""
-    frame = frame[frame["metric"].isin(metrics)]
-    rows = list(dict.fromkeys(frame["set"]))
-    if not rows:
-        print(f"{name}: no record holds {' or '.join(PANELS)}, so there is nothing to draw", file=sys.stderr)
-        return
-    with figures.style():
-        figure = Figure(figsize=(3.1 * len(metrics), 2.6 * len(rows) + 0.5))
-        axes = figure.subplots(len(rows), len(metrics), squeeze=False)
-        for row, line in zip(rows, axes, strict=True):
-            for metric, panel in zip(metrics, line, strict=True):
-                _panel(panel, frame[(frame["set"] == row) & (frame["metric"] == metric)])
-                panel.set_title(f"{row}: {SETS[row]}")
-                panel.set_ylabel(catalogue.of(metric).with_unit)
-        handles = {
-            text: line for panel in axes.flat for line, text in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
-        print(f"figure: {figures.save(figure, folder, name, frame)}")
-
-
-def _panel(panel: Axes, frame: pd.DataFrame) -> None:
-    for rule, label in RULES.items():
-        own = frame[frame["rule"] == rule].sort_values("tokens")
-        if not own.empty:
-            line = "--" if rule == "uniform" else "-"
-            panel.plot(own["tokens"], own["value"], line, marker="o", color=COLOURS[rule], label=label)
-    panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_formatter("{x:.0f}")
-    panel.set_xlabel("mean tokens a clip")
 
 
 if __name__ == "__main__":

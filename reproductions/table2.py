@@ -2,11 +2,9 @@
 
     python reproductions/table2.py            half a minute; no GPU, no download
 
-Hours come from the records of the trainings that made what ships: stage 1 by the proxy's file, stage 3 the router that
-the stage-4 record names as its parent (else the newest on that proxy), stage 2 the candidate table that router learnt
-from, stage 4 the newest final tokenizer under that router. Device-hours are hours times GPUs, or times threads where
-there is no GPU. Operations are counted from the networks' shapes (`evatok.evaluation.flops`), the same for any machine;
-an older record is counted with the network of its day (`evatok.reporting.networks`).
+Hours come from the records of the trainings that made what ships, each resting on the one before
+(`evatok.reporting.cost_tables`). Device-hours are hours times GPUs, or times threads where there is no GPU. Operations
+are counted from the networks' shapes (`evatok.evaluation.flops`), the same for any machine.
 
 Expected (paper, V100s): 116 h on 64, 12.5 h on 4 x 64, 5 h on 32, 347 h on 64; stages 1 to 3 take 27.8 % of the hours
 (32.7 % of the V100-hours). Our share says how long our finals train, not how frugal the method is.
@@ -16,42 +14,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from evatok import errors
-from evatok.evaluation import flops
-from evatok.metrics import catalogue
-from evatok.reporting import networks, tables
-from evatok.reporting.tables import Cell
+from evatok.reporting import cost_tables
 from evatok.storage import records
-from evatok.storage.files import sha256_file
-from evatok.storage.records import Record
-from evatok.tokenizers.evatok import TokenizerConfig
-
-STAGES = ("stage 1", "stage 2", "stage 3", "stage 4")
-SHARE = "stages 1-3 of 1-4"
-MEASURES = {name: catalogue.of(name).unit for name in ("wall_hours", "device_hours", "pflop")}
-COMMANDS = {
-    "stage 1": "python -m evatok.experiments.stage1_proxy with embedded",
-    "stage 2": "python -m evatok.experiments.stage2_curation with embedded split=train clips=3072 "
-    "table=results/work/embedded/train.parquet",
-    "stage 3": "python -m evatok.experiments.stage3_router with embedded router=pyramid target=soft",
-    "stage 4": "python -m evatok.experiments.stage4_final with toy",
-}
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a stage took. `pflop` is 1e15 operations; None where a record does not tell."""
-
-    record: Record
-    wall_hours: float | None
-    device_hours: float | None
-    pflop: float | None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,211 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", default="toy", help="size of the tokenizer: toy, small or paper")
     arguments = parser.parse_args(argv)
     with errors.one_line("table2"):
-        report(arguments.results, arguments.size)
+        cost_tables.publish(arguments.results, arguments.size)
     return 0
-
-
-def report(results: Path, size: str) -> None:
-    """Write and print the table with its remarks, and print what would fill its dashes."""
-    found, remarks = costs(results, size)
-    paper = tables.paper_values("table2")
-    cells = to_cells(found, published(paper), size)
-    titles = {"wall_hours": "hours", "device_hours": "device-hours", "pflop": "PFLOP"}
-    remarks = [*remarks, on_v100s(paper)]
-    table = tables.Table(
-        "table2", caption(size), cells, shown=shown, tail=tail, metrics=titles, first="stage", remarks=remarks
-    )
-    table.publish(results)
-    for stage in STAGES:
-        if stage not in found:
-            print(f"{stage} is not on record; this fills it: {COMMANDS[stage]}")
-
-
-def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
-    """The stages on record, each resting on the one before, and what must be said of their numbers."""
-    folder, found, remarks = results / "records", {}, [UNCOUNTED]
-    proxy = proxy_record(results, size)
-    if proxy is None:
-        return {}, [*remarks, f"no record is of results/checkpoints/proxy-{size}.safetensors: nothing to rest on"]
-    found["stage 1"] = training_cost(results, proxy)
-    routers = [
-        r for r in records.query(folder, "stage3_router", size) if _parent(r, "tokenizer") == proxy.model["sha256"]
-    ]
-    finals = [r for r in records.query(folder, "stage4_final", size) if _parent(r, "router")]
-    shas = {router.model["sha256"] for router in routers}
-    final = next((r for r in reversed(finals) if _parent(r, "router") in shas), None)
-    router = next((r for r in routers if final and r.model["sha256"] == _parent(final, "router")), None)
-    router = router or (routers[-1] if routers else None)
-    if router is not None:
-        found["stage 3"] = training_cost(results, router)
-        curated = curation_cost(results, size, router, remarks)
-        if curated is not None:
-            found["stage 2"] = curated
-    if final is not None:
-        found["stage 4"] = training_cost(results, final)
-    uncounted = [stage for stage, cost in sorted(found.items()) if cost.pflop is None]
-    remarks += [f"{stage}: {found[stage].record.id} does not tell its network, {UNKNOWN}" for stage in uncounted]
-    return dict(sorted(found.items())), remarks
-
-
-UNCOUNTED = (
-    "operations are those of tokenizer and router on the tokens of each clip, with the backward pass; padding, "
-    "perceptual metric, discriminator and alignment's encoder are not in them"
-)
-UNKNOWN = "nor does any checkpoint there: its operations are not counted"
-
-
-def proxy_record(results: Path, size: str) -> Record | None:
-    """The newest stage 1 record whose checkpoint is the proxy that lies in `results`."""
-    path = results / "checkpoints" / f"proxy-{size}.safetensors"
-    if not path.exists():
-        return None
-    sha256 = sha256_file(path)
-    made = records.query(results / "records", "stage1_proxy", size)
-    return next((r for r in reversed(made) if sha256 in {a.sha256 for a in r.artifacts.values()}), None)
-
-
-def training_cost(results: Path, record: Record) -> Cost:
-    """Cost of a training from its own record."""
-    seconds = record.environment["wall_seconds"]
-    hours = None if seconds is None else seconds / 3600
-    totals, mean = None, record.metrics.get("mean_tokens")
-    if record.kind == "stage4_final" and mean is not None:
-        totals = np.array([mean.value])
-    return Cost(record, hours, None if hours is None else hours * devices(record), pflop(results, record, totals))
-
-
-def pflop(results: Path, record: Record, totals: np.ndarray | None = None) -> float | None:
-    """Operations of a stage in 1e15, counted with the network it was made with; None where that is not known."""
-    of = networks.router_of if record.kind == "stage3_router" else networks.tokenizer_of
-    network = of(record, results)
-    if network is None:
-        return None
-    return flops.flops_of_training(record.kind, network, record.config, totals) / 1e15
-
-
-def curation_cost(results: Path, size: str, router: Record, remarks: list[str]) -> Cost | None:
-    """Cost of the candidate table a router learnt from.
-
-    Several processes may have scored it, each a part, and only the one that merged has a record. Where that one scored
-    nothing itself, the seconds a clip are those of the other tables under the same tokenizer, and a remark says so.
-    """
-    made = records.query(results / "records", "stage2_curation", size)
-    table = next((r for r in reversed(made) if r.model["table"] == _parent(router, "train_table")), None)
-    if table is None:
-        return None
-    paced = [r for r in made if "seconds_per_clip" in r.metrics and _same_work(r, table)]
-    own = [r for r in paced if r.id == table.id]
-    clips = table.protocol["clips"]
-    operations = pflop(results, table)
-    if not paced:
-        remarks.append(
-            f"stage 2: {table.id} merged {clips} clips that other processes scored; no record has their time"
-        )
-        return Cost(table, None, None, operations)
-    shown = own or paced
-    seconds = float(np.mean([r.metrics["seconds_per_clip"].value for r in shown]))
-    processes = max(int(r.config["shard"].partition("/")[2]) for r in shown)
-    if not own:
-        remarks.append(
-            f"stage 2: {table.id} says {table.environment['wall_seconds']} s, which is the merge alone; its {clips} "
-            f"clips were scored by processes without a record, taken here at the {seconds:.2f} s a clip of "
-            f"{', '.join(r.id for r in shown)}, {processes} processes side by side"
-        )
-    hours = clips * seconds / 3600
-    return Cost(table, hours / processes, hours * devices(shown[0]), operations)
-
-
-def devices(record: Record) -> int:
-    """What hours are multiplied with: one GPU, or the threads of a process without."""
-    return 1 if record.config["device"] == "cuda" else int(record.environment["threads"])
-
-
-def to_cells(found: Mapping[str, Cost], paper: Mapping[tuple[str, str], float], size: str) -> list[Cell]:
-    """One cell a stage and measure, and the share of the first three stages where all four are on record."""
-    cells = []
-    for stage in STAGES:
-        cost = found.get(stage)
-        for measure, unit in MEASURES.items():
-            value = getattr(cost, measure) if cost else None
-            cells.append(_cell(stage, measure, paper, value, unit, [cost.record] if cost else [], size))
-    for measure in MEASURES:
-        held = [getattr(found[stage], measure) for stage in STAGES if stage in found]
-        whole = len(held) == len(STAGES) and None not in held
-        value = 100 * sum(held[:3]) / sum(held) if whole else None
-        cells.append(_cell(SHARE, measure, paper, value, "%", [cost.record for cost in found.values()], size))
-    return cells
-
-
-def published(paper: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    """The paper's hours, with GPU-hours and their share, which it does not print: hours times GPUs."""
-    values = {key: value for key, value in paper.items() if key[1] == "wall_hours"}
-    spent = {stage: paper[stage, "wall_hours"] * paper[stage, "gpus"] for stage in STAGES}
-    values |= {(stage, "device_hours"): hours for stage, hours in spent.items()}
-    values[SHARE, "device_hours"] = 100 * (1 - spent["stage 4"] / sum(spent.values()))
-    return values
-
-
-def on_v100s(paper: Mapping[tuple[str, str], float]) -> str:
-    """The paper's stage 1 by our count of operations: how busy its GPUs were."""
-    shape, batch = TokenizerConfig(), 128
-    clips = paper["stage 1", "steps"] * batch
-    operations = flops.tokenizer_operations(shape, shape.candidates.totals, training=True) * clips
-    seconds = paper["stage 1", "wall_hours"] * 3600
-    peak = flops.PEAKS["V100"] * paper["stage 1", "gpus"]
-    share = flops.utilisation(operations, seconds, peak)
-    return (
-        f"by the same count the paper's stage 1 takes {operations / 1e15:,.0f} PFLOP, {share:.1%} of what its 64 V100s "
-        "could do in 116 h in float16"
-    )
-
-
-def caption(size: str) -> str:
-    return (
-        f"Supplement Table 2, cost of the stages, ours at {size} size (paper, hours of V100s). Device-hours are hours "
-        "times GPUs, without a GPU times threads. The share says how long each stage was trained, and ours were "
-        "trained for other lengths than the paper's."
-    )
-
-
-def shown(cell: Cell) -> str:
-    """`ours (paper)`, the share in percent."""
-    mark = " %" if cell.row == SHARE else ""
-    ours = "-" if cell.ours is None else f"{cell.ours:,.3f}{mark}"
-    return ours if cell.paper is None else f"{ours} ({cell.paper:,.1f}{mark})"
-
-
-def tail(row: tables.Row) -> dict[str, str]:
-    """The record behind a stage's hours; of the share those of the stages."""
-    return {"record": "" if row[0].row == SHARE else next((cell.record for cell in row if cell.record), "-")}
-
-
-def _cell(
-    row: str,
-    measure: str,
-    paper: Mapping[tuple[str, str], float],
-    value: float | None,
-    unit: str,
-    behind: list[Record],
-    size: str,
-) -> Cell:
-    published_value = paper.get((row, measure))
-    if value is None:
-        return Cell(row, measure, published_value, None, unit, None, "paper-only", None)
-    ids = " ".join(record.id for record in behind)
-    return Cell(row, measure, published_value, value, unit, len(behind), size, ids)
-
-
-def _parent(record: Record, role: str) -> str | None:
-    parent: str | None = record.model.get("parents", {}).get(role)
-    return parent
-
-
-def _same_work(one: Record, other: Record) -> bool:
-    """Whether a clip cost the same: one tokenizer, search, perceptual metric and precision."""
-    keys = ("search", "perceptual", "bf16", "batch", "device")
-    same = all(one.config.get(key) == other.config.get(key) for key in keys)
-    return same and one.model["tokenizer"] == other.model["tokenizer"]
 
 
 if __name__ == "__main__":

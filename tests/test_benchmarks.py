@@ -18,6 +18,7 @@ from benchmarks.setting import Setting, router_lengths
 from evatok.data.clips import ClipSource, Reel
 from evatok.generation.grammar import Grammar
 from evatok.metrics.i3d import I3DFeatures
+from evatok.reporting import speed as speed_table
 from evatok.routing.networks import RouterConfig
 from evatok.storage import records
 
@@ -229,7 +230,7 @@ def test_the_readme_shows_known_rows_in_their_order(setting, tmp_path):
         failures=(Failure("i3d", "no weights"),),
     )
     writing.write(measured, setting, tmp_path, seconds=1.0, whole=True)
-    shown = writing.worth_showing(tmp_path / "tables")
+    shown = speed_table.worth_showing(tmp_path / "tables")
     assert list(shown.columns) == ["what", "baseline", "ours", "times", "device", "record"]
     assert shown["times"].tolist() == ["3.21", "1.50"]
     assert shown["baseline"].tolist() == ["2,500", "3"]

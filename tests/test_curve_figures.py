@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evatok.reporting import curve_claims, tables
+from evatok.reporting import curve_claims, curve_figures, tables
 from evatok.storage import environment, records
 from evatok.storage.records import Metric
 from reproductions import main_figure4, main_figure5
@@ -159,26 +159,26 @@ def test_figures_are_rebuilt_from_the_record_to_the_byte(results):
 
 
 def test_each_metric_is_shown_from_its_newest_record_of_all_clips(results):
-    full = main_figure4.chosen_records(results / "records")["validation"]
+    full = curve_figures.chosen_records(results / "records")["validation"]
     assert set(full) == {"psnr", "rfvd"}
     newer = synthetic(results / "records", metrics=["psnr", "st_lpips_alex"])
     synthetic(results / "records", limit=8, metrics=["psnr", "rfvd", "l1"])
-    found = main_figure4.chosen_records(results / "records")["validation"]
+    found = curve_figures.chosen_records(results / "records")["validation"]
     assert {metric: record.id for metric, record in found.items()} == {
         "psnr": newer.id,
         "st_lpips_alex": newer.id,
         "rfvd": full["rfvd"].id,
     }
-    frame = main_figure4.frame_of({"validation": found})
+    frame = curve_figures.frame_of({"validation": found})
     assert set(frame[frame["metric"] == "psnr"]["record"]) == {newer.id}
     assert set(frame[frame["metric"] == "rfvd"]["record"]) == {full["rfvd"].id}
 
 
 def test_records_of_another_proxy_or_reward_never_stand_beside_each_other(results):
     newer = synthetic(results / "records", metrics=["psnr"], table="another")
-    found = main_figure4.chosen_records(results / "records")["validation"]
+    found = curve_figures.chosen_records(results / "records")["validation"]
     assert {metric: record.id for metric, record in found.items()} == {"psnr": newer.id}
-    frame = pd.DataFrame(main_figure4.to_cells({"validation": found}, {}))
+    frame = pd.DataFrame(curve_figures.to_cells({"validation": found}, {}))
     assert frame.loc[frame["metric"] == "saving_rfvd", "ours"].isna().all()
 
 
@@ -225,6 +225,6 @@ def test_a_curve_that_falls_below_another_fails_its_claim():
 def test_a_record_without_the_panels_metrics_draws_nothing(tmp_path, capsys):
     record = synthetic(tmp_path / "records")
     frame = curve_claims.frame_of(record, "validation").assign(metric="l1")
-    main_figure4.draw(frame, main_figure4.panels_of(frame), tmp_path / "figures", "main_figure4")
+    curve_figures.draw(frame, curve_figures.panels_of(frame), tmp_path / "figures", "main_figure4")
     assert "nothing to draw" in capsys.readouterr().err
     assert not (tmp_path / "figures").exists()

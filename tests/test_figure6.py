@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evatok.reporting import mask_figures
 from evatok.storage import records
 from reproductions import figure6
 
@@ -29,7 +30,7 @@ def built(tmp_path_factory):
 @pytest.mark.parametrize("name", WHO_ASKS_WHOM)
 def test_no_query_looks_at_a_later_block_and_at_all_others(name):
     queries, keys = WHO_ASKS_WHOM[name]
-    mask = figure6.masks((16, 8, 2, 2), 16)[name]
+    mask = mask_figures.masks((16, 8, 2, 2), 16)[name]
     assert mask.visible.shape == (len(queries), len(keys))
     for i, query_block in enumerate(queries):
         for j, key_block in enumerate(keys):
@@ -48,9 +49,9 @@ def test_the_csv_has_every_cell(built):
 
 
 def test_what_is_drawn_covers_what_is_visible():
-    for mask in figure6.masks((16, 8, 2, 2), 16).values():
+    for mask in mask_figures.masks((16, 8, 2, 2), 16).values():
         painted = np.zeros_like(mask.visible, dtype=int)
-        for top, bottom, left, right in figure6.rectangles(mask):
+        for top, bottom, left, right in mask_figures.rectangles(mask):
             painted[top:bottom, left:right] += 1
             assert len(set(mask.query_block[top:bottom])) == 1, "one rectangle, one colour"
         np.testing.assert_array_equal(painted, mask.visible)

@@ -11,7 +11,7 @@ import pytest
 from evatok.evaluation import flops, per_clip
 from evatok.metrics import catalogue
 from evatok.metrics.bootstrap import Interval
-from evatok.reporting import claims, final_tables, networks
+from evatok.reporting import claims, cost_tables, final_tables, networks
 from evatok.reporting.final_tables import Row, Spec
 from evatok.routing.networks import RouterConfig
 from evatok.storage import checkpoints, records
@@ -373,7 +373,7 @@ def stages(results, monkeypatch):
 
 
 def test_costs_follow_from_stage_to_stage(stages):
-    found, remarks = table2.costs(stages, "toy")
+    found, remarks = cost_tables.costs(stages, "toy")
     assert found["stage 1"].record.model["sha256"] == "proxy", "the proxy that ships, not the newest"
     assert (found["stage 1"].wall_hours, found["stage 1"].device_hours) == (1.0, 2.0)
     assert found["stage 3"].record.model["sha256"] == "later"
@@ -384,19 +384,19 @@ def test_costs_follow_from_stage_to_stage(stages):
 
 
 def test_the_share_needs_all_four_stages(stages, capsys):
-    table2.report(stages, "toy")
+    cost_tables.publish(stages, "toy")
     assert "this fills it: python -m evatok.experiments.stage4_final" in capsys.readouterr().out
     tokens = {"mean_tokens": records.Metric(48.0, "tokens", 4, "lower")}
     model = {"sha256": "f", "parents": {"router": "router"}, "network": TOKENIZER}
     trained(stages, "stage4_final", model, {}, 7200.0, tokens)
-    found, _ = table2.costs(stages, "toy")
+    found, _ = cost_tables.costs(stages, "toy")
     assert found["stage 3"].record.model["sha256"] == "router", "the router of the final, not the newest"
-    table2.report(stages, "toy")
+    cost_tables.publish(stages, "toy")
     frame = pd.read_csv(stages / "tables" / "table2.csv").set_index(["row", "metric"])
-    share = frame.loc[(table2.SHARE, "wall_hours")]
+    share = frame.loc[(cost_tables.SHARE, "wall_hours")]
     assert share["ours"] == pytest.approx(100 * (1 + 0.5 + 0.1) / (1 + 0.5 + 0.1 + 2), abs=1e-3)
     assert share["paper"] == 27.8
-    assert frame.loc[(table2.SHARE, "device_hours"), "paper"] == pytest.approx(32.7, abs=0.05)
+    assert frame.loc[(cost_tables.SHARE, "device_hours"), "paper"] == pytest.approx(32.7, abs=0.05)
 
 
 def test_a_network_that_no_record_and_no_checkpoint_tells_is_not_counted(stages, capsys):
@@ -404,11 +404,11 @@ def test_a_network_that_no_record_and_no_checkpoint_tells_is_not_counted(stages,
     model = {"sha256": "f", "parents": {"router": "router"}, "parameters": 7}
     tokens = {"mean_tokens": records.Metric(48.0, "tokens", 4, "lower")}
     record = trained(stages, "stage4_final", model, {}, 7200.0, tokens)
-    table2.report(stages, "toy")
+    cost_tables.publish(stages, "toy")
     assert f"stage 4: {record.id} does not tell its network" in capsys.readouterr().out
     frame = pd.read_csv(stages / "tables" / "table2.csv").set_index(["row", "metric"])["ours"]
     assert pd.isna(frame.loc[("stage 4", "pflop")])
-    assert pd.isna(frame.loc[(table2.SHARE, "pflop")])
+    assert pd.isna(frame.loc[(cost_tables.SHARE, "pflop")])
     assert frame.loc[("stage 4", "wall_hours")] == 2.0
 
 
@@ -435,8 +435,8 @@ def test_a_record_is_counted_with_the_network_it_was_made_with(results, tiny):
 
 def test_the_papers_share_follows_from_its_hours():
     values = {(e["row"], e["metric"]): e["value"] for e in json.loads((PAPER / "table2.json").read_text())["values"]}
-    hours = [values[stage, "wall_hours"] for stage in table2.STAGES]
-    assert 100 * sum(hours[:3]) / sum(hours) == pytest.approx(values[table2.SHARE, "wall_hours"], abs=0.05)
+    hours = [values[stage, "wall_hours"] for stage in cost_tables.STAGES]
+    assert 100 * sum(hours[:3]) / sum(hours) == pytest.approx(values[cost_tables.SHARE, "wall_hours"], abs=0.05)
 
 
 def test_without_a_proxy_every_stage_is_a_dash(results, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from test_final_tables import ENVIRONMENT, PAPER, ROUTED, UNIFORM, evaluated, put
 
-from evatok.reporting import generation_rows
+from evatok.reporting import generation_claims, generation_rows
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
 from evatok.reporting.final_tables import Row, Spec
 from evatok.storage import records
@@ -270,7 +270,9 @@ def test_games_and_the_papers_tables_do_not_mix(results):
 @pytest.mark.parametrize(("rate", "verdict"), [(60.0, HOLDS), (6.0, UNSURE), (1.0, UNSURE)])
 def test_a_class_is_followed_where_it_shows_more_often_than_chance(results, rate, verdict):
     """One of 50 games is named by chance in 2 % of the clips; the half-interval is 5 %."""
-    sign = class_consistency.followed(games(results, class_consistency_balanced=rate), class_consistency.ADAPTIVE)
+    sign = generation_claims.class_is_followed(
+        games(results, class_consistency_balanced=rate), class_consistency.ADAPTIVE
+    )
     assert sign.verdict == verdict
     assert sign.ours == f"{rate} % (± 5.0) against 2.0 %"
 

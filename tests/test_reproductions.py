@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from evatok.data.clips import ClipSet, pixels_sha256
-from evatok.reporting import tables
+from evatok.evaluation import router_study
+from evatok.reporting import overview, router_tables, tables
 from evatok.routing.trained_router import RoutingError
 from evatok.search import candidate_table
 from evatok.storage import records
 from evatok.storage.files import sha256_file
-from reproductions import readme, table3
+from reproductions import table3
 
 RESULTS = records.REPOSITORY / "results"
 
@@ -26,12 +27,12 @@ def shelf(tmp_path):
     """A copy of the shipped inputs of Table 3, so that nothing in the repository is written."""
     for name in ("checkpoints", "records", "tables"):
         shutil.copytree(RESULTS / name, tmp_path / name)
-    return table3.Shelf(tmp_path, "toy")
+    return router_study.Shelf(tmp_path, "toy")
 
 
 def test_readme_shows_the_stored_tables():
     text = (records.REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert readme.with_tables(text, RESULTS / "tables") == text
+    assert overview.with_tables(text, RESULTS / "tables") == text
 
 
 def test_every_paper_number_is_cited():
@@ -41,7 +42,7 @@ def test_every_paper_number_is_cited():
         assert all({"row", "metric", "value", "unit"} <= entry.keys() for entry in content["values"])
 
 
-@pytest.mark.parametrize("name", table3.POINTS.values())
+@pytest.mark.parametrize("name", router_tables.NAMES.values())
 def test_table3_shows_what_its_records_hold(name):
     frame = pd.read_csv(RESULTS / "tables" / f"{name}.csv")
     assert list(frame.columns) == tables.COLUMNS
@@ -68,7 +69,7 @@ def test_table3_measures_what_it_shipped(shelf, capsys):
     assert "hash as recorded" in capsys.readouterr().err
     added = [name for name in {path.name for path in (shelf.root / "records").iterdir()} - before]
     assert not added, "a new measurement would mean that the shipped record says something else"
-    for name in table3.POINTS.values():
+    for name in router_tables.NAMES.values():
         again, shipped = (pd.read_csv(root / "tables" / f"{name}.csv") for root in (shelf.root, RESULTS))
         pd.testing.assert_frame_equal(again, shipped)
     assert (shelf.root / "figures" / "table3_clips.png").stat().st_size > 10_000
@@ -79,10 +80,10 @@ def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, mo
         raise ImportError('the Arcade set needs ale-py: pip install "evatok[arcade]"')
 
     monkeypatch.setattr(candidate_table, "clips_again", no_arcade)
-    assert table3.scored_set(shelf, "arcade-validation", 1) is None
+    assert router_study.scored_set(shelf, "arcade-validation", 1) is None
     assert "evatok[arcade]" in capsys.readouterr().err
-    record = table3.stored_record(shelf, "unseen", "matched")
-    cells = table3.to_cells(record, "unseen", shelf, tables.paper_values("table3"))
+    record = router_study.stored_record(shelf, "unseen", "matched")
+    cells = router_tables.to_cells(record, "unseen", "toy", tables.paper_values("table3"))
     assert {cell.record for cell in cells} == {record.id}
 
 
@@ -94,7 +95,7 @@ def test_clips_of_another_making_are_scored_anew(shelf, monkeypatch, capsys):
     manifest = {"name": "freedoom", "versions": {"vizdoom": "9.9"}, "sha256": pixels_sha256(clips)}
     made = ClipSet(clips, pd.DataFrame(index=range(2)), manifest)
     monkeypatch.setattr(candidate_table, "clips_again", lambda *_, **__: made)
-    scored = table3.scored_set(shelf, "few", 1)
+    scored = router_study.scored_set(shelf, "few", 1)
     told = capsys.readouterr().err
     assert "scoring them anew" in told
     assert "9.9" in told
@@ -125,7 +126,7 @@ def test_a_table_that_the_routers_do_not_name_is_refused_before_anything_is_meas
 
 
 def test_scores_of_another_tokenizer_are_refused(shelf):
-    router = table3.router_of(shelf)
+    router = shelf.trained()
     router.check_scored_by(router.checkpoint.parents["tokenizer"])
     with pytest.raises(RoutingError, match="these are of cdcdcdcdcdcd: score the clips by its own"):
         router.check_scored_by("cd" * 32)

@@ -48,6 +48,20 @@ def time_follows_tokens(rows: Mapping[str, final_tables.Row], first: str, second
     return Sign(name, "-", told, verdict(around(faster - TIME_SHARE * saved, half), or_equal=True))
 
 
+def class_is_followed(rows: Mapping[str, final_tables.Row], row: str) -> Sign:
+    """The classifier sees the class asked for more often than guessing would, on the mean over classes.
+
+    On that mean, samples of one class alone, whatever is asked, are right as often as guesses.
+    """
+    name, shown = f"{row} shows its class more often than chance", rows[row].value("class_consistency_balanced")
+    if shown is None:
+        return Sign(name, "-", "-", UNKNOWN)
+    chance = 100 / len(rows[row].records[0].model["consistency"]["classes"])
+    remark = NO_INTERVAL if shown.interval is None else f"± {shown.interval:.1f}"
+    told = f"{shown.value:.1f} % ({remark}) against {chance:.1f} %"
+    return Sign(name, "-", told, verdict(around(shown.value - chance, shown.interval)))
+
+
 def _of_ratio(one: final_tables.Value, other: final_tables.Value) -> float | None:
     """Half the interval of a ratio of two values, to first order; None where either has none."""
     if one.interval is None or other.interval is None:

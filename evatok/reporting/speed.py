@@ -1,0 +1,72 @@
+"""What of results/tables/speed.csv, which `benchmarks` writes, is worth showing, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SHOWN = {
+    ("tree_search", "block_evaluations"): "exact search of stage 2: blocks reconstructed, brute force and prefix tree",
+    ("tree_search", "wall_seconds"): "exact search of stage 2: seconds, brute force and prefix tree",
+    ("beam_search", "block_evaluations"): "search by beam: blocks reconstructed, prefix tree and beam",
+    ("beam_search", "wall_seconds"): "search by beam: seconds, prefix tree and beam",
+    ("stage2_100k_clips", "hours"): "stage 2 of the paper's 100,000 clips: hours, brute force and prefix tree",
+    ("encode", "wall_seconds_uniform_to_router"): "encoding: seconds, uniform length and the router's lengths",
+    ("encode", "wall_seconds_padded_to_grouped"): "encoding at the router's lengths: seconds, padded and grouped",
+    ("encode_token_dependent", "wall_seconds_per_token"): "of it what depends on tokens: seconds a token",
+    ("decode", "wall_seconds_padded_to_grouped"): "decoding at the router's lengths: seconds, padded and grouped",
+    ("training_step", "wall_seconds"): "a training step at the router's lengths: seconds, padded and grouped",
+    ("training_step_random_lengths", "wall_seconds"): "a proxy's training step: seconds, padded and grouped",
+    ("training_step", "seconds_at_peak"): "model FLOPs utilisation of a training step (the ratio)",
+    ("router_paper_size_pyramid", "flop"): "operations of a pass of the paper's tokenizer and of our router",
+    ("router_paper_size_vit", "flop"): "operations of a pass of the paper's tokenizer and of the paper's router",
+    ("router_pyramid", "wall_seconds"): "seconds of a pass of the tokenizer and of our router",
+    ("bf16", "wall_seconds"): "a pass of the tokenizer: seconds, float32 and bfloat16",
+    ("bf16", "psnr_db"): "its reconstructions: PSNR, float32 and bfloat16",
+    ("generator_cache", "wall_seconds_per_token"): "generator: seconds a token, without and with a cache",
+    ("generator_adaptive_few", "wall_seconds"): "generator, few at once: seconds, uniform and router's lengths",
+    ("generator_adaptive_few", "tokens"): "generator, few at once: tokens, uniform and router's lengths",
+    ("generator_adaptive_many", "wall_seconds"): "generator, many at once: seconds, uniform and router's lengths",
+    ("generator_adaptive_many", "tokens"): "generator, many at once: tokens, uniform and router's lengths",
+    ("i3d", "wall_seconds_per_clip_bf16"): "I3D: seconds a clip, float32 and bfloat16",
+    ("lpips", "wall_seconds_per_clip_bf16"): "LPIPS (VGG): seconds a clip, float32 and bfloat16",
+    ("video_decode", "wall_seconds_end"): "16 frames from the end of a video file: seconds, decoding all and seeking",
+    ("compile", "wall_seconds"): "a pass of the tokenizer: seconds, as it is and compiled",
+}
+"""Rows for a README, with what they say."""
+
+
+def worth_showing(tables: Path) -> pd.DataFrame:
+    """what | baseline | ours | times | device | record, a line for each row of SHOWN that speed.csv has.
+
+    Raises FileNotFoundError where nothing was measured yet.
+    """
+    table = pd.read_csv(tables / "speed.csv").dropna(subset=["ratio"])
+    order = {key: number for number, key in enumerate(SHOWN)}
+    lines = [
+        {
+            "what": SHOWN.get((line["row"], line["metric"]), f"{line['row']}, {line['metric']}"),
+            "baseline": _number(line["baseline"]),
+            "ours": _number(line["ours"]),
+            "times": f"{line['ratio']:.2f}",
+            "device": line["device"],
+            "record": f"`{line['record']}`",
+            "order": order.get((line["row"], line["metric"]), len(order)),
+        }
+        for line in table.to_dict("records")
+        if (line["row"], line["metric"]) in order or _is_beams_percentile(line)
+    ]
+    columns = ["what", "baseline", "ours", "times", "device", "record"]
+    return pd.DataFrame(lines, columns=[*columns, "order"]).sort_values(["device", "order"])[columns]
+
+
+def _is_beams_percentile(line: Mapping[Hashable, Any]) -> bool:
+    """The tables and weights of the percentiles are named in their metrics."""
+    return line["row"] == "beam_search" and str(line["metric"]).startswith("percentile_")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

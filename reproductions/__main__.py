@@ -1,0 +1,78 @@
+"""Rebuild tables and figures from stored results: all of them, or those that are named.
+
+    python -m reproductions                        all, those that measure too (table3: a minute or two)
+    python -m reproductions main_table1 figure6    these
+    python -m reproductions --list                 what there is
+
+Each is a script of this folder and can be run by itself, with options of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import importlib
+import sys
+from pathlib import Path
+
+from evatok import errors
+from evatok.storage import records
+
+FOLDER = Path(__file__).resolve().parent
+TRAINS = ("toy",)
+"""Scripts that train, and so rebuild nothing of what is stored."""
+LAST = ("readme",)
+"""Scripts that read the tables of others."""
+
+
+def items() -> dict[str, str]:
+    """The scripts, in the order in which they run, with the first line of their docstrings."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.py"), key=lambda path: (path.stem in LAST, path.stem)):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        is_script = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+        if is_script and path.stem not in (*TRAINS, "__main__"):
+            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found
+
+
+def run(name: str, options: list[str]) -> int:
+    """One script in this process; returns its exit code."""
+    print(f"== {name}", flush=True)
+    try:
+        code: int = importlib.import_module(f"reproductions.{name}").main(options)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else errors.ERROR
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which to rebuild (default: all)")
+    parser.add_argument("--list", action="store_true", help="name them")
+    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
+    arguments = parser.parse_args(argv)
+    known = items()
+    if arguments.list:
+        print("\n".join(f"{name:18} {told}" for name, told in known.items()))
+        return 0
+    for name in arguments.names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "--list names them"
+            print(f"reproductions: nothing is called {name!r}; {hint}", file=sys.stderr)
+            return errors.ERROR
+    codes = {}
+    for name in arguments.names or known:
+        codes[name] = run(name, ["--results", str(arguments.results)])
+        if codes[name] in (errors.INTERRUPTED, errors.TERMINATED):
+            return codes[name]
+    failed = [name for name, code in codes.items() if code]
+    if failed:
+        print(f"reproductions: {', '.join(failed)} failed, for the reasons above", file=sys.stderr)
+    return errors.ERROR if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
