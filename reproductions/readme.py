@@ -1,22 +1,31 @@
-"""Writes the README's tables of results and of speed from results/tables/*.csv; a test holds them together.
+"""Writes results/README.md and the README's table of claims from results/tables/*.csv; a test holds them together.
 
 python reproductions/readme.py            seconds; no GPU, no download, no PyTorch
+
+The README itself is left alone where another folder of results is named.
 """
 
 from __future__ import annotations
 
 import sys
 
+from evatok import errors
 from evatok.reporting import overview
 from evatok.reporting.final_tables import results_folder
 from evatok.storage import records
+from evatok.storage.files import replacing
 
 
 def main(argv: list[str] | None = None) -> int:
-    results = results_folder(__doc__, argv)
-    path = records.REPOSITORY / "README.md"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(overview.with_tables(text, results / "tables"), encoding="utf-8")
+    results = results_folder(__doc__, argv).resolve()
+    with errors.one_line("readme"):
+        pages = {results / "README.md": overview.page(results / "tables")}
+        if results == records.REPOSITORY / "results":
+            readme = records.REPOSITORY / "README.md"
+            pages[readme] = overview.with_highlights(readme.read_text(encoding="utf-8"), results / "tables")
+        for path, text in pages.items():
+            with replacing(path) as partial:
+                partial.write_text(text, encoding="utf-8")
     return 0
 
 

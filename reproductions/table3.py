@@ -62,10 +62,10 @@ def scored(arguments: argparse.Namespace) -> tuple[dict[str, Scored | None], str
 
 
 def report(shelf: Shelf, sets: dict[str, Scored | None], ending: str) -> None:
-    """A table per operating point, and a picture of the first set's clips if they are here."""
+    """A table and its claims per operating point, and a picture of the first set's clips if they are here."""
     for point, name in router_tables.NAMES.items():
         found = {row: router_study.record_of(shelf, row, point, scored) for row, scored in sets.items()}
-        router_tables.table(f"{name}{ending}", found, shelf, point).publish(shelf.root)
+        router_tables.publish(f"{name}{ending}", found, shelf, point)
     first = next(iter(sets.values()))
     if first is not None:
         print(f"picture: {router_tables.picture(shelf, first, f'table3_clips{ending}')}")

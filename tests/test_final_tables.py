@@ -397,6 +397,8 @@ def test_the_share_needs_all_four_stages(stages, capsys):
     assert share["ours"] == pytest.approx(100 * (1 + 0.5 + 0.1) / (1 + 0.5 + 0.1 + 2), abs=1e-3)
     assert share["paper"] == 27.8
     assert frame.loc[(cost_tables.SHARE, "device_hours"), "paper"] == pytest.approx(32.7, abs=0.05)
+    claim = pd.read_csv(stages / "tables" / "table2_signs.csv").iloc[0]
+    assert (claim["paper"], claim["ours"], claim["verdict"]) == ("27.8 %", "44.4 %", "holds")
 
 
 def test_a_network_that_no_record_and_no_checkpoint_tells_is_not_counted(stages, capsys):

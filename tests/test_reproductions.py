@@ -12,7 +12,7 @@ import pytest
 
 from evatok.data.clips import ClipSet, pixels_sha256
 from evatok.evaluation import router_study
-from evatok.reporting import overview, router_tables, tables
+from evatok.reporting import claims, overview, router_claims, router_tables, tables
 from evatok.routing.trained_router import RoutingError
 from evatok.search import candidate_table
 from evatok.storage import records
@@ -30,9 +30,26 @@ def shelf(tmp_path):
     return router_study.Shelf(tmp_path, "toy")
 
 
-def test_readme_shows_the_stored_tables():
+def test_both_readmes_show_the_stored_tables():
     text = (records.REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert overview.with_tables(text, RESULTS / "tables") == text
+    assert overview.with_highlights(text, RESULTS / "tables") == text
+    assert overview.page(RESULTS / "tables") == (RESULTS / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_the_readme_claims_is_what_the_items_say(tmp_path):
+    """And an item that was not built is not measured, where a claim that its item lacks is an error."""
+    shown = overview.highlights(RESULTS / "tables").set_index("claim")
+    assert len(shown) == len(overview.HIGHLIGHTS)
+    for highlight, (_, line) in zip(overview.HIGHLIGHTS, shown.iterrows(), strict=True):
+        told = pd.read_csv(RESULTS / "tables" / f"{highlight.item}_signs.csv").set_index("name").loc[highlight.name]
+        assert line.to_dict() == told[["paper", "ours", "verdict"]].to_dict()
+    assert set(overview.highlights(tmp_path)["verdict"]) == {claims.UNKNOWN}
+    empty = pd.DataFrame(columns=["name", "paper", "ours", "verdict"])
+    empty.to_csv(tmp_path / f"{overview.HIGHLIGHTS[0].item}_signs.csv", index=False)
+    with pytest.raises(tables.TableError, match="no claim"):
+        overview.highlights(tmp_path)
+    with pytest.raises(tables.TableError, match="where the table of claims goes"):
+        overview.with_highlights("a README without its place", RESULTS / "tables")
 
 
 def test_every_paper_number_is_cited():
@@ -101,6 +118,25 @@ def test_clips_of_another_making_are_scored_anew(shelf, monkeypatch, capsys):
     assert "9.9" in told
     assert scored.table.origin["data"]["sha256"] == manifest["sha256"]
     assert not np.allclose(scored.table.scores["l1"], few.scores["l1"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "rival", "spread", "verdict"),
+    [
+        (97.0, 85.0, 0.5, "holds"),
+        (86.0, 85.0, 0.5, "undecided"),
+        (82.0, 85.0, 0.5, "does not hold"),
+        (97.0, 85.0, None, "undecided"),
+    ],
+)
+def test_a_router_is_better_beyond_the_interval_of_the_difference(ours, rival, spread, verdict):
+    (record, *_) = records.query(RESULTS / "records", kind="table3")
+    values = {"router.percentile": ours, "best_uniform.percentile": rival}
+    metrics = {name: records.Metric(value, "%", 320, "higher", spread) for name, value in values.items()}
+    sign = router_claims.better("some", replace(record, metrics=metrics), "router", "best_uniform", {})
+    assert sign.verdict == verdict
+    assert ("± 1.39" in sign.ours) == (spread is not None)
+    assert router_claims.better("some", record, "router", "sofa", {}).verdict == claims.UNKNOWN
 
 
 def test_a_tampered_router_is_refused(shelf, capsys):

@@ -16,7 +16,8 @@ import numpy as np
 
 from evatok.evaluation import flops
 from evatok.metrics import catalogue
-from evatok.reporting import networks, tables
+from evatok.reporting import claims, networks, tables
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, Sign
 from evatok.reporting.tables import Cell, Table
 from evatok.storage import records
 from evatok.storage.files import sha256_file
@@ -25,6 +26,8 @@ from evatok.tokenizers.evatok import TokenizerConfig
 
 STAGES = ("stage 1", "stage 2", "stage 3", "stage 4")
 SHARE = "stages 1-3 of 1-4"
+HALF = 50.0
+DECIDES = "Hours are counted, one training each, and compared as they are; each says how long its stage was trained."
 MEASURES = {name: catalogue.of(name).unit for name in ("wall_hours", "device_hours", "pflop")}
 COMMANDS = {
     "stage 1": "python -m evatok.experiments.stage1_proxy with embedded",
@@ -37,7 +40,7 @@ UNCOUNTED = (
     "operations are those of tokenizer and router on the tokens of each clip, with the backward pass; padding, "
     "perceptual metric, discriminator and alignment's encoder are not in them"
 )
-UNKNOWN = "nor does any checkpoint there: its operations are not counted"
+NOT_TOLD = "nor does any checkpoint there: its operations are not counted"
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,25 @@ def publish(results: Path, size: str) -> None:
     Table(
         "table2", caption(size), cells, shown=shown, tail=tail, metrics=titles, first="stage", remarks=remarks
     ).publish(results)
+    claims.publish(signs(found, paper), results, "table2_signs", "supplement Table 2", DECIDES)
     for stage in STAGES:
         if stage not in found:
             print(f"{stage} is not on record; this fills it: {COMMANDS[stage]}")
+
+
+def signs(found: Mapping[str, Cost], paper: Mapping[tuple[str, str], float]) -> list[Sign]:
+    """What choosing assignments costs stays below what the final tokenizer costs, by wall time."""
+    name, cited = f"{SHARE} is less than half of the wall time", f"{paper[SHARE, 'wall_hours']:.1f} %"
+    share = share_of(found, "wall_hours")
+    if share is None:
+        return [Sign(name, cited, "-", UNKNOWN)]
+    return [Sign(name, cited, f"{share:.1f} %", HOLDS if share < HALF else FAILS)]
+
+
+def share_of(found: Mapping[str, Cost], measure: str) -> float | None:
+    """The share of the first three stages in percent; None where one of the four is not known."""
+    held = [getattr(found[stage], measure) for stage in STAGES if stage in found]
+    return 100 * sum(held[:3]) / sum(held) if len(held) == len(STAGES) and None not in held else None
 
 
 def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
@@ -88,7 +107,7 @@ def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
     if final is not None:
         found["stage 4"] = training_cost(results, final)
     uncounted = [stage for stage, cost in sorted(found.items()) if cost.pflop is None]
-    remarks += [f"{stage}: {found[stage].record.id} does not tell its network, {UNKNOWN}" for stage in uncounted]
+    remarks += [f"{stage}: {found[stage].record.id} does not tell its network, {NOT_TOLD}" for stage in uncounted]
     return dict(sorted(found.items())), remarks
 
 
@@ -167,9 +186,7 @@ def to_cells(found: Mapping[str, Cost], paper: Mapping[tuple[str, str], float], 
             value = getattr(cost, measure) if cost else None
             cells.append(_cell(stage, measure, paper, value, unit, [cost.record] if cost else [], size))
     for measure in MEASURES:
-        held = [getattr(found[stage], measure) for stage in STAGES if stage in found]
-        whole = len(held) == len(STAGES) and None not in held
-        value = 100 * sum(held[:3]) / sum(held) if whole else None
+        value = share_of(found, measure)
         cells.append(_cell(SHARE, measure, paper, value, "%", [cost.record for cost in found.values()], size))
     return cells
 

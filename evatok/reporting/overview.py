@@ -1,15 +1,70 @@
-"""The tables of README: what is measured here beside what the papers print, and what of the speeds is worth showing."""
+"""README's table of claims, and results/README.md: what is measured here beside what the papers print."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from evatok.metrics import catalogue
-from evatok.reporting import speed
+from evatok.reporting import claims, speed, tables
 
-OPENING, CLOSING = "<!-- {}: rewritten by python reproductions/readme.py -->", "<!-- end of {} -->"
+OPENING = "<!-- results: rewritten by python reproductions/readme.py -->"
+CLOSING = "<!-- end of results -->"
+
+
+@dataclass(frozen=True)
+class Highlight:
+    """A claim that README shows: in its own words, and where it is judged, by item and name there."""
+
+    claim: str
+    item: str
+    name: str
+
+
+HIGHLIGHTS = (
+    Highlight(
+        "The router, in one pass, beats the best uniform assignment of each clip (proxy-reward percentile)",
+        "table3",
+        "validation: router better than best_uniform, proxy-reward percentile",
+    ),
+    Highlight(
+        "Control: on games that no router saw, it beats the single assignment that is best for them all",
+        "table3",
+        "unseen: router better than best_fixed, proxy-reward percentile",
+    ),
+    Highlight(
+        "The router saves tokens at the rFVD of the uniform assignment",
+        "main_figure4",
+        "validation, rFVD: the router saves tokens at uniform's quality",
+    ),
+    Highlight(
+        "The adaptive final tokenizer takes 24.4 % fewer tokens than the fixed one",
+        "main_table1",
+        "B2 takes 24.4 % fewer tokens than A2",
+    ),
+    Highlight("It is no worse for it, by ST-LPIPS (the paper: LPIPS)", "main_table1", "B2 no worse than A2, ST-LPIPS"),
+    Highlight(
+        "The VideoMAE discriminator lowers rFVD, adaptive tokenizer",
+        "main_table1",
+        "B2+VideoMAE better than B2, rFVD",
+    ),
+    Highlight(
+        "The generator on the adaptive tokenizer has no worse gFVD", "main_table2", "router no worse than uniform, gfvd"
+    ),
+    Highlight(
+        "Frame prediction takes fewer tokens with the paper's lengths for the given frames",
+        "main_table4",
+        "EVATok generates fewer tokens than fixed length",
+    ),
+    Highlight(
+        "Stages 1 to 3, which choose assignments, take less than half of the time",
+        "table2",
+        "stages 1-3 of 1-4 is less than half of the wall time",
+    ),
+)
+"""What README shows: the heart of the paper, and what goes against it or against us."""
 ITEMS: dict[str, tuple[str, ...]] = {
     "table3": ("percentile", "top1", "top5"),
     "table3_wq1.2": ("percentile", "top1", "top5"),
@@ -33,22 +88,68 @@ BESIDE_THE_PAPER = {
 """Rows that are shown although the paper has none of them."""
 POINTS = {"table3": "w_q solved for", "table3_wq1.2": "w_q = 1.2"}
 """What tells rows of the same name apart."""
+INTRODUCTION = """# Results
+
+Written by `python reproductions/readme.py` from the tables in `tables/`, which `python -m reproductions` rebuilds from
+the records in `records/`; tests hold all of them together. Our models and clips are of toy size (16x64x64 clips, CPU):
+compare signs and ratios with the paper's, not absolute values. `../reproductions/README.md` says of each item what is
+seen, what is not, and why."""
+CLAIMS = f"{claims.RULE}."
+VALUES = "Every value of the papers that was measured here, and rows that the papers lack (a dash in `paper`)."
+SPEED = """Every row is a ratio within one run: a plain baseline and ours, timed round-robin (`python -m
+benchmarks.speed`; on a GPU, at the paper's size in bfloat16, `python -m benchmarks.gpu`). `tables/speed.csv` has all of
+them."""
 
 
-def with_tables(text: str, folder: Path) -> str:
-    """The README with its tables made anew."""
+def with_highlights(text: str, folder: Path) -> str:
+    """The README with its table of claims regenerated from the tables in `folder`.
+
+    Raises:
+        TableError: the README has no place for it, or an item no such claim.
+    """
+    before, opening, rest = text.partition(OPENING)
+    _, closing, after = rest.partition(CLOSING)
+    if not opening or not closing:
+        raise tables.TableError(f"README.md: put {OPENING} and {CLOSING} where the table of claims goes")
+    return f"{before}{OPENING}\n{tables.markdown(highlights(folder))}\n{CLOSING}{after}"
+
+
+def highlights(folder: Path) -> pd.DataFrame:
+    """claim | paper | ours | verdict, one line for each of HIGHLIGHTS; an item that was never built is not measured."""
+    return pd.DataFrame([_line(highlight, folder) for highlight in HIGHLIGHTS])
+
+
+def _line(highlight: Highlight, folder: Path) -> dict[str, str]:
+    path = folder / f"{highlight.item}_signs.csv"
+    told = {"paper": "-", "ours": "-", "verdict": claims.UNKNOWN}
+    if path.exists():
+        table = pd.read_csv(path, dtype=str).set_index("name")
+        if highlight.name not in table.index:
+            raise tables.TableError(f"{path}: no claim {highlight.name!r}; name one that it has, or rebuild it")
+        told = {key: str(table.loc[highlight.name, key]) for key in told}
+    return {"claim": f"{highlight.claim} (`{highlight.item}`)", **told}
+
+
+def page(folder: Path) -> str:
+    """results/README.md: every claim counted, every value of the papers that was measured, and the speeds."""
     there = [name for name in ITEMS if (folder / f"{name}.csv").exists()]
     lines = pd.concat([shown(pd.read_csv(folder / f"{name}.csv"), name) for name in there])
-    text = _replaced(text, "results", lines)
-    return _replaced(text, "speed", speed.worth_showing(folder)) if (folder / "speed.csv").exists() else text
+    parts = [INTRODUCTION, "## Claims", CLAIMS, tables.markdown(counted(folder)), "## Values", VALUES]
+    parts.append(tables.markdown(lines))
+    if (folder / "speed.csv").exists():
+        parts += ["## Speed", SPEED, tables.markdown(speed.worth_showing(folder))]
+    return "\n\n".join(parts) + "\n"
 
 
-def _replaced(text: str, name: str, lines: pd.DataFrame) -> str:
-    """The text with the table between the marks of that name exchanged."""
-    opening, closing = OPENING.format(name), CLOSING.format(name)
-    before, _, rest = text.partition(opening)
-    _, _, after = rest.partition(closing)
-    return f"{before}{opening}\n{lines.to_markdown(index=False, disable_numparse=True)}\n{closing}{after}"
+def counted(folder: Path) -> pd.DataFrame:
+    """A line for each item with claims: how many have which verdict."""
+    lines = []
+    for path in sorted(folder.glob("*_signs.csv")):
+        verdicts = pd.read_csv(path)["verdict"]
+        words = (claims.HOLDS, claims.FAILS, claims.UNSURE, claims.UNKNOWN)
+        counts = {word: str((verdicts == word).sum()) for word in words}
+        lines.append({"item": f"[{path.stem.removesuffix('_signs')}](tables/{path.stem}.md)", **counts})
+    return pd.DataFrame(lines, columns=["item", claims.HOLDS, claims.FAILS, claims.UNSURE, claims.UNKNOWN])
 
 
 def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:

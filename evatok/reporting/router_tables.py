@@ -10,7 +10,7 @@ import numpy as np
 from evatok.evaluation import router_quality, router_study
 from evatok.evaluation.router_study import Scored, Shelf
 from evatok.pictures.contact_sheet import contact_sheet
-from evatok.reporting import tables
+from evatok.reporting import claims, router_claims, tables
 from evatok.reporting.tables import Cell, Table
 from evatok.storage.records import Record
 
@@ -20,11 +20,16 @@ METRICS = ("top1", "top5", "percentile")
 PICTURED = 8
 
 
-def table(name: str, found: Mapping[str, Record | None], shelf: Shelf, point: str) -> Table:
-    """All sets at one operating point, from the record of each; the paper's values where there is none."""
+def publish(name: str, found: Mapping[str, Record | None], shelf: Shelf, point: str) -> None:
+    """Write and print the table of all sets at one operating point, and the claims about it.
+
+    `found` has the record of each set; where there is none, the paper's values stand alone.
+    """
     paper = tables.paper_values("table3")
     cells = [cell for row, record in found.items() for cell in to_cells(record, row, shelf.size, paper)]
-    return Table(name, caption(shelf, point), cells, right=("n",))
+    Table(name, caption(shelf, point), cells, right=("n",)).publish(shelf.root)
+    item = f"supplement Table 3 at the operating point {point}"
+    claims.publish(router_claims.signs(found, paper), shelf.root, f"{name}_signs", item, router_claims.DECIDES)
 
 
 def to_cells(record: Record | None, row: str, size: str, paper: Mapping[tuple[str, str], float]) -> list[Cell]:

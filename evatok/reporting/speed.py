@@ -16,7 +16,7 @@ SHOWN = {
     ("stage2_100k_clips", "hours"): "stage 2 of the paper's 100,000 clips: hours, brute force and prefix tree",
     ("encode", "wall_seconds_uniform_to_router"): "encoding: seconds, uniform length and the router's lengths",
     ("encode", "wall_seconds_padded_to_grouped"): "encoding at the router's lengths: seconds, padded and grouped",
-    ("encode_token_dependent", "wall_seconds_per_token"): "of it what depends on tokens: seconds a token",
+    ("encode_token_dependent", "wall_seconds_per_token"): "of it what depends on tokens: seconds per token",
     ("decode", "wall_seconds_padded_to_grouped"): "decoding at the router's lengths: seconds, padded and grouped",
     ("training_step", "wall_seconds"): "a training step at the router's lengths: seconds, padded and grouped",
     ("training_step_random_lengths", "wall_seconds"): "a proxy's training step: seconds, padded and grouped",
@@ -26,13 +26,13 @@ SHOWN = {
     ("router_pyramid", "wall_seconds"): "seconds of a pass of the tokenizer and of our router",
     ("bf16", "wall_seconds"): "a pass of the tokenizer: seconds, float32 and bfloat16",
     ("bf16", "psnr_db"): "its reconstructions: PSNR, float32 and bfloat16",
-    ("generator_cache", "wall_seconds_per_token"): "generator: seconds a token, without and with a cache",
+    ("generator_cache", "wall_seconds_per_token"): "generator: seconds per token, without and with a cache",
     ("generator_adaptive_few", "wall_seconds"): "generator, few at once: seconds, uniform and router's lengths",
     ("generator_adaptive_few", "tokens"): "generator, few at once: tokens, uniform and router's lengths",
     ("generator_adaptive_many", "wall_seconds"): "generator, many at once: seconds, uniform and router's lengths",
     ("generator_adaptive_many", "tokens"): "generator, many at once: tokens, uniform and router's lengths",
-    ("i3d", "wall_seconds_per_clip_bf16"): "I3D: seconds a clip, float32 and bfloat16",
-    ("lpips", "wall_seconds_per_clip_bf16"): "LPIPS (VGG): seconds a clip, float32 and bfloat16",
+    ("i3d", "wall_seconds_per_clip_bf16"): "I3D: seconds per clip, float32 and bfloat16",
+    ("lpips", "wall_seconds_per_clip_bf16"): "LPIPS (VGG): seconds per clip, float32 and bfloat16",
     ("video_decode", "wall_seconds_end"): "16 frames from the end of a video file: seconds, decoding all and seeking",
     ("compile", "wall_seconds"): "a pass of the tokenizer: seconds, as it is and compiled",
 }
@@ -40,7 +40,7 @@ SHOWN = {
 
 
 def worth_showing(tables: Path) -> pd.DataFrame:
-    """what | baseline | ours | times | device | record, a line for each row of SHOWN that speed.csv has.
+    """what | baseline | ours | times | device | record, one line for each row of SHOWN that speed.csv has.
 
     Raises FileNotFoundError where nothing was measured yet.
     """
