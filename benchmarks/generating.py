@@ -15,7 +15,7 @@ from benchmarks.setting import Setting, router_lengths
 from evatok.generation.grammar import Grammar
 from evatok.generation.sampling import Sampling, sample
 from evatok.generation.transformer import Condition, Generator, GeneratorConfig
-from evatok.tokenizers.evatok import Codes
+from evatok.tokenizers.codes import Codes
 
 CLASSES = 10
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from benchmarks.ratios import Ratio, seconds_of, slope
 from benchmarks.setting import Setting, noise, tokenizer_of
 from evatok.search.tree import prefix_tree
-from evatok.tokenizers.evatok import expand_assignment
+from evatok.tokenizers.codes import expand_assignment
 
 
 def growth(setting: Setting) -> list[Ratio]:

@@ -22,7 +22,8 @@ from evatok.search.frontier import BlockMetrics, Frontier, Walk
 from evatok.search.tree import block_visits, brute_force, prefix_tree
 from evatok.storage import checkpoints
 from evatok.storage.environment import REPOSITORY
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.tokenizers.incremental import BlockwiseTokenizer
 
 WIDTH, CHUNK = 3, 2

@@ -22,7 +22,8 @@ from evatok.models.precision import autocast
 from evatok.routing.networks import ROUTER_SIZES, RouterConfig
 from evatok.search import candidate_table
 from evatok.storage.environment import REPOSITORY
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 
 TABLE = REPOSITORY / "results" / "tables" / "candidates" / "freedoom-validation.parquet"
 SAVED = 721 / 1024

@@ -13,7 +13,8 @@ from benchmarks.ratios import Ratio, interleaved, peak_bytes, seconds_of
 from benchmarks.setting import Setting, noise, router_lengths, tokenizer_of, uniform_lengths
 from evatok.evaluation import flops
 from evatok.routing.networks import ROUTER_SIZES, RouterConfig, build_router
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.training import losses
 
 PADDED = "a batch of unequal lengths, padded to its longest clip, against groups of like length"

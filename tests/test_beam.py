@@ -11,7 +11,8 @@ from evatok.metrics.catalogue import quality
 from evatok.routing.trained_router import OperatingPoint
 from evatok.search.beam import beam_search, prefix_reward, search_evaluations, search_set
 from evatok.search.tree import block_visits, prefix_tree
-from evatok.tokenizers.evatok import AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.tokenizers.incremental import BlockwiseTokenizer, Prefix, pick
 
 

@@ -20,7 +20,8 @@ from evatok.data.clips import ClipSet, to_network
 from evatok.generation import code_cache
 from evatok.generation.code_cache import CodedSet, CodingError, code_set, labels_of, variants_of_epoch
 from evatok.storage.shards import ShardStore
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes
+from evatok.tokenizers.codes import Codes
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 LEVELS = (2, 4, 8)
 

@@ -26,7 +26,7 @@ from evatok.routing.networks import RouterConfig, build_router
 from evatok.search import candidate_table, tree
 from evatok.search.candidate_table import CurationError
 from evatok.storage import checkpoints, records
-from evatok.tokenizers.evatok import expand_assignment
+from evatok.tokenizers.codes import expand_assignment
 
 FRAMES, SIZE, COUNT = 12, 16, 5
 

@@ -16,7 +16,8 @@ from evatok.generation.transformer import Generator, GeneratorConfig
 from evatok.generation.video_generator import GIVEN, GenerationError, VideoGenerator, condition_codes, condition_symbols
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint, CheckpointError
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, Codes
+from evatok.tokenizers.codes import Codes
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 
 CLASSES = ("left", "right", "still")
 PREFIX = (8, 4)

@@ -8,7 +8,7 @@ import torch
 from evatok.assignments.candidates import CandidateSet
 from evatok.generation.grammar import Grammar, Sequences
 from evatok.generation.transformer import GENERATOR_SIZES, Condition, Generator, GeneratorConfig
-from evatok.tokenizers.evatok import Codes
+from evatok.tokenizers.codes import Codes
 
 GRAMMAR = Grammar(CandidateSet((2, 4, 8), 3), 40)
 PAPER = Grammar(CandidateSet((32, 64, 128, 256, 512), 4), 8192)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from evatok.assignments.candidates import CandidateSet
 from evatok.generation.grammar import Grammar, GrammarError, Sequences
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, Codes
+from evatok.tokenizers.codes import Codes
+from evatok.tokenizers.evatok import TOKENIZER_SIZES
 
 SMALL = Grammar(CandidateSet((2, 4), 2), 10)
 

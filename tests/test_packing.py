@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from evatok.evaluation import flops
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes, expand_assignment
+from evatok.tokenizers.codes import Codes, expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.tokenizers.layout import Layout, cuts
 
 # On a CPU it is not compiled: there it serves to compare results.

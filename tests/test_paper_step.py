@@ -10,7 +10,8 @@ from transformers import VideoMAEConfig, VideoMAEModel, VJEPA2Config, VJEPA2Mode
 from evatok.data.clips import ClipSet
 from evatok.models.encoders import VJEPA2, VideoMAE
 from evatok.models.precision import bf16_is_native
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training.adversary import Adversary, AdversaryConfig
 from evatok.training.discriminators import SemanticDiscriminator
 from evatok.training.loop import step_generator

@@ -10,7 +10,8 @@ from torch import nn
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.metrics.pixels import l1, mse, psnr
 from evatok.search.tree import block_visits, brute_force, prefix_tree, score_set, visits
-from evatok.tokenizers.evatok import AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.tokenizers.incremental import BlockwiseTokenizer
 
 KINDS = {"vq": 64, "fsq": 240, "simvq": 64, "lfq": 64}

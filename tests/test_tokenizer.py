@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from evatok.models.quantisers import Quantiser
 from evatok.tokenizers import layout as layouts
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment, patchify, unpatchify
+from evatok.tokenizers.codes import Codes, expand_assignment
+from evatok.tokenizers.config import patchify, unpatchify
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 from evatok.tokenizers.initialise import initialise
 from evatok.tokenizers.layout import Layout
 from evatok.tokenizers.pooling import pyramid
@@ -242,7 +244,7 @@ def test_the_finest_level_is_the_patches_themselves():
 
 @pytest.mark.parametrize(("grid", "slots"), [((2, 2), 9), ((3, 3), 9), ((1, 4), 9)])
 def test_more_slots_than_a_grid_can_give_are_refused(grid, slots):
-    with pytest.raises(ValueError, match=f"{grid[0]}x{grid[1]} grid pools to at most 8 slots, 9 asked"):
+    with pytest.raises(ValueError, match=f"{grid[0]}x{grid[1]} grid pools to at most 8 slots, 9 requested"):
         pyramid(grid, slots)
 
 
@@ -326,7 +328,7 @@ def test_assignments_of_another_width_are_refused(tokenizer, clips):
 
 
 def test_more_tokens_than_slots_are_refused(tokenizer, clips):
-    with pytest.raises(ValueError, match=r"at most 8 tokens a block.* with 9"):
+    with pytest.raises(ValueError, match=r"at most 8 tokens per block.* with 9"):
         tokenizer(clips, LENGTHS.clamp_min(1) + torch.tensor([0, 0, 1]))
 
 

@@ -21,9 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from evatok.errors import EvatokError
 from evatok.models.quantisers import Quantised, Quantiser
 from evatok.routing.networks import RouterConfig, build_router
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Decoder, Encoder, TokenizerConfig
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 from evatok.tokenizers.incremental import BlockwiseTokenizer, Prefix
 from evatok.tokenizers.layout import Layout
+from evatok.tokenizers.networks import Decoder, Encoder
 
 PEAKS = {"H100 PCIe": 756e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "V100": 125e12}
 """Operations a second of dense matrix products by a part of the GPU's name: bfloat16, on the V100 float16."""

@@ -15,7 +15,8 @@ from evatok.assignments.candidates import CandidateSet
 from evatok.data.clips import to_network
 from evatok.metrics import catalogue
 from evatok.storage.records import Metric
-from evatok.tokenizers.evatok import AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 SIMPLE = {
     "best_uniform": "the best uniform assignment of each clip (the paper's row)",

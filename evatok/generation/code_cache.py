@@ -26,7 +26,8 @@ from evatok.metrics.features import Sliceable
 from evatok.models.precision import autocast
 from evatok.storage.files import cache_folder, sha256_file
 from evatok.storage.shards import Arrays, ShardStore, digest
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes
+from evatok.tokenizers.codes import Codes
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 VARIANTS_RULE = (
     "variant of clip i in epoch e: the i-th of numpy default_rng(SeedSequence([seed, e, 2])).random(N); below 0.5 the "

@@ -15,7 +15,8 @@ import torch
 
 from evatok.assignments.candidates import CandidateSet
 from evatok.errors import EvatokError
-from evatok.tokenizers.evatok import Codes, TokenizerConfig
+from evatok.tokenizers.codes import Codes
+from evatok.tokenizers.evatok import TokenizerConfig
 from evatok.tokenizers.layout import Layout
 
 

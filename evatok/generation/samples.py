@@ -29,7 +29,8 @@ from evatok.generation.video_generator import VideoGenerator
 from evatok.models.precision import autocast
 from evatok.search.candidate_table import ranges
 from evatok.storage.shards import ShardStore, package_version
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes
+from evatok.tokenizers.codes import Codes
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 
 @dataclass(frozen=True)

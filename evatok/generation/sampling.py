@@ -22,7 +22,7 @@ from evatok.errors import EvatokError
 from evatok.generation.grammar import Grammar, Progress, Sequences
 from evatok.generation.kv_cache import Cache
 from evatok.generation.transformer import FILLED, Condition, Generator
-from evatok.tokenizers.evatok import Codes
+from evatok.tokenizers.codes import Codes
 
 
 class SamplingError(EvatokError, ValueError):

@@ -28,7 +28,8 @@ from evatok.generation.transformer import Condition, Generator, GeneratorConfig
 from evatok.models.precision import autocast
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
-from evatok.tokenizers.evatok import AdaptiveTokenizer, Codes, TokenizerConfig, expand_assignment
+from evatok.tokenizers.codes import Codes, expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 GIVEN = 5
 """Frames that frame prediction is given (the paper's K600 protocol, Sec. 4.4)."""

@@ -19,7 +19,8 @@ from evatok.data.clips import to_network
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.models.precision import autocast
 from evatok.search.frontier import BlockMetrics, Frontier, Walk, psnr_of, side_by_side
-from evatok.tokenizers.evatok import AdaptiveTokenizer, expand_assignment
+from evatok.tokenizers.codes import expand_assignment
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.tokenizers.incremental import BlockwiseTokenizer
 
 __all__ = ["SEARCHES", "BlockMetrics", "block_visits", "brute_force", "prefix_tree", "score_set", "visits"]

@@ -1,6 +1,6 @@
-"""The tokenizer one temporal block at a time, so that assignments with a common prefix share its work.
+"""Run the tokenizer one temporal block at a time, so that assignments with a common prefix share its work.
 
-Legend: B clips, W prefixes a clip, R = B * W rows (a clip's prefixes side by side), K temporal blocks, P patches a
+Legend: B clips, W prefixes per clip, R = B * W rows (a clip's prefixes are adjacent), K temporal blocks, P patches per
 block, N tokens, M tokens so far, D width (encoder's or decoder's), H heads, C = D / H.
 """
 
@@ -22,12 +22,13 @@ Layers = tuple[KeysValues, ...]
 
 @dataclass(frozen=True)
 class Prefix:
-    """What later blocks need of the blocks so far: keys and values (R, H, M or patches, C) a layer.
+    """KV cache of the blocks so far: keys and values (R, H, M or patches, C) per layer.
 
-    The encoder's references are remembered for the whole clip at once; those of blocks 0..k are a prefix of them.
+    The encoder's references are cached for the complete clip at once; those of blocks 0..k are a prefix of them.
 
     Attributes:
-        valid: (R, M) False for the padding of rows with fewer tokens than the longest; None where all are alike.
+        valid: (R, M) False for the padding of rows with fewer tokens than the longest; None where all rows are equally
+            long.
     """
 
     encoder_self: Layers = ()
@@ -36,11 +37,11 @@ class Prefix:
     valid: torch.Tensor | None = None
 
     def rows(self, index: torch.Tensor) -> Prefix:
-        """The rows (R',) asked for, their tokens packed to the left, no more padding than the longest needs."""
+        """Select rows `index` (R',), packed to the left and padded no further than the longest needs."""
         decoder_self = _mapped(self.decoder_self, lambda x: x[index])
         if self.valid is None:
-            whole = (_mapped(layers, lambda x: x[index]) for layers in (self.encoder_self, self.decoder_cross))
-            encoder_self, decoder_cross = whole
+            encoder_self = _mapped(self.encoder_self, lambda x: x[index])
+            decoder_cross = _mapped(self.decoder_cross, lambda x: x[index])
             return Prefix(encoder_self, decoder_self, decoder_cross)
         valid = self.valid[index]
         order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(valid.sum(1).max())]
@@ -54,7 +55,7 @@ class Prefix:
         )
 
     def padded(self, tokens: int) -> Prefix:
-        """The same with room for `tokens` tokens, the new ones invalid."""
+        """Pad to `tokens` tokens, the new ones invalid."""
         keys = self.encoder_self[0][0]
         extra = tokens - keys.shape[2]
         if not extra:
@@ -68,19 +69,22 @@ class Prefix:
 
 
 def pick(prefixes: Sequence[Prefix], source: torch.Tensor, row: torch.Tensor) -> Prefix:
-    """Row i of the result is row `row[i]` of `prefixes[source[i]]`; all are of the same blocks, of any lengths."""
-    chosen = [(number, (source == number).nonzero()[:, 0]) for number in range(len(prefixes))]
-    parts = [prefixes[number].rows(row[where]) for number, where in chosen if len(where)]
-    back = torch.cat([where for _, where in chosen]).argsort()
+    """Gather rows: row i of the result is row `row[i]` of `prefixes[source[i]]`.
+
+    All prefixes hold the same blocks; their lengths may differ.
+    """
+    positions = [(source == number).nonzero()[:, 0] for number in range(len(prefixes))]
+    parts = [prefix.rows(row[at]) for prefix, at in zip(prefixes, positions, strict=True) if len(at)]
+    order = torch.cat(positions).argsort()
     longest = max(part.encoder_self[0][0].shape[2] for part in parts)
     parts = [part.padded(longest) for part in parts]
     valid = None
     if any(part.valid is not None for part in parts):
-        valid = torch.cat([_valid(part) for part in parts])[back]
+        valid = torch.cat([_valid(part) for part in parts])[order]
     return Prefix(
-        _joined([part.encoder_self for part in parts], back),
-        _joined([part.decoder_self for part in parts], back),
-        _joined([part.decoder_cross for part in parts], back),
+        _joined([part.encoder_self for part in parts], order),
+        _joined([part.decoder_self for part in parts], order),
+        _joined([part.decoder_cross for part in parts], order),
         valid,
     )
 
@@ -88,9 +92,9 @@ def pick(prefixes: Sequence[Prefix], source: torch.Tensor, row: torch.Tensor) ->
 class BlockwiseTokenizer:
     """The same tokenizer, one temporal block at a time.
 
-    `code_block` continues prefixes by one block, all with as many tokens; a tree of assignments shares every common
-    prefix's work. Order needs no masks, as a block's queries may look at everything that exists so far; only rows
-    whose prefixes differ in length need one, for their padding.
+    `code_block` extends prefixes by one block, all with the same number of tokens; a tree of assignments shares the
+    work of every common prefix. Causality needs no masks, as a block's queries may attend to everything that exists so
+    far; only rows whose prefixes differ in length need one, for their padding.
     """
 
     def __init__(self, tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
@@ -104,12 +108,12 @@ class BlockwiseTokenizer:
         self._wider: dict[int, BlockwiseTokenizer] = {}
 
     def wide(self, width: int) -> BlockwiseTokenizer:
-        """The session for `width` prefixes a clip, a clip's rows side by side; made once a width."""
+        """Return the session for `width` prefixes per clip, a clip's rows adjacent; made once per width."""
         if width == 1:
             return self
         if width not in self._wider:
             session = copy.copy(self)
-            session._wider = {}  # no circle of references: a batch's memory is given back with its last use
+            session._wider = {}  # no reference cycle: a batch's memory is freed with its last use
             session._queries = self._queries.repeat_interleave(width, 0)
             session._references = [
                 (keys.repeat_interleave(width, 0), values.repeat_interleave(width, 0))
@@ -163,7 +167,7 @@ class BlockwiseTokenizer:
 
 
 def _mask(valid: torch.Tensor | None) -> torch.Tensor | None:
-    """(R, M) -> (R, 1, 1, M): every query of a row may look at the row's own tokens."""
+    """(R, M) -> (R, 1, 1, M): every query of a row may attend to the row's own tokens."""
     return None if valid is None else valid[:, None, None]
 
 
@@ -180,9 +184,9 @@ def _mapped(layers: Layers, change: Callable[[torch.Tensor], torch.Tensor]) -> L
     return tuple((change(keys), change(values)) for keys, values in layers)
 
 
-def _joined(parts: Sequence[Layers], back: torch.Tensor) -> Layers:
-    """Rows of all parts one after the other, then in the order `back`, layer by layer."""
+def _joined(parts: Sequence[Layers], order: torch.Tensor) -> Layers:
+    """Concatenate the rows of all parts, then reorder them, layer by layer."""
     return tuple(
-        (torch.cat([keys for keys, _ in layer])[back], torch.cat([values for _, values in layer])[back])
+        (torch.cat([keys for keys, _ in layer])[order], torch.cat([values for _, values in layer])[order])
         for layer in zip(*parts, strict=True)
     )

@@ -1,11 +1,12 @@
-"""Where each token of a batch of unequal lengths stands, and which tokens may see which.
+"""Layout of a batch of unequal lengths, and the block-causal attention masks over it.
 
-A token's position is (temporal block, slot within the block), never its offset in the packed sequence: so what
-is coded for block k cannot depend on how many tokens later blocks get. Legend: B clips, K temporal blocks,
-N tokens of the longest clip in the batch, M tokens in all, P patches per block.
+A token's position is (temporal block, slot within the block), never its offset in the packed sequence, so the codes of
+block k cannot depend on how many tokens later blocks get.
 
-A layout has a row of N tokens per clip, or all clips' M tokens in one row; the latter has no padding, but asks for
+A layout has one row of N tokens per clip, or the M tokens of all clips in one row; the latter has no padding but needs
 attention that skips what a mask hides.
+
+Legend: B clips, K temporal blocks, N tokens of the longest clip in the batch, M tokens in all, P patches per block.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from evatok.models.attention import Mask
 
-if TYPE_CHECKING:  # imported where it is used: it brings symbolic shapes along, seconds of every start
+if TYPE_CHECKING:  # imported on use: it pulls in symbolic shapes, which would add seconds to every start
     from torch.nn.attention.flex_attention import BlockMask
 
 
@@ -28,12 +29,12 @@ class Layout:
 
     Attributes:
         lengths: (B, K) tokens per block.
-        clip: (B, N) whose token it is.
+        clip: (B, N) index of the clip each token belongs to.
         block: (B, N) temporal block of each token.
         slot: (B, N) index of each token within its block.
-        valid: (B, N) False for the padding behind a shorter clip.
+        valid: (B, N) False for the padding after a shorter clip.
         first: (B, K) offset of each block's first token in its row.
-        one_row: whether the rows are one, of all clips.
+        one_row: whether all clips share one row.
     """
 
     lengths: torch.Tensor
@@ -46,10 +47,10 @@ class Layout:
 
     @classmethod
     def of(cls, lengths: torch.Tensor) -> Layout:
-        """The layout of token counts (B, K), a row per clip.
+        """Lay out token counts (B, K), one row per clip.
 
         Raises:
-            ValueError: not an integer (B, K) tensor of positive counts.
+            ValueError: anything but an integer (B, K) tensor of positive counts.
         """
         if lengths.ndim != 2 or lengths.is_floating_point() or bool((lengths < 1).any()):
             raise ValueError(f"token counts must be positive integers (B, K), got {lengths.dtype} {lengths}")
@@ -58,25 +59,25 @@ class Layout:
         offsets = torch.arange(int(ends[:, -1].max()), device=lengths.device).expand(len(lengths), -1)
         valid = offsets < ends[:, -1:]
         block = (offsets[:, :, None] >= ends[:, None, :]).sum(-1).clamp_max(lengths.shape[1] - 1)
-        # Padding takes the last slot's position; nothing looks at it.
+        # Padding takes the position of the last slot; nothing attends to it.
         slot = (offsets - first.gather(1, block)).minimum(lengths.gather(1, block) - 1)
         clip = torch.arange(len(lengths), device=lengths.device)[:, None].expand_as(block)
         return cls(lengths, clip, block, slot, valid, first)
 
     def in_one_row(self) -> Layout:
-        """The same tokens, clip after clip in one row without padding."""
+        """Return the same tokens, clip after clip, in one row without padding."""
         clip, block, slot = (each[self.valid][None] for each in (self.clip, self.block, self.slot))
         totals = self.lengths.sum(1, keepdim=True)
         first = self.first + totals.cumsum(0) - totals
         return Layout(self.lengths, clip, block, slot, torch.ones_like(clip, dtype=torch.bool), first, one_row=True)
 
     def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """What there is of each clip (B, n, D), in this layout's rows: as it is, or (1, B * n, D)."""
+        """Arrange per-clip features (B, n, D) in this layout's rows: unchanged, or (1, B * n, D)."""
         return x.flatten(0, 1)[None] if self.one_row else x
 
     @property
     def row(self) -> torch.Tensor:
-        """(B, 1) the row that each clip's tokens stand in."""
+        """(B, 1) row that holds each clip's tokens."""
         clips = torch.arange(len(self.lengths), device=self.lengths.device)[:, None]
         return torch.zeros_like(clips) if self.one_row else clips
 
@@ -98,8 +99,8 @@ def token_to_patch(layout: Layout, patches: int) -> Mask:
 def patch_to_patch(layout: Layout, patches: int) -> Mask:
     """(1, 1, K*P, K*P) decoder self-attention: patch queries of block t see those of blocks <= t."""
     if layout.one_row:
-        there = _patches_in_one_row(layout, patches)
-        return _within_clips(*there, *there)
+        patch_positions = _patches_in_one_row(layout, patches)
+        return _within_clips(*patch_positions, *patch_positions)
     blocks = _patch_blocks(layout, patches)
     return _not_later(blocks, blocks)[:, None]
 
@@ -113,24 +114,27 @@ def patch_to_token(layout: Layout, patches: int) -> Mask:
 
 
 def cuts(totals: np.ndarray, groups: int) -> list[int]:
-    """Where to cut ascending token counts (B,) into groups, so that padding each to its longest adds least in all.
+    """Cut ascending token counts (B,) into groups that need the least padding in total.
 
-    Returns the index of the first clip of every group but the first, ascending. By dynamic programming over the
-    number of groups: the cheapest way for the first j clips is the cheapest for some first i, and one group more.
+    Dynamic programming over the number of groups: the cheapest split of the first j clips is the cheapest split of some
+    first i clips plus one more group.
+
+    Returns:
+        The index of the first clip of every group but the first, ascending.
     """
     clips = np.arange(len(totals) + 1)
     longest = np.concatenate(([0], totals)).astype(np.float64)
-    one_more = np.where(clips[:, None] < clips, (clips - clips[:, None]) * longest, np.inf)
-    cost, begins = one_more[0], []
+    last_group = np.where(clips[:, None] < clips, (clips - clips[:, None]) * longest, np.inf)
+    cost, starts = last_group[0], []
     for _ in range(groups - 1):
-        ways = cost[:, None] + one_more
-        begins.append(ways.argmin(0))
-        cost = ways.min(0)
-    found, end = [], len(totals)
-    for begin in reversed(begins):
-        end = int(begin[end])
-        found.append(end)
-    return found[::-1]
+        costs = cost[:, None] + last_group
+        starts.append(costs.argmin(0))
+        cost = costs.min(0)
+    indices, end = [], len(totals)
+    for start in reversed(starts):
+        end = int(start[end])
+        indices.append(end)
+    return indices[::-1]
 
 
 def _not_later(query_block: torch.Tensor, key_block: torch.Tensor) -> torch.Tensor:
@@ -143,7 +147,7 @@ def _patch_blocks(layout: Layout, patches: int) -> torch.Tensor:
 
 
 def _patches_in_one_row(layout: Layout, patches: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, B*K*P) whose patch it is, and of which block."""
+    """(1, B*K*P) clip and block of each patch."""
     blocks = _patch_blocks(layout, patches)
     clips = torch.arange(len(layout.lengths), device=blocks.device)
     return clips.repeat_interleave(blocks.shape[1])[None], blocks.repeat(1, len(clips))
@@ -152,13 +156,13 @@ def _patches_in_one_row(layout: Layout, patches: int) -> tuple[torch.Tensor, tor
 def _within_clips(
     query_clip: torch.Tensor, query_block: torch.Tensor, key_clip: torch.Tensor, key_block: torch.Tensor
 ) -> BlockMask:
-    """Queries (1, N) see keys (1, M) of their own clip and of no later block."""
+    """Mask in which queries (1, N) see keys (1, M) of their own clip and of no later block."""
 
     def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        own = query_clip[0, query] == key_clip[0, key]
-        return own & (query_block[0, query] >= key_block[0, key])
+        same_clip = query_clip[0, query] == key_clip[0, key]
+        return same_clip & (query_block[0, query] >= key_block[0, key])
 
-    # Compiled, it never holds all N x M at once.
+    # When compiled, it never materialises all N x M entries.
     from torch.nn.attention.flex_attention import create_block_mask
 
     make = torch.compile(create_block_mask) if query_clip.is_cuda else create_block_mask

@@ -1,8 +1,8 @@
-"""Multi-level pooling: the features from which a block's 1D queries start.
+"""Multi-level pooling: the features that initialise a block's 1D queries.
 
-A block's H x W patch features are average-pooled to 1, 1, 2, 4, 8, ... cells and the levels are laid one after the
-other; a block of n tokens starts its queries from the first n of them. Every power of two is a complete level, so
-each length sees the whole picture (GigaTok's initialisation, read as the paper's Sec. 3.1 per temporal block).
+A block's H x W patch features are average-pooled to 1, 1, 2, 4, 8, ... cells and the levels are concatenated; the
+queries of a block of n tokens start from the first n cells. Every power of two completes a level, so each length covers
+the entire frame (GigaTok's initialisation, applied per temporal block as we read the paper's Sec. 3.1).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch
 
 
 def pyramid(grid: tuple[int, int], slots: int) -> torch.Tensor:
-    """Averaging matrix (slots, H*W): row s holds the weights of slot s; every row sums to one.
+    """Return the averaging matrix (slots, H*W): row s holds the weights of slot s; every row sums to one.
 
     Raises:
-        ValueError: more slots than all levels have, down to the finest whose cells are never empty.
+        ValueError: more slots than the levels have, down to the finest one without empty cells.
     """
     height, width = grid
     levels = [_cells(grid, 1, 1), _cells(grid, 1, 1)]
@@ -22,7 +22,7 @@ def pyramid(grid: tuple[int, int], slots: int) -> torch.Tensor:
     while sum(len(level) for level in levels) < slots:
         can_widen, can_heighten = 2 * wide <= width, 2 * high <= height
         if not (can_widen or can_heighten):
-            raise ValueError(f"a {height}x{width} grid pools to at most {2 * high * wide} slots, {slots} asked")
+            raise ValueError(f"a {height}x{width} grid pools to at most {2 * high * wide} slots, {slots} requested")
         if can_widen and (wide <= high or not can_heighten):
             wide *= 2
         else:
@@ -32,7 +32,7 @@ def pyramid(grid: tuple[int, int], slots: int) -> torch.Tensor:
 
 
 def _cells(grid: tuple[int, int], high: int, wide: int) -> torch.Tensor:
-    """(high*wide, H*W) averages over a regular split of the grid."""
+    """(high*wide, H*W) averages over a regular partition of the grid."""
     height, width = grid
     rows = torch.arange(height) * high // height
     columns = torch.arange(width) * wide // width
