@@ -50,14 +50,14 @@ def many_at_once(setting: Setting) -> list[Ratio]:
     return _adaptive(setting, "generator_adaptive_many", 8 * setting.samples)
 
 
-def _adaptive(setting: Setting, row: str, rows: int) -> list[Ratio]:
-    setting = replace(setting, samples=(8 if setting.device == "cpu" else 3) * rows)
+def _adaptive(setting: Setting, row: str, batch: int) -> list[Ratio]:
+    setting = replace(setting, samples=(8 if setting.device == "cpu" else 3) * batch)
     grammar = Grammar.of(setting.tokenizer)
     module = generator_of(setting, grammar)
-    works = [sampling_of(setting, module, grammar, fixed=fixed, rows=rows) for fixed in (True, False)]
+    works = [sampling_of(setting, module, grammar, fixed=fixed, batch=batch) for fixed in (True, False)]
     seconds = seconds_of(works, device=setting.device, repeats=min(3, setting.repeats), at_least=0)
     tokens = [sum(setting.uniform) * setting.samples, int(works[1]().lengths.sum())]
-    note = f"the uniform row, against lengths drawn as a router gives them; {setting.samples} samples, {rows} at once"
+    note = f"the uniform row, against lengths drawn as a router gives them; {setting.samples} samples, {batch} at once"
     return [
         Ratio.of(row, "wall_seconds", seconds, note),
         Ratio.of(row, "tokens", tokens, note),
@@ -93,12 +93,12 @@ class _WithOne(nn.Module):
 
 
 def sampling_of(
-    setting: Setting, module: Generator, grammar: Grammar, *, fixed: bool, cached: bool = True, rows: int = 64
+    setting: Setting, module: Generator, grammar: Grammar, *, fixed: bool, cached: bool = True, batch: int = 64
 ) -> Callable[[], Codes]:
     classes = torch.arange(setting.samples) % CLASSES
     lengths = torch.tensor(setting.uniform) if fixed else None
     seeds = list(range(setting.samples))
-    how: dict[str, Any] = {"rows": rows, "prefix_lengths": lengths, "cached": cached}
+    how: dict[str, Any] = {"batch": batch, "prefix_lengths": lengths, "cached": cached}
 
     def work() -> Codes:
         # As evaluations sample: a CPU would cast all weights anew at every step.

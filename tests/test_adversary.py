@@ -185,7 +185,7 @@ def test_it_plays_under_autocast_with_weights_in_float32(make):
     [
         ({"loss": "wasserstein"}, "unknown adversarial loss 'wasserstein'"),
         ({"interval": 0}, "interval must be at least 1"),
-        ({"loss": "hinge", "smoothing": 0.1}, "makes no sense for the hinge loss"),
+        ({"loss": "hinge", "smoothing": 0.1}, "the hinge loss has no labels"),
     ],
 )
 def test_a_senseless_configuration_is_refused(changes, message):

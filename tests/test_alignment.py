@@ -90,7 +90,7 @@ def test_the_loss_teaches_the_decoder_and_the_head():
 
 @pytest.mark.parametrize("teacher", [(3, 8, 8), (4, 12, 8), (4, 8, 5)])
 def test_grids_that_do_not_divide_are_refused(teacher):
-    with pytest.raises(ValueError, match=r"\(4, 8, 8\) cannot be brought to an encoder's \("):
+    with pytest.raises(ValueError, match=r"\(4, 8, 8\) cannot be mapped to an encoder's \("):
         AlignmentHead(8, (4, 8, 8), 8, teacher)
 
 

@@ -201,7 +201,7 @@ def test_labels_are_the_column_or_the_last_of_several_that_a_clip_has():
 
 
 def test_a_set_without_the_column_or_a_clip_without_a_word_is_refused():
-    with pytest.raises(CodingError, match="clip set made has no label column 'motion': it has source; set label"):
+    with pytest.raises(CodingError, match="clip set made has no label column 'motion': set label to one of source"):
         labels_of(labelled(source=["a"]), "motion")
-    with pytest.raises(CodingError, match="clip 1 and 1 more have no game"):
+    with pytest.raises(CodingError, match="clip 1 and 1 others have no game"):
         labels_of(labelled(game=["pong", "", ""]), "game")

@@ -86,7 +86,7 @@ def test_the_transformer_learns_to_tell_striped_clips():
 def test_the_transformer_refuses_other_clips_and_patches_that_do_not_fit():
     with pytest.raises(ValueError, match=r"takes clips \(B, 3, 4, 16, 16\), got \(2, 3, 4, 8, 8\)"):
         TransformerDiscriminator(TINY)(torch.zeros(2, 3, 4, 8, 8))
-    with pytest.raises(ValueError, match="do not divide into patches"):
+    with pytest.raises(ValueError, match="cannot be tiled with patches"):
         TransformerDiscriminatorConfig(frames=6)
 
 

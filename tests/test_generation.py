@@ -91,11 +91,11 @@ def test_pixels_of_codes_come_in_the_order_of_the_codes(by_class):
 
 
 def test_class_numbers_and_seeds_must_fit(by_class, pixels):
-    with pytest.raises(GenerationError, match="class numbers go from 0 to 2"):
+    with pytest.raises(GenerationError, match="class index out of range: must be 0 to 2"):
         by_class.generate([0, 3], [0, 1], HOW)
     with pytest.raises(GenerationError, match="1 seeds for 2 clips"):
         by_class.generate([0, 1], [0], HOW)
-    with pytest.raises(GenerationError, match="trained for the task 'class', 'frames' is asked"):
+    with pytest.raises(GenerationError, match="trained for the task 'class', not for 'frames'"):
         by_class.predict(pixels, range(5), HOW)
 
 
@@ -115,7 +115,7 @@ def test_predictions_see_the_given_frames_and_nothing_else(by_frames, pixels):
         condition_codes(by_frames.tokenizer, to_network(blackened), PREFIX).codes,
         condition_codes(by_frames.tokenizer, to_network(pixels), PREFIX).codes,
     )
-    with pytest.raises(GenerationError, match="task 'frames'"):
+    with pytest.raises(GenerationError, match="task 'frames', not for 'class'"):
         by_frames.generate([0], [0], HOW)
 
 
@@ -155,7 +155,7 @@ def test_the_condition_scaled_either_way_is_the_paper_s_at_the_paper_s_levels(ti
 
 @pytest.mark.parametrize("prefix", [(8,), (8, 5), (8, 4, 2)])
 def test_a_prefix_that_does_not_fit_is_refused(tokenizer, clips, prefix):
-    with pytest.raises(GenerationError, match=r"5 given frames fill 2 blocks of levels \(2, 4, 8\)"):
+    with pytest.raises(GenerationError, match=r"5 given frames need 2 blocks of levels \(2, 4, 8\)"):
         condition_codes(tokenizer, clips, prefix)
 
 

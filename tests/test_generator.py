@@ -55,7 +55,7 @@ def test_the_papers_sizes(size, parameters):
         made = Generator(GeneratorConfig.of(PAPER, size, classes=101))
     counted = sum(p.numel() for p in made.parameters())
     print(f"{size}: {counted:,} parameters")
-    assert made.config.places == 2053
+    assert made.config.context == 2053
     assert counted == pytest.approx(parameters, rel=0.002)
 
 
@@ -95,12 +95,12 @@ def test_cached_steps_have_the_logits_of_the_whole(positions, symbols):
     asked, count = condition(module), int(batch.counts.min())
     whole = module(batch, asked).split(batch.counts.tolist())
     cache = module.cache(len(asked))
-    logits = module.logits(module.last(module.prefix(asked), cache))
+    logits = module.logits(module.last_features(module.prefix(asked), cache))
     for place in range(count):
         torch.testing.assert_close(logits, torch.stack([row[place] for row in whole]), atol=1e-4, rtol=0)
         if place < count - 1:
-            logits = module.logits(module.step(batch.symbols[:, place], cache))
-    assert cache.filled == [module.config.prefix + count - 1] * len(asked)
+            logits = module.logits(module.decode(batch.symbols[:, place], cache))
+    assert cache.lengths == [module.config.prefix + count - 1] * len(asked)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -120,14 +120,14 @@ def test_logits_of_a_part_are_that_part_of_all_logits(rows, dtype):
 def test_a_step_with_fixed_shapes_has_the_same_features(positions):
     """What a CUDA graph would replay: the whole cache is read, and a mask says which places hold something."""
     module, batch = generator(positions=positions), sequences()
-    asked, places = condition(module), torch.arange(module.config.places)
+    asked, places = condition(module), torch.arange(module.config.context)
     grown, fixed = module.cache(4), module.cache(4)
     for cache in (grown, fixed):
-        module.last(module.prefix(asked), cache)
+        module.last_features(module.prefix(asked), cache)
     for place in range(3):
-        expected = module.step(batch.symbols[:, place], grown)
+        expected = module.decode(batch.symbols[:, place], grown)
         at = torch.tensor([place + module.config.prefix])
-        made = module.step_at(batch.symbols[:, place], fixed, at, len(places), (places <= at)[None])
+        made = module.decode_at(batch.symbols[:, place], fixed, at, len(places), (places <= at)[None])
         torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
 
 
@@ -136,12 +136,12 @@ def test_rows_that_leave_the_cache_do_not_disturb_the_others():
     asked = condition(module, 5)
     cache, whole = module.cache(5), module.cache(5)
     for held in (cache, whole):
-        module.last(module.prefix(asked), held)
-        module.step(batch.symbols[:, 0], held)
+        module.last_features(module.prefix(asked), held)
+        module.decode(batch.symbols[:, 0], held)
     stay = [4, 1, 2]
     cache.keep(stay)
-    expected = module.step(batch.symbols[:, 1], whole)[stay]
-    torch.testing.assert_close(module.step(batch.symbols[stay, 1], cache), expected, atol=1e-5, rtol=0)
+    expected = module.decode(batch.symbols[:, 1], whole)[stay]
+    torch.testing.assert_close(module.decode(batch.symbols[stay, 1], cache), expected, atol=1e-5, rtol=0)
 
 
 @both_positions
@@ -150,23 +150,23 @@ def test_sequences_that_join_later_stand_at_their_own_places(positions):
     module, batch = generator(positions=positions, condition=2), sequences(5)
     asked = condition(module, 5)
     prefix, whole = module.prefix(asked), module(batch, asked).split(batch.counts.tolist())
-    first, second, shared = module.cache(3, even=True), module.cache(2, even=True), module.cache(5)
+    first, second, shared = module.cache(3, aligned=True), module.cache(2, aligned=True), module.cache(5)
     for cache in (first, shared):
-        module.last(prefix[:3], cache)
-        module.step(batch.symbols[:3, 0], cache)
+        module.last_features(prefix[:3], cache)
+        module.decode(batch.symbols[:3, 0], cache)
     for cache in (second, shared):
-        begun = module.logits(module.last(prefix[3:], cache))
+        begun = module.logits(module.last_features(prefix[3:], cache))
         torch.testing.assert_close(begun, torch.stack([row[0] for row in whole[3:]]), atol=1e-4, rtol=0)
-    assert (first.even, shared.even, shared.filled) == (True, False, [4, 4, 4, 3, 3])
+    assert (first.aligned, shared.aligned, shared.lengths) == (True, False, [4, 4, 4, 3, 3])
     for place in range(2):
-        said = torch.cat((batch.symbols[:3, place + 1], batch.symbols[3:, place]))
+        symbols = torch.cat((batch.symbols[:3, place + 1], batch.symbols[3:, place]))
         expected = torch.stack([row[place + 2] for row in whole[:3]] + [row[place + 1] for row in whole[3:]])
-        torch.testing.assert_close(module.logits(module.step(said, first, second)), expected, atol=1e-4, rtol=0)
-        torch.testing.assert_close(module.logits(module.step(said, shared)), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(module.logits(module.decode(symbols, first, second)), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(module.logits(module.decode(symbols, shared)), expected, atol=1e-4, rtol=0)
     shared.keep([4, 1])
     expected = torch.stack((whole[4][3], whole[1][4]))
-    said = torch.stack((batch.symbols[4, 2], batch.symbols[1, 3]))
-    torch.testing.assert_close(module.logits(module.step(said, shared)), expected, atol=1e-4, rtol=0)
+    symbols = torch.stack((batch.symbols[4, 2], batch.symbols[1, 3]))
+    torch.testing.assert_close(module.logits(module.decode(symbols, shared)), expected, atol=1e-4, rtol=0)
 
 
 def test_conditions_are_joined_one_behind_the_other():
@@ -187,7 +187,7 @@ def test_a_rope_generator_is_transformers_llama():
             num_hidden_layers=c.layers,
             num_attention_heads=c.heads,
             rms_norm_eps=1e-5,
-            max_position_embeddings=c.places,
+            max_position_embeddings=c.context,
             tie_word_embeddings=False,
             attn_implementation="eager",
         )
@@ -321,8 +321,8 @@ def test_a_configuration_survives_json():
     ("change", "message"),
     [
         ({"positions": "sine"}, "unknown positions 'sine': learned or rope"),
-        ({"heads": 5}, "width 32 does not give 5 heads an even share each"),
-        ({"levels": 0}, "0 of 43 symbols cannot name lengths"),
+        ({"heads": 5}, r"width 32 is not a multiple of 2 \* 5 heads"),
+        ({"levels": 0}, "levels must be between 1 and vocabulary - 1 = 42, got 0"),
     ],
 )
 def test_configurations_that_make_no_generator_are_refused(change, message):
@@ -353,7 +353,7 @@ def test_condition_symbols_outside_the_vocabulary_are_refused():
 
 
 def test_sequences_too_long_are_refused():
-    with pytest.raises(ValueError, match="a sequence of 28 symbols, the generator's longest has 27"):
+    with pytest.raises(ValueError, match="a sequence has 28 symbols, the generator takes at most 27"):
         generator()(Sequences(torch.zeros(1, 28, dtype=torch.int64), torch.tensor([28])), Condition(torch.tensor([0])))
 
 

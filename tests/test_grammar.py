@@ -91,13 +91,13 @@ def test_the_papers_grammar_has_8197_symbols_and_2052_places():
 
 @pytest.mark.parametrize("bad", [10, -1, 2**40])
 def test_codes_outside_the_codebook_are_refused(bad):
-    with pytest.raises(GrammarError, match=f"sequence 0: {bad} at place 4 is no code: the codebook has codes 0 to 9"):
+    with pytest.raises(GrammarError, match=f"sequence 0: {bad} at position 4 is outside the codebook"):
         SMALL.build(Codes(torch.tensor([[1, 2, bad, 4]]), torch.tensor([[2, 2]])))
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 5])
 def test_a_length_that_no_level_has_is_refused(length):
-    with pytest.raises(GrammarError, match=rf"^{length} tokens is no level: the levels are \(2, 4\)"):
+    with pytest.raises(GrammarError, match=rf"^{length} tokens is not one of the levels \(2, 4\)"):
         SMALL.build(Codes(torch.zeros(1, 2 + length, dtype=torch.int64), torch.tensor([[2, length]])))
 
 
@@ -111,14 +111,14 @@ def test_assignments_and_codes_of_other_shapes_are_refused():
 @pytest.mark.parametrize(
     ("symbols", "message"),
     [
-        ((10, 1, 2, 11, 3, 4, 5), "cut short after 7 symbols: block 1 is not whole"),
-        ((10, 1, 2), "cut short after 3 symbols: no length symbol of block 1"),
-        ((), r"cut short after 0 symbols: no length symbol of block 0"),
-        ((10, 1, 2, 10, 3, 4, 5), "sequence 0 ends after 6 symbols, 7 are given"),
-        ((3, 1, 2), "symbol 3 at place 0 names no length: symbols 10 to 11 do"),
-        ((12, 1, 2), "symbol 12 at place 0 names no length"),
-        ((10, 1, 10, 10, 3, 4), "sequence 0: 10 at place 2 is no code"),
-        ((10, 1, -1, 10, 3, 4), "sequence 0: -1 at place 2 is no code"),
+        ((10, 1, 2, 11, 3, 4, 5), "truncated after 7 symbols: block 1 is incomplete"),
+        ((10, 1, 2), "truncated after 3 symbols: block 1 has no length symbol"),
+        ((), "truncated after 0 symbols: block 0 has no length symbol"),
+        ((10, 1, 2, 10, 3, 4, 5), "sequence 0 is complete after 6 of 7 symbols"),
+        ((3, 1, 2), r"symbol 3 at position 0 is not a length symbol \(10 to 11\)"),
+        ((12, 1, 2), "symbol 12 at position 0 is not a length symbol"),
+        ((10, 1, 10, 10, 3, 4), "sequence 0: 10 at position 2 is outside the codebook"),
+        ((10, 1, -1, 10, 3, 4), "sequence 0: -1 at position 2 is outside the codebook"),
     ],
 )
 def test_sequences_that_say_no_codes_are_refused(symbols, message):
@@ -129,7 +129,7 @@ def test_sequences_that_say_no_codes_are_refused(symbols, message):
 def test_a_bad_sequence_among_good_ones_is_named():
     good = SMALL.build(random_codes(SMALL, 3, 0))
     good.symbols[2, 0] = 5
-    with pytest.raises(GrammarError, match="sequence 2: symbol 5 at place 0"):
+    with pytest.raises(GrammarError, match="sequence 2: symbol 5 at position 0"):
         SMALL.parse(good)
 
 
@@ -141,11 +141,11 @@ def test_counts_beyond_the_symbols_are_refused():
 @pytest.mark.parametrize(
     ("before", "symbol", "message"),
     [
-        ([], 9, "symbol 9 stands where a length, 10 to 11, belongs"),
-        ([], 12, "symbol 12 stands where a length"),
-        ([11], 10, "symbol 10 stands where a code, 0 to 9, belongs"),
-        ([11], -1, "symbol -1 stands where a code"),
-        ([10, 1, 1, 10, 1, 1], 1, "sequence 0 is whole, and symbol 1 comes behind its end"),
+        ([], 9, r"expected a length symbol \(10 to 11\), got symbol 9"),
+        ([], 12, r"expected a length symbol .*, got symbol 12"),
+        ([11], 10, r"expected a code \(0 to 9\), got symbol 10"),
+        ([11], -1, r"expected a code .*, got symbol -1"),
+        ([10, 1, 1, 10, 1, 1], 1, "sequence 0 is complete, symbol 1 comes after its end"),
     ],
 )
 def test_progress_refuses_illegal_symbols(before, symbol, message):

@@ -15,7 +15,7 @@ from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training.adversary import Adversary, AdversaryConfig
 from evatok.training.discriminators import SemanticDiscriminator
 from evatok.training.loop import step_generator
-from evatok.training.objective import Alignment, Batches, TokenizerObjective, Trainee
+from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
 
 WEIGHTS = {
     "l1": 1.0,
@@ -45,7 +45,7 @@ def test_one_step_of_the_whole_objective_at_the_papers_size():
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 128, 128, 3), dtype=np.uint8)
     alignment = Alignment(teacher(), decoder_layer=3, encoder_layer=2)
-    trainee = Trainee(AdaptiveTokenizer(TOKENIZER_SIZES["paper"]), alignment)
+    trainee = TokenizerWithHead(AdaptiveTokenizer(TOKENIZER_SIZES["paper"]), alignment)
     before = {name: p.detach().clone() for name, p in trainee.named_parameters()}
     opponent = AdversaryConfig(start=0, learning_rate=1e-4, augment=True)
     objective = TokenizerObjective(

@@ -20,7 +20,7 @@ from evatok.experiments import class_consistency, sample
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import samples, video_generator
 from evatok.generation.grammar import Grammar
-from evatok.generation.samples import Wish
+from evatok.generation.samples import SampleRequest
 from evatok.generation.sampling import Sampling
 from evatok.generation.transformer import Generator, GeneratorConfig
 from evatok.generation.video_generator import GenerationError, VideoGenerator
@@ -180,7 +180,7 @@ def test_frame_prediction_goes_on_from_the_real_clips(run, folder, moving_clips)
 
 
 def test_a_killed_sampling_goes_on_and_another_way_of_sampling_starts_anew(run, monkeypatch):
-    draw, drawn, put, kept = Wish.draw, [], ShardStore.put, []
+    draw, drawn, put, kept = SampleRequest.draw, [], ShardStore.put, []
 
     def dies(self, made_by, arrays):
         if made_by.get("what") == "samples":
@@ -194,7 +194,7 @@ def test_a_killed_sampling_goes_on_and_another_way_of_sampling_starts_anew(run, 
         return draw(self, start, stop, *others)
 
     monkeypatch.setattr(ShardStore, "put", dies)
-    monkeypatch.setattr(Wish, "draw", counts)
+    monkeypatch.setattr(SampleRequest, "draw", counts)
     with pytest.raises(KeyboardInterrupt):
         run()
     assert drawn == [(0, COUNT)], "both shards were drawn side by side"
@@ -214,12 +214,12 @@ def test_a_killed_sampling_goes_on_and_another_way_of_sampling_starts_anew(run, 
 def test_a_longer_draw_begins_with_the_shorter_one(folder, tokenizer, tmp_path):
     video = VideoGenerator.load(folder / "class.safetensors", folder / "tokenizer.safetensors")
     store = ShardStore(tmp_path / "shards")
-    short = samples.draw(Wish(video, 4, [0, 1, 2, 0], None, 3, Sampling()), store, shard_length=4)
-    long = samples.draw(Wish(video, 6, [0, 1, 2, 0, 1, 2], None, 3, Sampling()), store, shard_length=4)
+    short = samples.draw(SampleRequest(video, 4, [0, 1, 2, 0], None, 3, Sampling()), store, shard_length=4)
+    long = samples.draw(SampleRequest(video, 6, [0, 1, 2, 0, 1, 2], None, 3, Sampling()), store, shard_length=4)
     assert (short.resumed, long.resumed) == (0, 4)
     assert np.array_equal(long.tokens[:4], short.tokens)
     video.grammar.build(long.codes)  # raises for anything illegal
-    with pytest.raises(EvaluationError, match="6 samples stand against 4 real clips"):
+    with pytest.raises(EvaluationError, match="6 samples for 4 real clips"):
         samples.Generated(video.clips(long.codes), long, tokenizer, {}).check(4, True)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evatok.assignments.candidates import CandidateSet
-from evatok.generation import sampling
+from evatok.generation import drawing, engines
 from evatok.generation.grammar import Grammar, GrammarError
 from evatok.generation.sampling import Sampling, SamplingError, sample
 from evatok.generation.transformer import Condition, Generator, GeneratorConfig
@@ -70,31 +70,31 @@ def test_a_batch_of_one_gives_what_a_batch_of_eight_gives(how):
 def test_waiting_samples_take_the_room_of_whole_ones_and_nothing_else_changes(how, cached):
     module, asked, seeds = generator(), classes(19), [seed * 7919 for seed in range(19)]
     expected = sample(module, GRAMMAR, asked, seeds, how)
-    for rows in (1, 3, 8, 18):
-        assert same(sample(module, GRAMMAR, asked, seeds, how, rows=rows, cached=cached), expected)
+    for batch in (1, 3, 8, 18):
+        assert same(sample(module, GRAMMAR, asked, seeds, how, batch=batch, cached=cached), expected)
 
 
 @pytest.mark.parametrize("where", ["cpu", "elsewhere"])
 def test_samples_that_wait_follow_conditions_of_symbols(where, monkeypatch):
-    monkeypatch.setattr(sampling, "_GROUPED", {where})
+    monkeypatch.setattr(engines, "GROUPED_DEVICES", {where})
     module = generator(classes=0, condition=4, positions="rope")
     asked = Condition(symbols=torch.arange(48).reshape(12, 4) % GRAMMAR.vocabulary)
     expected = sample(module, GRAMMAR, asked, range(12), Sampling(), cached=False)
-    assert same(sample(module, GRAMMAR, asked, range(12), Sampling(), rows=5), expected)
+    assert same(sample(module, GRAMMAR, asked, range(12), Sampling(), batch=5), expected)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_one_cache_for_all_gives_what_a_cache_a_group_gives(guidance, monkeypatch):
     module, asked, how = generator(), classes(30), Sampling(guidance=guidance)
-    expected = sample(module, GRAMMAR, asked, range(30), how, rows=8)
-    monkeypatch.setattr(sampling, "_GROUPED", set())
-    assert same(sample(module, GRAMMAR, asked, range(30), how, rows=8), expected)
+    expected = sample(module, GRAMMAR, asked, range(30), how, batch=8)
+    monkeypatch.setattr(engines, "GROUPED_DEVICES", set())
+    assert same(sample(module, GRAMMAR, asked, range(30), how, batch=8), expected)
 
 
 def test_the_rows_are_full_until_nobody_waits():
     module, rows = generator(), []
     module.layers[0].register_forward_hook(lambda layer, given, out: rows.append(len(out)))
-    made = sample(module, GRAMMAR, classes(200), range(200), Sampling(), rows=16)
+    made = sample(module, GRAMMAR, classes(200), range(200), Sampling(), batch=16)
     total = int(made.lengths.sum()) + 3 * 200
     assert sum(rows) == total, "every symbol is read once"
     # Some room is let lie until several can begin; at the end the longest goes on alone.
@@ -105,19 +105,19 @@ def test_the_rows_are_full_until_nobody_waits():
 def test_fixed_lengths_move_in_step_batch_by_batch():
     module, rows = generator(), []
     module.layers[0].register_forward_hook(lambda layer, given, out: rows.append(len(out)))
-    sample(module, GRAMMAR, classes(12), range(12), Sampling(), rows=6, prefix_lengths=torch.tensor([4, 4, 4]))
+    sample(module, GRAMMAR, classes(12), range(12), Sampling(), batch=6, prefix_lengths=torch.tensor([4, 4, 4]))
     assert rows == [6] * 30
 
 
 def test_whole_samples_are_handed_over_at_once():
     module, parts = generator(), {}
 
-    def whole(numbers, codes):
+    def finished(numbers, codes):
         for number, row, lengths in zip(numbers, codes.codes, codes.lengths, strict=True):
             assert number not in parts
             parts[number] = (row[: lengths.sum()], lengths)
 
-    made = sample(module, GRAMMAR, classes(9), range(9), Sampling(), rows=6, whole=whole)
+    made = sample(module, GRAMMAR, classes(9), range(9), Sampling(), batch=6, finished=finished)
     assert list(parts) != list(range(9)), "not all ended in their order"
     for number in range(9):
         codes, lengths = parts[number]
@@ -133,7 +133,7 @@ def test_a_draw_is_the_inverse_of_the_cumulative_distribution(columns, transpose
     weights = torch.rand(2000, columns) * (torch.rand(2000, columns) < 0.2)
     weights[:, columns // 3] += 1e-3
     uniform = torch.linspace(0, 1, 2000, dtype=torch.float64)[:, None].clamp_max(1 - 2**-53)
-    drawn, total = sampling._inverse(weights.T.contiguous().T if transposed else weights, uniform)
+    drawn, total = drawing.draw(weights.T.contiguous().T if transposed else weights, uniform)
     cumulative = weights.cumsum(1, dtype=torch.float64)
     torch.testing.assert_close(total, cumulative[:, -1:], rtol=1e-6, atol=0)
     assert (weights.gather(1, drawn[:, None]) > 0).all()
@@ -272,7 +272,9 @@ def test_logits_that_are_not_finite_are_refused(value):
     module = generator()
     with torch.no_grad():
         module.norm.weight[3] = value
-    with pytest.raises(SamplingError, match="logits are not finite at symbol 0 or before: are the weights sound"):
+    with pytest.raises(
+        SamplingError, match="logits are not finite at or before position 0: the generator's weights may"
+    ):
         sample(module, GRAMMAR, classes(2), range(2), Sampling())
 
 
@@ -281,7 +283,7 @@ def test_logits_that_are_not_finite_are_refused(value):
     [
         ({"guidance": -1.0}, "guidance must be"),
         ({"guidance": float("nan")}, "guidance must be"),
-        ({"temperature": 0.0}, "temperature must be above 0, got 0.0; top_k=1 is the greedy choice"),
+        ({"temperature": 0.0}, "temperature must be above 0, got 0.0; use top_k=1 for greedy decoding"),
         ({"temperature": float("inf")}, "temperature must be"),
         ({"top_k": -1}, "top_k must be at least 0"),
         ({"top_p": 0.0}, "top_p must be above 0"),
@@ -302,11 +304,11 @@ def test_seeds_grammars_and_guidance_that_do_not_fit_are_refused():
     frames = generator(classes=0, condition=2)
     with pytest.raises(SamplingError, match=r"guidance 2\.0 needs a generator with classes"):
         sample(frames, GRAMMAR, Condition(symbols=torch.zeros(1, 2, dtype=torch.int64)), [1], Sampling(guidance=2.0))
-    with pytest.raises(SamplingError, match="rows must be at least 1, got 0"):
-        sample(module, GRAMMAR, classes(1), [1], Sampling(), rows=0)
-    with pytest.raises(SamplingError, match=r"at most \(3,\), got \[2, 2, 2, 2\]"):
+    with pytest.raises(SamplingError, match="batch must be at least 1, got 0"):
+        sample(module, GRAMMAR, classes(1), [1], Sampling(), batch=0)
+    with pytest.raises(SamplingError, match=r"at most 3 token counts, got \[2, 2, 2, 2\]"):
         sample(module, GRAMMAR, classes(1), [1], Sampling(), prefix_lengths=torch.tensor([2, 2, 2, 2]))
-    with pytest.raises(GrammarError, match="3 tokens is no level"):
+    with pytest.raises(GrammarError, match="3 tokens is not one of the levels"):
         sample(module, GRAMMAR, classes(1), [1], Sampling(), prefix_lengths=torch.tensor([3]))
 
 
@@ -318,8 +320,8 @@ def test_512_tokens_are_sampled_at_least_five_times_faster_with_the_cache():
     sample(module, grammar, classes(2), [0, 1], Sampling(), prefix_lengths=forced)
     cached = time.process_time() - started
     rows, started = torch.zeros(2, grammar.longest, dtype=torch.int64), time.process_time()
-    for places in range(8, grammar.longest, 16):
-        module.logits(module.last(rows[:, :places]))
+    for length in range(8, grammar.longest, 16):
+        module.logits(module.last_features(rows[:, :length]))
     # Every sixteenth of the steps without a cache, and nothing for their draws.
     uncached = 16 * (time.process_time() - started)
     print(f"{cached:.1f} s with the cache, {uncached:.1f} s without: {uncached / cached:.1f} times")

@@ -279,7 +279,7 @@ def test_another_tokenizer_is_another_training(stage5, smaller, tmp_path):
 
 
 def test_clips_without_the_label_or_with_an_unknown_class_are_refused(stage5, data, tmp_path):
-    with pytest.raises(CodingError, match="no label column 'motion': it has source"):
+    with pytest.raises(CodingError, match="no label column 'motion': set label to one of source"):
         stage5(data=data)
     with pytest.raises(GenerationError, match="unknown class 'idle'; known ones: turn, walk"):
         stage5(train_clips=4)

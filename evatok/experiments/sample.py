@@ -31,7 +31,7 @@ from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
-from evatok.generation.samples import Generated, Samples, Wish
+from evatok.generation.samples import Generated, SampleRequest, Samples
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.models.precision import autocast
@@ -196,10 +196,10 @@ def class_names(config: dict[str, Any], video: VideoGenerator, real: ClipSet) ->
     return names
 
 
-def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names: list[str]) -> Wish:
+def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names: list[str]) -> SampleRequest:
     """What is asked of the generator."""
     how = Sampling(config["guidance"], config["temperature"], config["top_k"], config["top_p"])
-    return Wish(
+    return SampleRequest(
         video,
         len(real),
         [video.class_index(name) for name in names] if video.task == "class" else None,
@@ -211,7 +211,7 @@ def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names:
     )
 
 
-def decoded(video: VideoGenerator, drawn: Samples, wish: Wish) -> tuple[np.ndarray, float]:
+def decoded(video: VideoGenerator, drawn: Samples, wish: SampleRequest) -> tuple[np.ndarray, float]:
     """Clips uint8 (N, T, H, W, 3) and the seconds that decoding took."""
     opened = time.perf_counter()
     with autocast(video.device, wish.bf16):
@@ -226,7 +226,7 @@ def measured(
     real: ClipSet,
     fake: np.ndarray,
     drawn: Samples,
-    wish: Wish,
+    wish: SampleRequest,
 ) -> tuple[dict[str, Any], dict[str, records.Metric], dict[str, Any]]:
     """A record's entry `protocol`, its metrics and its entry `model`."""
     video = wish.video

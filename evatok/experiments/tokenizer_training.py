@@ -32,7 +32,7 @@ from evatok.tokenizers.initialise import initialise
 from evatok.training import loop
 from evatok.training.adversary import Adversary, AdversaryConfig
 from evatok.training.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
-from evatok.training.objective import Alignment, Batches, TokenizerObjective, Trainee
+from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def train_tokenizer(
     return runner.train(config, tracker, partial(TokenizerTask, plan_of))
 
 
-class TokenizerTask(runner.Task[Trainee]):
+class TokenizerTask(runner.Task[TokenizerWithHead]):
     """A tokenizer under a plan, proxy or final."""
 
     steps_may_change = True
@@ -166,7 +166,7 @@ class TokenizerTask(runner.Task[Trainee]):
         self.module, self.objective, self.parents = prepared(config, self.shape, self.plan, self.train_set)
         self.inputs = " ".join(self.parents.values())
 
-    def ship(self, averaged: Trainee, path: Path, changes: dict[str, Any]) -> None:
+    def ship(self, averaged: TokenizerWithHead, path: Path, changes: dict[str, Any]) -> None:
         rule = self.plan.rule
         told = {name: value for name, value in rule.identity.items() if name not in rule.parents}
         checkpoints.save(
@@ -179,7 +179,7 @@ class TokenizerTask(runner.Task[Trainee]):
             dtype=torch.float16,
         )
 
-    def measure(self, averaged: Trainee, path: Path, folder: Path) -> runner.Measured:
+    def measure(self, averaged: TokenizerWithHead, path: Path, folder: Path) -> runner.Measured:
         shipped, checkpoint = AdaptiveTokenizer.load(path)
         metrics = self.plan.measure(shipped.to(self.config["device"]), self.validation_set)
         metrics |= _last_of_discriminator(folder)
@@ -208,14 +208,14 @@ class TokenizerTask(runner.Task[Trainee]):
 
 def prepared(
     config: dict[str, Any], shape: TokenizerConfig, plan: Plan, train_set: ClipSet
-) -> tuple[Trainee, TokenizerObjective, dict[str, str]]:
+) -> tuple[TokenizerWithHead, TokenizerObjective, dict[str, str]]:
     """The network, its objective, and the sha256 of everything they stand on."""
     # First of all that draws at random: networks that differ in their losses only must start alike.
     tokenizer, start = started(config, shape, train_set)
     alignment = alignment_of(config)
     adversary, judge = adversary_of(config, shape)
     encoders = {"alignment_encoder": alignment.encoder.weights_sha256} if alignment else {}
-    trainee = Trainee(tokenizer, alignment).to(config["device"])
+    trainee = TokenizerWithHead(tokenizer, alignment).to(config["device"])
     if config["compile"]:
         compile_layers(tokenizer)
     objective = TokenizerObjective(

@@ -1,1 +1,1 @@
-"""Variable-length generation: grammar, transformer, KV cache, sampling, and the cache of codes it learns from."""
+"""Variable-length generation: grammar, transformer, KV cache, continuous batching, and the cache of training codes."""

@@ -1,11 +1,11 @@
-"""Codes of whole clip sets, made once: what a generator learns from.
+"""Cache of the codes of complete clip sets, a generator's training data.
 
-Shards of codes lie in a cache, each named after the tokenizer, the rule of assignment, the precision and the pixels
-that made it, so an interrupted coding goes on where it stopped and nothing stale is ever read. A clip may be coded
-twice, plain and mirrored; which of the two an epoch takes is a function of (seed, epoch) alone.
+Shards of codes are keyed by tokenizer, assignment rule, precision and pixels, so an interrupted encoding resumes where
+it stopped and nothing stale is ever read. A clip may be encoded twice, plain and mirrored; which of the two an epoch
+uses depends only on (seed, epoch).
 
-Legend: N clips, V variants (1, or 2 with the mirrored one), K temporal blocks, B clips of a batch, L codes of its
-longest clip, M codes in all. Clips are uint8 (N, T, H, W, 3) in a set and float (B, 3, T, H, W) for a network.
+Legend: N clips, V variants (1, or 2 with mirroring), K temporal blocks, B clips of a batch, L codes of its
+longest clip, M codes in all. Clips are uint8 (N, T, H, W, 3) in a set and float (B, 3, T, H, W) for networks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VARIANTS_RULE = (
     "variant of clip i in epoch e: the i-th of numpy default_rng(SeedSequence([seed, e, 2])).random(N); below 0.5 the "
     "mirrored one"
 )
-"""What `variants_of_epoch` does, in words, for a record."""
+"""Description of `variants_of_epoch`, for records."""
 
 DECIDING = (
     "assignments/rules.py",
@@ -44,25 +44,29 @@ DECIDING = (
     "routing/rules.py",
     "routing/statistics.py",
     "routing/trained_router.py",
+    "tokenizers/codes.py",
+    "tokenizers/config.py",
     "tokenizers/evatok.py",
+    "tokenizers/grouping.py",
     "tokenizers/layout.py",
+    "tokenizers/networks.py",
     "tokenizers/pooling.py",
 )
-"""Modules that decide codes: a tokenizer's way to them and a router's to assignments."""
-_GROUPS = 4  # clips of like length are coded together, in so many groups a batch
+"""Modules that determine codes: the tokenizer's encoder, and the rules and routers that assign lengths."""
+_GROUPS = 4  # groups of clips of similar length per batch
 
 
 class CodingError(EvatokError, ValueError):
-    """Clips that cannot be coded, labelled or taken as asked."""
+    """Clips that cannot be encoded, have no label, or were not encoded as requested."""
 
 
 @dataclass(frozen=True)
 class Coder:
-    """Something that turns clips (B, 3, T, H, W) in [0, 1] into codes, with all that tells it from another.
+    """An encoder plus the identity that keys its cache.
 
     Attributes:
-        encode: its function.
-        made_by: identity in JSON types, for the cache's key.
+        encode: clips (B, 3, T, H, W) in [0, 1] to codes.
+        made_by: identity in JSON types.
     """
 
     encode: Callable[[torch.Tensor], Codes]
@@ -74,7 +78,7 @@ class CodedSet:
     """Codes of N clips in V variants.
 
     Attributes:
-        codes: (M,) of all clips without padding: clip after clip, the plain ones first.
+        codes: (M,) of all clips without padding, clip after clip, the plain variant first.
         lengths: (V, N, K) tokens per block.
     """
 
@@ -90,12 +94,12 @@ class CodedSet:
 
     @property
     def mean_tokens(self) -> float:
-        """Tokens a clip, over all variants."""
+        """Mean tokens per clip, over all variants."""
         return float(self.lengths.sum(2).mean())
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """(V, N) place of each clip's first code."""
+        """(V, N) offset of each clip's first code."""
         totals = self.lengths.sum(2).ravel()
         return (np.cumsum(totals) - totals).reshape(self.lengths.shape[:2])
 
@@ -103,31 +107,29 @@ class CodedSet:
         """Codes (B, L) and lengths (B, K) of clips `rows` (B,), each in its variant (B,): 0 plain, 1 mirrored.
 
         Raises:
-            CodingError: a clip or a variant that there is not.
+            CodingError: no clip, or a clip or variant out of range.
         """
         rows = np.asarray(rows)
-        which = np.broadcast_to(np.asarray(variants), rows.shape)
-        if (
-            not len(rows)
-            or rows.min() < 0
-            or rows.max() >= len(self)
-            or which.min() < 0
-            or which.max() >= self.variants
-        ):
+        variants = np.broadcast_to(np.asarray(variants), rows.shape)
+        if not (len(rows) and _within(rows, len(self)) and _within(variants, self.variants)):
             raise CodingError(
-                f"{len(rows)} clips up to number {rows.max(initial=0)}, variants up to {which.max(initial=0)} asked of "
-                f"{len(self)} coded clips in {self.variants} variants (mirrored ones need the flip)"
+                f"clips {rows.tolist()} in variants {variants.tolist()} are out of range: there are {len(self)} coded "
+                f"clips in {self.variants} variants (the mirrored variant needs flip)"
             )
-        lengths = self.lengths[which, rows]
+        lengths = self.lengths[variants, rows]
         totals = lengths.sum(1)
         column = np.arange(totals.max())
-        places = np.minimum(self._starts[which, rows][:, None] + column, len(self.codes) - 1)
-        codes = np.where(column < totals[:, None], self.codes[places], 0).astype(np.int64)
+        offsets = np.minimum(self._starts[variants, rows][:, None] + column, len(self.codes) - 1)
+        codes = np.where(column < totals[:, None], self.codes[offsets], 0).astype(np.int64)
         return Codes(torch.from_numpy(codes), torch.from_numpy(lengths.astype(np.int64)))
 
 
+def _within(values: np.ndarray, count: int) -> bool:
+    return bool(values.min() >= 0 and values.max() < count)
+
+
 def clip_coder(module: AdaptiveTokenizer, sha256: str, rule: Rule, *, bf16: bool = False) -> Coder:
-    """Codes of whole clips by the tokenizer of that hash, under a rule."""
+    """Make an encoder of complete clips from a tokenizer, by its sha256, and an assignment rule."""
 
     def encode(clips: torch.Tensor) -> Codes:
         lengths = rule(clips)
@@ -138,7 +140,7 @@ def clip_coder(module: AdaptiveTokenizer, sha256: str, rule: Rule, *, bf16: bool
 
 
 def made_by(sha256: str, rule: dict[str, Any], bf16: bool) -> dict[str, Any]:
-    """The cache's key, but for the pixels, of a tokenizer of that hash under that rule."""
+    """Key of a tokenizer (sha256) under a rule in the cache, without the pixels."""
     precision = "bf16" if bf16 else "fp32"
     return {"what": "codes", "tokenizer": sha256, "rule": rule, "precision": precision, "code": _code()}
 
@@ -154,12 +156,12 @@ def code_set(
     device: torch.device | str = "cpu",
     tick: Callable[[int], Any] | None = None,
 ) -> CodedSet:
-    """Codes of a set, from the cache or made and kept now.
+    """Encode a clip set, reading shards that are already cached.
 
     Args:
-        mirrored: code every clip mirrored left to right as well.
-        store: where shards lie; `code_store()` by default.
-        shard_length: clips whose coding an interruption loses at most.
+        mirrored: encode every clip mirrored left to right as well.
+        store: the cache; `code_store()` by default.
+        shard_length: clips per shard, the most that an interruption loses.
         tick: called with the number of clips done.
     """
     store = store or code_store()
@@ -169,16 +171,16 @@ def code_set(
         pixels = pixels_sha256(piece)
         for variant, shards in enumerate(parts):
             key = {**coder.made_by, "pixels": pixels, "mirrored": bool(variant)}
-            found = store.get(key)
-            if found is None:
-                found = _coded(coder, piece[:, :, :, ::-1] if variant else piece, batch, device)
-                store.put(key, found)
-            shards.append(found)
+            arrays = store.get(key)
+            if arrays is None:
+                arrays = _encoded(coder, piece[:, :, :, ::-1] if variant else piece, batch, device)
+                store.put(key, arrays)
+            shards.append(arrays)
         if tick:
             tick(len(piece))
-    whole = [_joined(shards) for shards in parts]
-    codes = np.concatenate([part["codes"] for part in whole])
-    return CodedSet(codes, np.stack([part["lengths"] for part in whole]))
+    complete = [_joined(shards) for shards in parts]
+    codes = np.concatenate([arrays["codes"] for arrays in complete])
+    return CodedSet(codes, np.stack([arrays["lengths"] for arrays in complete]))
 
 
 def code_store() -> ShardStore:
@@ -192,7 +194,7 @@ def _draws(count: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def variants_of_epoch(count: int, epoch: int, seed: int, flip: bool) -> np.ndarray:
-    """(count,) variants that an epoch takes of the clips, 0 plain and 1 mirrored, by VARIANTS_RULE; 0 without flip."""
+    """(count,) variants of the clips in an epoch, 0 plain and 1 mirrored, by VARIANTS_RULE; all 0 without flip."""
     return _draws(count, epoch, seed).copy() if flip else np.zeros(count, dtype=np.int64)
 
 
@@ -200,22 +202,22 @@ def labels_of(clips: ClipSet, column: str) -> np.ndarray:
     """(N,) class names of a set's clips.
 
     Args:
-        column: of the set's labels. Of several, as in "motion+game", a clip takes the last that it has a word in:
+        column: of the set's labels. Of several, as in "motion+game", the last one that is not empty for a clip counts:
             the game of an Arcade clip, the motion of a Freedoom clip.
 
     Raises:
-        CodingError: a set without such a column, or a clip without a word in it.
+        CodingError: a column that the set does not have, or a clip for which it is empty.
     """
     names = np.full(len(clips), "", dtype=object)
     for part in column.split("+"):
         if part not in clips.labels:
             known = ", ".join(map(str, clips.labels.columns))
-            raise CodingError(f"clip set {clips.name} has no label column {part!r}: it has {known}; set label to one")
+            raise CodingError(f"clip set {clips.name} has no label column {part!r}: set label to one of {known}")
         words = clips.labels[part].fillna("").astype(str).str.strip().to_numpy()
         names = np.where(words != "", words, names)
     missing = np.flatnonzero(names == "")
     if len(missing):
-        raise CodingError(f"clip set {clips.name}: clip {missing[0]} and {len(missing) - 1} more have no {column}")
+        raise CodingError(f"clip set {clips.name}: clip {missing[0]} and {len(missing) - 1} others have no {column}")
     return names.astype(str)
 
 
@@ -225,14 +227,13 @@ def _code() -> str:
     return digest({name: sha256_file(folder / name) for name in DECIDING})
 
 
-def _coded(coder: Coder, piece: np.ndarray, batch: int, device: torch.device | str) -> Arrays:
-    """codes (M,) without padding and lengths (n, K) of a piece."""
+def _encoded(coder: Coder, piece: np.ndarray, batch: int, device: torch.device | str) -> Arrays:
+    """Codes (M,) without padding and lengths (n, K) of n clips."""
     codes, lengths = [], []
     for first in range(0, len(piece), batch):
-        made = coder.encode(to_network(piece[first : first + batch], device))
-        valid = torch.arange(made.codes.shape[1], device=made.codes.device) < made.lengths.sum(1, keepdim=True)
-        codes.append(made.codes[valid].cpu().numpy().astype(np.int32))
-        lengths.append(made.lengths.cpu().numpy().astype(np.int32))
+        encoded = coder.encode(to_network(piece[first : first + batch], device))
+        codes.append(encoded.flat.cpu().numpy().astype(np.int32))
+        lengths.append(encoded.lengths.cpu().numpy().astype(np.int32))
     return {"codes": np.concatenate(codes), "lengths": np.concatenate(lengths)}
 
 

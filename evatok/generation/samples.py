@@ -1,9 +1,9 @@
-"""Samples of a generator: drawn in shards that an interruption leaves behind, and measured like reconstructions.
+"""Draw samples from a generator in shards that survive an interruption, and measure them like reconstructions.
 
-A sample depends on its own seed, its class or given frames, and the way of sampling, so shards are named after these
-and a longer draw begins with the shorter one. Shards that are missing side by side are drawn by one call, so that the
-samples of the next take the room of those that are whole; each is kept as soon as its own samples are. Wall time is
-that of the sampling alone: a shard's is the time since the one kept before it.
+A sample depends on its seed, its class or given frames, and the sampling options, so shards are keyed by these and a
+longer draw reuses the shards of a shorter one. Adjacent missing shards are drawn in one continuous batch; each is
+stored as soon as its own samples are finished. Wall time is that of sampling only: a shard's is the time since the
+previous one was stored.
 
 Legend: N samples, K temporal blocks, M codes in all.
 """
@@ -23,7 +23,6 @@ from evatok.data.clips import pixels_sha256, to_network
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import Output, System
 from evatok.generation import video_generator
-from evatok.generation.grammar import packed_left
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.models.precision import autocast
@@ -34,14 +33,14 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is asked of a generator: a class a sample, or clips to go on from, with the seeds and how to sample.
+class SampleRequest:
+    """What to sample: a class per sample or clips to continue, with the seed and sampling options.
 
     Attributes:
-        classes: (N,) class numbers; None for frame prediction.
-        clips: uint8 (N, T, H, W, 3), of which the first frames are given; None for classes.
-        seed: of all; sample i draws from (seed, i).
-        bf16: autocast of generator and tokenizer.
+        classes: (N,) class indices; None for frame prediction.
+        clips: uint8 (N, T, H, W, 3) whose first frames are given; None for classes.
+        seed: of the complete draw; sample i draws from (seed, i).
+        bf16: bfloat16 autocast of generator and tokenizer.
     """
 
     video: VideoGenerator
@@ -49,7 +48,7 @@ class Wish:
     classes: Sequence[int] | None
     clips: np.ndarray | None
     seed: int
-    how: Sampling
+    options: Sampling
     batch: int = 64
     cached: bool = True
     bf16: bool = False
@@ -59,42 +58,48 @@ class Wish:
         start: int,
         stop: int,
         tick: Callable[[int], Any] | None = None,
-        whole: Callable[[list[int], Codes], Any] | None = None,
+        finished: Callable[[list[int], Codes], Any] | None = None,
     ) -> Codes:
-        """Codes of samples [start, stop); `tick` and `whole`, which counts from `start`, as of `sampling.sample`."""
+        """Draw samples [start, stop); see `sampling.sample` for `tick` and `finished` (indices count from `start`)."""
         seeds = [sample_seed(self.seed, number) for number in range(start, stop)]
-        more: dict[str, Any] = {"batch": self.batch, "cached": self.cached, "tick": tick, "whole": whole}
+        batching: dict[str, Any] = {"batch": self.batch, "cached": self.cached, "tick": tick, "finished": finished}
         with autocast(self.video.device, self.bf16):
             if self.classes is not None:
-                return self.video.generate(self.classes[start:stop], seeds, self.how, **more)
+                return self.video.generate(self.classes[start:stop], seeds, self.options, **batching)
             if self.clips is not None:
-                return self.video.predict(self.clips[start:stop], seeds, self.how, **more)
-        raise EvaluationError("a wish names classes, or clips to go on from")
+                return self.video.predict(self.clips[start:stop], seeds, self.options, **batching)
+        raise EvaluationError("a sample request needs classes, or clips to continue")
 
     def identity(self) -> dict[str, Any]:
-        """What all samples have in common."""
+        """Identity of what all samples share."""
         return {
             "sha256": self.video.checkpoint.sha256,
             "tokenizer": self.video.tokenizer_checkpoint.sha256,
-            **asdict(self.how),
+            **asdict(self.options),
             "seed": self.seed,
             "precision": "bf16" if self.bf16 else "fp32",
         }
 
     def made_by(self, start: int, stop: int) -> dict[str, Any]:
-        """Everything that decides samples [start, stop), for the name of their shard, with what decides their time."""
+        """Key of the shard of samples [start, stop): everything that determines their content and their wall time."""
         asked: Any = list(self.classes[start:stop]) if self.classes is not None else None
         if self.clips is not None:
             asked = pixels_sha256(self.clips[start:stop, : video_generator.GIVEN])
         code = package_version(models, tokenizers, generation)
         device = self.video.device.type
-        pace = {"batch": self.batch, "cached": self.cached, "device": device, "threads": torch.get_num_threads()}
-        return {"what": "samples", "first": start, "asked": asked, **self.identity(), **pace, "code": code}
+        speed = {"batch": self.batch, "cached": self.cached, "device": device, "threads": torch.get_num_threads()}
+        return {"what": "samples", "first": start, "asked": asked, **self.identity(), **speed, "code": code}
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Codes (N, L) with lengths (N, K), the seconds that sampling them took, and how many an earlier run had left."""
+    """A finished draw.
+
+    Attributes:
+        codes: (N, L) with lengths (N, K).
+        seconds: wall time of the sampling.
+        resumed: number of samples that an earlier run had stored.
+    """
 
     codes: Codes
     seconds: float
@@ -107,90 +112,89 @@ class Samples:
 
 
 def sample_seed(seed: int, number: int) -> int:
-    """The seed of one sample of a draw."""
+    """Seed of one sample of a draw."""
     return seed * 2**32 + number
 
 
 def draw(
-    wish: Wish,
+    request: SampleRequest,
     store: ShardStore | None = None,
     *,
     shard_length: int = 64,
     tick: Callable[[int], Any] | None = None,
 ) -> Samples:
-    """All samples of a wish, those of `store` taken from there.
+    """Draw all samples of a request, reading those that `store` already holds.
 
     Args:
-        tick: called with the number of samples that became whole.
+        tick: called with the number of samples that have just finished.
 
     Raises:
-        GenerationError, SamplingError, GrammarError: a wish that the generator cannot grant.
+        GenerationError, SamplingError, GrammarError: a request that the generator cannot serve.
     """
-    shards = ranges(wish.count, shard_length)
-    found = {shard: store.get(wish.made_by(*shard)) if store else None for shard in shards}
-    kept = {shard: arrays for shard, arrays in found.items() if arrays is not None}
-    resumed = sum(stop - start for start, stop in kept)
+    shards = ranges(request.count, shard_length)
+    stored = {shard: store.get(request.made_by(*shard)) if store else None for shard in shards}
+    done = {shard: arrays for shard, arrays in stored.items() if arrays is not None}
+    resumed = sum(stop - start for start, stop in done)
     if tick and resumed:
         tick(resumed)
 
     def keep(shard: tuple[int, int], arrays: dict[str, np.ndarray]) -> None:
-        kept[shard] = arrays
+        done[shard] = arrays
         if store:
-            store.put(wish.made_by(*shard), arrays)
+            store.put(request.made_by(*shard), arrays)
 
-    for stretch in _stretches([shard for shard in shards if shard not in kept]):
-        wish.draw(stretch[0][0], stretch[-1][1], tick, _Stretch(stretch, keep).add)
-    codes, lengths, seconds = (np.concatenate([kept[shard][name] for shard in shards]) for name in _ARRAYS)
+    for group in _adjacent([shard for shard in shards if shard not in done]):
+        request.draw(group[0][0], group[-1][1], tick, ShardGroup(group, keep).add)
+    codes, lengths, seconds = (np.concatenate([done[shard][name] for shard in shards]) for name in _ARRAYS)
     return Samples(packed(codes, lengths), float(seconds.sum()), resumed)
 
 
 _ARRAYS = ("codes", "lengths", "seconds")
 
 
-def _stretches(shards: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Shards that are neighbours, together."""
-    stretches: list[list[tuple[int, int]]] = []
+def _adjacent(shards: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Group adjacent shards."""
+    groups: list[list[tuple[int, int]]] = []
     for shard in shards:
-        if stretches and stretches[-1][-1][1] == shard[0]:
-            stretches[-1].append(shard)
+        if groups and groups[-1][-1][1] == shard[0]:
+            groups[-1].append(shard)
         else:
-            stretches.append([shard])
-    return stretches
+            groups.append([shard])
+    return groups
 
 
-class _Stretch:
-    """Neighbouring shards that are drawn at once: `keep` is called with each, as soon as its samples are whole."""
+class ShardGroup:
+    """Adjacent shards drawn in one batch: `keep` is called with each as soon as its samples are finished."""
 
     def __init__(
         self, shards: list[tuple[int, int]], keep: Callable[[tuple[int, int], dict[str, np.ndarray]], None]
     ) -> None:
-        self.first, self.left, self.keep = shards[0][0], list(shards), keep
-        self.whole: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.opened = time.perf_counter()
+        self.first, self.pending, self.keep = shards[0][0], list(shards), keep
+        self.finished: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.started = time.perf_counter()
 
-    def add(self, numbers: list[int], codes: Codes) -> None:
-        """Samples `numbers` of the stretch are whole."""
-        for number, row, lengths in zip(numbers, codes.codes.cpu().numpy(), codes.lengths.cpu().numpy(), strict=True):
-            self.whole[self.first + number] = row[: lengths.sum()], lengths
-        for shard in [shard for shard in self.left if all(number in self.whole for number in range(*shard))]:
-            self.left.remove(shard)
-            self._finish(shard)
+    def add(self, indices: list[int], codes: Codes) -> None:
+        """Add finished samples, their indices counted from the group's first, and keep the shards they complete."""
+        for index, row, lengths in zip(indices, codes.codes.cpu().numpy(), codes.lengths.cpu().numpy(), strict=True):
+            self.finished[self.first + index] = row[: lengths.sum()], lengths
+        for shard in [shard for shard in self.pending if all(index in self.finished for index in range(*shard))]:
+            self.pending.remove(shard)
+            self._keep(shard)
 
-    def _finish(self, shard: tuple[int, int]) -> None:
-        codes, lengths = zip(*(self.whole.pop(number) for number in range(*shard)), strict=True)
-        seconds = np.array([time.perf_counter() - self.opened])
+    def _keep(self, shard: tuple[int, int]) -> None:
+        codes, lengths = zip(*(self.finished.pop(index) for index in range(*shard)), strict=True)
+        seconds = np.array([time.perf_counter() - self.started])
         self.keep(shard, {"codes": np.concatenate(codes), "lengths": np.stack(lengths), "seconds": seconds})
-        self.opened = time.perf_counter()  # writing the shard is no sampling
+        self.started = time.perf_counter()  # storing the shard does not count as sampling
 
 
 def packed(codes: np.ndarray, lengths: np.ndarray) -> Codes:
-    """Codes (M,) of N clips one after another, as codes (N, L) padded with 0, and their lengths (N, K)."""
-    counts = torch.from_numpy(lengths).long()
-    return Codes(packed_left(torch.from_numpy(codes).long(), counts.sum(1)), counts)
+    """Pad codes (M,) of N clips, stored one after another, to (N, L) by their lengths (N, K)."""
+    return Codes.of_flat(torch.from_numpy(codes).long(), torch.from_numpy(lengths).long())
 
 
 class Generated(System):
-    """Generated clips where reconstructions are measured: sample i stands beside the protocol's clip i."""
+    """Generated clips, measured like reconstructions: sample i is compared with the protocol's clip i."""
 
     def __init__(
         self, clips: np.ndarray, samples: Samples, tokenizer: AdaptiveTokenizer, identity: dict[str, Any]
@@ -201,10 +205,9 @@ class Generated(System):
         self.length_levels = len(tokenizer.config.levels)
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
-        lengths = self.codes.lengths[indices]
-        valid = torch.arange(self.codes.codes.shape[1]) < lengths.sum(1, keepdim=True)
-        return Output(to_network(self.clips[indices], clips.device), self.codes.codes[indices][valid], lengths)
+        codes = Codes(self.codes.codes[indices], self.codes.lengths[indices])
+        return Output(to_network(self.clips[indices], clips.device), codes.flat, codes.lengths)
 
     def check(self, count: int, limited: bool) -> None:
         if count != len(self.clips):
-            raise EvaluationError(f"{len(self.clips)} samples stand against {count} real clips: take as many of each")
+            raise EvaluationError(f"{len(self.clips)} samples for {count} real clips: the numbers must be equal")

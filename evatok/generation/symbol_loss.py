@@ -1,6 +1,6 @@
-"""Head and cross-entropy of a generator in one, so that the logits of a whole batch never exist at once.
+"""Fused output head and cross-entropy of the generator: the logits of a complete batch never exist at once.
 
-Legend: M places, D width, V vocabulary.
+Legend: M positions, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import torch
 
 
 class SymbolLoss(torch.autograd.Function):
-    """Features (M, D), a head (V, D) and targets (M,) to the mean cross-entropy, that of each place, and who is right.
+    """Map features (M, D), a head (V, D) and targets (M,) to a loss.
 
-    Logits are made for some places at a time, and their gradient with them: all M x V of them at once would be most of
-    a training's memory, and on a CPU a third of its time goes into moving them.
+    Returns the mean cross-entropy, the cross-entropy of each position, and whether its most probable symbol is correct.
+    Logits and their gradient are computed for a chunk of positions at a time: all M x V of them would take most of the
+    memory of a training, and on a CPU moving them takes a third of its time.
     """
 
     @staticmethod
@@ -25,24 +26,24 @@ class SymbolLoss(torch.autograd.Function):
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_MD.dtype
         x, head, chunk = x_MD.to(precision), head_VD.to(precision), 256 if kind == "cpu" else 8192
         dx, dhead = torch.empty_like(x), torch.zeros_like(head_VD) if learn else None
-        losses, right = torch.empty(len(x), device=x.device), torch.empty_like(target_M, dtype=torch.bool)
-        for at in (slice(start, start + chunk) for start in range(0, len(x), chunk)):
-            logits, target = (x[at] @ head.T).float(), target_M[at, None]
+        losses, correct = torch.empty(len(x), device=x.device), torch.empty_like(target_M, dtype=torch.bool)
+        for part in (slice(start, start + chunk) for start in range(0, len(x), chunk)):
+            logits, target = (x[part] @ head.T).float(), target_M[part, None]
             total = logits.logsumexp(-1, keepdim=True)
-            losses[at] = (total - logits.gather(1, target))[:, 0]
-            right[at] = logits.argmax(-1) == target[:, 0]
+            losses[part] = (total - logits.gather(1, target))[:, 0]
+            correct[part] = logits.argmax(-1) == target[:, 0]
             if dhead is not None:
-                slope = logits.sub_(total).exp_()  # probabilities, less one at the target
-                slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
-                slope = slope.to(precision)
-                dx[at] = slope @ head
-                dhead += slope.T @ x[at]
+                gradient = logits.sub_(total).exp_()  # probabilities, minus one at the target
+                gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
+                gradient = gradient.to(precision)
+                dx[part] = gradient @ head
+                dhead += gradient.T @ x[part]
         ctx.save_for_backward(dx, dhead)
-        ctx.mark_non_differentiable(losses, right)
-        return losses.mean(), losses, right
+        ctx.mark_non_differentiable(losses, correct)
+        return losses.mean(), losses, correct
 
     @staticmethod
-    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         dx, dhead = ctx.saved_tensors
-        share = slopes[0] / len(dx)
-        return dx * share, dhead * share, None, None
+        scale = gradients[0] / len(dx)
+        return dx * scale, dhead * scale, None, None

@@ -1,118 +1,42 @@
 """A Llama-like transformer over the symbols of `evatok.generation.grammar`, for class-to-video and frame prediction.
 
-It is written here, and not taken from transformers, because that Llama has no learned absolute positions, runs its
-linear layers over the padding too, and its cache cannot drop finished rows in place.
+The Llama of transformers does not serve: it has no learned absolute positions, runs its linear layers over the padding
+too, and its cache cannot evict finished sequences in place.
 
-A sequence is read behind a prefix: the condition's symbols (frame prediction), then one class, which may be the null
-class. The output at the prefix's last place predicts the first length symbol. Training is packed: linear layers and
-norms see the M places of a batch that are no padding, side by side; padding exists inside attention alone
+A sequence follows a prefix: the condition's symbols (frame prediction), then one class, which may be the null class.
+The output at the prefix's last position predicts the first length symbol. Training is packed: linear layers and norms
+see only the M positions of a batch that are not padding; padding exists only inside attention
 (`evatok.generation.kv_cache`).
 
-Legend: B sequences, N places of the longest, M places in all, P places of the prefix, D width, H heads, C = D / H,
-V vocabulary, v a part of it.
+Legend: B sequences, N positions of the longest, M positions in all, P positions of the prefix, D width, H heads,
+C = D / H, V vocabulary, v a part of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from evatok.generation.grammar import Grammar, Sequences
-from evatok.generation.kv_cache import Cache, Filling, Look, Packing, SideBySide, Stepping, stepping
+from evatok.generation.config import GENERATOR_SIZES, GeneratorConfig
+from evatok.generation.grammar import Sequences
+from evatok.generation.kv_cache import Attend, Decode, GroupedDecode, KVCache, PackedAttention, Prefill, decode_of
 from evatok.generation.symbol_loss import SymbolLoss
 
-FILLED = 8
-"""Features whose logits fill a CPU's registers, or whole multiples of them: 63 take 1.6 times as long as 64."""
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """Shape of a generator.
-
-    Attributes:
-        vocabulary: V, codes and length symbols.
-        levels: how many of the vocabulary's last symbols name lengths.
-        longest: symbols of the longest sequence.
-        classes: classes that can be asked for; the table has one row more, the null class.
-        condition: symbols in front of the class, for frame prediction.
-        positions: "learned", a table, or "rope", rotated queries and keys.
-        dropout: of embeddings and residual branches, while training.
-        class_dropout: share of classes replaced by the null class, while training.
-    """
-
-    vocabulary: int
-    levels: int
-    longest: int
-    width: int
-    layers: int
-    heads: int
-    classes: int = 0
-    condition: int = 0
-    positions: str = "learned"
-    dropout: float = 0.1
-    class_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.positions not in ("learned", "rope"):
-            raise ValueError(f"unknown positions {self.positions!r}: learned or rope")
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} does not give {self.heads} heads an even share each")
-        if not 0 < self.levels < self.vocabulary:
-            raise ValueError(f"{self.levels} of {self.vocabulary} symbols cannot name lengths: some, not all, must")
-
-    @classmethod
-    def of(cls, grammar: Grammar, size: str, **others: Any) -> GeneratorConfig:
-        """A size of GENERATOR_SIZES for a grammar; `others` are further fields, such as classes."""
-        if size not in GENERATOR_SIZES:
-            raise ValueError(f"unknown generator size {size!r}: {', '.join(GENERATOR_SIZES)}")
-        symbols = {"vocabulary": grammar.vocabulary, "levels": grammar.levels, "longest": grammar.longest}
-        return cls(**{**symbols, **GENERATOR_SIZES[size], **others})
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> GeneratorConfig:
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def prefix(self) -> int:
-        """P, places in front of the first length symbol."""
-        return self.condition + 1
-
-    @property
-    def places(self) -> int:
-        """Places of the longest sequence with its prefix."""
-        return self.prefix + self.longest
-
-    @property
-    def hidden(self) -> int:
-        """Width of the MLP: two thirds of four widths, rounded up to 256."""
-        return 256 * math.ceil(8 * self.width // 3 / 256)
-
-
-GENERATOR_SIZES: dict[str, dict[str, int]] = {
-    "toy": {"width": 256, "layers": 4, "heads": 4},  # one CPU core
-    "small": {"width": 512, "layers": 8, "heads": 8},  # one GPU, half an hour
-    "B": {"width": 768, "layers": 12, "heads": 12},  # 99M, the paper's ablations
-    "L": {"width": 1024, "layers": 24, "heads": 16},  # 327M
-    "XL": {"width": 1280, "layers": 30, "heads": 20},  # 633M
-}
+__all__ = ["GENERATOR_SIZES", "Condition", "Generator", "GeneratorConfig"]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What sequences are asked for. At least one of the two is given.
+    """What to condition sequences on: classes, symbols, or both.
 
     Attributes:
-        classes: (B,) int64, where `config.classes` itself is the null class; None for the null class everywhere.
-        symbols: (B, C) int64 symbols of the condition in frame prediction.
+        classes: (B,) int64, `config.classes` for the null class; None for the null class everywhere.
+        symbols: (B, C) int64 symbols of the given frames in frame prediction, C of them.
     """
 
     classes: torch.Tensor | None = None
@@ -121,7 +45,7 @@ class Condition:
     def __post_init__(self) -> None:
         given = [len(rows) for rows in (self.classes, self.symbols) if rows is not None]
         if not given or min(given) != max(given):
-            raise ValueError(f"a condition needs classes, symbols, or as many of one as of the other, got {given}")
+            raise ValueError(f"a condition needs classes or symbols, or equally many of both, got {given}")
 
     def __len__(self) -> int:
         rows = self.symbols if self.classes is None else self.classes
@@ -130,13 +54,13 @@ class Condition:
 
     @classmethod
     def joined(cls, parts: Sequence[Condition]) -> Condition:
-        """One behind the other, all with the same of the two given."""
+        """Concatenate conditions that all have the same of the two."""
         classes = [part.classes for part in parts if part.classes is not None]
         symbols = [part.symbols for part in parts if part.symbols is not None]
         return cls(torch.cat(classes) if classes else None, torch.cat(symbols) if symbols else None)
 
     def keep(self, rows: torch.Tensor) -> Condition:
-        """Sequences `rows` (b,) alone, in that order."""
+        """Keep only sequences `rows` (b,), in that order."""
         return Condition(*(None if given is None else given[rows] for given in (self.classes, self.symbols)))
 
     def to(self, device: torch.device | str) -> Condition:
@@ -157,19 +81,19 @@ class Layer(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x_MD: torch.Tensor, turns: torch.Tensor | None, number: int, look: Look) -> torch.Tensor:
+    def forward(self, x_MD: torch.Tensor, rotations: torch.Tensor | None, number: int, attend: Attend) -> torch.Tensor:
         q, k, v = self.query_key_value(self.attention_norm(x_MD)).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        if turns is not None:
-            q, k = _turned(q, turns), _turned(k, turns)
-        x_MD = x_MD + self.drop(self.out(look(number, q, k, v)))
+        if rotations is not None:
+            q, k = _rotate(q, rotations), _rotate(k, rotations)
+        x_MD = x_MD + self.drop(self.out(attend(number, q, k, v)))
         gate, up = self.gate_up(self.mlp_norm(x_MD)).chunk(2, dim=-1)
         return x_MD + self.drop(self.down(F.silu(gate) * up))
 
 
 class Generator(nn.Module):
-    """Sequences to logits of every symbol, all at once in training, one symbol at a time from a cache in sampling."""
+    """Map sequences to logits: of all symbols at once in training, one at a time with a KV cache in sampling."""
 
-    turns: torch.Tensor | None
+    rotations: torch.Tensor | None
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -177,8 +101,8 @@ class Generator(nn.Module):
         # One table: symbols, then classes, then the null class.
         self.embedding = nn.Embedding(config.vocabulary + config.classes + 1, config.width)
         learned = config.positions == "learned"
-        self.position = nn.Parameter(torch.empty(config.places, config.width)) if learned else None
-        self.register_buffer("turns", None if learned else _turns(config), persistent=False)
+        self.position = nn.Parameter(torch.empty(config.context, config.width)) if learned else None
+        self.register_buffer("rotations", None if learned else _rotations(config), persistent=False)
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
@@ -191,14 +115,17 @@ class Generator(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            for last in (layer.out, layer.down):
-                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * self.config.layers))
+            for branch_output in (layer.out, layer.down):
+                nn.init.normal_(branch_output.weight, std=0.02 / math.sqrt(2 * self.config.layers))
 
     def prefix(self, condition: Condition, drop: torch.Tensor | None = None) -> torch.Tensor:
-        """Rows of the embedding table (B, P) in front of the sequences; `drop` (B,) is True for the null class.
+        """Rows of the embedding table (B, P) that precede the sequences.
+
+        Args:
+            drop: (B,) True where the null class replaces the class.
 
         Raises:
-            ValueError: an unknown class, or another number of condition symbols than the model's.
+            ValueError: an unknown class, or the wrong number of condition symbols.
         """
         config = self.config
         classes = condition.classes
@@ -217,134 +144,142 @@ class Generator(nn.Module):
         return torch.cat((symbols, config.vocabulary + classes[:, None]), 1)
 
     def forward(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (M, V) that predict each symbol of each sequence, one sequence after the other; M = counts' sum.
+        """Logits (M, V) that predict each symbol, sequence after sequence; M is the sum of the counts.
 
         Raises:
-            ValueError: sequences longer than the model's longest, or a condition that `prefix` refuses.
+            ValueError: a sequence longer than `config.longest`, or a condition that `prefix` rejects.
         """
         return self.head(self._features(sequences, condition, drop))
 
     def loss(
         self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean cross-entropy of a symbol, in nats, in float32, and its terms.
+        """Mean cross-entropy per symbol in nats, float32, and its terms.
 
         Args:
-            drop: (B,) True where the null class replaces the own one. None while training draws it with
-                `config.class_dropout`; None in evaluation replaces none.
+            drop: (B,) True where the null class replaces the class. None: drawn with `config.class_dropout` while
+                training, none replaced in evaluation.
 
         Returns:
-            The scalar, and "codes" and "lengths", cross-entropies of the two kinds of symbols, and "accuracy", the
-            share of codes whose most probable symbol is right.
+            The scalar loss, and the terms "codes" and "lengths", the cross-entropies of the two kinds of symbols, and
+            "accuracy", the share of codes whose most probable symbol is correct.
         """
         if drop is None and self.training:
             drop = torch.rand(len(condition), device=sequences.counts.device) < self.config.class_dropout
         x_MD, target = self._features(sequences, condition, drop), sequences.symbols[sequences.valid]
-        mean, losses, right = SymbolLoss.apply(x_MD, self.head.weight, target, torch.is_grad_enabled())
+        mean, losses, correct = SymbolLoss.apply(x_MD, self.head.weight, target, torch.is_grad_enabled())
         is_code = target < self.config.vocabulary - self.config.levels
         terms = {
             "codes": losses[is_code].mean(),
             "lengths": losses[~is_code].mean(),
-            "accuracy": right[is_code].float().mean(),
+            "accuracy": correct[is_code].float().mean(),
         }
         return mean, terms
 
     def _features(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None) -> torch.Tensor:
-        """Normed features (M, D), of the places that predict a symbol."""
+        """Normalised features (M, D) of the positions that predict a symbol."""
         longest = int(sequences.counts.max())
         if longest > self.config.longest:
-            raise ValueError(f"a sequence of {longest} symbols, the generator's longest has {self.config.longest}")
+            raise ValueError(f"a sequence has {longest} symbols, the generator takes at most {self.config.longest}")
         rows_BN = torch.cat((self.prefix(condition, drop), sequences.symbols[:, : longest - 1]), 1)
-        packing = Packing(sequences.counts + self.config.prefix - 1, rows_BN.shape[1])
-        x_MD = self._trunk(rows_BN.flatten()[packing.index], packing.places, packing.look)
-        return self.norm(x_MD[packing.places >= self.config.prefix - 1])
+        packed = PackedAttention(sequences.counts + self.config.prefix - 1, rows_BN.shape[1])
+        x_MD = self._trunk(rows_BN.flatten()[packed.index], packed.positions, packed.attend)
+        return self.norm(x_MD[packed.positions >= self.config.prefix - 1])
 
-    def _trunk(self, rows: torch.Tensor, places: torch.Tensor, look: Look) -> torch.Tensor:
-        """Features (M, D) of rows (M,) of the embedding table at places (M,)."""
+    def _trunk(self, rows: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """Features (M, D) of rows (M,) of the embedding table at positions (M,)."""
         x_MD = self.embedding(rows)
         if self.position is not None:
-            x_MD = x_MD + self.position[places]
-        turns = None if self.turns is None else self.turns[:, places, None]
+            x_MD = x_MD + self.position[positions]
+        rotations = None if self.rotations is None else self.rotations[:, positions, None]
         x_MD = self.drop(x_MD)
         for number, layer in enumerate(self.layers):
-            x_MD = layer(x_MD, turns, number, look)
+            x_MD = layer(x_MD, rotations, number, attend)
         return x_MD
 
     def logits(self, x_BD: torch.Tensor, symbols: slice = slice(None)) -> torch.Tensor:
-        """Logits (B, v) of `symbols`, all or a part of the vocabulary, behind the few features (B, D) of a step."""
+        """Logits (B, v) of `symbols`, a part of the vocabulary, from the features (B, D) of a decoding step."""
         weight = self.head.weight[symbols]
         if x_BD.device.type != "cpu" or x_BD.dtype != torch.float32:
             return F.linear(x_BD, weight)
-        # A CPU multiplies a tall matrix by few columns up to five times faster than few rows by a wide one.
+        # A CPU multiplies a tall matrix by a few columns up to five times faster than a few rows by a wide matrix.
         return (weight @ x_BD.T).T
 
-    def cache(self, rows: int, *, even: bool = False) -> Cache:
-        """An empty cache for `rows` sequences, in the weights' precision; `even` if they will always move in step."""
-        config, like = self.config, self.head.weight
-        shape = (config.layers, 2, rows, config.heads, config.places, config.width // config.heads)
-        # A masked place that held a NaN would still spoil the sum over places; even sequences need no mask.
-        made = torch.empty if even else torch.zeros
-        return Cache(made(shape, dtype=like.dtype, device=like.device))
-
-    @torch.no_grad()
-    def last(self, rows_BN: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
-        """Features (B, D), for `logits`, behind rows (B, N) of the embedding table, prefix and symbols.
-
-        Where a cache is given, these sequences are added behind those in use.
-        """
-        batch, places = rows_BN.shape
-        where = torch.arange(places, device=rows_BN.device).repeat(batch)
-        x_MD = self._trunk(rows_BN.flatten(), where, Filling(batch, cache).look)
-        if cache is not None:
-            cache.filled += [places] * batch
-        return self.norm(x_MD[places - 1 :: places])
-
-    @torch.no_grad()
-    def fill(self, rows_BN: torch.Tensor, cache: Cache) -> None:
-        """Read rows (B, N) of the embedding table into the cache, N from 0 up, behind the sequences in use."""
-        batch, places = rows_BN.shape
-        if places:
-            where = torch.arange(places, device=rows_BN.device).repeat(batch)
-            self._trunk(rows_BN.flatten(), where, Filling(batch, cache).look)
-        cache.filled += [places] * batch
-
-    @torch.no_grad()
-    def step(self, symbols: torch.Tensor, *caches: Cache) -> torch.Tensor:
-        """Features (b, D) behind one more row (b,) of the embedding table of every sequence in use, cache after cache.
-
-        All layers but attention see the sequences of all caches at once.
-        """
-        places = [place for cache in caches for place in cache.filled]
-        looks = [stepping(cache) for cache in caches]
-        for cache in caches:
-            cache.filled = [place + 1 for place in cache.filled]
-        look = looks[0].look if len(looks) == 1 else SideBySide(looks, [len(cache.filled) for cache in caches]).look
-        return self.norm(self._trunk(symbols, torch.tensor(places, device=symbols.device), look))
-
-    @torch.no_grad()
-    def step_at(
-        self, symbols: torch.Tensor, cache: Cache, places: torch.Tensor, read: int, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """The same with the places as a tensor, so that every shape is known when a CUDA graph is captured.
+    def cache(self, sequences: int, *, aligned: bool = False) -> KVCache:
+        """Allocate a KV cache in the weights' precision.
 
         Args:
-            places: (1,) that of all sequences, or (b,) that of each.
-            read: places of the cache that attention reads.
-            mask: broadcastable to (b, H, 1, read), True for those of them that hold something, None where all do.
+            aligned: all sequences will always be at the same position.
         """
-        stepping = Stepping(cache.values[:, :, : len(symbols)], places, read, mask)
-        return self.norm(self._trunk(symbols, places.expand(len(symbols)), stepping.look))
+        config, like = self.config, self.head.weight
+        shape = (config.layers, 2, sequences, config.heads, config.context, config.width // config.heads)
+        # A NaN at a masked position would still spoil the sum over positions; aligned sequences need no mask.
+        allocate = torch.empty if aligned else torch.zeros
+        return KVCache(allocate(shape, dtype=like.dtype, device=like.device))
+
+    @torch.no_grad()
+    def last_features(self, rows_BN: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        """Features (B, D) after rows (B, N) of the embedding table: prefix, then symbols.
+
+        With a cache, the sequences are added to it after the running ones.
+        """
+        batch, length = rows_BN.shape
+        positions = torch.arange(length, device=rows_BN.device).repeat(batch)
+        x_MD = self._trunk(rows_BN.flatten(), positions, Prefill(batch, cache).attend)
+        if cache is not None:
+            cache.lengths += [length] * batch
+        return self.norm(x_MD[length - 1 :: length])
+
+    @torch.no_grad()
+    def prefill(self, rows_BN: torch.Tensor, cache: KVCache) -> None:
+        """Prefill the cache with rows (B, N) of the embedding table, N from 0 up, after the running sequences."""
+        batch, length = rows_BN.shape
+        if length:
+            positions = torch.arange(length, device=rows_BN.device).repeat(batch)
+            self._trunk(rows_BN.flatten(), positions, Prefill(batch, cache).attend)
+        cache.lengths += [length] * batch
+
+    @torch.no_grad()
+    def decode(self, rows: torch.Tensor, *caches: KVCache) -> torch.Tensor:
+        """Decode one more row (b,) of the embedding table for every running sequence, cache after cache.
+
+        All layers but attention process the sequences of all caches at once.
+
+        Returns:
+            Features (b, D).
+        """
+        positions = [length for cache in caches for length in cache.lengths]
+        groups = [decode_of(cache) for cache in caches]
+        for cache in caches:
+            cache.lengths = [length + 1 for length in cache.lengths]
+        sizes = [len(cache.lengths) for cache in caches]
+        attend = groups[0].attend if len(groups) == 1 else GroupedDecode(groups, sizes).attend
+        return self.norm(self._trunk(rows, torch.tensor(positions, device=rows.device), attend))
+
+    @torch.no_grad()
+    def decode_at(
+        self, rows: torch.Tensor, cache: KVCache, positions: torch.Tensor, read: int, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`decode` with positions as a tensor, so that all shapes are static when a CUDA graph is captured.
+
+        Args:
+            positions: (1,) of all sequences, or (b,) of each.
+            read: number of positions of the cache that attention reads.
+            mask: broadcastable to (b, H, 1, read), True for filled positions; None if all are filled.
+        """
+        decode = Decode(cache.values[:, :, : len(rows)], positions, read, mask)
+        return self.norm(self._trunk(rows, positions.expand(len(rows)), decode.attend))
 
 
-def _turns(config: GeneratorConfig) -> torch.Tensor:
-    """(2, places, C) cosines and sines of rotary positions, base 10,000; both halves of C have the same angles."""
+def _rotations(config: GeneratorConfig) -> torch.Tensor:
+    """(2, positions, C) cosines and sines of rotary positions, base 10,000; both halves of C have the same angles."""
     half = config.width // config.heads // 2
     frequencies = 10_000.0 ** (-torch.arange(half) / half)
-    angles = (torch.arange(config.places)[:, None] * frequencies).repeat(1, 2)
+    angles = (torch.arange(config.context)[:, None] * frequencies).repeat(1, 2)
     return torch.stack((angles.cos(), angles.sin()))
 
 
-def _turned(x_MHC: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Queries or keys (M, H, C) turned by their places' angles (2, M, 1, C)."""
+def _rotate(x_MHC: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+    """Rotate queries or keys (M, H, C) by the angles of their positions (2, M, 1, C)."""
     first, second = x_MHC.chunk(2, dim=-1)
-    return (x_MHC * turns[0] + torch.cat((-second, first), -1) * turns[1]).to(x_MHC.dtype)
+    return (x_MHC * rotations[0] + torch.cat((-second, first), -1) * rotations[1]).to(x_MHC.dtype)

@@ -1,9 +1,9 @@
-"""A trained generator in use: clips of a class, or clips that go on from their first frames.
+"""Generate clips with a trained generator: of a class, or continuing their first frames.
 
-A generator knows the codes of one tokenizer only, so it is loaded with that tokenizer and refuses any other.
+A generator is trained on the codes of one tokenizer, so it is loaded with that tokenizer and rejects any other.
 
 Legend: N clips, B clips of a batch, K temporal blocks, C symbols of a condition. Clips are uint8 (N, T, H, W, 3), or
-float (B, 3, T, H, W) in [0, 1] where a network sees them.
+float (B, 3, T, H, W) in [0, 1] as network inputs.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from evatok.tokenizers.codes import Codes, expand_assignment
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 GIVEN = 5
-"""Frames that frame prediction is given (the paper's K600 protocol, Sec. 4.4)."""
+"""Number of given frames in frame prediction (the paper's K600 protocol, Sec. 4.4)."""
 
 TASKS = ("class", "frames")
 
 
 class GenerationError(EvatokError, ValueError):
-    """A generator that cannot do what is asked of it."""
+    """A request that the generator cannot serve, or a tokenizer that does not belong to it."""
 
 
 @dataclass(frozen=True)
 class VideoGenerator:
-    """A generator and the tokenizer whose codes it writes.
+    """A generator and the tokenizer that decodes what it generates.
 
     Attributes:
-        task: "class" (clips of a class) or "frames" (clips that go on from their first frames).
-        classes: names, in the order of the model's class numbers; () for frame prediction.
-        prefix: tokens of the condition's blocks in frame prediction; () for classes.
+        task: "class" (class-to-video) or "frames" (frame prediction).
+        classes: class names, in the order of the model's class indices; () for frame prediction.
+        prefix: tokens of each of the condition's blocks in frame prediction; () for classes.
     """
 
     module: Generator
@@ -62,19 +62,19 @@ class VideoGenerator:
 
     @classmethod
     def load(cls, path: Path | str, tokenizer_path: Path | str, device: torch.device | str = "cpu") -> VideoGenerator:
-        """Both from their checkpoints, frozen, on a device.
+        """Load both from their checkpoints, frozen, on a device.
 
         Raises:
             CheckpointError: a file that is absent, damaged or of another kind.
-            GenerationError: another tokenizer than the generator was trained on.
+            GenerationError: the generator was trained on another tokenizer.
         """
         checkpoint = checkpoints.load(path, "generator")
-        tokenizer, its = AdaptiveTokenizer.load(tokenizer_path)
-        expected = checkpoint.parents["tokenizer"]
-        if its.sha256 != expected:
+        tokenizer, tokenizer_checkpoint = AdaptiveTokenizer.load(tokenizer_path)
+        expected, given = checkpoint.parents["tokenizer"], tokenizer_checkpoint.sha256
+        if given != expected:
             raise GenerationError(
-                f"{path} was trained on the codes of tokenizer {expected[:12]}, {tokenizer_path} is {its.sha256[:12]}: "
-                "give the tokenizer it was trained on, or train a generator on this one"
+                f"{path} was trained on the codes of tokenizer {expected[:12]}, {tokenizer_path} is {given[:12]}: pass "
+                "the tokenizer it was trained on, or train a generator on this one"
             )
         module = Generator(GeneratorConfig.from_dict(checkpoint.config))
         checkpoint.fill(module)
@@ -84,7 +84,7 @@ class VideoGenerator:
             Grammar.of(tokenizer.config),
             tokenizer.to(device),
             checkpoint,
-            its,
+            tokenizer_checkpoint,
             facts["task"],
             tuple(facts["classes"]),
             tuple(facts["prefix"]),
@@ -95,56 +95,58 @@ class VideoGenerator:
         return next(self.module.parameters()).device
 
     def class_index(self, name: str) -> int:
-        """The number of a class. Raises GenerationError, with the known ones, for a class it never saw."""
+        """Return the index of a class. Raises GenerationError, listing the known ones, for an unknown class."""
         return int(class_numbers([name], self.classes)[0])
 
     def generate(
         self,
         classes: Sequence[int],
         seeds: Sequence[int],
-        how: Sampling,
+        options: Sampling,
         *,
         batch: int = 64,
         cached: bool = True,
         tick: Callable[[int], Any] | None = None,
-        whole: Callable[[list[int], Codes], Any] | None = None,
+        finished: Callable[[list[int], Codes], Any] | None = None,
     ) -> Codes:
-        """Codes of one clip a class number and seed; a clip depends on its own class, seed and `how` alone.
+        """Generate the codes of one clip per class index and seed; each depends only on these two and `options`.
 
         Args:
-            batch: clips that grow at once; the others wait for their room.
-            cached: False recomputes all keys and values at every step; the same codes, for comparison.
-            tick: called with the number of clips that became whole.
-            whole: called with the numbers of these clips, counted in `seeds`, and their codes.
+            batch: clips that run at once; the others wait to be admitted.
+            cached: use a KV cache; without it, all keys and values are recomputed at every step, for comparison.
+            tick: called with the number of clips that have just finished.
+            finished: called with their indices in `seeds` and their codes.
 
         Raises:
-            GenerationError: a generator of another task, a class number that there is not, or another number of seeds.
+            GenerationError: a generator of another task, a class index out of range, or not one seed per clip.
         """
         self._check("class", len(classes), seeds)
-        numbers = torch.as_tensor(classes, dtype=torch.long)
-        if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self.classes):
-            raise GenerationError(f"class numbers go from 0 to {len(self.classes) - 1}, got {sorted(set(classes))}")
+        indices = torch.as_tensor(classes, dtype=torch.long)
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self.classes):
+            raise GenerationError(
+                f"class index out of range: must be 0 to {len(self.classes) - 1}, got {sorted(set(classes))}"
+            )
 
         def condition(rows: slice) -> Condition:
-            return Condition(numbers[rows].to(self.device), None)
+            return Condition(indices[rows].to(self.device), None)
 
-        return self._sample(condition, seeds, how, batch, cached, tick, whole)
+        return self._sample(condition, seeds, options, batch, cached, tick, finished)
 
     def predict(
         self,
         clips: np.ndarray,
         seeds: Sequence[int],
-        how: Sampling,
+        options: Sampling,
         *,
         batch: int = 64,
         cached: bool = True,
         tick: Callable[[int], Any] | None = None,
-        whole: Callable[[list[int], Codes], Any] | None = None,
+        finished: Callable[[list[int], Codes], Any] | None = None,
     ) -> Codes:
-        """Codes of clips that go on from the first GIVEN frames of `clips` uint8 (N, T, H, W, 3).
+        """Generate the codes of clips that continue the first GIVEN frames of `clips` uint8 (N, T, H, W, 3).
 
-        Whole clips: the given frames are generated again, as by the paper and its peers. T is the tokenizer's, and
-        no frame behind the given ones is looked at. Arguments and errors as of `generate`.
+        The codes cover complete clips: the given frames are generated again, as in the paper and its peers. T is the
+        tokenizer's; frames after the given ones are not used. See `generate` for arguments and errors.
         """
         self._check("frames", len(clips), seeds)
 
@@ -152,11 +154,11 @@ class VideoGenerator:
             codes = condition_codes(self.tokenizer, to_network(clips[rows], self.device), self.prefix)
             return Condition(None, condition_symbols(codes, self.grammar))
 
-        return self._sample(condition, seeds, how, batch, cached, tick, whole)
+        return self._sample(condition, seeds, options, batch, cached, tick, finished)
 
     @torch.no_grad()
     def clips(self, codes: Codes, batch: int = 32) -> np.ndarray:
-        """uint8 clips (N, T, H, W, 3) of codes; clips of like length are decoded together."""
+        """Decode codes to uint8 clips (N, T, H, W, 3); clips of similar length are decoded together."""
         order = codes.lengths.sum(1).argsort(stable=True)
         parts = [self._decoded(codes, rows) for rows in order.split(batch)]
         return np.concatenate(parts)[order.argsort().cpu().numpy()]
@@ -169,88 +171,101 @@ class VideoGenerator:
 
     def _check(self, task: str, count: int, seeds: Sequence[int]) -> None:
         if self.task != task:
-            raise GenerationError(f"this generator was trained for the task {self.task!r}, {task!r} is asked")
+            raise GenerationError(f"this generator was trained for the task {self.task!r}, not for {task!r}")
         if count != len(seeds) or not count:
-            raise GenerationError(f"one seed a clip is needed: {len(seeds)} seeds for {count} clips")
+            raise GenerationError(f"one seed per clip is needed: got {len(seeds)} seeds for {count} clips")
 
     def _sample(
         self,
         condition: Callable[[slice], Condition],
         seeds: Sequence[int],
-        how: Sampling,
+        options: Sampling,
         batch: int,
         cached: bool,
         tick: Callable[[int], Any] | None,
-        whole: Callable[[list[int], Codes], Any] | None,
+        finished: Callable[[list[int], Codes], Any] | None,
     ) -> Codes:
-        asked = [condition(slice(start, start + batch)) for start in range(0, len(seeds), batch)]
+        conditions = [condition(slice(start, start + batch)) for start in range(0, len(seeds), batch)]
         prefix = torch.tensor(self.prefix) if self.prefix else None
-        more: dict[str, Any] = {"prefix_lengths": prefix, "cached": cached, "tick": tick, "whole": whole}
-        return sample(self.module, self.grammar, Condition.joined(asked), seeds, how, rows=batch, **more)
+        return sample(
+            self.module,
+            self.grammar,
+            Condition.joined(conditions),
+            seeds,
+            options,
+            batch=batch,
+            prefix_lengths=prefix,
+            cached=cached,
+            tick=tick,
+            finished=finished,
+        )
 
 
 def class_numbers(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
-    """(N,) numbers of class names in the list of classes. Raises GenerationError for a name it does not hold."""
-    number = {name: i for i, name in enumerate(classes)}
+    """(N,) indices of class names in `classes`. Raises GenerationError for an unknown name."""
+    index_of = {name: index for index, name in enumerate(classes)}
     names = [str(name) for name in names]
-    unknown = sorted(set(names) - number.keys())
+    unknown = sorted(set(names) - index_of.keys())
     if unknown:
         raise GenerationError(f"unknown class {unknown[0]!r}; known ones: {', '.join(classes) or 'none'}")
-    return np.array([number[name] for name in names], dtype=np.int64)
+    return np.array([index_of[name] for name in names], dtype=np.int64)
 
 
 def condition_blocks(shape: TokenizerConfig) -> int:
-    """Temporal blocks that hold the given frames. Raises GenerationError where these leave none to predict."""
+    """Number of temporal blocks that hold the given frames. Raises GenerationError if none is left to predict."""
     blocks = -(-GIVEN // shape.patch[0])
     if blocks >= shape.candidates.blocks:
-        raise GenerationError(f"frame prediction gives {GIVEN} frames: clips of {shape.frames} leave none to predict")
+        raise GenerationError(f"clips of {shape.frames} frames leave no block to predict after {GIVEN} given frames")
     return blocks
 
 
-def condition_prefix(shape: TokenizerConfig, row: Sequence[int] | None, beside: int | None = None) -> tuple[int, ...]:
-    """Tokens of the condition's blocks: those of a fixed row, or the paper's (512, 128) scaled to other levels.
+def condition_prefix(
+    shape: TokenizerConfig, assignment: Sequence[int] | None, beside: int | None = None
+) -> tuple[int, ...]:
+    """Tokens of the condition's blocks: a fixed assignment's, or the paper's (512, 128) adapted to other levels.
 
-    The paper's are the longest and the middle one of its five levels, and at once the level above and the one below the
-    256 tokens a block that its rivals of fixed length spend. Other levels cannot always have both: they are scaled with
-    the levels, or, where `beside` names the tokens a block of a fixed row, with that row.
+    The paper's are the highest and the middle one of its five levels, and also the levels above and below the 256
+    tokens per block of its fixed-length baselines. Other levels cannot always satisfy both: by default the highest and
+    the middle one are taken, with `beside` the levels above and below it.
 
     Args:
-        row: of a tokenizer of fixed length; None under a router.
-        beside: a level.
+        assignment: of a fixed-length tokenizer; None under a router.
+        beside: a level, the tokens per block of a fixed-length baseline.
     """
     blocks, levels = condition_blocks(shape), shape.levels
-    if row is not None:
-        return tuple(row[:blocks])
-    first, further = len(levels) - 1, len(levels) // 2
+    if assignment is not None:
+        return tuple(assignment[:blocks])
+    first, later = len(levels) - 1, len(levels) // 2
     if beside is not None:
-        place = levels.index(beside)
-        first, further = min(place + 1, first), max(place - 1, 0)
-    return (levels[first], *(levels[further],) * (blocks - 1))
+        index = levels.index(beside)
+        first, later = min(index + 1, first), max(index - 1, 0)
+    return (levels[first], *(levels[later],) * (blocks - 1))
 
 
 def condition_codes(tokenizer: AdaptiveTokenizer, clips: torch.Tensor, prefix: tuple[int, ...]) -> Codes:
-    """Codes (B, sum of prefix) of the first GIVEN frames, the last of them repeated to fill whole blocks.
+    """Encode the first GIVEN frames of clips (B, 3, T, H, W) to codes (B, sum of prefix).
 
-    Clips (B, 3, T, H, W); no later frame of them is looked at. What fills the blocks behind the prefix is the same
-    repeated frame, and as the tokenizer is block-causal it leaves no trace in the codes returned.
+    The last given frame is repeated to the end of the clip; later frames of `clips` are not used. As the tokenizer is
+    block-causal, blocks after the prefix do not influence the codes returned.
 
     Raises:
-        GenerationError: a prefix of no level, or one whose blocks do not just hold the given frames.
+        GenerationError: a prefix with a length that is not one of the levels, or whose number of blocks does not match
+            the given frames.
     """
     shape = tokenizer.config
     if len(prefix) != condition_blocks(shape) or not set(prefix) <= set(shape.levels):
         raise GenerationError(
-            f"{GIVEN} given frames fill {condition_blocks(shape)} blocks of levels {shape.levels}; the prefix {prefix} "
+            f"{GIVEN} given frames need {condition_blocks(shape)} blocks of levels {shape.levels}; the prefix {prefix} "
             "does not fit"
         )
     frames = [min(t, GIVEN - 1) for t in range(shape.frames)]
-    row = (*prefix, *(shape.levels[0],) * (shape.candidates.blocks - len(prefix)))
-    whole = tokenizer.encode(clips[:, :, frames], expand_assignment(row, len(clips)).to(clips.device))
-    return Codes(whole.codes[:, : sum(prefix)], whole.lengths[:, : len(prefix)])
+    assignment = (*prefix, *(shape.levels[0],) * (shape.candidates.blocks - len(prefix)))
+    codes = tokenizer.encode(clips[:, :, frames], expand_assignment(assignment, len(clips)).to(clips.device))
+    return Codes(codes.codes[:, : sum(prefix)], codes.lengths[:, : len(prefix)])
 
 
 def condition_coder(tokenizer: AdaptiveTokenizer, sha256: str, prefix: tuple[int, ...], *, bf16: bool = False) -> Coder:
-    """Codes of what is given of a clip, for `coding.code_set`."""
+    """Make an encoder of the given frames of clips, for `code_cache.code_set`."""
 
     def encode(clips: torch.Tensor) -> Codes:
         with autocast(clips.device, bf16):
@@ -261,15 +276,15 @@ def condition_coder(tokenizer: AdaptiveTokenizer, sha256: str, prefix: tuple[int
 
 
 def condition_symbols(codes: Codes, grammar: Grammar) -> torch.Tensor:
-    """(B, C) symbols, those of lengths among them, of the codes of a condition: all of one prefix, so none is padding.
+    """(B, C) symbols, lengths and codes, of a condition; all clips share one prefix, so there is no padding.
 
     Args:
-        grammar: of the tokenizer's whole clips.
+        grammar: of the tokenizer's complete clips.
     """
-    short = Grammar(CandidateSet(grammar.candidates.levels, codes.lengths.shape[1]), grammar.codebook_size)
-    return short.build(codes).symbols
+    prefix_grammar = Grammar(CandidateSet(grammar.candidates.levels, codes.lengths.shape[1]), grammar.codebook_size)
+    return prefix_grammar.build(codes).symbols
 
 
 def condition_length(prefix: Sequence[int]) -> int:
-    """C, the symbols of a condition: its codes and one length per block."""
+    """C, the number of symbols of a condition: its codes and one length per block."""
     return sum(prefix) + len(prefix)

@@ -1,8 +1,8 @@
-"""The tokenizer's opponent: a discriminator, its optimiser and when it plays.
+"""The adversary of a tokenizer's training: a discriminator, its optimiser and its schedule.
 
-A training calls `generator_loss` for the term of its own loss and `learn` for the discriminator's step. Both are
-driven by the training's step number and its generator, and `state_dict` holds the rest, so that a resumed training is
-the unbroken one.
+A training calls `learn` for the discriminator's step and `generator_loss` for the adversarial term of its own loss.
+Both depend on the training's step number and generator, and `state_dict` holds the rest, so that a resumed training
+equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ LOSSES = ("hinge", "non_saturating")
 
 @dataclass(frozen=True, kw_only=True)
 class AdversaryConfig:
-    """How the opponent plays.
+    """How to train the discriminator.
 
     Attributes:
         loss: "hinge" (GigaTok, with its semantic discriminator) or "non_saturating" (LARP, with its transformer).
-        start: first step at which either side plays.
-        interval: the discriminator learns at every so many steps from `start` on (LARP: 5).
+        start: first step with an adversarial loss.
+        interval: steps between updates of the discriminator, from `start` on (LARP: 5).
         learning_rate: Adam's, constant (LARP: 3e-5).
-        lecam: weight of the LeCam regulariser in the discriminator's loss (LARP: 0.001); 0 leaves it out.
-        lecam_decay: of its running means, a discriminator step (LeCam: 0.999).
-        smoothing: real labels are drawn from [1 - smoothing, 1]; of "non_saturating" only.
-        augment: show the discriminator clips under DiffAug.
+        lecam: weight of the LeCam regulariser in the discriminator's loss (LARP: 0.001); 0 disables it.
+        lecam_decay: decay of its running means per discriminator step (LeCam: 0.999).
+        smoothing: draw real labels from [1 - smoothing, 1]; only for "non_saturating".
+        augment: apply DiffAug to the clips that the discriminator sees.
     """
 
     loss: str = "hinge"
@@ -53,15 +53,15 @@ class AdversaryConfig:
         if self.interval < 1 or self.start < 0:
             raise ValueError(f"interval must be at least 1 and start at least 0, got {self.interval} and {self.start}")
         if self.smoothing and self.loss == "hinge":
-            raise ValueError(f"smoothing {self.smoothing} of labels makes no sense for the hinge loss, which has none")
+            raise ValueError(f"smoothing {self.smoothing} needs loss non_saturating: the hinge loss has no labels")
 
 
 class Adversary:
-    """A discriminator in training.
+    """A discriminator and its training.
 
     Args:
-        discriminator: clips (B, 3, T, H, W) to logits (B,) or (B, X); already on its device.
-        seed: of the adversary's own draws, mixed with each step's generator.
+        discriminator: maps clips (B, 3, T, H, W) to logits (B,) or (B, X); already on its device.
+        seed: of the adversary's random numbers, mixed with each step's generator.
     """
 
     def __init__(self, discriminator: nn.Module, config: AdversaryConfig, seed: int) -> None:
@@ -71,48 +71,48 @@ class Adversary:
         self.mean_real = self.mean_fake = 0.0
 
     def active(self, step: int) -> bool:
-        """Whether the tokenizer plays against it at this step."""
+        """Whether the adversarial loss is active at this step."""
         return step >= self.config.start
 
     def learn(
         self, real: torch.Tensor, fake: torch.Tensor, step: int, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """One step of the discriminator on clips and their reconstructions (B, 3, T, H, W), if it is due.
+        """Update the discriminator on clips and their reconstructions (B, 3, T, H, W), if an update is due.
 
         Returns:
-            Terms for the log, () each; none at a step that is not due. `discriminator` is its loss without LeCam,
-            `lecam` that term unweighted, `logit_real` and `logit_fake` mean logits, `discriminator_accuracy` the
-            share of logits on the right side of 0: at 1.0, or with logits running away, the game has collapsed.
+            Scalar terms for the log; empty if no update is due. `discriminator` is its loss without LeCam, `lecam` that
+            term unweighted, `logit_real` and `logit_fake` are mean logits, `discriminator_accuracy` is the share of
+            logits on the correct side of 0: at 1.0, or with diverging logits, the training has collapsed.
 
         Raises:
-            TrainingError: a term or the gradient is not finite; nothing was learned from it.
+            TrainingError: a term or the gradient is not finite; no update was made.
         """
         if not self.active(step) or (step - self.config.start) % self.config.interval:
             return {}
         self.discriminator.train()
-        own = self._own_draws(generator)
-        real_logits, fake_logits = map(self.discriminator, self._shown(own, real.detach(), fake.detach()))
-        loss, terms = self._terms(real_logits, fake_logits, own)
+        own_generator = self._own_generator(generator)
+        real_logits, fake_logits = map(self.discriminator, self._augmented(own_generator, real.detach(), fake.detach()))
+        loss, terms = self._terms(real_logits, fake_logits, own_generator)
         self._descend(loss, terms, step)
-        self.mean_real = self._follow(self.mean_real, terms["logit_real"])
-        self.mean_fake = self._follow(self.mean_fake, terms["logit_fake"])
+        self.mean_real = self._running_mean(self.mean_real, terms["logit_real"])
+        self.mean_fake = self._running_mean(self.mean_fake, terms["logit_fake"])
         return terms
 
     def generator_loss(self, fake: torch.Tensor, step: int, generator: torch.Generator) -> torch.Tensor:
-        """The tokenizer's term (), unweighted, differentiable with respect to `fake` and nothing else.
+        """The tokenizer's adversarial term (), unweighted, differentiable only with respect to `fake`.
 
-        0 before `start`. The discriminator is left as it was: no gradients, no state.
+        0 before `start`. The discriminator gets no gradients, and its state does not change.
         """
         if not self.active(step):
             return fake.new_zeros(())
-        (shown,) = self._shown(self._own_draws(generator), fake)
-        with _as_judge(self.discriminator, self.trained):
-            logits = self.discriminator(shown)
+        (augmented,) = self._augmented(self._own_generator(generator), fake)
+        with _frozen(self.discriminator, self.trained):
+            logits = self.discriminator(augmented)
         hinge = self.config.loss == "hinge"
         return losses.hinge_generator(logits) if hinge else losses.non_saturating_generator(logits)
 
     def state_dict(self) -> dict[str, Any]:
-        """Network, optimiser and LeCam's running means."""
+        """State of the network, the optimiser and LeCam's running means."""
         return {
             "discriminator": self.discriminator.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -128,7 +128,7 @@ class Adversary:
     def _terms(
         self, real: torch.Tensor, fake: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The discriminator's loss and its terms for the log, from logits."""
+        """Compute the discriminator's loss, and its terms for the log, from logits."""
         if self.config.loss == "hinge":
             loss = losses.hinge_discriminator(real, fake)
         else:
@@ -137,16 +137,16 @@ class Adversary:
         if self.config.lecam:
             terms["lecam"] = losses.lecam(real, fake, self.mean_real, self.mean_fake)
             loss = loss + self.config.lecam * terms["lecam"]
-        right = torch.cat(((real > 0).flatten(), (fake < 0).flatten()))
-        terms["discriminator_accuracy"] = right.float().mean()
+        correct = torch.cat(((real > 0).flatten(), (fake < 0).flatten()))
+        terms["discriminator_accuracy"] = correct.float().mean()
         return loss, {name: value.detach() for name, value in terms.items()}
 
     def _descend(self, loss: torch.Tensor, terms: dict[str, torch.Tensor], step: int) -> None:
-        bad = [name for name, value in terms.items() if not torch.isfinite(value)]
-        if bad:
-            raise TrainingError(f"step {step}: the discriminator's terms {bad} are not finite; last state kept")
+        not_finite = [name for name, value in terms.items() if not torch.isfinite(value)]
+        if not_finite:
+            raise TrainingError(f"step {step}: the discriminator's terms {not_finite} are not finite; last state kept")
         self.optimiser.zero_grad()
-        # The forward pass may have been under autocast; a backward pass follows its types by itself.
+        # The forward pass may have run under autocast; the backward pass uses the same types by itself.
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()
         norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
@@ -155,24 +155,24 @@ class Adversary:
         self.optimiser.step()
         self.optimiser.zero_grad()
 
-    def _follow(self, mean: float, new: torch.Tensor) -> float:
+    def _running_mean(self, mean: float, new: torch.Tensor) -> float:
         return self.config.lecam_decay * mean + (1 - self.config.lecam_decay) * float(new)
 
-    def _own_draws(self, generator: torch.Generator) -> torch.Generator:
-        """A generator of the adversary's own, which takes one draw from the step's whatever it is used for."""
+    def _own_generator(self, generator: torch.Generator) -> torch.Generator:
+        """Make the adversary's own generator; it takes exactly one draw from the step's, however it is used."""
         return step_generator(self.seed, int(torch.randint(2**62, (), generator=generator)))
 
-    def _shown(self, own: torch.Generator, *clips: torch.Tensor) -> list[torch.Tensor]:
-        """Clips as the discriminator sees them: a reconstruction is augmented just as its original."""
+    def _augmented(self, generator: torch.Generator, *batches: torch.Tensor) -> list[torch.Tensor]:
+        """Augment batches of clips for the discriminator, a reconstruction exactly as its original."""
         if not self.config.augment:
-            return list(clips)
-        seed = int(torch.randint(2**62, (), generator=own))
-        return [diff_augment(some, torch.Generator().manual_seed(seed)) for some in clips]
+            return list(batches)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return [diff_augment(clips, torch.Generator().manual_seed(seed)) for clips in batches]
 
 
 @contextmanager
-def _as_judge(discriminator: nn.Module, trained: list[nn.Parameter]) -> Iterator[None]:
-    """In evaluation mode, so that power iterations stand still, and without gradients of its own weights."""
+def _frozen(discriminator: nn.Module, trained: list[nn.Parameter]) -> Iterator[None]:
+    """Freeze the discriminator: eval mode (no spectral-norm updates), no weight gradients."""
     mode = discriminator.training
     discriminator.eval()
     for parameter in trained:

@@ -1,8 +1,7 @@
 """Differentiable augmentation of clips (DiffAug, arXiv 2006.10738), which keeps a discriminator from overfitting.
 
-Real and reconstructed clips are augmented before the discriminator sees them, with gradients flowing back through
-the augmentation to the reconstruction. One draw per clip is shared by all its frames: what moves is the camera, not
-the frames against each other.
+Real and reconstructed clips are augmented before the discriminator sees them, and gradients flow through the
+augmentation to the reconstruction. All frames of a clip share one draw, as if the camera moved.
 
 Legend: B clips, T frames, H and W pixels.
 """
@@ -21,19 +20,19 @@ _SHIFT = 1 / 8  # of a side, DiffAug's
 def diff_augment(
     clips: torch.Tensor, generator: torch.Generator, policy: Sequence[str] = POLICY, cutout: float = 0.2
 ) -> torch.Tensor:
-    """Augment clips (B, 3, T, H, W) in [0, 1], each by a draw of its own; generators of equal seed draw the same.
+    """Augment clips (B, 3, T, H, W) in [0, 1], each with its own draw; equally seeded generators draw the same.
 
-    Colours are not clamped afterwards, so that no gradient is lost, and may lie somewhat outside [0, 1]. What is cut
-    out or moved in from outside is mid-grey.
+    Colours are not clamped, so that no gradient is lost, and may lie slightly outside [0, 1]. Cut-out areas and areas
+    moved in from outside are mid-grey.
 
     Args:
-        generator: on the CPU, whatever the clips' device: the draws are then the same on all.
-        policy: what is done, in this order: "colour" (brightness, saturation, contrast), "translation" by up to an
-            eighth of a side, "cutout" of a square.
-        cutout: side of the square, as a share of the clip's sides (DiffAug: 0.5; GigaTok: 0.2).
+        generator: on the CPU, so that draws are the same on all devices.
+        policy: augmentations in order: "colour" (brightness, saturation, contrast), "translation" by up to an eighth of
+            a side, "cutout" of a square.
+        cutout: side of the square, as a fraction of the clip's side (DiffAug: 0.5; GigaTok: 0.2).
 
     Raises:
-        ValueError: an unknown policy, or clips of another shape.
+        ValueError: an unknown augmentation, or clips of the wrong shape.
     """
     unknown = [name for name in policy if name not in POLICY]
     if unknown:
@@ -52,7 +51,7 @@ def diff_augment(
 
 
 def _recolour(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Brightness by up to 0.5, saturation times 0 to 2, contrast times 0.5 to 1.5."""
+    """Shift brightness by up to 0.5, scale saturation by 0 to 2 and contrast by 0.5 to 1.5."""
     draws = torch.rand(3, len(clips), 1, 1, 1, 1, generator=generator).to(clips)
     clips = clips + (draws[0] - 0.5)
     grey = clips.mean(1, keepdim=True)
@@ -72,14 +71,14 @@ def _translate(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _cut_out(clips: torch.Tensor, generator: torch.Generator, share: float) -> torch.Tensor:
-    """Squares centred anywhere in the clip; at its rim only their inner part is cut."""
+    """Cut out squares centred anywhere in the clip, cropped at its border."""
     inside = [_within(side, share, len(clips), generator) for side in clips.shape[-2:]]
     cut = inside[0][:, :, None] & inside[1][:, None, :]
     return clips * (~cut).to(clips)[:, None, None]
 
 
 def _within(side: int, share: float, count: int, generator: torch.Generator) -> torch.Tensor:
-    """(B, side) booleans, true in a stretch of share * side pixels around a centre drawn for each clip."""
+    """(B, side) booleans, True for share * side pixels around a centre drawn for each clip."""
     length = round(share * side)
     start = torch.randint(side, (count, 1), generator=generator) - length // 2
     pixel = torch.arange(side)[None]

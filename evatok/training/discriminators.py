@@ -1,4 +1,4 @@
-"""Discriminators: from a clip to logits, positive where it looks real (EVATok Secs. 3.1 and 3.4).
+"""Discriminators: map a clip to logits, positive where it looks real (EVATok Secs. 3.1 and 3.4).
 
 `TransformerDiscriminator` is trained from scratch on pixels, as in LARP; `SemanticDiscriminator` trains small heads
 on features of a frozen video encoder, as StyleGAN-T (arXiv 2301.09515) and GigaTok do on those of an image encoder.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class DiscriminatorError(EvatokError, ValueError):
-    """A discriminator that cannot be built so, or clips and weights that do not fit it."""
+    """Options, clips or weights that do not fit a discriminator."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class TransformerDiscriminatorConfig:
         clip = (self.frames, self.size, self.size)
         if any(side % step for side, step in zip(clip, self.patch, strict=True)):
             raise DiscriminatorError(
-                f"clips of {clip} (frames, height, width) do not divide into patches of {self.patch}"
+                f"clips of {clip} (frames, height, width) cannot be tiled with patches of {self.patch}"
             )
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Patches of a clip, (blocks, high, wide)."""
+        """Patches of a clip, (blocks, rows, columns)."""
         return self.frames // self.patch[0], self.size // self.patch[1], self.size // self.patch[2]
 
 
@@ -62,10 +62,10 @@ TRANSFORMER_SIZES: dict[str, TransformerDiscriminatorConfig] = {
 
 
 class TransformerDiscriminator(nn.Module):
-    """Clips (B, 3, T, H, W) in [0, 1] to one logit each, (B,), read from a CLS token.
+    """Map clips (B, 3, T, H, W) in [0, 1] to one logit each (B,), read from a CLS token.
 
-    EVATok calls it a "transformer PatchGAN as in LARP"; LARP's patches enter the transformer, but a clip gets one
-    logit. The `paper` size has 38,224,385 parameters; positions are fixed sine-cosine codes, as LARP's.
+    EVATok calls it a "transformer PatchGAN as in LARP"; in LARP, patches enter the transformer but a clip gets one
+    logit. The `paper` size has 38,224,385 parameters; positions are fixed sine-cosine encodings, as in LARP.
     """
 
     position: torch.Tensor
@@ -74,7 +74,7 @@ class TransformerDiscriminator(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embedding = nn.Linear(3 * prod(config.patch), config.width)
-        # Loud enough to be heard beside the positions.
+        # Large enough not to be drowned by the positions.
         nn.init.xavier_uniform_(self.patch_embedding.weight)
         self.cls = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
         blocks, *plane = config.grid
@@ -85,15 +85,16 @@ class TransformerDiscriminator(nn.Module):
         self.head = nn.Linear(config.width, 1)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """Logits (B,), float32.
+        """Return logits (B,), float32.
 
         Raises:
-            DiscriminatorError: clips of another shape than the configuration's.
+            DiscriminatorError: the clips do not have the configured shape.
         """
         expected = (3, self.config.frames, self.config.size, self.config.size)
         if tuple(clips.shape[1:]) != expected:
-            shapes = f"clips (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}"
-            raise DiscriminatorError(f"the discriminator takes {shapes}")
+            raise DiscriminatorError(
+                f"the discriminator takes clips (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}"
+            )
         t, h, w = self.config.patch
         patches = rearrange(2 * clips - 1, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
         x_BND = self.patch_embedding(patches) + self.position
@@ -104,28 +105,27 @@ class TransformerDiscriminator(nn.Module):
 
 
 class SemanticDiscriminator(nn.Module):
-    """Clips (B, 3, T, H, W) in [0, 1] to logits (B, X), one for each feature of each listed layer.
+    """Map clips (B, 3, T, H, W) in [0, 1] to logits (B, X), one for each feature of each listed layer.
 
-    The features of a frozen encoder's layer are read as a sequence by a head of their own. Gradients reach the clips
-    through the encoder; only the heads train. The encoder belongs to the discriminator but is none of its
-    sub-modules: it stays in evaluation mode and out of parameters and state; the state names it by its hash.
+    A head per layer reads the frozen encoder's features of that layer as a sequence. Gradients reach the clips through
+    the encoder; only the heads are trained. The encoder is not a sub-module: it stays in eval mode and out of
+    parameters and state, which only holds its hash.
 
     Args:
         layers: of the encoder: 0 is its embedding, 1 to `depth` its layers.
         kernel: width of the heads' convolutions (StyleGAN-T, GigaTok: 9); odd.
 
     Raises:
-        DiscriminatorError: a layer the encoder does not have, or an even kernel.
+        DiscriminatorError: a layer that the encoder does not have, or an even kernel.
     """
 
     def __init__(self, encoder: FrozenEncoder, layers: Sequence[int], kernel: int = 9) -> None:
         super().__init__()
-        odd = [layer for layer in layers if not 0 <= layer <= encoder.depth]
-        if odd or not layers:
+        if not layers or any(not 0 <= layer <= encoder.depth for layer in layers):
             raise DiscriminatorError(f"layers {list(layers)} of an encoder with layers 0 to {encoder.depth}")
         if kernel % 2 == 0:
             raise DiscriminatorError(f"the heads' kernel must be odd, got {kernel}")
-        # In a tuple, where nn.Module does not look for sub-modules.
+        # In a tuple, so that nn.Module does not register it as a sub-module.
         self._outside = (encoder.requires_grad_(False).eval(),)
         self.layers = tuple(layers)
         self.heads = nn.ModuleList(SemanticHead(encoder.width, kernel) for _ in layers)
@@ -144,25 +144,25 @@ class SemanticDiscriminator(nn.Module):
         return {"encoder": self.encoder.weights_sha256}
 
     def set_extra_state(self, state: dict[str, str]) -> None:
-        """Check that a state's heads were trained on this encoder.
+        """Check that the heads in a state were trained on this encoder.
 
         Raises:
-            DiscriminatorError: they were not.
+            DiscriminatorError: they were trained on another one.
         """
-        mine, theirs = self.encoder.weights_sha256, state["encoder"]
-        if mine != theirs:
+        current, trained_on = self.encoder.weights_sha256, state["encoder"]
+        if current != trained_on:
             raise DiscriminatorError(
-                f"these heads were trained on encoder {theirs[:12]}, not on {mine[:12]}: load that one"
+                f"these heads were trained on encoder {trained_on[:12]}, not on {current[:12]}: load that one"
             )
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SemanticDiscriminator:
-        """Moves to devices reach the encoder too."""
+        """Move the encoder along with the heads."""
         self.encoder._apply(fn)
         return super()._apply(fn, recurse)
 
 
 class SemanticHead(nn.Module):
-    """Features (B, D, L) to logits (B, L): a pointwise block, a residual wide one, a pointwise map to one logit."""
+    """Map features (B, D, L) to logits (B, L): a pointwise block, a residual wide block, a pointwise projection."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class SemanticHead(nn.Module):
 
 
 class SpectralConvolution(nn.Conv1d):
-    """A 1D convolution on a circle, to be wrapped in `spectral_norm`; keeps the length."""
+    """A circular 1D convolution that keeps the length, to be wrapped in `spectral_norm`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, padding_mode="circular")
@@ -195,10 +195,10 @@ class SpectralConvolution(nn.Conv1d):
 
 
 class VirtualBatchNorm(nn.Module):
-    """Batch norm of (B, D, L) over virtual batches of at most 8 clips, by their own statistics in every mode.
+    """Batch norm of (B, D, L) over virtual batches of at most 8 clips, always by their own statistics.
 
-    A batch is cut into as few nearly equal virtual batches as that allows; 8 clips or fewer are one. With no running
-    statistics there is no state beyond scale and shift, and real and reconstructed clips never mix.
+    A batch is split into the fewest nearly equal virtual batches. Without running statistics, scale and shift are the
+    only state, and real and reconstructed clips never mix.
     """
 
     CLIPS = 8

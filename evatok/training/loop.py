@@ -1,15 +1,14 @@
-"""One training loop for every stage: AdamW, warm-up and a cosine or WSD, EMA, clipping, exact resume.
+"""One training loop for every stage: AdamW, warm-up, cosine or WSD schedule, EMA, gradient clipping, exact resume.
 
-Everything random in step s is drawn from a generator seeded with (seed, s). The state of a training is therefore
-its weights, its optimiser and a step number, and a run killed at any point continues on the curve of the unbroken
-one, bit for bit on a CPU with the same number of threads.
+All random numbers of step s come from a generator seeded with (seed, s). The state of a training is therefore its
+weights, its optimiser and a step number, and a run killed at any point resumes on the curve of an uninterrupted one,
+bit for bit on a CPU with the same number of threads.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +20,23 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from evatok.errors import EvatokError
 from evatok.storage.files import replacing, writing
 from evatok.training import state
+from evatok.training.recipe import SCHEDULES, Recipe, TrainingError
+
+__all__ = [
+    "SCHEDULES",
+    "Recipe",
+    "SliceEnded",
+    "TrainingError",
+    "batch_indices",
+    "mirrored_batch",
+    "read_curve",
+    "seconds_spent",
+    "step_generator",
+    "steps_done",
+    "train",
+]
 
 Terms = dict[str, torch.Tensor]
 Model = TypeVar("Model", bound=nn.Module)
@@ -31,80 +44,21 @@ StepLoss = Callable[[Model, int, torch.Generator], tuple[torch.Tensor, Terms]]
 OnLog = Callable[[int, dict[str, float]], None]
 
 
-class TrainingError(EvatokError, ValueError):
-    """A training that cannot go on; the last good state stays on disk."""
-
-
 class SliceEnded(Exception):  # noqa: N818 (nothing went wrong)
-    """A training reached its time limit; its state is saved, and the same command goes on from there."""
+    """A training reached its time limit; its state is saved, and the same command resumes from it."""
 
     def __init__(self, step: int, steps: int) -> None:
-        super().__init__(f"time is up after step {step} of {steps}; run the same command again to go on")
+        super().__init__(f"time is up after step {step} of {steps}; run the same command again to resume")
         self.step, self.steps = step, steps
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A step's loss that learns something itself (a discriminator), to be resumed with the rest."""
+    """A loss with a state of its own (such as a discriminator), which is saved and resumed with the rest."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-SCHEDULES = ("cosine", "wsd")
-_STABLE = 0.8  # share of all steps that a WSD schedule has behind it when its annealing begins [suppl. C]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to optimise. Learning rates are AdamW's; `warmup` and the periods are in steps.
-
-    `schedule` is "cosine", or "wsd" (warm-up, stable, decay): constant until 80 % of the steps are done, then annealed
-    to the final rate by one minus the root of what is done of the rest.
-    """
-
-    steps: int
-    learning_rate: float
-    final_learning_rate: float
-    warmup: int = 0
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    log_every: int = 20
-    save_every: int = 200
-    schedule: str = "cosine"
-
-    def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise TrainingError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}")
-        if min(self.steps, self.log_every, self.save_every) < 1:
-            raise TrainingError(f"steps, log_every and save_every must be at least 1, got {self}")
-        if self.save_every % self.log_every:
-            raise TrainingError(
-                f"save_every {self.save_every} must be a multiple of log_every {self.log_every}, or a resumed curve "
-                "would lose terms"
-            )
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up to the peak, then down to the final rate by the schedule."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        drop = self.learning_rate - self.final_learning_rate
-        return self.final_learning_rate + drop * (self._cosine(step) if self.schedule == "cosine" else self._wsd(step))
-
-    def _cosine(self, step: int) -> float:
-        return 0.5 * (1 + math.cos(math.pi * _share(step - self.warmup, self.steps - self.warmup)))
-
-    def _wsd(self, step: int) -> float:
-        begin = max(self.warmup, round(_STABLE * self.steps))
-        return 1 - math.sqrt(_share(max(0, step - begin), self.steps - begin))
-
-
-def _share(done: int, of: int) -> float:
-    return min(1.0, done / max(1, of))
 
 
 def train(
@@ -120,20 +74,19 @@ def train(
 ) -> Model:
     """Train `module` in place and return its EMA copy.
 
-    `folder` holds `state.pt`, written every `save_every` steps, and `curve.jsonl`, one line every `log_every`
-    steps and one at the end, with the mean of each term since the last line. If they exist, training goes on from
-    them.
+    `folder` holds `state.pt`, written every `save_every` steps, and `curve.jsonl`, one line every `log_every` steps and
+    one at the end, with the mean of each term since the previous line. If they exist, training resumes from them.
 
     Args:
         step_loss: (module, step, generator) -> the loss to minimise and its terms, for the log. If it is `Stateful`,
             its state is saved and resumed as well.
-        stop_at: end before this step as if killed after a save.
-        seconds: end at the first line of the curve after so much wall time, for slices of a long training.
+        stop_at: stop before this step, as if killed after a save.
+        seconds: wall-clock budget; stop at the first line of the curve after it.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite (the state before it stays), a state of another model,
+        TrainingError: a loss or gradient that is not finite (the last saved state is kept), a state of another model,
             or a `stop_at` between two lines of the curve.
-        SliceEnded: `seconds` are over before the last step.
+        SliceEnded: `seconds` ran out before the last step.
     """
     end = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
     if end < recipe.steps and end % recipe.log_every:
@@ -143,8 +96,8 @@ def train(
     optimiser = _optimiser(module, recipe)
     trained = _Trained(module, averaged, optimiser, step_loss if isinstance(step_loss, Stateful) else None)
     start, spent = trained.resume(folder / "state.pt")
-    opened = time.monotonic()
-    _forget_lines_from(folder / "curve.jsonl", start)
+    started = time.monotonic()
+    _drop_lines_after(folder / "curve.jsonl", start)
     window = _Window()
     with tqdm(total=recipe.steps, initial=start, desc=description, disable=None) as bar:
         for step in range(start, end):
@@ -155,40 +108,40 @@ def train(
                 bar.set_postfix({name: f"{value:.4g}" for name, value in line.items()})
                 if on_log is not None:
                     on_log(step + 1, line)
-            elapsed = time.monotonic() - opened
-            late = seconds is not None and elapsed > seconds and (step + 1) % recipe.log_every == 0
-            if (step + 1) % recipe.save_every == 0 or step + 1 == end or late:
+            elapsed = time.monotonic() - started
+            time_is_up = seconds is not None and elapsed > seconds and (step + 1) % recipe.log_every == 0
+            if (step + 1) % recipe.save_every == 0 or step + 1 == end or time_is_up:
                 trained.save(folder / "state.pt", step + 1, spent + elapsed)
             bar.update()
-            if late and step + 1 < end:
+            if time_is_up and step + 1 < end:
                 raise SliceEnded(step + 1, recipe.steps)
     return averaged
 
 
 def read_curve(folder: Path) -> list[dict[str, float]]:
-    """The logged lines of a training folder."""
+    """Read the logged lines of a training folder."""
     return [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
 
 
 def steps_done(folder: Path) -> int:
-    """Steps behind the state from which a training in `folder` would resume; 0 where there is none."""
+    """Number of steps completed in the state that a training in `folder` would resume; 0 without a state."""
     path = folder / "state.pt"
     return int(torch.load(path, weights_only=True, map_location="cpu", mmap=True)["step"]) if path.exists() else 0
 
 
 def seconds_spent(folder: Path) -> float:
-    """Wall time in seconds of all steps of a training folder's state, over every run that made them."""
+    """Wall time in seconds of all steps in a training folder's state, summed over runs."""
     return float(torch.load(folder / "state.pt", weights_only=True, map_location="cpu", mmap=True)["seconds"])
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of a step's random choices."""
+    """Make the random generator of a step."""
     mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(mixed >> 1))
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> np.ndarray:
-    """(batch,) clip indices of a step: every clip once an epoch, in an order drawn anew each epoch."""
+    """(batch,) clip indices of a step: every clip once per epoch, in an order reshuffled each epoch."""
     if batch > count:
         raise TrainingError(f"a batch of {batch} clips from a set of {count}: lower batch or build more clips")
     per_epoch = count // batch
@@ -198,17 +151,17 @@ def batch_indices(count: int, batch: int, step: int, seed: int) -> np.ndarray:
 
 
 def half_of(count: int, generator: torch.Generator) -> np.ndarray:
-    """(count,) booleans, each true with probability one half."""
+    """(count,) booleans, each True with probability one half."""
     return (torch.rand(count, generator=generator) < 0.5).numpy()
 
 
 def mirror(clips: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Clips (B, T, H, W, 3), those of `which` (B,) mirrored left to right."""
+    """Mirror those clips (B, T, H, W, 3) left to right where `which` (B,) is True."""
     return np.where(which[:, None, None, None, None], clips[:, :, :, ::-1], clips)
 
 
 def mirrored_batch(clips: np.ndarray, rows: np.ndarray, flip: bool, generator: torch.Generator) -> np.ndarray:
-    """The clips (N, T, H, W, 3) of a step's rows (B,), with `flip` a random half of them mirrored."""
+    """Select the clips `rows` (B,) of (N, T, H, W, 3); with `flip`, mirror a random half of them."""
     return mirror(clips[rows], half_of(len(rows), generator) & flip)
 
 
@@ -227,13 +180,13 @@ def _one_step(
         group["lr"] = recipe.rate(step)
     loss, terms = step_loss(module, step, generator)
     if not torch.isfinite(loss):
-        bad = [name for name, value in terms.items() if not torch.isfinite(value).all()]
-        raise TrainingError(f"step {step}: the loss is {loss.item()} (terms not finite: {bad}); last state kept")
+        not_finite = [name for name, value in terms.items() if not torch.isfinite(value).all()]
+        raise TrainingError(f"step {step}: the loss is {loss.item()} (terms not finite: {not_finite}); last state kept")
     optimiser.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)
     if not torch.isfinite(norm):
-        # A finite loss can have such a gradient; one step along it would spoil the weights, and then the state.
+        # Even a finite loss can have such a gradient; one step along it would corrupt the weights, and then the state.
         raise TrainingError(f"step {step}: the gradient's norm is {norm.item()} at loss {loss.item()}; last state kept")
     optimiser.step()
     _average(averaged, module, min(recipe.ema, (step + 1) / (step + 10)))
@@ -242,10 +195,10 @@ def _one_step(
 
 @torch.no_grad()
 def _average(averaged: nn.Module, module: nn.Module, decay: float) -> None:
-    for mean, new in zip(averaged.parameters(), module.parameters(), strict=True):
-        mean.lerp_(new.detach(), 1 - decay)
-    for held, latest in zip(averaged.buffers(), module.buffers(), strict=True):
-        held.copy_(latest)
+    for mean, parameter in zip(averaged.parameters(), module.parameters(), strict=True):
+        mean.lerp_(parameter.detach(), 1 - decay)
+    for copied, buffer in zip(averaged.buffers(), module.buffers(), strict=True):
+        copied.copy_(buffer)
 
 
 def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -260,7 +213,7 @@ def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 class _Window:
-    """Sums of the terms since the last log line, and in how many steps each occurred."""
+    """Sums of the terms since the last log line, and the number of steps in which each occurred."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
@@ -279,7 +232,7 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Trained:
-    """All that a training changes."""
+    """Everything that a training changes."""
 
     module: nn.Module
     averaged: nn.Module
@@ -298,24 +251,24 @@ class _Trained:
         state.write(path, parts)
 
     def resume(self, path: Path) -> tuple[int, float]:
-        """Steps done and seconds spent on them."""
+        """Load the state; returns the completed steps and the seconds spent on them."""
         if not path.exists():
             return 0, 0.0
         try:
-            held = state.read(path)
-            self.module.load_state_dict(held["module"])
-            self.averaged.load_state_dict(held["averaged"])
-            self.optimiser.load_state_dict(held["optimiser"])
+            parts = state.read(path)
+            self.module.load_state_dict(parts["module"])
+            self.averaged.load_state_dict(parts["averaged"])
+            self.optimiser.load_state_dict(parts["optimiser"])
             if self.objective:
-                self.objective.load_state_dict(held["objective"])
-            return int(held["step"]), float(held["seconds"])
+                self.objective.load_state_dict(parts["objective"])
+            return int(parts["step"]), float(parts["seconds"])
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise TrainingError(f"{path}: cannot resume ({reason}); delete it to start again") from error
 
 
-def _forget_lines_from(path: Path, step: int) -> None:
-    """Drop lines written after the state that training resumes from (and a line cut short by a kill)."""
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Drop lines written after the state that training resumes from, and a line truncated by a kill."""
     if not path.exists():
         return
     kept = []

@@ -1,7 +1,7 @@
-"""The terms of the tokenizer's objective (main eq. 2) and of its discriminator's, one function each; their sum.
+"""The terms of the tokenizer's objective (main eq. 2) and of its discriminator's, one function each, and their sum.
 
-Every term is a scalar (), float32 under autocast too. Where the paper names a term without its form, the form is that
-of GigaTok or LARP, on whose code lines EVATok builds.
+Every term is a scalar (), float32 even under autocast. Where the paper does not define a term, its form is that of
+GigaTok or LARP, whose code EVATok builds on.
 
 Legend: M tokens, V codes, D dimension of a code, B clips.
 """
@@ -26,9 +26,9 @@ def squared(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 def change(real: torch.Tensor, fake: torch.Tensor, block: int) -> torch.Tensor:
     """Mean squared error of the frame differences within blocks of `block` frames, over clips (B, 3, T, H, W).
 
-    It holds a reconstruction to the motion inside a block, where a pixel loss is nearly as content with the block's
-    mean frame. Squared, because most differences are near zero and an absolute error would settle for their median.
-    Zero for blocks of one frame.
+    It penalises missing motion inside a block, where the block's mean frame is nearly as good for a pixel loss.
+    Squared, because most differences are near zero and an absolute error would favour their median. Zero for blocks of
+    one frame.
     """
     if block == 1:
         return real.new_zeros(())
@@ -40,7 +40,7 @@ def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> t
     """Sum of weight * term.
 
     Raises:
-        KeyError: a term without a weight - a term is switched off with 0, never by forgetting it.
+        KeyError: a term without a weight; a weight of 0 switches a term off.
     """
     missing = terms.keys() - weights.keys()
     if missing:
@@ -49,7 +49,7 @@ def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> t
 
 
 def alignment(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Minus the mean cosine similarity of features (..., D) (main eq. 1); the teacher gets no gradient.
+    """Negative mean cosine similarity of features (..., D) (main eq. 1); the teacher gets no gradient.
 
     Raises:
         ValueError: features of different shapes.
@@ -63,16 +63,16 @@ def alignment(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def entropy(
     features_MD: torch.Tensor, codebook_VD: torch.Tensor, temperature: float = 0.01, at_once: int = 2**24
 ) -> torch.Tensor:
-    """MAGVIT-v2's entropy term (arXiv 2310.05737) on a codebook's distances, as GigaTok has it.
+    """MAGVIT-v2's entropy term (arXiv 2310.05737) on a codebook's distances, as in GigaTok.
 
     Each token's distribution over the codes is the softmax of its negative squared distances over `temperature`. The
     term is their mean entropy (low when tokens are certain) minus the entropy of their mean (high when the codebook
     is used evenly), in nats: from -log(V), the best, to 0.
 
     Args:
-        features_MD: before quantisation, normalised as the codebook is.
-        at_once: numbers of the M x V table to hold at a time; beyond it tokens are taken in chunks, whose tables are
-            made again in the backward pass.
+        features_MD: before quantisation, normalised like the codebook.
+        at_once: entries of the M x V table to hold at a time; beyond that, tokens are processed in chunks whose tables
+            are recomputed in the backward pass.
     """
     with torch.autocast(features_MD.device.type, enabled=False):
         features, codebook = features_MD.float(), codebook_VD.float()
@@ -86,15 +86,15 @@ def entropy(
             ]
             uncertainty, use_V = (torch.stack(sums).sum(0) for sums in zip(*parts, strict=True))
         use_V = use_V / len(features)
-        # The small number keeps the gradient of a code that no token comes near finite.
+        # The small constant keeps the gradient of a code without nearby tokens finite.
         return uncertainty / len(features) + (use_V * (use_V + 1e-10).log()).sum()
 
 
 def _code_use(
     features_MD: torch.Tensor, codebook_VD: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums over tokens: of the entropies () of their distributions over codes, and of the distributions (V,)."""
-    # The features' own squares are the same for all codes, and no softmax sees them.
+    """Sum over tokens the entropies () of their distributions over codes, and the distributions (V,) themselves."""
+    # The features' squared norms are the same for all codes, so the softmax does not depend on them.
     closeness = 2 * features_MD @ codebook_VD.T - codebook_VD.square().sum(1)
     logs_MV = (closeness / temperature).log_softmax(-1)
     shares_MV = logs_MV.exp()
@@ -107,7 +107,7 @@ def hinge_discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) ->
 
 
 def hinge_generator(fake_logits: torch.Tensor) -> torch.Tensor:
-    """Minus the mean logit."""
+    """Negative mean logit."""
     return -fake_logits.float().mean()
 
 
@@ -116,12 +116,12 @@ def non_saturating_discriminator(
 ) -> torch.Tensor:
     """Binary cross-entropy of real plus that of fake logits (arXiv 1406.2661), with noisy labels for the real ones.
 
-    Real labels are drawn uniformly from [1 - smoothing, 1], fake ones are 0: one-sided smoothing (arXiv 1606.03498)
-    with noise. LARP's code draws 1 - |n| with n normal of deviation 0.15, at least 0.7, and moves its fake labels off
-    0 as well, which rewards a generator for what its fakes already are; smoothing = 0.3 spans the same real labels.
+    Real labels are drawn uniformly from [1 - smoothing, 1], fake labels are 0: one-sided smoothing (arXiv 1606.03498)
+    with noise. LARP's code draws 1 - |n| with n normal of deviation 0.15, at least 0.7, and moves fake labels away from
+    0 as well, which rewards a generator for what it already does; smoothing = 0.3 covers the same range of real labels.
 
     Args:
-        generator: on the CPU, whatever the logits' device.
+        generator: on the CPU, for any device of the logits.
     """
     noise = torch.rand(real_logits.shape, generator=generator).to(real_logits.device)
     real = F.binary_cross_entropy_with_logits(real_logits.float(), 1 - smoothing * noise)
@@ -129,15 +129,15 @@ def non_saturating_discriminator(
 
 
 def non_saturating_generator(fake_logits: torch.Tensor) -> torch.Tensor:
-    """Minus the mean log probability of being real (arXiv 1406.2661)."""
+    """Negative mean log probability of being real (arXiv 1406.2661)."""
     return F.softplus(-fake_logits.float()).mean()
 
 
 def lecam(real_logits: torch.Tensor, fake_logits: torch.Tensor, mean_real: float, mean_fake: float) -> torch.Tensor:
     """LeCam regulariser (arXiv 2104.03310), with the relu of its authors' code.
 
-    Holds real logits near the running mean of the fake ones, and the other way round; only logits that have gone
-    beyond it, in the direction of winning, are pulled back.
+    Pulls real logits towards the running mean of the fake ones and vice versa, but only those on the winning side of
+    it.
     """
     real = F.relu(real_logits.float() - mean_fake).square().mean()
     return real + F.relu(mean_real - fake_logits.float()).square().mean()
@@ -149,12 +149,12 @@ def adaptive_weight(
     last_layer: torch.Tensor,
     limit: float = 1e4,
 ) -> torch.Tensor:
-    """VQGAN's weight of the adversarial term (arXiv 2012.09841, eq. 7): ratio of gradient norms, at most `limit`.
+    """VQGAN's weight of the adversarial term (arXiv 2012.09841, eq. 7): a ratio of gradient norms, at most `limit`.
 
-    With it both terms move `last_layer`, the decoder's last weight, equally far. Detached; the graphs are kept.
+    With it, both terms move `last_layer`, the decoder's last weight, equally far. Detached; the graphs are retained.
     """
-    wanted, opposed = (
+    reconstruction, adversarial = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm()
         for loss in (reconstruction_loss, adversarial_loss)
     )
-    return (wanted / (opposed + 1e-4)).clamp(max=limit).detach()
+    return (reconstruction / (adversarial + 1e-4)).clamp(max=limit).detach()

@@ -1,10 +1,10 @@
-"""One training step of a tokenizer: the paper's whole objective (main eq. 2), every term of it logged.
+"""One training step of a tokenizer: the paper's complete objective (main eq. 2), every term of it logged.
 
     total = l1 + perceptual + adversarial + quantiser  +  0.7 * alignment  +  0.02 * entropy
 
-The first four are the VQGAN loss, each with a weight of its own. Two terms are ours, with weight 0 at paper size: the
-squared error of pixels, and that of frame differences within a block, without which small tokenizers code stills.
-Proxy and final tokenizers share all of it; they differ in the rule that names the assignments.
+The first four are the VQGAN loss, each with its own weight. Two terms are ours, with weight 0 at paper size: the
+squared error of pixels, and that of frame differences within a block, without which small tokenizers learn to code
+still images. Proxy and final tokenizers share the objective; they differ in the assignment rule.
 
 Legend: B clips, K temporal blocks.
 """
@@ -31,15 +31,15 @@ from evatok.training.loop import Terms, batch_indices, mirrored_batch
 
 @dataclass(frozen=True)
 class Alignment:
-    """A frozen encoder, the decoder layer that is to resemble it, and which of its own layers (0: embedding)."""
+    """A frozen encoder, the decoder layer to align, and the encoder layer to align it to (0: embedding)."""
 
     encoder: FrozenEncoder
     decoder_layer: int
     encoder_layer: int
 
 
-class Trainee(nn.Module):
-    """What a step moves: the tokenizer, and the head through which its decoder meets the encoder."""
+class TokenizerWithHead(nn.Module):
+    """The trained parameters: a tokenizer, and the head that maps its decoder's features to the frozen encoder's."""
 
     def __init__(self, tokenizer: AdaptiveTokenizer, alignment: Alignment | None = None) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Trainee(nn.Module):
 
 @dataclass(frozen=True)
 class Batches:
-    """Which clips a step sees: `batch` of `clips` in an order drawn anew each epoch, half of them mirrored."""
+    """Training batches: `batch` clips per step in an order reshuffled each epoch, with `flip` half of them mirrored."""
 
     clips: ClipSet
     batch: int
@@ -66,7 +66,7 @@ class Batches:
     device: str
 
     def draw(self, step: int, generator: torch.Generator) -> torch.Tensor:
-        """(B, 3, T, H, W) in [0, 1]."""
+        """Return the clips of a step (B, 3, T, H, W) in [0, 1]."""
         rows = batch_indices(len(self.clips), self.batch, step, self.seed)
         return to_network(mirrored_batch(self.clips.clips, rows, self.flip, generator), self.device)
 
@@ -76,11 +76,11 @@ class TokenizerObjective:
     """The loss of one step: a batch, an assignment for each of its clips, the terms of main eq. 2.
 
     Attributes:
-        weights: of each term in the sum, by name.
-        perceptual_frames: frames per clip, drawn anew each step, that the perceptual term sees; 0: all.
+        weights: weight of each term, by name.
+        perceptual_frames: frames per clip for the perceptual term, redrawn each step; 0: all.
         adaptive: scale the adversarial term by the ratio of gradients at the decoder's last layer (VQGAN's rule).
-        groups: clips of like length run together in so many groups.
-        bf16: autocast of the networks; the terms are float32.
+        groups: number of groups of similar length that a batch is run in.
+        bf16: bfloat16 autocast of the networks; the terms are float32.
     """
 
     batches: Batches
@@ -94,47 +94,49 @@ class TokenizerObjective:
     groups: int = 1
     bf16: bool = True
 
-    def __call__(self, trainee: Trainee, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
+    def __call__(self, module: TokenizerWithHead, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
         real = self.batches.draw(step, generator)
         with autocast(real.device, self.bf16):
             lengths = self.rule(real, generator=generator)
             tap = self.alignment.decoder_layer if self.alignment else None
-            made = trainee.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
-        terms = self._terms(trainee, real, made, generator)
-        logged = self._against(real, made.clips, terms, step, generator)
-        total = losses.weighted_sum(terms, self._weights_of(trainee, terms))
+            made = module.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
+        terms = self._terms(module, real, made, generator)
+        logged = self._adversarial(real, made.clips, terms, step, generator)
+        total = losses.weighted_sum(terms, self._weights_of(module, terms))
         return total, {**terms, **logged, "tokens": lengths.sum(1).float().mean()}
 
-    def _terms(self, trainee: Trainee, real: torch.Tensor, made: Reconstruction, generator: torch.Generator) -> Terms:
-        """The terms that need no opponent."""
+    def _terms(
+        self, module: TokenizerWithHead, real: torch.Tensor, made: Reconstruction, generator: torch.Generator
+    ) -> Terms:
+        """Compute all terms but the adversarial one."""
         terms = {
             "l1": losses.l1(real, made.clips),
-            "squared": losses.squared(real, self._weighed(made.clips, "squared")),
-            "change": losses.change(real, self._weighed(made.clips, "change"), trainee.tokenizer.config.patch[0]),
+            "squared": losses.squared(real, self._for_term(made.clips, "squared")),
+            "change": losses.change(real, self._for_term(made.clips, "change"), module.tokenizer.config.patch[0]),
             "quantiser": made.quantised.loss,
         }
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(*self._some_frames(real, made.clips, generator)).mean()
         if self.weights["entropy"]:
-            terms["entropy"] = losses.entropy(made.quantised.latents, codebook_of(trainee.tokenizer))
+            terms["entropy"] = losses.entropy(made.quantised.latents, codebook_of(module.tokenizer))
         if self.alignment is not None:
-            assert trainee.head is not None
+            assert module.head is not None
             assert made.tapped is not None
             with autocast(real.device, self.bf16):
                 with torch.no_grad():
                     (teacher,) = self.alignment.encoder(real, [self.alignment.encoder_layer])
-                student = trainee.head(made.tapped)
+                student = module.head(made.tapped)
             terms["alignment"] = losses.alignment(student.float(), teacher.float())
         return terms
 
-    def _weighed(self, fake: torch.Tensor, term: str) -> torch.Tensor:
-        """Reconstructions for a term; of weight 0 it is logged and needs no backward pass."""
+    def _for_term(self, fake: torch.Tensor, term: str) -> torch.Tensor:
+        """Reconstructions for a term; detached for weight 0, where it is only logged."""
         return fake if self.weights.get(term, 1.0) else fake.detach()
 
     def _some_frames(
         self, real: torch.Tensor, fake: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of both, the same frames (B, 3, perceptual_frames, H, W), drawn for each clip on its own."""
+        """Draw the same frames (B, 3, perceptual_frames, H, W) of both, independently for each clip."""
         clips, frames = len(real), real.shape[2]
         if not 0 < self.perceptual_frames < frames:
             return real, fake
@@ -142,10 +144,10 @@ class TokenizerObjective:
         rows = torch.arange(clips, device=real.device)[:, None]
         return _frames(real, rows, drawn), _frames(fake, rows, drawn)
 
-    def _against(
+    def _adversarial(
         self, real: torch.Tensor, fake: torch.Tensor, terms: Terms, step: int, generator: torch.Generator
     ) -> Terms:
-        """Let the discriminator learn, then add what it says of the reconstructions; returns what to log."""
+        """Train the discriminator, then add the adversarial term to `terms`; returns what to log."""
         if self.adversary is None or not self.adversary.active(step):
             return {}
         with autocast(real.device, self.bf16):
@@ -153,12 +155,13 @@ class TokenizerObjective:
             terms["adversarial"] = self.adversary.generator_loss(fake, step, generator)
         return logged
 
-    def _weights_of(self, trainee: Trainee, terms: Terms) -> dict[str, float]:
+    def _weights_of(self, module: TokenizerWithHead, terms: Terms) -> dict[str, float]:
         if not self.adaptive or "adversarial" not in terms:
             return self.weights
-        known = {name: self.weights[name] * terms[name] for name in ("l1", "squared", "perceptual") if name in terms}
-        last = trainee.tokenizer.decoder.unpatchify.weight
-        ratio = losses.adaptive_weight(torch.stack(list(known.values())).sum(), terms["adversarial"], last)
+        names = [name for name in ("l1", "squared", "perceptual") if name in terms]
+        reconstruction = torch.stack([self.weights[name] * terms[name] for name in names]).sum()
+        last_layer = module.tokenizer.decoder.unpatchify.weight
+        ratio = losses.adaptive_weight(reconstruction, terms["adversarial"], last_layer)
         return {**self.weights, "adversarial": self.weights["adversarial"] * float(ratio)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -170,12 +173,12 @@ class TokenizerObjective:
 
 
 def _frames(clips: torch.Tensor, rows: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """The frames (B, n) of each clip of (B, 3, T, H, W): (B, 3, n, H, W)."""
+    """Select frames (B, n) of each clip (B, 3, T, H, W): (B, 3, n, H, W)."""
     return clips.transpose(1, 2)[rows, frames].transpose(1, 2)
 
 
 def codebook_of(tokenizer: AdaptiveTokenizer) -> torch.Tensor:
-    """The codebook (codes, dimension) that the entropy term spreads. Raises ValueError for a quantiser without."""
+    """Return the codebook (codes, dimension) for the entropy term. Raises ValueError for a quantiser without one."""
     codebook = tokenizer.quantiser.codebook
     if codebook is None:
         raise ValueError(f"the entropy term needs a codebook, {tokenizer.config.quantiser} has a fixed grid")

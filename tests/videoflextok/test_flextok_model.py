@@ -12,7 +12,7 @@ import torch
 from evatok.models.latents import LatentError, PatchPCA
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import CheckpointError
-from evatok.tokenizers.evatok import Codes
+from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, FlexNetwork, FlexTokError, VideoFlexTok
 from evatok.tokenizers.videoflextok.config import FORMS, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.encoder import RegisterEncoder

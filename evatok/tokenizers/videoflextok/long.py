@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from evatok.tokenizers.evatok import Codes
+from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.model import VideoFlexTok, pack, unpack
 

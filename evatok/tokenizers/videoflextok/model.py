@@ -22,7 +22,7 @@ from evatok.models.latents import LatentCodec, LatentError, PatchPCA, VidTok
 from evatok.models.quantisers import Quantised, Quantiser
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
-from evatok.tokenizers.evatok import Codes
+from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.encoder import RegisterEncoder
 from evatok.tokenizers.videoflextok.flow_decoder import Condition, FlowDecoder
