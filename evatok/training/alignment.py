@@ -4,9 +4,9 @@ The paper aligns the features D_l of an intermediate decoder layer l with those 
 
     L_align = -1/N sum_n cos(D_l[n], phi(S(x))[n]),
 
-with phi an MLP and a linear map whose output is reshaped where the two grids differ. Here, as in GigaTok, phi is applied
-to the decoder's features instead: cos(phi(D_l)[n], S(x)[n]). Applied to the target, a trainable phi could satisfy the
-loss by mapping every clip to one vector; applied to the decoder's features it cannot.
+with phi an MLP and a linear map whose output is reshaped where the two grids differ. Here, as in GigaTok, phi is
+applied to the decoder's features instead: cos(phi(D_l)[n], S(x)[n]). Applied to the target, a trainable phi could
+satisfy the loss by mapping every clip to one vector; applied to the decoder's features it cannot.
 
 The head is used only in training: a finished tokenizer does not contain it, and its parameters are not counted.
 
