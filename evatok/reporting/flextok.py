@@ -18,7 +18,8 @@ import pandas as pd
 
 from evatok.reporting import claims, final_tables, tables
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, Table
+from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, TableSpec
+from evatok.reporting.tables import Table
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -68,8 +69,8 @@ class FlexTable:
     note: str = ""
 
     @property
-    def table(self) -> Table:
-        return Table(f"videoflextok_{self.name}", self.item, self.specs, self.columns)
+    def table(self) -> TableSpec:
+        return TableSpec(f"videoflextok_{self.name}", self.item, self.specs, self.columns)
 
 
 def measured(folder: Path) -> list[Record]:
@@ -149,32 +150,22 @@ def measuring(size: str, checkpoint: str, tokens: int, steps: int = SAMPLED) -> 
 def publish(table: FlexTable, results: Path) -> None:
     """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, and what is missing."""
     plain = table.table
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", plain.name)
     chosen = choose(measured(results / "records"), table.specs)
-    write_table(plain, chosen, paper, caption(table.item, chosen, table.note), results / "tables")
-    write_claims(table.claims_of(chosen.rows), plain.name, table.item, results / "tables")
+    publish_rows(plain, chosen, caption(table.item, chosen, table.note), results)
+    publish_claims(table.claims_of(chosen.rows), plain.name, table.item, results)
     tell_missing(commands(table, chosen))
 
 
-def write_table(table: Table, chosen: Chosen, paper: Mapping[tuple[str, str], float], text: str, folder: Path) -> None:
-    """<name>.csv and .md of the rows, printed too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = tables.tidy(final_tables.to_cells(table, chosen, paper))
-    frame.astype({"n": "Int64"}).to_csv(
-        folder / f"{table.name}.csv", index=False, float_format="%.4f", lineterminator="\n"
-    )
-    whole = f"{text}\n\n{final_tables.markdown(table, chosen, paper)}\n"
-    (folder / f"{table.name}.md").write_text(whole, encoding="utf-8")
-    print(whole)
+def publish_rows(table: TableSpec, chosen: Chosen, text: str, results: Path) -> None:
+    """Write <results>/tables/<name>.csv and .md of the rows, and print them."""
+    cells = final_tables.to_cells(table, chosen, tables.paper_values(table.name))
+    Table(table.name, text, cells, final_tables.shown, final_tables.tail, absent="-").publish(results)
 
 
-def write_claims(found: list[Sign], name: str, item: str, folder: Path) -> None:
-    """<name>_signs.csv and .md, printed too; nothing where no record allows a claim."""
-    if not found:
-        return
-    about = item.partition(",")[0]
-    claims.write(found, folder, f"{name}_signs", about, claims.DECIDES)
-    print(claims.markdown(found, about, claims.DECIDES))
+def publish_claims(found: list[Sign], name: str, item: str, results: Path) -> None:
+    """Write <name>_signs.csv and .md and print them; nothing where no record allows a claim."""
+    if found:
+        claims.publish(found, results, f"{name}_signs", item.partition(",")[0], claims.DECIDES)
 
 
 def tell_missing(lines: Sequence[str]) -> None:

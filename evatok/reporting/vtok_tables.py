@@ -50,28 +50,25 @@ def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> in
     results: Path = parser.parse_args(argv).results
     try:
         rows = shown(results / "records", table.rows)
-        paper = tables.paper_values(REPOSITORY / "results" / "paper", table.paper) if table.paper else {}
+        paper = tables.paper_values(table.paper) if table.paper else {}
     except EvatokError as error:
         print(f"{table.name}: {error}", file=sys.stderr)
         return 2
-    write(table, rows, paper, results / "tables")
+    publish(table, rows, paper, results)
     for name in table.rows:
         if len(rows[name].records) < len(SEEDS):
             print(f"{name}: {len(rows[name].records)} of {len(SEEDS)} seeds; {COMMAND} {name}", file=sys.stderr)
     return 0
 
 
-def write(table: VtokTable, rows: Rows, paper: Mapping[tuple[str, str], float], folder: Path) -> None:
-    """<name>.csv, <name>.md, and <name>_claims.csv and .md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cells = cells_of(rows, paper)
-    frame = tables.tidy(cells)
-    frame.to_csv(folder / f"{table.name}.csv", index=False, float_format="%.4f", lineterminator="\n")
+def publish(table: VtokTable, rows: Rows, paper: Mapping[tuple[str, str], float], results: Path) -> None:
+    """Write <results>/tables/<name>.csv and .md, and <name>_claims.csv and .md; print both."""
     shown_parts = (overview(rows, paper, table.against), parts(rows, CATEGORIES), parts(rows, NEEDS))
     text = "\n\n".join((table.caption, *shown_parts)) + "\n"
-    (folder / f"{table.name}.md").write_text(text, encoding="utf-8")
-    claims.write(table.claims(rows), folder, f"{table.name}_claims", table.caption.splitlines()[0], DECIDES)
+    frame = tables.Table(table.name, table.caption, cells_of(rows, paper)).frame()
+    tables.write(results / "tables", table.name, frame, text)
     print(text)
+    claims.publish(table.claims(rows), results, f"{table.name}_claims", table.caption.splitlines()[0], DECIDES)
 
 
 def cells_of(rows: Rows, paper: Mapping[tuple[str, str], float]) -> list[Cell]:

@@ -57,7 +57,7 @@ def run(results: Path) -> None:
     if len(frame):
         draw(frame, results / "figures")
         print(frame.pivot_table(index="tokens", columns="flow_steps", values="value").to_markdown() + "\n")
-    flextok.write_claims(claims_of(found), "videoflextok_figure12", ITEM, results / "tables")
+    flextok.publish_claims(claims_of(found), "videoflextok_figure12", ITEM, results)
     flextok.tell_missing(flextok.missing_points(found, STEPS, CHECKPOINT))
 
 

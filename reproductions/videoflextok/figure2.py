@@ -66,7 +66,7 @@ def run(results: Path) -> None:
         frame = flextok.frame_of(found, tuple(PANELS))
         draw(frame, results / "figures")
         print(frame.pivot_table(index=["flow_steps", "tokens"], columns="metric", values="value").to_markdown() + "\n")
-    flextok.write_claims(claims_of(found), "videoflextok_figure2", ITEM, results / "tables")
+    flextok.publish_claims(claims_of(found), "videoflextok_figure2", ITEM, results)
     flextok.tell_missing(flextok.missing_points(found, STEPS, CHECKPOINT))
 
 

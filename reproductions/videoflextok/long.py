@@ -15,11 +15,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
-from evatok.reporting.tables import Cell, tidy
+from evatok.reporting.tables import Cell, Table
 from evatok.storage import records
 from evatok.storage.records import Metric, Record
 
@@ -69,12 +68,8 @@ def run(results: Path) -> None:
     found = records.query(results / "records", kind="videoflextok_long")
     signs = claims_of(found[-1]) if found else []
     if found:
-        frame: pd.DataFrame = tidy(cells_of(found[-1]))
-        folder = results / "tables"
-        folder.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(folder / "videoflextok_long.csv", index=False, float_format="%.4f", lineterminator="\n")
-        print(frame.pivot_table(index="row", columns="metric", values="ours", sort=False).to_markdown() + "\n")
-    flextok.write_claims(signs, "videoflextok_long", ITEM, results / "tables")
+        Table("videoflextok_long", f"{ITEM}, and the real clips.", cells_of(found[-1])).publish(results)
+    flextok.publish_claims(signs, "videoflextok_long", ITEM, results)
     flextok.tell_missing([] if found else [f"  {COMMAND}"])
 
 

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from evatok.reporting import claims, final_tables, flextok, tables
+from evatok.reporting import claims, final_tables, flextok
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, Table
+from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, TableSpec
 from evatok.reporting.flextok import FlexSpec
 from evatok.storage import records
 from evatok.storage.records import Record
@@ -64,12 +64,11 @@ def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
 
 
 def run(results: Path) -> None:
-    table = Table("videoflextok_table8", ITEM, (), COLUMNS)
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", table.name)
+    table = TableSpec("videoflextok_table8", ITEM, (), COLUMNS)
     chosen = choose(results / "records")
     note = "EVATok's row is of the uniform length with the nearest bits per pixel."
-    flextok.write_table(table, chosen, paper, flextok.caption(ITEM, chosen, note), results / "tables")
-    flextok.write_claims(claims_of(chosen.rows), table.name, ITEM, results / "tables")
+    flextok.publish_rows(table, chosen, flextok.caption(ITEM, chosen, note), results)
+    flextok.publish_claims(claims_of(chosen.rows), table.name, ITEM, results)
     missing = []
     if not chosen.rows[OURS].records:
         missing += ["  python reproductions/videoflextok/stage2.py (says how to train and measure it)"]

@@ -15,8 +15,7 @@ import torch
 
 from evatok.reporting import claims, flextok, tables
 from evatok.reporting.claims import FAILS, HOLDS, Sign
-from evatok.reporting.tables import Cell
-from evatok.storage import records
+from evatok.reporting.tables import Cell, Table
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.encoder import RegisterEncoder
 from evatok.tokenizers.videoflextok.flow_decoder import FlowDecoder
@@ -74,7 +73,7 @@ def claims_of(found: dict[tuple[str, str], float], paper: dict[tuple[str, str], 
 
 
 def run(results: Path) -> None:
-    paper = tables.paper_values(records.REPOSITORY / "results" / "paper", "videoflextok_tokens")
+    paper = tables.paper_values("videoflextok_tokens")
     found = computed()
     units = {"tokens": "tokens", "bytes_ratio": ""}
     cells = [
@@ -82,12 +81,9 @@ def run(results: Path) -> None:
         for (row, metric), value in found.items()
     ]
     caption = f"{ITEM}. Ours (paper): computed from the configurations, nothing is measured."
-    tables.write(cells, results / "tables", "videoflextok_tokens", caption)
-    print(tables.markdown(cells) + "\n")
+    Table("videoflextok_tokens", caption, cells).publish(results)
     decides = f"Numbers are compared as they are, parameters within {WITHIN:.0%}."
-    signs = claims_of(found, paper)
-    claims.write(signs, results / "tables", "videoflextok_tokens_signs", ITEM, decides)
-    print(claims.markdown(signs, ITEM, decides))
+    claims.publish(claims_of(found, paper), results, "videoflextok_tokens_signs", ITEM, decides)
 
 
 def main(argv: list[str] | None = None) -> int:
