@@ -11,7 +11,6 @@ from evatok.reporting import tables, vtok_rows, vtok_tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
 from evatok.reporting.vtok_rows import BY_NAME, ROWS, SEEDS, shown
 from evatok.storage import records
-from evatok.storage.environment import REPOSITORY
 from evatok.vtok import scoring
 from evatok.vtok.scoring import Outcomes
 from reproductions.vtok import figure1, table3, table4, table5, understanding
@@ -129,7 +128,7 @@ def test_a_row_of_every_table_has_a_recipe_and_lengths_are_the_paper_s():
         assert set(module.TABLE.rows) <= set(BY_NAME)
         if not module.TABLE.paper:
             continue
-        paper = tables.paper_values(REPOSITORY / "results" / "paper", module.TABLE.paper)
+        paper = tables.paper_values(module.TABLE.paper)
         for name in {row for row, _ in paper}:
             printed = paper[name, "tokens"]
             assert BY_NAME[name].strategy.length() == (31 if name == "key1" else printed), "Table 5 prints 30 for 31"
