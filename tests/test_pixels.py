@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from evatok.metrics.fid import InceptionFeatures
 
 from evatok.metrics import fid, fvd, l1, lpips, motion_correlation, motion_ratio, mse, psnr, ssim, st_lpips
+from evatok.metrics.inception import InceptionFeatures
 
 EACH = (l1, mse, psnr, ssim, motion_ratio, motion_correlation)
 
