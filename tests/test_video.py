@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evatok.data.probe import VideoError, probe
+from evatok.data import video
+from evatok.data.probe import VideoError, opened, probe
 from evatok.data.video import (
     ClipReader,
     check_sampling,
@@ -335,3 +336,23 @@ def test_an_image_folder_that_is_no_clip_says_why(tmp_path: Path) -> None:
     Image.fromarray(draw(0)[..., 0].astype(np.uint16)).save(folder / "frame3.png")
     with pytest.raises(VideoError, match="8-bit"):
         read_frames_folder(folder, frames=8)
+
+
+def test_interlaced_colour_is_the_same_by_every_decoder(tmp_path: Path) -> None:
+    path = tmp_path / "interlaced.mp4"
+    random = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"x264-params": "tff=1:bframes=0", "crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for number in range(4):
+            rows = random.integers(0, 256, (64, 1, 3), dtype=np.uint8)  # colours that change from line to line
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.broadcast_to(rows, (64, 64, 3))), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with opened(path) as (container, stream):
+        assert next(container.decode(stream)).interlaced_frame
+    held, wanted = probe(path), np.arange(4)
+    decord_s, av_s = (decode(path, held, wanted, 64) for decode in (video._decode_decord, video._decode_av))
+    for index in range(4):
+        assert np.abs(decord_s[index].astype(int) - av_s[index]).mean() < 0.5

@@ -23,9 +23,12 @@ from einops import rearrange
 from tqdm import tqdm
 
 from evatok.errors import EvatokError, end_quietly
-from evatok.storage.files import cache_folder, replacing, reserve
+from evatok.storage.files import cache_folder, disk_of, memory_bytes, replacing, reserve, told_bytes
 
 SPLITS = ("train", "validation", "test")
+
+MOST_CLIPS = 1_000_000
+"""Clips of an embedded set, ten times as many as the paper scores: more are a slip of the pen, and days of work."""
 
 Reel = tuple[np.ndarray, list[dict[str, Any]]]
 
@@ -129,6 +132,7 @@ def build(
     found = cached(source, split, count, size=size, frames=frames, seed=seed, cache=cache)
     if found is not None:
         return load(found).head(count)
+    _refuse_too_large(source, count, size, frames, workers, cache or cache_folder())
     folder = (cache or cache_folder()) / f"{_stem(source, split, size, frames, seed)}-{count}"
     manifest = {
         "name": source.name,
@@ -145,6 +149,24 @@ def build(
             raise  # else another process has finished the same set and cleared its reels away
     shutil.rmtree(folder / "reels", ignore_errors=True)
     return load(folder)
+
+
+def _refuse_too_large(source: ClipSource, count: int, size: int, frames: int, workers: int, cache: Path) -> None:
+    """Raise ClipSetError, before anything is made, for a set that memory or disk cannot hold."""
+    asked = f"clip set {source.name}: {count} clips of {frames} frames, {size} x {size} pixels"
+    if count > MOST_CLIPS:
+        raise ClipSetError(f"{asked}: a set has {MOST_CLIPS} at most; ask for fewer clips")
+    clip = frames * size * size * 3
+    reel = clip * source.reel_length * min(workers, -(-count // source.reel_length))
+    if reel > (memory := memory_bytes()):
+        told = f"the reels made at once take {told_bytes(reel)}, this machine has {told_bytes(memory)}"
+        raise ClipSetError(f"{asked}: {told}; ask for fewer frames or pixels, or fewer workers")
+    while not cache.exists():
+        cache = cache.parent
+    needed, free = 2 * clip * count, shutil.disk_usage(cache).free  # as reels, then in one file
+    if needed > free:
+        told = f"making them takes {told_bytes(needed)}, the disk at {disk_of(cache)} has {told_bytes(free)} left"
+        raise ClipSetError(f"{asked}: {told}, {told_bytes(needed - free)} are missing; ask for less, or make room")
 
 
 def stream(split: str, seed: int) -> int:

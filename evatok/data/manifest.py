@@ -155,6 +155,8 @@ def decode_manifest(
 
 def _lines(path: Path) -> dict[int, dict[str, str]]:
     """Line number and row of every line that is not blank."""
+    if not path.is_file():
+        raise ManifestError(f"{path}: a manifest is a CSV file, and this is none")  # a pipe would be waited for
     try:
         text = path.read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
         first = next((line for line in text.split("\n") if line.strip()), "")

@@ -1,9 +1,11 @@
 """What a video file holds, told by its packets: which frames are shown when, and whether decord may decode them."""
 
 import importlib.util
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,9 @@ DECORD_CODECS = (
     "vp9",
     "mpeg4",
 )  # where decord was found exact; it errs on open-GOP HEVC, refuses AV1
+
+
+MOST_PIXELS = 2**26  # of a frame: 8192 x 8192, some 200 MB as RGB
 
 
 class VideoError(EvatokError, ValueError):
@@ -116,10 +121,19 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise VideoError(path, "it has no video stream, only " + _kinds(container))
             if streams[0].codec_context is None:
                 raise VideoError(path, "its codec is not one that FFmpeg knows (is the file damaged?)")
+            _refuse_large(path, streams[0].codec_context.width, streams[0].codec_context.height)
             streams[0].codec_context.thread_count = 1
             yield container, streams[0]
     except av.error.FFmpegError as error:
         raise VideoError(path, f"FFmpeg cannot read it as a video ({error.strerror})") from error
+
+
+def _refuse_large(path: Path, width: int, height: int) -> None:
+    """Raise VideoError for frames of more pixels than any camera's: a small file may claim as many as it likes."""
+    if width * height > MOST_PIXELS:
+        raise VideoError(
+            path, f"frames of {width} x {height} pixels, {MOST_PIXELS} are read at most; scale it down first"
+        )
 
 
 def tick(path: Path, frame: VideoFrame) -> int:
@@ -144,10 +158,32 @@ def turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 def upright(frame: VideoFrame) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned and mirrored as players show it."""
-    picture = frame.to_ndarray(format="rgb24")
+    picture = _rgb(frame)
     swapped, mirrored, upside_down = turn(frame)
     picture = picture.swapaxes(0, 1) if swapped else picture
     return picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+
+
+def _rgb(frame: VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, of interlaced frames too with their colour brought up as in one picture.
+
+    The ffmpeg command and decord do so by default; libswscale by itself has gone over to bringing up the colour of each
+    field alone. A picture must not depend on who decodes it.
+    """
+    if not frame.interlaced_frame:
+        return frame.to_ndarray(format="rgb24")
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+    )
+    steps = [source, graph.add("scale", "interl=0"), graph.add("format", "rgb24"), graph.add("buffersink")]
+    for one, following in itertools.pairwise(steps):
+        one.link_to(following)
+    graph.configure()
+    graph.push(frame)
+    shown = graph.pull()
+    assert isinstance(shown, VideoFrame)
+    return shown.to_ndarray(format="rgb24")
 
 
 def _is_utf8(path: Path) -> bool:

@@ -91,7 +91,7 @@ def _clip_files(folder: Path) -> tuple[str, list[Path]]:
         raise EvaluationError(f"{folder}: there is no such folder of clips")
     entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural_order)
     found = {
-        "arrays": [entry for entry in entries if entry.suffix == ".npy"],
+        "arrays": [entry for entry in entries if entry.suffix == ".npy" and entry.is_file()],
         "images": [entry for entry in entries if entry.is_dir() and images_in(entry)],
         "videos": [entry for entry in entries if entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES],
     }

@@ -94,17 +94,24 @@ def _writable(folder: Path) -> Path:
 
 
 def _row(path: Path, died_after: float | None) -> dict[str, Any]:
+    """A run's row; whatever its file holds, the others are listed, too."""
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-        name, status, options = entry["experiment"]["name"], entry["status"], entry["meta"].get("options", {})
-    except (ValueError, KeyError, TypeError):
-        name, started = path.parent.parent.name, None
+        if not path.is_file():
+            raise ValueError("a pipe, a folder or a broken link")
+        return _read_row(json.loads(path.read_text(encoding="utf-8")), path, died_after)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        name = path.parent.parent.name
         return {
             "id": f"{name}/{path.parent.name}",
             "experiment": name,
             "status": "UNREADABLE",
-            "started": started,
+            "started": None,
         }
+
+
+def _read_row(entry: dict[str, Any], path: Path, died_after: float | None) -> dict[str, Any]:
+    name, status = str(entry["experiment"]["name"]), str(entry["status"])
+    options = entry["meta"].get("options", {})
     started, heartbeat = _time(entry.get("start_time")), _time(entry.get("heartbeat"))
     limit = died_after if died_after is not None else 3 * float(options.get("--beat-interval") or BEAT_SECONDS)
     last = heartbeat or started

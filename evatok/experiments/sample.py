@@ -170,6 +170,10 @@ def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
     count = config["count"] or protocol.clips
     if count is None:
         raise tracking.ConfigError(f"config key count: protocol {protocol.name} names no number, give one")
+    if count > (protocol.clips or count):
+        raise tracking.ConfigError(
+            f"config key count: {count} samples, protocol {protocol.name} has {protocol.clips} real clips to compare"
+        )
     if not config["split"] or config["split"] == protocol.split:
         found = protocols.clips_of(protocol, config["data"], limit=count)
         return found.head(count)

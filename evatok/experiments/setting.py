@@ -66,7 +66,7 @@ def claim_folder(
     claim = folder / _CLAIM
     mine: dict[str, Any] = {"config": {k: v for k, v in config.items() if k not in _FREE_KEYS}, "inputs": inputs}
     if claim.exists():
-        found = json.loads(claim.read_text())
+        found = _read_claim(claim)
         if steps_may_change:
             mine |= _changes(folder, found, config["steps"])
             found["config"]["steps"] = config["steps"]
@@ -89,6 +89,22 @@ def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that there is no more")
 
 
+def _read_claim(path: Path) -> dict[str, Any]:
+    """What a training folder was claimed for. Raises ConfigError for a file that says nothing of the kind."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(found["config"], dict) and isinstance(found["inputs"], str) and "steps" in found["config"]
+        changes = found.get("changes", [])
+        if not whole or not isinstance(changes, list) or not isinstance(found["run"], str | None):
+            raise ValueError("it says nothing of a configuration and its inputs")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: damaged, so that nothing says what {path.parent} holds ({error}): delete the folder to train "
+            "anew, or set work=FOLDER"
+        ) from error
+    return found
+
+
 def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
     """The changes of a claimed folder's number of steps, up to this one."""
     earlier, before, done = found.get("changes", []), found["config"]["steps"], loop.steps_done(folder)
@@ -104,7 +120,7 @@ def schedule_changes(folder: Path) -> dict[str, Any]:
 
     No fact where it never was.
     """
-    changes = json.loads((folder / _CLAIM).read_text()).get("changes")
+    changes = _read_claim(folder / _CLAIM).get("changes")
     return {"schedule_changes": changes} if changes else {}
 
 

@@ -76,18 +76,20 @@ class VideoGenerator:
                 f"{path} was trained on the codes of tokenizer {expected[:12]}, {tokenizer_path} is {given[:12]}: pass "
                 "the tokenizer it was trained on, or train a generator on this one"
             )
-        module = Generator(GeneratorConfig.from_dict(checkpoint.config))
+        with checkpoints.built_from(path):
+            module = Generator(GeneratorConfig.from_dict(checkpoint.config))
+            facts = checkpoint.facts
+            task, classes, prefix = facts["task"], tuple(facts["classes"]), tuple(facts["prefix"])
         checkpoint.fill(module)
-        facts = checkpoint.facts
         return cls(
             module.eval().requires_grad_(False).to(device),
             Grammar.of(tokenizer.config),
             tokenizer.to(device),
             checkpoint,
             tokenizer_checkpoint,
-            facts["task"],
-            tuple(facts["classes"]),
-            tuple(facts["prefix"]),
+            task,
+            classes,
+            prefix,
         )
 
     @property

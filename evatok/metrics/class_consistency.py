@@ -77,10 +77,12 @@ class Classifier:
             CheckpointError: absent, damaged, or no classifier.
         """
         checkpoint = checkpoints.load(path, "classifier")
-        module = ClipClassifier(ClassifierConfig.from_dict(checkpoint.config))
+        with checkpoints.built_from(path):
+            module = ClipClassifier(ClassifierConfig.from_dict(checkpoint.config))
+            classes, label = tuple(checkpoint.facts["classes"]), str(checkpoint.facts["label"])
         checkpoint.fill(module)
         module.to(device).eval().requires_grad_(False)
-        return cls(module, checkpoint, tuple(checkpoint.facts["classes"]), str(checkpoint.facts["label"]))
+        return cls(module, checkpoint, classes, label)
 
     def predict(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
         """(N,) numbers of the classes that uint8 clips (N, T, H, W, 3) show, by a vote of their steps.

@@ -58,10 +58,12 @@ class Router:
             CheckpointError: absent, damaged, or no router.
         """
         checkpoint = checkpoints.load(path, "router")
-        config = RouterConfig.from_dict(checkpoint.config)
-        module = build_router(config)
+        with checkpoints.built_from(path):
+            config = RouterConfig.from_dict(checkpoint.config)
+            module = build_router(config)
+            point = OperatingPoint.from_dict(checkpoint.facts["point"])
         checkpoint.fill(module)
-        return cls(module.eval(), config, OperatingPoint.from_dict(checkpoint.facts["point"]), checkpoint)
+        return cls(module.eval(), config, point, checkpoint)
 
     def check_scored_by(self, tokenizer: str) -> None:
         """Raise RoutingError for clips scored by another tokenizer (sha256) than the one this router learned from."""

@@ -25,6 +25,8 @@ from evatok.metrics.catalogue import quality
 from evatok.storage import records
 from evatok.storage.files import replacing
 
+_MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
+_WORDS = ("name", "source", "split", "sha256")
 _BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}
 """What a table scored before tables named the version of a recipe was scored on."""
 
@@ -111,8 +113,11 @@ def read(path: Path | str) -> CandidateTable:
         CurationError: absent, damaged, or not a candidate table.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError("it is no file")  # a pipe would be waited for
         arrow = pq.read_table(path, page_checksum_verification=True)
         origin, sha256 = _header(arrow.schema)
+        _check_origin(origin)
         size = len(CandidateSet(tuple(origin["levels"]), origin["blocks"]))
         scores = {
             name: arrow[name].combine_chunks().flatten().to_numpy().reshape(len(arrow), size)
@@ -126,8 +131,24 @@ def read(path: Path | str) -> CandidateTable:
         if sha256 not in (None, table.sha256):
             raise ValueError("its content does not match its sha256")
         return table
-    except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
+    except (OSError, pa.ArrowException, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CurationError(f"{path}: no whole candidate table ({told}); delete it and score again") from error
+
+
+def _check_origin(origin: Any) -> None:
+    """Raise ValueError, LookupError or TypeError for what no header of a table can say."""
+    levels, blocks, data = origin["levels"], origin["blocks"], origin.get("data", {})
+    if not isinstance(levels, list) or not all(type(level) is int for level in levels) or type(blocks) is not int:
+        raise ValueError(f"its levels are {levels!r} over {blocks!r} blocks, numbers are needed")
+    if blocks > _MOST_BLOCKS or len(levels) ** max(blocks, 0) > _MOST_CANDIDATES:
+        raise ValueError(f"{len(levels)} levels over {blocks} blocks are too many candidates")
+    if not isinstance(data, dict):
+        raise ValueError(f"its data are {data!r:.60}")
+    words = {"tokenizer": origin.get("tokenizer"), **{key: data.get(key) for key in _WORDS}}
+    odd = [key for key, value in words.items() if not isinstance(value, str | None)]
+    if odd or not isinstance(data.get("seed"), int | None):
+        raise ValueError(f"{(odd or ['seed'])[0]} is of another kind")
 
 
 def _header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
@@ -161,6 +182,8 @@ def check_named(path: Path | str, table: CandidateTable, folder: Path | str) -> 
 
 def _check_rows(clips: np.ndarray, scores: dict[str, np.ndarray]) -> None:
     """Raise ValueError for clips that do not ascend, which would pair scores with other clips, and for odd scores."""
+    if not np.issubdtype(clips.dtype, np.integer) or not scores:
+        raise ValueError("it holds no clip numbers, or no scores")
     if not (np.diff(clips) > 0).all():
         raise ValueError("its clips are not in ascending order")
     for name, values in scores.items():
@@ -176,7 +199,10 @@ def clips_again(
     Raises as `evatok.data.sets.clip_set` does. Another version of a game's package makes other pixels: compare the
     sha256, or use `scored_clips`.
     """
-    data = table.origin["data"]
+    data = table.origin.get("data", {})
+    missing = [key for key in (*_WORDS, "seed", "versions") if key not in data]
+    if missing:
+        raise CurationError(f"the candidate table does not say the {missing[0]} of its clips: score them again")
     seed, count = data["seed"] or 0, len(table.clips)
     source = _BEFORE_VERSIONS.get(data["source"], data["source"])
     return clip_set(source, data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from torch import nn
 
 from evatok.errors import EvatokError
 from evatok.storage.files import replacing
+
+_PLAIN = 2**16  # a number of codes, frames or pixels that is never suspicious
 
 
 class CheckpointError(EvatokError, ValueError):
@@ -96,6 +100,7 @@ def load(path: Path | str, kind: str | None = None) -> Checkpoint:
     if kind not in (None, header["kind"]):
         raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
     _refuse_non_finite(weights, f"{path} is not used")
+    _refuse_oversized(Path(path), header["config"], weights)
     return Checkpoint(weights=weights, **header)
 
 
@@ -120,7 +125,7 @@ def _read(path: Path, *, header_only: bool = False) -> tuple[dict[str, Any], dic
             header = _header(json.loads((file.metadata() or {})["evatok"]))
             names = [] if header_only else list(file.keys())
             return header, {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a whole evatok checkpoint ({error}); fetch or train it again") from error
 
 
@@ -130,7 +135,7 @@ def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
     Nothing is verified: read what is to be used with `load`.
     """
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(file for file in folder.glob("*.safetensors") if file.is_file()):
         try:
             with safe_open(path, framework="pt") as file:
                 header = _header(json.loads((file.metadata() or {})["evatok"]))
@@ -139,6 +144,51 @@ def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
         if header["kind"] == kind:
             found[path] = header
     return found
+
+
+@contextmanager
+def built_from(path: Path | str) -> Iterator[None]:
+    """Within, whatever the header of a checkpoint leads to where no such model exists is one CheckpointError.
+
+    A header may be sound JSON under the right hash and still ask for -1 heads, or hold a word for a number: what that
+    ends in, deep in the construction of a network, depends on the key.
+    """
+    try:
+        yield
+    except EvatokError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise CheckpointError(
+            f"{path}: its header describes no model that there is ({told}); fetch or train it again"
+        ) from error
+
+
+def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+    """Raise CheckpointError for a header that asks for more than its file holds, before hours go into building that.
+
+    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0.
+    """
+    tensors = len(weights)
+    side = max((max(value.shape, default=1) for value in weights.values()), default=1)
+    values = sum(value.numel() for value in weights.values())
+    for key, asked in _numbers(config):
+        limit = tensors if "layers" in key else side if "width" in key else max(values, _PLAIN)
+        if not 0 <= asked <= limit:
+            raise CheckpointError(
+                f"{path}: its header says {key} {asked}, its {tensors} tensors allow {limit}; fetch or train it again"
+            )
+
+
+def _numbers(config: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of a configuration with the key they lie under."""
+    if isinstance(config, bool) or config is None:
+        return
+    if isinstance(config, int | float):
+        yield key, config
+    parts = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for name, part in parts:
+        yield from _numbers(part, str(name) if isinstance(config, dict) else key)
 
 
 def _refuse_non_finite(weights: dict[str, torch.Tensor], consequence: str) -> None:

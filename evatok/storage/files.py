@@ -100,6 +100,15 @@ def told_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or its container's if that is less."""
+    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            held = min(held, int(Path(path).read_text()))
+    return held
+
+
 def disk_of(path: Path) -> Path:
     """Where the file system of an existing path is mounted."""
     path = path.resolve()

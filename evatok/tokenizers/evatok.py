@@ -131,7 +131,8 @@ class AdaptiveTokenizer(nn.Module):
             CheckpointError: the file is absent, damaged, or not a tokenizer.
         """
         checkpoint = checkpoints.load(path, "tokenizer")
-        tokenizer = cls(TokenizerConfig.from_dict(checkpoint.config))
+        with checkpoints.built_from(path):
+            tokenizer = cls(TokenizerConfig.from_dict(checkpoint.config))
         checkpoint.fill(tokenizer)
         return tokenizer.eval().requires_grad_(False), checkpoint
 

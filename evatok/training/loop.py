@@ -119,19 +119,38 @@ def train(
 
 
 def read_curve(folder: Path) -> list[dict[str, float]]:
-    """Read the logged lines of a training folder."""
-    return [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    """The logged lines of a training folder. Raises TrainingError for a file of anything else."""
+    path = folder / "curve.jsonl"
+    try:
+        lines = [_curve_line(text) for text in path.read_text(encoding="utf-8").splitlines()]
+        if not lines:
+            raise ValueError("no line")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: no whole curve ({error}); delete {folder} to train anew") from error
+    return lines
 
 
 def steps_done(folder: Path) -> int:
     """Number of steps completed in the state that a training in `folder` would resume; 0 without a state."""
     path = folder / "state.pt"
-    return int(torch.load(path, weights_only=True, map_location="cpu", mmap=True)["step"]) if path.exists() else 0
+    return int(_of_state(path, "step")) if path.exists() else 0
 
 
 def seconds_spent(folder: Path) -> float:
-    """Wall time in seconds of all steps in a training folder's state, summed over runs."""
-    return float(torch.load(folder / "state.pt", weights_only=True, map_location="cpu", mmap=True)["seconds"])
+    """Wall time in seconds of all steps of a training folder's state, over every run that made them."""
+    return _of_state(folder / "state.pt", "seconds")
+
+
+def _of_state(path: Path, name: str) -> float:
+    try:
+        return float(torch.load(path, weights_only=True, map_location="cpu", mmap=True)[name])
+    except Exception as error:  # whatever a damaged file ends in
+        raise _cannot_resume(path, error) from error
+
+
+def _cannot_resume(path: Path, error: Exception) -> TrainingError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return TrainingError(f"{path}: cannot resume ({reason}); delete it to start again")
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -263,8 +282,15 @@ class _Trained:
                 self.objective.load_state_dict(parts["objective"])
             return int(parts["step"]), float(parts["seconds"])
         except Exception as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise TrainingError(f"{path}: cannot resume ({reason}); delete it to start again") from error
+            raise _cannot_resume(path, error) from error
+
+
+def _curve_line(text: str) -> dict[str, float]:
+    """One line of a curve. Raises ValueError for anything but numbers by name, a step among them."""
+    line = json.loads(text)
+    if not isinstance(line, dict) or "step" not in line or not all(type(v) in (int, float) for v in line.values()):
+        raise ValueError(f"{text[:60]!r} is no line of a curve")
+    return line
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
@@ -272,11 +298,11 @@ def _drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text().splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(text)["step"] <= step:
+            if _curve_line(text)["step"] <= step:
                 kept.append(text)
-        except json.JSONDecodeError:
+        except ValueError:
             break
     with replacing(path) as partial:
         partial.write_text("".join(line + "\n" for line in kept))

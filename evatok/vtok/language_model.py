@@ -91,8 +91,9 @@ class VideoLanguageModel(nn.Module):
             raise LanguageModelError(
                 f"{path}: its vocabulary is not that of moving-shapes as it is now; train it again"
             )
-        config = LanguageModelConfig(**found.config["model"])
-        module = cls(config, Strategy.from_dict(found.config["strategy"]))
+        with checkpoints.built_from(path):
+            config = LanguageModelConfig(**found.config["model"])
+            module = cls(config, Strategy.from_dict(found.config["strategy"]))
         found.fill(module)
         return module.to(device).eval().requires_grad_(False), found
 

@@ -20,6 +20,8 @@ from evatok.data.video import pick_frames
 from evatok.evaluation.protocols.protocol import RESIZES, Protocol, ProtocolError
 from evatok.storage.files import cache_folder
 
+LONG = 16  # times that a frame may be longer than it is wide: the whole of it is resized before the centre is cut out
+
 
 def clips_of(
     protocol: Protocol, data: str | Path = "", *, limit: int | None = None, seed: int | None = None, workers: int = 2
@@ -37,6 +39,10 @@ def clips_of(
     """
     seed = protocol.clip_seed if seed is None else seed
     wanted = limit or protocol.clips or 0
+    if protocol.clips is not None and wanted > protocol.clips:
+        raise ProtocolError(
+            f"limit {limit}: protocol {protocol.name} measures {protocol.clips} clips; a limit is for less of them"
+        )
     if protocol.embedded:
         if data:
             raise ProtocolError(f"protocol {protocol.name} makes its own {protocol.data} clips: leave data away")
@@ -158,6 +164,8 @@ def square(picture_HWC: np.ndarray, size: int, resize: str) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3): shorter side resized as torchvision's Resize does, the centre cut out."""
     height, width = picture_HWC.shape[:2]
     short = min(height, width)
+    if max(height, width) > LONG * short:
+        raise ProtocolError(f"frames of {height}x{width}: one side is more than {LONG} times the other; cut them first")
     tall, wide = size * height // short, size * width // short
     pixels = torch.from_numpy(np.ascontiguousarray(picture_HWC)).permute(2, 0, 1)[None].float()
     mode = RESIZES[resize]

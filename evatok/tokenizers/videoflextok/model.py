@@ -101,8 +101,9 @@ class VideoFlexTok(nn.Module):
             LatentError: the codec is missing, or is not the one that the tokenizer was trained on.
         """
         checkpoint = checkpoints.load(Path(path), KIND)
-        config = VideoFlexTokConfig.from_dict(checkpoint.config)
-        tokenizer = cls(_codec_of(config, codec, Path(path)), FlexNetwork(config))
+        with checkpoints.built_from(path):
+            config = VideoFlexTokConfig.from_dict(checkpoint.config)
+            tokenizer = cls(_codec_of(config, codec, Path(path)), FlexNetwork(config))
         checkpoint.fill(tokenizer)
         if tokenizer.codec.identity() != config.codec_sha256:
             raise LatentError(
