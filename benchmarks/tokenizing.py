@@ -140,7 +140,7 @@ def without_tokens(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> object:
     encoder = tokenizer.encoder
     patches = encoder.embed(clips)
     references = rearrange(patches, "b k p d -> b (k p) d")
-    return encoder.queries(patches), [layer.remember_references(references) for layer in encoder.layers]
+    return encoder.queries(patches), [layer.reference_keys_values(references) for layer in encoder.layers]
 
 
 def step_of(setting: Setting, lengths: torch.Tensor, groups: int) -> Callable[[], object]:

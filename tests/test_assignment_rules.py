@@ -44,7 +44,7 @@ def test_a_fixed_rule_is_one_candidate_for_all_and_one_number_serves_every_block
     candidates = tokenizer.config.candidates
     assert Fixed(candidates, [4])(clips).tolist() == [[4, 4, 4]] * 4
     assert Fixed(candidates, [8, 4, 2])(clips).tolist() == [[8, 4, 2]] * 4
-    with pytest.raises(RuleError, match="assignment 5: 5 tokens is no level"):
+    with pytest.raises(RuleError, match="assignment 5: 5 tokens is not one of the levels"):
         Fixed(candidates, [5])
     with pytest.raises(RuleError, match="2 blocks"):
         Fixed(candidates, [4, 4])
@@ -122,5 +122,5 @@ def test_a_rule_is_read_from_its_words(tokenizer, router_path, clips):
     "words", ["", "uniform", "uniform:", "uniform:4,4,4", "fixed:4", "router:", "random:3", "best"]
 )
 def test_other_words_are_none_of_the_forms(tokenizer, words):
-    with pytest.raises(RuleError, match="is none of uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random"):
+    with pytest.raises(RuleError, match="is not one of uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random"):
         parse(words, tokenizer.config)

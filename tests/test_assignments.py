@@ -57,7 +57,7 @@ def test_index_keeps_leading_dimensions_and_takes_a_single_row():
 
 @pytest.mark.parametrize("count", [0, 31, 33, 100, 513, 10**6])
 def test_a_count_that_is_no_level_is_named(count):
-    with pytest.raises(ValueError, match=f"^{count} tokens is no level"):
+    with pytest.raises(ValueError, match=f"^{count} tokens is not one of the levels"):
         PAPER.index(np.array([32, 64, count, 32]))
 
 

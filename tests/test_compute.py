@@ -39,7 +39,7 @@ def test_shapes_count_attention_as_the_processor_runs_it(backward):
         with torch.device(device):
             attention, x = Attention(8, 2), torch.ones(1, 6, 8, requires_grad=True)
             mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
-        attend = lambda a=attention, x=x, m=mask: a(x, a.remember(x), m).sum()  # noqa: E731
+        attend = lambda a=attention, x=x, m=mask: a(x, a.keys_values(x), m).sum()  # noqa: E731
         counts.append(flops.counted(attend, backward))
     forward = 2 * 6 * 8 * 32 + 2 * 2 * 6 * 6 * 8
     assert counts == [forward * (3 if backward else 1)] * 2

@@ -137,7 +137,7 @@ def test_an_assignment_of_no_known_form_is_refused(run, wrong):
 
 
 def test_an_assignment_the_tokenizer_lacks_is_refused(run):
-    with pytest.raises(ConfigError, match=r"config key assignment: .*16 tokens is no level"):
+    with pytest.raises(ConfigError, match=r"config key assignment: .*16 tokens is not one of the levels"):
         run(assignment="uniform:16")
 
 

@@ -159,7 +159,7 @@ def test_the_length_scale_is_the_papers():
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3])
 def test_a_flat_table_has_no_scale(value):
     """The mean of many equal numbers is rounded, so that their deviation may be tiny instead of 0."""
-    with pytest.raises(ValueError, match="not all alike"):
+    with pytest.raises(ValueError, match="not all equal"):
         Scale.of(np.full((5, 9), value), NINE)
 
 

@@ -75,7 +75,7 @@ def test_rare_classes_are_seen() -> None:
 def test_what_cannot_be_shown_is_refused(noise, tmp_path) -> None:
     with pytest.raises(ShowingError, match=r"clips.gif: moving pictures are written as .mp4 or .webp"):
         save_moving(noise[0], tmp_path / "clips.gif")
-    with pytest.raises(ShowingError, match="0 frames a second"):
+    with pytest.raises(ShowingError, match="0 frames per second"):
         save_moving(noise[0], tmp_path / "clips.mp4", fps=0)
     with pytest.raises(ShowingError, match=r"uint8 \(N, T, H, W, 3\)"):
         save_moving(noise[0].astype(float), tmp_path / "clips.mp4")

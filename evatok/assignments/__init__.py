@@ -1,1 +1,1 @@
-"""The papers' noun: candidate assignments of tokens to blocks, the proxy reward, and published rules."""
+"""Assignments: candidates, rules that choose among them, the proxy reward, and published rules."""

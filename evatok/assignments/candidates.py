@@ -1,8 +1,7 @@
 """Assignments: how many tokens each temporal block of a clip gets.
 
-An assignment is a row of K token counts, one a temporal block, each from an ascending list of m levels. The m^K
-candidates are numbered like the digits of a number in base m, first block first, so that candidates which agree on
-their first k blocks lie side by side.
+An assignment is K token counts, one per temporal block, each one of m ascending levels. A candidate's index has the
+levels as digits in base m, first block first, so candidates that agree on their first k blocks are adjacent.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class CandidateSet:
     """All assignments of m levels over K temporal blocks (the paper: m = 5, K = 4, 625 candidates, Sec. 4.1).
 
     Args:
-        levels: tokens a block may get, ascending, all different and positive.
+        levels: token counts that a block may get, positive and strictly ascending.
         blocks: K, temporal blocks per clip.
     """
 
@@ -49,7 +48,7 @@ class CandidateSet:
 
     @cached_property
     def uniform(self) -> np.ndarray:
-        """(m,) indices of the candidates which give every block the same level, shortest first."""
+        """(m,) indices of the candidates that give every block the same level, shortest first."""
         step = sum(len(self.levels) ** k for k in range(self.blocks))
         return np.arange(len(self.levels)) * step
 
@@ -59,10 +58,10 @@ class CandidateSet:
         return self.levels[max(0, len(self.levels) - 2)]
 
     def index(self, rows: np.ndarray) -> np.ndarray:
-        """Token counts (..., K) -> candidate indices (...).
+        """Candidate indices (...) of token counts (..., K).
 
         Raises:
-            ValueError: another number of blocks, or a count that is no level.
+            ValueError: the wrong number of blocks, or a count that is not one of the levels.
         """
         rows = np.asarray(rows)
         if rows.shape[-1] != self.blocks:
@@ -70,15 +69,15 @@ class CandidateSet:
         digits = np.searchsorted(self.levels, rows)
         known = np.asarray(self.levels)[np.minimum(digits, len(self.levels) - 1)] == rows
         if not known.all():
-            raise ValueError(f"{rows[~known].ravel()[0]} tokens is no level: the levels are {self.levels}")
+            raise ValueError(f"{rows[~known].ravel()[0]} tokens is not one of the levels {self.levels}")
         weights = len(self.levels) ** np.arange(self.blocks - 1, -1, -1)
         return np.asarray(digits @ weights)
 
     def row(self, index: np.ndarray | int) -> np.ndarray:
-        """Candidate indices (...) -> token counts (..., K)."""
+        """Token counts (..., K) of candidate indices (...)."""
         return self.rows[np.asarray(index)]
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """(count, K) assignments, every block's level uniform and independent (facts: uniform over candidates)."""
+        """Draw (count, K) assignments uniformly over the candidates: every block's level is independent."""
         digits = torch.randint(len(self.levels), (count, self.blocks), generator=generator)
         return torch.tensor(self.levels)[digits]

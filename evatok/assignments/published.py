@@ -1,4 +1,4 @@
-"""Rules of other papers that choose assignments without a router, to stand beside the routers in Table 3.
+"""Assignment rules of other papers that need no router, as baselines of the routers in Table 3.
 
 Legend: N clips, K temporal blocks.
 """
@@ -11,10 +11,10 @@ from scipy.optimize import brentq
 from evatok.assignments.candidates import CandidateSet
 
 ADAPTOK_ROW = (456, 242, 172, 150)
-"""Tokens of the four blocks in AdapTok's published table, at 256 tokens per block on average."""
+"""Tokens of the four blocks in AdapTok's published table, with a mean of 256 tokens per block."""
 
 INFOTOK_LEAST = 1 / 16
-"""The smallest share of a block's slots that InfoTok's rule gives."""
+"""The smallest fraction of a block's slots that InfoTok's rule assigns."""
 
 
 def adaptok_row(candidates: CandidateSet, mean_tokens: float) -> int:
@@ -23,7 +23,7 @@ def adaptok_row(candidates: CandidateSet, mean_tokens: float) -> int:
     Each block takes the nearest level: (512, 256, 128, 128) for 1,024 tokens at the paper's levels.
 
     Raises:
-        ValueError: another number of blocks than the published row has.
+        ValueError: the candidates do not have the published number of blocks.
     """
     if candidates.blocks != len(ADAPTOK_ROW):
         raise ValueError(f"AdapTok's row has {len(ADAPTOK_ROW)} blocks, the candidates have {candidates.blocks}")
@@ -34,14 +34,14 @@ def adaptok_row(candidates: CandidateSet, mean_tokens: float) -> int:
 def infotok(losses: np.ndarray, candidates: CandidateSet, mean_tokens: float, *, across: bool = False) -> np.ndarray:
     """(N,) assignments by InfoTok's ELBO rule (`elbo`, or `global_elbo` with `across`), about `mean_tokens` per clip.
 
-    A block's share of its slots rises linearly with its loss l_t under the longest assignment,
+    The fraction of slots that a block gets rises linearly with its loss l_t under the longest assignment,
     r (1 + s (l_t / mean - 1)) with s = min(max_t w_t, 1 / r - 1) / max_t w_t and w_t = l_t / mean - 1, clipped to
-    [1/16, 1] and taken to the nearest level. `across` clips, r itself is that of the set times the clip's loss over the
-    mean loss. r is solved for, so that rules are compared at equal tokens.
+    [1/16, 1] and rounded to the nearest level. With `across`, r is that of the set times the clip's loss over the mean
+    loss. r is solved for, so that rules are compared at equal tokens.
 
     Args:
         losses: (N, K) of each block, see `evatok.evaluation.router_quality.full_length_losses`.
-        mean_tokens: those of the nearest r are taken where no r gives them exactly: levels are steps.
+        mean_tokens: matched as closely as discrete levels allow.
     """
     losses = np.asarray(losses, dtype=np.float64)
 
@@ -60,7 +60,7 @@ def infotok(losses: np.ndarray, candidates: CandidateSet, mean_tokens: float, *,
 
 
 def _shares(losses: np.ndarray, rate: float, across: bool) -> np.ndarray:
-    """(N, K) shares of the slots by InfoTok's rule."""
+    """(N, K) fractions of the slots by InfoTok's rule."""
     means = losses.mean(axis=1, keepdims=True)
     rates = np.clip(rate * means / means.mean(), 1e-6, 1.0) if across else np.full_like(means, rate)
     excess = losses / means - 1
@@ -70,6 +70,6 @@ def _shares(losses: np.ndarray, rate: float, across: bool) -> np.ndarray:
 
 
 def _nearest(tokens: np.ndarray, candidates: CandidateSet) -> np.ndarray:
-    """Token counts (..., K) at the nearest levels, by their ratio."""
+    """Round token counts (..., K) to the nearest levels, by ratio."""
     levels = np.asarray(candidates.levels)
     return levels[np.abs(np.log(tokens[..., None] / levels)).argmin(axis=-1)]

@@ -1,4 +1,4 @@
-"""The proxy reward and what is read off it: best, worst, uniform and threshold choices, percentile, top-k.
+"""The proxy reward, the choices it implies (best, worst, uniform, threshold), percentile and top-k.
 
 Legend: N clips, A candidates. A quality table is (N, A), higher is better; a choice is (N,) candidate indices.
 """
@@ -16,10 +16,10 @@ from evatok.assignments.candidates import CandidateSet
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and standard deviation behind the z-scores (suppl. eq. 2, 3).
+    """Means and standard deviations of the z-scores (suppl. eq. 2, 3).
 
-    Quality's pair comes from the curation set under all candidates and is kept for other data; length's is exact
-    for uniformly drawn assignments (mean 793.6, deviation 349.1 tokens at the paper's levels).
+    Those of quality come from the curation set under all candidates and are reused for other data; those of length are
+    exact for uniformly drawn assignments (mean 793.6, deviation 349.1 tokens at the paper's levels).
     """
 
     quality_mean: float
@@ -29,16 +29,16 @@ class Scale:
 
     @classmethod
     def of(cls, quality: np.ndarray, candidates: CandidateSet) -> Scale:
-        """The scale of a quality table (N, A).
+        """Compute the scale of a quality table (N, A).
 
         Raises:
-            ValueError: values that are not finite, or all alike.
+            ValueError: values that are not finite, or all equal.
         """
         if quality.ndim != 2 or quality.shape[1] != len(candidates):
             raise ValueError(f"quality must be (clips, {len(candidates)}), got {quality.shape}")
-        # Not by the deviation: rounding in the mean gives equal scores a tiny one.
+        # Not by the deviation: equal scores can have a tiny one by rounding in the mean.
         if not quality.size or not np.isfinite(quality).all() or quality.min() == quality.max():
-            raise ValueError("quality scores must be finite and not all alike")
+            raise ValueError("quality scores must be finite and not all equal")
         totals = candidates.totals
         return cls(*(float(v) for v in (quality.mean(), quality.std(), totals.mean(), totals.std())))
 
@@ -55,7 +55,7 @@ def proxy_reward(
 
 
 def weighed(quality: np.ndarray, tokens: np.ndarray, scale: Scale, w_q: float, w_l: float | None = None) -> np.ndarray:
-    """The reward of any qualities and token counts that broadcast; w_l defaults to 2 - w_q."""
+    """Reward of broadcastable qualities and token counts; w_l defaults to 2 - w_q."""
     w_l = 2 - w_q if w_l is None else w_l
     z_quality = (quality - scale.quality_mean) / scale.quality_std
     z_length = (tokens - scale.length_mean) / scale.length_std
@@ -63,7 +63,7 @@ def weighed(quality: np.ndarray, tokens: np.ndarray, scale: Scale, w_q: float, w
 
 
 def best(reward: np.ndarray) -> np.ndarray:
-    """The max-proxy-reward assignment of each clip; the lowest index wins a tie."""
+    """The max-proxy-reward assignment of each clip; ties go to the lowest index."""
     return reward.argmax(axis=1)
 
 
@@ -73,7 +73,7 @@ def worst(reward: np.ndarray) -> np.ndarray:
 
 
 def best_uniform(reward: np.ndarray, candidates: CandidateSet) -> np.ndarray:
-    """For each clip the best of the m uniform assignments (suppl. Sec. G)."""
+    """The best of the m uniform assignments of each clip (suppl. Sec. G)."""
     return candidates.uniform[reward[:, candidates.uniform].argmax(axis=1)]
 
 
@@ -88,9 +88,9 @@ def best_fixed(reward: np.ndarray) -> int:
 
 
 def threshold(quality: np.ndarray, candidates: CandidateSet, bound: float) -> np.ndarray:
-    """For each clip the shortest assignment whose quality reaches `bound`, else the longest (main Fig. 5).
+    """The shortest assignment of each clip whose quality reaches `bound`, else the longest (main Fig. 5).
 
-    Among equally short ones the one of highest quality.
+    Among equally short ones, the one of highest quality.
     """
     totals = candidates.totals
     reached = quality >= bound
@@ -104,7 +104,7 @@ def percentile(reward: np.ndarray, choice: np.ndarray) -> float:
     """Proxy-reward percentile in points, 0 to 100 (suppl. eq. 4): expectations over clips first, ratio after.
 
     Raises:
-        ValueError: rewards under which best and worst are the same.
+        ValueError: best and worst assignments have equal reward.
     """
     chosen, low, high = reward_bounds(reward, choice)
     return percentile_of_means(chosen.mean(), low.mean(), high.mean())
@@ -119,24 +119,24 @@ def reward_bounds(reward: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, n
 
 
 def percentile_of_means(chosen: float, low: float, high: float) -> float:
-    """Percentile from the three mean rewards."""
+    """Percentile from three mean rewards."""
     if not high > low:
         raise ValueError("best and worst assignments have equal reward: every assignment is optimal")
     return float(100 * (chosen - low) / (high - low))
 
 
 def top_k(reward: np.ndarray, ranking: np.ndarray, k: int) -> float:
-    """Share of clips, in percent, whose best assignment is among the first k of `ranking` (N, >= k)."""
+    """Percentage of clips whose best assignment is among the first k of `ranking` (N, >= k)."""
     return float(100 * (ranking[:, :k] == best(reward)[:, None]).any(axis=1).mean())
 
 
 def matched_weight(quality: np.ndarray, candidates: CandidateSet, scale: Scale, mean_tokens: float) -> float:
-    """The w_q (with w_l = 2 - w_q) whose best assignments average `mean_tokens`, to 0.001.
+    """Find the w_q (with w_l = 2 - w_q) whose best assignments average `mean_tokens`, to 0.001.
 
     Mean tokens rise with w_q, in steps; the root of the step function is bracketed by (0, 2).
 
     Raises:
-        ValueError: no weight gives that many tokens.
+        ValueError: no weight yields that many tokens.
     """
 
     def excess(w_q: float) -> float:

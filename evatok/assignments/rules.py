@@ -1,7 +1,7 @@
-"""Rules: who names the assignment of each clip, in training, in coding and in evaluation alike.
+"""Assignment rules: choose the assignment of each clip, in training, encoding and evaluation alike.
 
-A rule carries its identity, by which records and caches tell it from others. Rules of a router are in
-`evatok.routing.rules`, which also reads a rule from its words (`parse`).
+A rule has an identity that distinguishes it in records and caches. `evatok.routing.rules` adds rules of routers, and
+parses a rule from a configuration string (`parse`).
 
 Legend: B clips of a batch, K temporal blocks.
 """
@@ -20,14 +20,14 @@ from evatok.errors import EvatokError
 
 
 class RuleError(EvatokError, ValueError):
-    """A rule that is none, or that asks for assignments a tokenizer does not have."""
+    """An unknown rule, or one that needs assignments or arguments that are not available."""
 
 
 class Rule(ABC):
-    """Names an assignment for each clip.
+    """Base class: chooses an assignment for each clip.
 
     Attributes:
-        identity: what tells it from another rule, in JSON types.
+        identity: distinguishes it from other rules, in JSON types.
         parents: sha256 of the checkpoints it depends on, by role.
     """
 
@@ -38,30 +38,30 @@ class Rule(ABC):
     def __call__(
         self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """(B, K) tokens per block of clips (B, 3, T, H, W) in [0, 1], on their device.
+        """Choose (B, K) tokens per block for clips (B, 3, T, H, W) in [0, 1], on their device.
 
         Args:
-            numbers: (B,) of the clips in their set, for rules that draw per clip.
+            numbers: (B,) indices of the clips in their set, for rules that draw per clip.
             generator: of a training step, for rules that draw per batch.
         """
 
 
 class Fixed(Rule):
-    """The same assignment for every clip; one number stands for a uniform one, every block at that level.
+    """The same assignment for every clip; a single number means a uniform one, with every block at that level.
 
     Raises:
         RuleError: a row that is not one of the candidates.
     """
 
     def __init__(self, candidates: CandidateSet, row: Sequence[int]) -> None:
-        whole = [int(tokens) for tokens in row] * (candidates.blocks if len(row) == 1 else 1)
+        assignment = [int(tokens) for tokens in row] * (candidates.blocks if len(row) == 1 else 1)
         try:
-            candidates.index(np.array(whole))
+            candidates.index(np.array(assignment))
         except ValueError as error:
             raise RuleError(f"assignment {','.join(map(str, row))}: {error}") from error
         kind = "uniform" if len(row) == 1 else "fixed"
         super().__init__({"assignment": kind, "row": [int(tokens) for tokens in row]})
-        self.row = tuple(whole)
+        self.row = tuple(assignment)
 
     def __call__(
         self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
@@ -70,8 +70,11 @@ class Fixed(Rule):
 
 
 class Random(Rule):
-    """A uniformly drawn candidate for each clip: from the generator where one is given, as in training (Sec. 3.1),
-    else from the seed and the clip's number, so that it does not depend on batches."""
+    """A uniformly drawn candidate for each clip.
+
+    Drawn from the generator if there is one, as in training (Sec. 3.1), else from the seed and the clip's index, so
+    that it does not depend on batches.
+    """
 
     def __init__(self, candidates: CandidateSet, seed: int = 0) -> None:
         super().__init__({"assignment": "random", "seed": seed})
@@ -89,9 +92,9 @@ class Random(Rule):
 
 
 class Listed(Rule):
-    """The assignment (K,) that a list (N, K) holds at each clip's number: what a search chose, say.
+    """The assignment that a list (N, K) holds at each clip's index, such as the result of a search.
 
-    Its identity does not hold the list: whoever keeps what it makes adds what the list says of the clips in question.
+    Its identity does not contain the list: a cache key must add the assignments of the clips in question.
     """
 
     def __init__(self, assignments: np.ndarray) -> None:

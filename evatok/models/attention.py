@@ -1,4 +1,4 @@
-"""Attention and the Q-Former layer, written so that keys and values can be kept between calls.
+"""Attention and the Q-Former layer, with keys and values that can be cached between calls.
 
 Legend: B batch, N queries, M keys, D width, H heads, C = D / H.
 """
@@ -14,19 +14,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-if TYPE_CHECKING:  # imported where it is used: it brings symbolic shapes along, seconds of every start
+if TYPE_CHECKING:  # imported on use: it pulls in symbolic shapes, which would add seconds to every start
     from torch.nn.attention.flex_attention import BlockMask
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 Mask: TypeAlias = "torch.Tensor | BlockMask"
-"""Boolean, broadcastable to (B, H, N, M), True where a query may look; or the sparse form of that."""
+"""Boolean, broadcastable to (B, H, N, M), True where a query may attend; or its sparse form."""
 
 
 def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mask: Mask | None) -> torch.Tensor:
-    """Softmax attention under `mask`; with a sparse one, a CPU has no backward pass of it.
+    """Softmax attention under `mask`; on a CPU, a sparse mask has no backward pass.
 
-    On a CPU the fused kernel is faster in float32 and slower in bfloat16 with a mask, so the three products are written
-    out there.
+    On a CPU the fused kernel is faster in float32 but slower in bfloat16 with a mask, where explicit products are used.
     """
     if mask is not None and not isinstance(mask, torch.Tensor):
         return _sparse_attention(q_BHNC.device.type)(q_BHNC, k_BHMC, v_BHMC, block_mask=mask)
@@ -34,7 +33,7 @@ def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mas
         return F.scaled_dot_product_attention(q_BHNC, k_BHMC, v_BHMC, attn_mask=mask)
     scores_BHNM = (q_BHNC * q_BHNC.shape[-1] ** -0.5) @ k_BHMC.transpose(-2, -1)
     if mask is not None:
-        # Added, not filled: the sum needs no backward pass of its own.
+        # Added, not filled: the addition needs no backward pass of its own.
         floor = torch.zeros(mask.shape, dtype=scores_BHNM.dtype, device=mask.device)
         scores_BHNM = scores_BHNM + floor.masked_fill_(~mask, torch.finfo(floor.dtype).min / 2)
     return scores_BHNM.softmax(-1).to(v_BHMC.dtype) @ v_BHMC
@@ -42,7 +41,7 @@ def attend(q_BHNC: torch.Tensor, k_BHMC: torch.Tensor, v_BHMC: torch.Tensor, mas
 
 @cache
 def _sparse_attention(device: str) -> Callable[..., torch.Tensor]:
-    """Only compiled does it skip what the mask hides; on a CPU it serves to compare results."""
+    """Compiled, as only then it skips what the mask hides; uncompiled on a CPU, to compare results."""
     from torch.nn.attention.flex_attention import flex_attention
 
     kernel: Callable[..., torch.Tensor] = flex_attention
@@ -50,7 +49,7 @@ def _sparse_attention(device: str) -> Callable[..., torch.Tensor]:
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are made by `remember` and used by `forward`."""
+    """Multi-head attention whose keys and values are computed by `keys_values` and used by `forward`."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -61,7 +60,7 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def remember(self, x_BMD: torch.Tensor) -> KeysValues:
+    def keys_values(self, x_BMD: torch.Tensor) -> KeysValues:
         """Keys and values (B, H, M, C) of a sequence."""
         keys, values = rearrange(self.key_value(x_BMD), "b m (two h c) -> two b h m c", two=2, h=self.heads)
         return keys, values
@@ -82,9 +81,9 @@ class QFormerLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
 
-    def remember_references(self, references_BMD: torch.Tensor) -> KeysValues:
-        """Keys and values of the references, to be made once for any number of queries."""
-        return self.cross_attention.remember(self.reference_norm(references_BMD))
+    def reference_keys_values(self, references_BMD: torch.Tensor) -> KeysValues:
+        """Keys and values of the references, computed once for any number of queries."""
+        return self.cross_attention.keys_values(self.reference_norm(references_BMD))
 
     def forward(
         self,
@@ -94,9 +93,9 @@ class QFormerLayer(nn.Module):
         cross_mask: Mask | None = None,
         past: KeysValues | None = None,
     ) -> tuple[torch.Tensor, KeysValues]:
-        """Queries after this layer, and the keys and values of all queries so far (`past` first)."""
+        """Return the queries after this layer, and the keys and values of all queries so far (`past` first)."""
         normed = self.self_norm(x_BND)
-        memory = self.self_attention.remember(normed)
+        memory = self.self_attention.keys_values(normed)
         if past is not None:
             memory = append(past, memory)
         x_BND = x_BND + self.self_attention(normed, memory, self_mask)
@@ -115,5 +114,5 @@ class QFormer(nn.ModuleList):
 
 
 def append(past: KeysValues, new: KeysValues) -> KeysValues:
-    """Keys and values of two stretches of one sequence, joined."""
+    """Concatenate keys and values along the sequence."""
     return torch.cat((past[0], new[0]), dim=2), torch.cat((past[1], new[1]), dim=2)

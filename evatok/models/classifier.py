@@ -1,11 +1,12 @@
-"""A small classifier of clips by how they move: a 2D network on each frame with its motion, then a look along time.
+"""A small classifier of clips by motion: a 2D network on each frame and its motion, then a convolution over time.
 
-It serves one number, the share of generated clips that show the class asked for (VideoFlexTok's alignment score in
-small), so it is small, sees clips at half their size, and judges every step from frame to frame on its own: a clip's
-class is what it does most of the time. Beside each frame and its change it is shown the local motion, found by least
-squares at three scales (Lucas and Kanade, 1981): a few dozen clips of a rare class do not teach a network to find it.
+It serves one metric, the percentage of generated clips that show the requested class (a small version of VideoFlexTok's
+alignment score). So it is small, sees clips at half their size, and classifies every step from frame to frame
+separately: a clip's class is what it shows most of the time. Its inputs are each frame, its change, and the local
+motion, estimated by least squares at three scales (Lucas and Kanade, 1981), because a few dozen clips of a rare class
+are not enough for a network to learn to estimate it.
 
-Legend: B clips, T frames, S = T - 1 steps from frame to frame, C classes, D width, h x w pixels as seen.
+Legend: B clips, T frames, S = T - 1 steps from frame to frame, C classes, D width, h x w pixels after shrinking.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-SCALES = (1, 2, 4)  # at which motion is sought
+SCALES = (1, 2, 4)  # at which motion is estimated
 _TEXTURELESS = 1e-4  # squared gradient in a window of noise
 _GROUPS = 8  # of the norms; every width is a multiple
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Shape of a classifier. `shrink`: by how much frames are made smaller first; `width`: of the first layer."""
+    """Shape of a classifier. `shrink`: factor by which frames are first reduced; `width`: of the first layer."""
 
     classes: int
     frames: int = 16
@@ -37,7 +38,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         if self.classes < 2 or self.frames < 2:
-            raise ValueError(f"a classifier tells at least 2 classes by at least 2 frames, got {self}")
+            raise ValueError(f"a classifier needs at least 2 classes and at least 2 frames, got {self}")
         if self.width % _GROUPS or self.size % (self.shrink * SCALES[-1]):
             raise ValueError(
                 f"width must be a multiple of {_GROUPS}, size of {SCALES[-1]} times shrink for motion, got {self}"
@@ -52,7 +53,7 @@ class ClassifierConfig:
 
 
 class ClipClassifier(nn.Module):
-    """Clips (B, 3, T, H, W) in [0, 1] to log-probabilities of classes (B, C)."""
+    """Map clips (B, 3, T, H, W) in [0, 1] to log-probabilities of classes (B, C)."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -73,12 +74,12 @@ class ClipClassifier(nn.Module):
 
     @staticmethod
     def of_clip(logits_BSC: torch.Tensor) -> torch.Tensor:
-        """(B, C) log-probabilities: a class is as likely for a clip as for its steps on the mean."""
+        """(B, C) log-probabilities of clips: the mean of their steps' probabilities."""
         return logits_BSC.log_softmax(-1).logsumexp(1) - math.log(logits_BSC.shape[1])
 
     @staticmethod
     def voted(logits_BSC: torch.Tensor) -> torch.Tensor:
-        """(B,) classes of most steps; of equally many, the one more likely for the clip."""
+        """(B,) majority class over steps; ties go to the class that is more likely for the clip."""
         votes = F.one_hot(logits_BSC.argmax(-1), logits_BSC.shape[-1]).sum(1)
         return (votes + ClipClassifier.of_clip(logits_BSC).exp() / 2).argmax(1)
 
@@ -86,7 +87,7 @@ class ClipClassifier(nn.Module):
         """(B, S, C) logits of every step from one frame to the next.
 
         Raises:
-            ValueError: clips of another shape than the classifier's.
+            ValueError: the clips do not have the classifier's shape.
         """
         x = self.frames(self.see(clips))
         both = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
@@ -94,19 +95,19 @@ class ClipClassifier(nn.Module):
         return self.head(self.dropout(rearrange(F.silu(self.times(along)), "b d s -> b s d")))
 
     def see(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B S, 6 + 4 scales, h, w): each frame but the last, made smaller, its change to the next, its motion."""
+        """(B S, 6 + 4 scales, h, w): each frame but the last, reduced, with its change to the next and its motion."""
         shape, config = tuple(clips.shape[1:]), self.config
         expected = (3, config.frames, config.size, config.size)
         if shape != expected:
             raise ValueError(f"clips must be (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}")
         small = F.avg_pool3d(clips, (1, config.shrink, config.shrink))
-        change = 4 * (small[:, :, 1:] - small[:, :, :-1])  # changes are faint beside the picture
+        change = 4 * (small[:, :, 1:] - small[:, :, :-1])  # changes are small compared with the picture
         seen = rearrange(torch.cat([small[:, :, :-1] - 0.5, change], dim=1), "b c s h w -> (b s) c h w")
         return torch.cat([seen, motion_pyramid(small.mean(1))], dim=1)
 
 
 def motion_pyramid(grey_BThw: torch.Tensor) -> torch.Tensor:
-    """(B S, 4 scales, h, w): `motion` at full, half and quarter size, where fast motion is slow, each enlarged."""
+    """(B S, 4 scales, h, w): `motion` at full, half and quarter size (for fast motion), each enlarged to (h, w)."""
     size, maps = grey_BThw.shape[-2:], []
     for scale in SCALES:
         now = F.avg_pool2d(grey_BThw, scale)
@@ -115,10 +116,10 @@ def motion_pyramid(grey_BThw: torch.Tensor) -> torch.Tensor:
 
 
 def motion(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """(N, 4, h, w) of two grey pictures (N, h, w): pixels moved right and down, change, texture.
+    """(N, 4, h, w) for two grey pictures (N, h, w): motion right and down in pixels, change, texture.
 
-    In each window of 5 x 5 pixels the move v minimises sum (I_x v_x + I_y v_y + I_t)^2 + eps v^2. Where there is
-    no texture it is 0, and it is cut off at 2 pixels, beyond which gradients say nothing.
+    In each window of 5 x 5 pixels the motion v minimises sum (I_x v_x + I_y v_y + I_t)^2 + eps v^2. It is 0 without
+    texture, and clipped to 2 pixels, beyond which gradients carry no information.
     """
     middle = F.pad((before + after)[:, None] / 2, (1, 1, 1, 1), mode="replicate")
     along_x = (middle[..., 1:-1, 2:] - middle[..., 1:-1, :-2]) / 2

@@ -1,7 +1,7 @@
-"""The precision networks compute in: bfloat16 autocast where it is asked for, and where it is worth asking for.
+"""Compute precision: bfloat16 autocast on request, and where it is native.
 
 Every device runs bfloat16, but a CPU without instructions for it, or a GPU from before 2020, emulates it several times
-slower than float32. A configuration's `bf16 = None` therefore stands for `bf16_is_native(device)`.
+slower than float32. A configuration's `bf16 = None` therefore means `bf16_is_native(device)`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ def autocast(device: str | torch.device, bf16: bool) -> torch.autocast:
 
 
 def bf16_is_native(device: str | torch.device) -> bool:
-    """Whether `device` has instructions for bfloat16; False for a device that is not there or not known."""
+    """Whether `device` has instructions for bfloat16; False for a device that is absent or unknown."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == "cpu" and any(_cpu_has(name) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
-def _cpu_has(question: str) -> bool:
-    """PyTorch's answer to one of its private questions about the CPU; False where this release does not know it."""
-    ask = getattr(torch.cpu, question, None)
-    return bool(ask and ask())
+def _cpu_has(name: str) -> bool:
+    """Call one of PyTorch's private checks of the CPU; False if this release does not have it."""
+    check = getattr(torch.cpu, name, None)
+    return bool(check and check())

@@ -1,4 +1,4 @@
-"""Quantisers behind one call: VQ (the paper's), FSQ, and SimVQ and LFQ from vector-quantize-pytorch.
+"""Quantisers behind one interface: VQ (the paper's), FSQ, and SimVQ and LFQ from vector-quantize-pytorch.
 
 Legend: M tokens, gathered from a batch of unequal lengths so that no padding is ever quantised.
 """
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 CODES = {"vq": 16384, "fsq": 15360, "simvq": 16384, "lfq": 16384}
-"""The kinds of quantiser, and how many codes each has where nothing else is said: some 14 bits."""
+"""Kinds of quantiser and their default number of codes, about 14 bits."""
 
 FSQ_LEVELS = {
     64000: (8, 8, 8, 5, 5, 5),  # VideoFlexTok's
@@ -27,9 +27,13 @@ FSQ_LEVELS = {
 
 @dataclass(frozen=True)
 class Quantised:
-    """values (M, decoder width), codes (M,) int64, loss () - zero for quantisers without one.
+    """Quantised tokens.
 
-    latents (M, dimension) are what the codebook's distances are taken of, float32.
+    Attributes:
+        values: (M, decoder width).
+        codes: (M,) int64.
+        loss: (), zero for quantisers without one.
+        latents: (M, dimension) float32, whose distances to the codebook determine the codes.
     """
 
     values: torch.Tensor
@@ -42,8 +46,8 @@ class Codebook(nn.Module):
     """A learned codebook on the unit sphere: nearest neighbour, straight-through gradients (VQGAN, GigaTok).
 
     The loss is mean |sg(z) - e|^2 + commitment * mean |z - sg(e)|^2 with latents z and codes e of unit length. Codes
-    get gradients from its first term and from the entropy term (`evatok.training.losses.entropy`), which is what keeps
-    unused ones in play: the paper weighs it with 0.02 (main eq. 2).
+    get gradients from its first term and from the entropy term (`evatok.training.losses.entropy`), which keeps unused
+    ones in use: its weight in the paper is 0.02 (main eq. 2).
     """
 
     def __init__(self, codes: int, dimension: int, commitment: float) -> None:
@@ -52,7 +56,7 @@ class Codebook(nn.Module):
         self.weight = nn.Parameter(F.normalize(torch.randn(codes, dimension), dim=-1))
 
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(1, M, dimension) of unit length to values of the same shape, codes (1, M), and the loss ()."""
+        """Quantise (1, M, dimension) of unit length to values of the same shape, codes (1, M), and the loss ()."""
         codebook = self.unit()
         codes = (latents @ codebook.T).argmax(-1)
         values = codebook[codes]
@@ -64,17 +68,17 @@ class Codebook(nn.Module):
         return F.normalize(self.weight, dim=-1)
 
     def indices_to_codes(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (...) to their values (..., dimension)."""
+        """Look up codes (...): values (..., dimension)."""
         return self.unit()[codes]
 
 
 class Grid(nn.Module):
     """Finite scalar quantisation (Mentzer et al., 2309.15505): each dimension is bounded and rounded to its levels.
 
-    Equal to FSQ of vector-quantize-pytorch, whose import takes longer than everything else a command does first.
+    Equal to FSQ of vector-quantize-pytorch, whose import takes longer than the rest of a command's start.
 
     Args:
-        levels: of each dimension; values lie in [-1, 1].
+        levels: number of levels of each dimension; values lie in [-1, 1].
     """
 
     levels: torch.Tensor
@@ -87,9 +91,9 @@ class Grid(nn.Module):
         self.register_buffer("basis", basis, persistent=False)
 
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(..., dimensions) float32 to values of the same shape, with straight-through gradients, and codes (...)."""
+        """Quantise (..., dimensions) float32 to values with straight-through gradients, and codes (...)."""
         half = self.levels // 2
-        reach = (self.levels - 1) * (1 + 1e-3) / 2  # a little wide, or tanh would never round to the outer levels
+        reach = (self.levels - 1) * (1 + 1e-3) / 2  # slightly too wide, or tanh would never round to the outer levels
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
         bounded = torch.tanh(latents + torch.atanh(offset / reach)) * reach - offset
         rounded = bounded + (bounded.round() - bounded).detach()
@@ -97,7 +101,7 @@ class Grid(nn.Module):
         return rounded / half, codes
 
     def indices_to_codes(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (...) to their values (..., dimensions)."""
+        """Look up codes (...): values (..., dimensions)."""
         half = self.levels // 2
         return ((codes[..., None] // self.basis) % self.levels - half) / half
 
@@ -129,7 +133,7 @@ class Quantiser(nn.Module):
         self.project_out = nn.Linear(dimension, decoder_width)
 
     def forward(self, x_MD: torch.Tensor) -> Quantised:
-        """Quantise in float32 whatever the surrounding autocast: codes must not depend on its rounding."""
+        """Quantise in float32 under any autocast: codes must not depend on its rounding."""
         projected = self.project_in(x_MD)
         latents = projected.float()
         if self.kind == "vq":
@@ -141,14 +145,14 @@ class Quantiser(nn.Module):
 
     @property
     def codebook(self) -> torch.Tensor | None:
-        """(codes, dimension), in the space of `Quantised.latents`; None where codes are a grid (FSQ, LFQ)."""
+        """(codes, dimension), in the space of `Quantised.latents`; None if codes form a grid (FSQ, LFQ)."""
         if self.kind not in ("vq", "simvq"):
             return None
         codes = torch.arange(self.codebook_size, device=self.project_in.weight.device)
         return self._codes_to_values(codes)[0]
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (...) -> decoder inputs (..., decoder width).
+        """Look up codes (...): decoder inputs (..., decoder width).
 
         Raises:
             ValueError: a code outside the codebook.
@@ -158,13 +162,13 @@ class Quantiser(nn.Module):
         return self.project_out(self._codes_to_values(codes).float()).reshape(*codes.shape, -1)
 
     def _codes_to_values(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (...) to the quantiser's own values (1, M, dimension)."""
+        """Look up codes (...) in the quantiser: values (1, M, dimension)."""
         look_up: Callable[[torch.Tensor], torch.Tensor] = self.quantiser.indices_to_codes  # type: ignore[assignment]
         return look_up(codes.reshape(1, -1))
 
 
 def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> tuple[nn.Module, int]:
-    """The quantiser and the dimension of what it takes and gives."""
+    """Build the quantiser; returns it with the dimension of its inputs and outputs."""
     check_codes(kind, codebook_size)
     if kind == "vq":
         return Codebook(codebook_size, dimension, commitment), dimension
@@ -172,7 +176,7 @@ def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> 
         levels = FSQ_LEVELS[codebook_size]
         assert prod(levels) == codebook_size
         return Grid(levels), len(levels)
-    from vector_quantize_pytorch import LFQ, SimVQ  # here, as it imports torch's compiler: seconds
+    from vector_quantize_pytorch import LFQ, SimVQ  # here: it imports torch's compiler, which takes seconds
 
     if kind == "simvq":
         return SimVQ(dimension, codebook_size, rotation_trick=False), dimension
@@ -181,7 +185,7 @@ def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> 
 
 
 def check_codes(kind: str, codebook_size: int) -> None:
-    """Raise ValueError for an unknown kind of quantiser, or a number of codes that it cannot have."""
+    """Raise ValueError for an unknown kind of quantiser, or a number of codes that it does not support."""
     if kind not in CODES:
         raise ValueError(f"unknown quantiser {kind!r}: {', '.join(CODES)}")
     if codebook_size < 2:

@@ -1,4 +1,4 @@
-"""Many clips on one picture: a row of frames each, with its caption and, if there are any, its tokens per block.
+"""Contact sheets: a row of frames per clip, with its caption and, optionally, its tokens per block.
 
 Legend: N clips, T frames, H x W pixels, K temporal blocks.
 """
@@ -30,17 +30,17 @@ _LINE = TEXT_SIZE + 3
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things stand; all in pixels."""
+    """Geometry of a sheet, in pixels."""
 
     side: tuple[int, int]  # height and width of one frame as shown
     blocks: int
-    frames_a_block: int
+    frames_per_block: int
     caption_width: int  # 0 for a sheet without captions
     tokens_height: int
 
     @property
     def block_width(self) -> int:
-        return self.frames_a_block * (self.side[1] + FRAME_GAP) - FRAME_GAP
+        return self.frames_per_block * (self.side[1] + FRAME_GAP) - FRAME_GAP
 
     @property
     def width(self) -> int:
@@ -57,8 +57,8 @@ class _Layout:
         return caption + block * (self.block_width + BLOCK_GAP)
 
     def frame_left(self, number: int) -> int:
-        block, place = divmod(number, self.frames_a_block)
-        return self.block_left(block) + place * (self.side[1] + FRAME_GAP)
+        block, frame = divmod(number, self.frames_per_block)
+        return self.block_left(block) + frame * (self.side[1] + FRAME_GAP)
 
 
 def contact_sheet(
@@ -69,17 +69,17 @@ def contact_sheet(
     columns: int = 1,
     assignments: np.ndarray | None = None,
 ) -> Image.Image:
-    """Clips (N, T, H, W, 3) uint8 as an RGB picture, one row of at most `frames` evenly chosen frames per clip.
+    """Draw clips (N, T, H, W, 3) uint8 as an RGB picture, a row of at most `frames` evenly spaced frames per clip.
 
     Args:
-        captions: N texts, left of the frames; the first line is dark, those after a newline are faded.
+        captions: N texts, left of the frames; the first line is dark, further lines are faded.
         columns: clips side by side.
-        assignments: (N, K) token counts, shown above the temporal block they belong to, as a number and as a
-            bar; the longest bar, a whole block wide, is the largest count on the sheet. A block is T / K frames.
+        assignments: (N, K) token counts, shown above their temporal block of T / K frames as a number and a bar; the
+            largest count on the sheet has a bar as wide as a block.
 
-    Small frames are enlarged by a whole factor, pixel by pixel.
-    Raises ValueError for another layout or type of clips, a caption or assignment too few, too many or
-    negative, and for a number of frames that K blocks cannot share equally.
+    Small frames are enlarged by an integer factor.
+    Raises ValueError for clips of another layout or type, too few or too many captions or assignments, negative counts,
+    and a number of frames that is not divisible by K.
     """
     _check(clips, captions, frames, columns, assignments)
     shown = min(frames, clips.shape[1])
@@ -90,7 +90,7 @@ def contact_sheet(
     layout = _Layout(
         side=(clips.shape[2] * scale, clips.shape[3] * scale),
         blocks=blocks,
-        frames_a_block=shown // blocks,
+        frames_per_block=shown // blocks,
         caption_width=max((_text_width(caption) for caption in captions or []), default=0),
         tokens_height=0 if assignments is None else TOKENS_HEIGHT,
     )
@@ -127,7 +127,7 @@ def _check(
 
 
 def _draw_caption(sheet: Image.Image, corner: tuple[int, int], layout: _Layout, caption: str) -> None:
-    """Beside the middle of the frames."""
+    """Draw a caption, vertically centred next to the frames."""
     draw, lines = ImageDraw.Draw(sheet), caption.split("\n")
     top = corner[1] + layout.tokens_height + (layout.side[0] - len(lines) * _LINE) // 2
     for number, line in enumerate(lines):
@@ -151,8 +151,8 @@ def _bar_length(tokens: int, most: int, layout: _Layout) -> int:
 
 
 def _paste_frames(sheet: Image.Image, corner: tuple[int, int], layout: _Layout, clip: np.ndarray) -> None:
-    """The frame in the middle of each of equal spans of time, so that every block shows equally many."""
-    count = layout.blocks * layout.frames_a_block
+    """Paste the middle frame of each of equal time spans, so that every block shows equally many."""
+    count = layout.blocks * layout.frames_per_block
     for number in range(count):
         picture = Image.fromarray(np.ascontiguousarray(clip[(2 * number + 1) * len(clip) // (2 * count)]))
         picture = picture.resize((layout.side[1], layout.side[0]), Image.Resampling.NEAREST)
@@ -165,7 +165,7 @@ def _text_width(text: str) -> int:
 
 @lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: the sheet looks the same everywhere, beside figures too."""
-    import matplotlib  # here: a sheet needs no more of it than the font
+    """DejaVu Sans, which ships with matplotlib: sheets look the same everywhere, and match figures."""
+    import matplotlib  # here: only its font is needed
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", TEXT_SIZE)

@@ -1,6 +1,6 @@
-"""Figures of results: one look for all, an SVG and the numbers drawn in it as CSV, the same bytes whenever rebuilt.
+"""Figures of results in one style: an SVG and its numbers as CSV, byte for byte the same whenever rebuilt.
 
-Text stays text in the SVG, so that no outlines of a machine's fonts are written into it.
+Text stays text in the SVG, so that it does not contain outlines of local fonts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
-"""Series in order: the palette of Okabe and Ito, told apart with any colour vision."""
+"""Colours of series in order: the palette of Okabe and Ito, distinguishable with any colour vision."""
 
 _STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "evatok",  # ids within the file; by default they are drawn at random
+    "svg.hashsalt": "evatok",  # ids within the file, random by default
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so that layouts agree between machines
@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The house's look for figures made and saved within; a user's own settings have no say and are back after."""
+    """Apply the common style to figures made and saved in this context; the user's settings are restored after it."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -48,14 +48,14 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, folder: Path | str, name: str, data: pd.DataFrame | None = None) -> Path:
-    """Write <folder>/<name>.svg and, where given, its numbers as <name>.csv (tidy); returns the SVG's path."""
+    """Write <folder>/<name>.svg and, if given, its numbers as <name>.csv (tidy); returns the SVG's path."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.svg"
-    # The default names the day and the version of matplotlib.
-    unchanging = {"Date": None, "Creator": "evatok"}
+    # The defaults contain the date and matplotlib's version.
+    metadata = {"Date": None, "Creator": "evatok"}
     with matplotlib.rc_context({key: _STYLE[key] for key in ("svg.hashsalt", "svg.fonttype")}):
-        figure.savefig(path, format="svg", metadata=unchanging)
+        figure.savefig(path, format="svg", metadata=metadata)
     if data is not None:
         data.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6g", lineterminator="\n")
     return path

@@ -1,4 +1,4 @@
-"""Clips for the eye: every frame as a lossless PNG, a sheet, and many clips moving side by side as one video.
+"""Galleries of clips: every frame as a lossless PNG, a contact sheet, and many clips side by side as one video.
 
 Legend: N clips, T frames, H x W pixels, K temporal blocks; clips are uint8 RGB (N, T, H, W, 3), a moving picture
 is (T, H, W, 3).
@@ -23,11 +23,11 @@ from evatok.storage.files import replacing
 GAP = 4  # pixels between clips
 WHITE = 255
 MOVING_SUFFIXES = (".mp4", ".webp")
-_CRF = "14"  # of H.264: next to nothing is seen to be lost
+_CRF = "14"  # of H.264: visually almost lossless
 
 
 class ShowingError(EvatokError, ValueError):
-    """Clips that cannot be shown as asked, or a file of a kind that is not written."""
+    """Clips that cannot be shown as requested, or an unsupported file type."""
 
 
 def write_samples(
@@ -43,9 +43,9 @@ def write_samples(
     """Write clips (N, T, H, W, 3): frames/, sheet.png with the tokens of each block, and a moving picture.
 
     Args:
-        names: (N) number of each clip and its class, "" where it has none.
+        names: (N) index of each clip and its class, "" without one.
         tokens: (N, K) tokens per block.
-        beside: clips to stand on the left of each in the moving picture, such as the real ones.
+        beside: clips to show left of each in the moving picture, such as the real ones.
 
     Raises:
         ShowingError: clips or a moving picture that cannot be written.
@@ -62,46 +62,46 @@ def write_samples(
 
 
 def in_turns(names: Sequence[str], count: int) -> list[int]:
-    """The first `count` numbers, taking the classes in turn so that rare ones are seen, in ascending order."""
+    """Choose `count` indices round-robin over the classes, so that rare ones are shown; in ascending order."""
     seen: Counter[str] = Counter()
-    turns = []
+    rounds = []
     for name in names:
-        turns.append(seen[name])
+        rounds.append(seen[name])
         seen[name] += 1
-    return sorted(sorted(range(len(names)), key=turns.__getitem__)[:count])
+    return sorted(sorted(range(len(names)), key=rounds.__getitem__)[:count])
 
 
 def save_frames(clips: np.ndarray, folder: Path | str, names: Sequence[str]) -> list[Path]:
     """Write <folder>/<name>/<frame>.png for every frame of clips (N, T, H, W, 3); returns the N folders.
 
-    A name that cannot be one of a folder, or would lead out of this one, is made one by `file_name`.
+    `file_name` replaces names that are not valid for a folder, or would lead out of this one.
 
     Raises:
-        ShowingError: other clips, or not N different names.
+        ShowingError: clips of another layout, or not N different names.
     """
     _check(clips)
     names = [file_name(name) for name in names]
     if len(names) != len(clips) or len(set(names)) != len(names):
         raise ShowingError(f"{len(clips)} clips need as many different names, got {len(set(names))}")
     folders = [Path(folder) / name for name in names]
-    for clip, place in zip(clips, folders, strict=True):
-        place.mkdir(parents=True, exist_ok=True)
+    for clip, clip_folder in zip(clips, folders, strict=True):
+        clip_folder.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(clip):
-            Image.fromarray(np.ascontiguousarray(frame)).save(place / f"{number:02d}.png")
+            Image.fromarray(np.ascontiguousarray(frame)).save(clip_folder / f"{number:02d}.png")
     return folders
 
 
 def side_by_side(*variants: np.ndarray, columns: int = 0, enlarge: int = 2) -> np.ndarray:
-    """Clips in a grid, as one moving picture (T, H', W', 3) on white.
+    """Arrange clips in a grid, as one moving picture (T, H', W', 3) on white.
 
     Args:
         variants: one or more arrays (N, T, H, W, 3); a cell of the grid holds clip n of each, from left to right
-            (the real clip and what was made of it, say).
-        columns: cells a row; 0 makes the picture about square.
-        enlarge: whole factor by which pixels grow.
+            (such as the real clip and its reconstruction).
+        columns: cells per row; 0 makes the picture about square.
+        enlarge: integer factor by which pixels are enlarged.
 
     Raises:
-        ShowingError: no clips, or variants of unlike shapes.
+        ShowingError: no clips, or variants of different shapes.
     """
     if not variants or any(clips.shape != variants[0].shape for clips in variants):
         raise ShowingError(f"clips side by side must have one shape, got {[clips.shape for clips in variants]}")
@@ -116,18 +116,18 @@ def side_by_side(*variants: np.ndarray, columns: int = 0, enlarge: int = 2) -> n
     for number in range(count):
         row, column = divmod(number, columns)
         top, left = row * (high + GAP), column * (wide + 2 * GAP)
-        for place, clips in enumerate(variants):
-            start = left + place * (enlarge * width + GAP)
-            grown = clips[number].repeat(enlarge, axis=1).repeat(enlarge, axis=2)
-            sheet[:, top : top + high, start : start + enlarge * width] = grown
+        for position, clips in enumerate(variants):
+            start = left + position * (enlarge * width + GAP)
+            enlarged = clips[number].repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+            sheet[:, top : top + high, start : start + enlarge * width] = enlarged
     return sheet
 
 
 def save_moving(picture: np.ndarray, path: Path | str, *, fps: float = 8.0, seconds: float = 6.0) -> Path:
-    """Write a moving picture (T, H, W, 3) as H.264 (.mp4), shown again up to `seconds`, or as a lossless loop (.webp).
+    """Write a moving picture (T, H, W, 3) as H.264 (.mp4), repeated up to `seconds`, or as a lossless loop (.webp).
 
     Raises:
-        ShowingError: another suffix, another layout, or a rate that is not positive.
+        ShowingError: another suffix or layout, or a rate that is not positive.
     """
     path = Path(path)
     if path.suffix not in MOVING_SUFFIXES:
@@ -145,14 +145,14 @@ def save_moving(picture: np.ndarray, path: Path | str, *, fps: float = 8.0, seco
 
 def _save_webp(picture: np.ndarray, path: Path, fps: float) -> None:
     first, *others = [Image.fromarray(frame) for frame in picture]
-    how = {"duration": round(1000 / fps), "loop": 0, "lossless": True}
+    options = {"duration": round(1000 / fps), "loop": 0, "lossless": True}
     with replacing(path) as partial:
-        first.save(partial, "WEBP", save_all=True, append_images=others, **how)
+        first.save(partial, "WEBP", save_all=True, append_images=others, **options)
 
 
 def _save_mp4(picture: np.ndarray, path: Path, fps: float) -> None:
-    odd = [(0, 0), (0, picture.shape[1] % 2), (0, picture.shape[2] % 2), (0, 0)]
-    even = np.pad(picture, odd, constant_values=WHITE)  # 4:2:0 halves both sides
+    padding = [(0, 0), (0, picture.shape[1] % 2), (0, picture.shape[2] % 2), (0, 0)]
+    even = np.pad(picture, padding, constant_values=WHITE)  # 4:2:0 halves both sides
     rate = Fraction(fps).limit_denominator(1000)
     # The same frames are the same bytes: nothing is left to the number of cores, the clock, or the library's version.
     with replacing(path) as partial, av.open(str(partial), "w", "mp4", options={"fflags": "+bitexact"}) as container:

@@ -1,1 +1,1 @@
-"""Routers: networks that name a clip's best assignment, what they see, and trained ones at an operating point."""
+"""Routers: networks that predict a clip's best assignment, their inputs, and trained ones at an operating point."""

@@ -1,4 +1,4 @@
-"""A start from which a small router learns in minutes: it sees texture and motion from its first step."""
+"""An initialisation from which a small router trains in minutes: it sees texture and motion from its first step."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from evatok.tokenizers.initialise import principal_axes
 def initialise_router(router: AnyRouter, clips: torch.Tensor) -> None:
     """Initialise a router in place from training clips (B, 3, T, H, W) in [0, 1].
 
-    A ViT's patch embedding starts as the leading whitened components in its first half, and as random mixtures of
-    all other whitened components in its second: how much fine texture and motion there is decides how many
-    tokens a block wants, and neither is among the leading components. Other routers take mean and deviation of the
-    statistics they see.
+    The first half of a ViT's patch embedding starts as the leading whitened components, the second half as random
+    mixtures of all others: fine texture and motion determine how many tokens a block needs, and neither is among the
+    leading components. Other routers store mean and deviation of their input statistics.
     """
-    seen = router.see(clips)
+    inputs = router.see(clips)
     if not isinstance(router, ViTRouter):
-        router.standard.fit(seen)
+        router.standard.fit(inputs)
         return
-    embedding, patches = router.patch_embedding, seen.flatten(0, 1)
+    embedding, patches = router.patch_embedding, inputs.flatten(0, 1)
     axes, deviation = principal_axes(patches)
     half = embedding.out_features // 2
     rest = (axes[:, half:] / deviation[half:]).T

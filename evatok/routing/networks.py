@@ -1,8 +1,8 @@
-"""Routers: from a clip to logits over all candidate assignments, in one pass (EVATok Sec. 3.3).
+"""Routers: map a clip to logits over all candidate assignments in one pass (EVATok Sec. 3.3).
 
 `ViTRouter` is the paper's: a linear patch embedding, a CLS token, a transformer, one logit per candidate.
-`PyramidRouter` sees no pixels but what pooling would lose of each block, for training sets too small to learn that.
-`FeatureRouter` is a control: a small MLP on statistics anyone would think of.
+`PyramidRouter` sees no pixels, only how much of each block pooling would lose, for training sets too small to learn
+that. `FeatureRouter` is a control: a small MLP on obvious statistics.
 
 Legend: B clips, K temporal blocks, P patches per block, N = 1 + K*P tokens, D width, A = m^K candidates.
 """
@@ -29,7 +29,7 @@ class RouterConfig:
     Attributes:
         kind: "vit", "pyramid", or "features" for the control.
         head: "joint" (one logit per candidate, the paper's) or "per_block" (m logits per block, summed).
-        patch: (frames, height, width) of a patch.
+        patch: (frames, height, width).
         dropout: of residual branches, or of an MLP's layers, while training.
     """
 
@@ -46,7 +46,7 @@ class RouterConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RouterConfig:
-        """From JSON, where tuples have become lists."""
+        """Build from JSON values, in which tuples are lists."""
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**arguments)
 
@@ -73,14 +73,14 @@ ROUTER_SIZES: dict[str, RouterConfig] = {
 
 
 def build_router(config: RouterConfig) -> AnyRouter:
-    """The router a configuration names."""
+    """Build the router that a configuration names."""
     if config.kind not in _KINDS:
         raise ValueError(f"unknown router {config.kind!r}: {', '.join(_KINDS)}")
     return _KINDS[config.kind](config)
 
 
 class CandidateHead(nn.Module):
-    """Features (B, D) to logits (B, A): a linear map, or one of m logits a block whose sums are the joint ones."""
+    """Map features (B, D) to logits (B, A) linearly: directly, or as sums of m logits per block."""
 
     def __init__(self, config: RouterConfig, width: int) -> None:
         super().__init__()
@@ -101,10 +101,10 @@ class CandidateHead(nn.Module):
 
 
 class Router(nn.Module):
-    """Clips (B, 3, T, H, W) in [0, 1] to logits (B, A), by way of what the router sees of them.
+    """Base class: maps clips (B, 3, T, H, W) in [0, 1] to logits (B, A).
 
-    `see` has nothing that trains. Where it is the same for a clip and its mirror image (`MIRROR_BLIND`), a training
-    may see its clips once and keep that.
+    `see` extracts inputs without trained parameters, `decide` maps them to logits. If `see` is the same for a clip and
+    its mirror image (`MIRROR_BLIND`), a training may compute it once per clip.
     """
 
     MIRROR_BLIND = False
@@ -141,7 +141,7 @@ class ViTRouter(Router):
         self.head = CandidateHead(config, config.width)
 
     def see(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, 3, T, H, W) -> (B, K*P, values per patch), centred."""
+        """Cut clips (B, 3, T, H, W) into centred patches (B, K*P, values per patch)."""
         t, h, w = self.config.patch
         return rearrange(clips - 0.5, "b c (k t) (y h) (x w) -> b (k y x) (c t h w)", t=t, h=h, w=w)
 
@@ -166,19 +166,19 @@ class RouterLayer(nn.Module):
 
     def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
         normed = self.attention_norm(x_BND)
-        x_BND = x_BND + self.dropout(self.attention(normed, self.attention.remember(normed)))
+        x_BND = x_BND + self.dropout(self.attention(normed, self.attention.keys_values(normed)))
         return x_BND + self.dropout(self.mlp(self.mlp_norm(x_BND)))
 
 
 class StatisticsRouter(Router):
-    """An MLP on statistics of the clip, standardised by those of the training clips.
+    """An MLP on statistics of the clip, standardised with the training set's.
 
-    They are the same for a clip and its mirror image.
+    The statistics of a clip and its mirror image are equal.
 
     Args:
-        count: statistics of a clip.
+        count: number of statistics per clip.
         width, depth: of the MLP's hidden layers.
-        noise: deviation of the noise on standardised statistics while training.
+        noise: standard deviation of the noise on standardised statistics while training.
     """
 
     MIRROR_BLIND = True
@@ -200,7 +200,7 @@ class StatisticsRouter(Router):
 
 
 class PyramidRouter(StatisticsRouter):
-    """What pooling would lose of each block, at each of the lengths it could be given."""
+    """An MLP on what pooling would lose of each block, at each length that it could get."""
 
     def __init__(self, config: RouterConfig) -> None:
         count = config.blocks * (CLIP_STATISTICS + PYRAMID_STATISTICS) + 4
@@ -222,7 +222,7 @@ class FeatureRouter(StatisticsRouter):
 
 
 class Standard(nn.Module):
-    """Statistics (..., S) brought to mean 0 and deviation 1 of the training clips', none further than 4 from 0."""
+    """Standardise statistics (..., S) with training-set mean and deviation, then clip to [-4, 4]."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -234,14 +234,14 @@ class Standard(nn.Module):
 
     @torch.no_grad()
     def fit(self, statistics: torch.Tensor) -> None:
-        """Take mean and deviation of (..., S); a constant statistic is left unscaled."""
+        """Store mean and deviation of (..., S); constant statistics are not scaled."""
         flat = statistics.flatten(0, -2)
         deviation = flat.std(0)
         self.mean.copy_(flat.mean(0))
         self.deviation.copy_(torch.where(deviation > 1e-4, deviation, torch.ones_like(deviation)))
 
     def forward(self, statistics: torch.Tensor) -> torch.Tensor:
-        # Clips of another kind lie far outside of what was trained on; there nothing is to be extrapolated.
+        # Clips of another kind lie far outside the training distribution, where the MLP must not extrapolate.
         return ((statistics - self.mean) / self.deviation).clamp(-4, 4)
 
 

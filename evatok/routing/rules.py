@@ -1,4 +1,4 @@
-"""A router as a rule of assignment, and any rule read from its words."""
+"""A router as an assignment rule, and parsing of any rule from a configuration string."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from evatok.routing.trained_router import Router
 from evatok.tokenizers.evatok import TokenizerConfig
 
 FORMS = "uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random"
-"""What `parse` reads."""
+"""The forms that `parse` accepts."""
 
 
 class Routed(Rule):
-    """A router's most probable assignment, among those whose first blocks have the lengths `prefix`.
+    """A router's most probable assignment among those that begin with the lengths `prefix`.
 
-    The router decides in float32, whatever autocast it runs in: a rule names the same assignments in training as when
-    it is measured.
+    The router runs in float32 under any autocast, so that a rule chooses the same assignments in training and in
+    evaluation.
 
     Raises:
-        RoutingError: a router for another tokenizer, or no candidate that begins so.
+        RoutingError: the router was made for another tokenizer, or no candidate begins with `prefix`.
     """
 
     def __init__(self, router: Router, shape: TokenizerConfig, prefix: tuple[int, ...] = ()) -> None:
@@ -42,24 +42,24 @@ class Routed(Rule):
 
 
 def load_routed(path: Path | str, shape: TokenizerConfig, device: str = "cpu", prefix: tuple[int, ...] = ()) -> Routed:
-    """The rule of a router's checkpoint, on a device. Raises CheckpointError, and as `Routed`."""
+    """Load the rule of a router's checkpoint. Raises CheckpointError; for other errors see `Routed`."""
     router = Router.load(Path(path))
     router.module.to(device)
     return Routed(router, shape, prefix)
 
 
-def parse(words: str, shape: TokenizerConfig, *, seed: int = 0, device: str = "cpu") -> Rule:
-    """The rule that words name: `uniform:16`, `fixed:16,8,8,4`, `router:CHECKPOINT` or `random`.
+def parse(text: str, shape: TokenizerConfig, *, seed: int = 0, device: str = "cpu") -> Rule:
+    """Parse a rule: `uniform:16`, `fixed:16,8,8,4`, `router:CHECKPOINT` or `random`.
 
     Args:
         seed: of `random`.
         device: of a router.
 
     Raises:
-        RuleError: none of these forms, or tokens that are not a level.
-        CheckpointError, RoutingError: a router that is absent, damaged, or made for another tokenizer.
+        RuleError: none of these forms, or tokens that are not one of the levels.
+        CheckpointError, RoutingError: a router that is absent, damaged, or was made for another tokenizer.
     """
-    kind, _, rest = words.partition(":")
+    kind, _, rest = text.partition(":")
     if kind == "random" and not rest:
         return Random(shape.candidates, seed)
     if kind == "router" and rest:
@@ -67,4 +67,4 @@ def parse(words: str, shape: TokenizerConfig, *, seed: int = 0, device: str = "c
     row = rest.split(",")
     if kind == ("uniform" if len(row) == 1 else "fixed") and all(part.strip().isdigit() for part in row):
         return Fixed(shape.candidates, [int(part) for part in row])
-    raise RuleError(f"{words!r} is none of {FORMS}")
+    raise RuleError(f"{text!r} is not one of {FORMS}")

@@ -1,6 +1,6 @@
-"""A router in use: logits of clips, and how good its choices are against the candidate table.
+"""A trained router in use, the quality of its choices under the candidate table, and the losses that train it.
 
-Legend: N clips, A candidates.
+Legend: N clips, B clips of a batch, K temporal blocks, A candidates.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from evatok.tokenizers.evatok import TokenizerConfig
 
 
 class RoutingError(EvatokError, ValueError):
-    """A router that does not fit the tokenizer it is to serve."""
+    """A router that does not fit a tokenizer, or has invalid logits."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Which reward a router was trained for: the metric, its scale, and the weights (w_l = 2 - w_q)."""
+    """The reward that a router was trained for: metric, scale and weight (w_l = 2 - w_q)."""
 
     metric: str
     w_q: float
@@ -43,7 +43,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Router:
-    """A trained router with the operating point baked into it (suppl. Sec. B)."""
+    """A trained router and its operating point (suppl. Sec. B)."""
 
     module: nn.Module
     config: RouterConfig
@@ -52,10 +52,10 @@ class Router:
 
     @classmethod
     def load(cls, path: Path | str) -> Router:
-        """Read a router's checkpoint.
+        """Load a router's checkpoint.
 
         Raises:
-            CheckpointError: absent, damaged, or no router.
+            CheckpointError: the file is absent, damaged, or not a router.
         """
         checkpoint = checkpoints.load(path, "router")
         with checkpoints.built_from(path):
@@ -66,32 +66,32 @@ class Router:
         return cls(module.eval(), config, point, checkpoint)
 
     def check_scored_by(self, tokenizer: str) -> None:
-        """Raise RoutingError for clips scored by another tokenizer (sha256) than the one this router learned from."""
-        own = self.checkpoint.parents.get("tokenizer")
-        if own is not None and own != tokenizer:
+        """Raise RoutingError for scores of another tokenizer (sha256) than the one this router was trained on."""
+        trained_on = self.checkpoint.parents.get("tokenizer")
+        if trained_on is not None and trained_on != tokenizer:
             raise RoutingError(
-                f"the router learned from scores of tokenizer {own[:12]}, these are of {tokenizer[:12]}: score the "
-                "clips by its own, or train a router on these"
+                f"the router was trained on scores of tokenizer {trained_on[:12]}, these are of {tokenizer[:12]}: "
+                "score the clips with that tokenizer, or train a router on these scores"
             )
 
     def check_fits(self, tokenizer: TokenizerConfig) -> None:
-        """Raise RoutingError for a tokenizer of other levels, blocks or clips than this router's."""
+        """Raise RoutingError unless the tokenizer has this router's levels, blocks and clip shape."""
         pairs = {
             "levels": (self.config.levels, tokenizer.levels),
             "frames": (self.config.frames, tokenizer.frames),
             "size": (self.config.size, tokenizer.size),
             "temporal blocks": (self.config.blocks, tokenizer.candidates.blocks),
         }
-        for name, (mine, its) in pairs.items():
-            if mine != its:
-                raise RoutingError(f"the router was made for {name} {mine}, the tokenizer has {its}")
+        for name, (expected, actual) in pairs.items():
+            if actual != expected:
+                raise RoutingError(f"the router was made for {name} {expected}, the tokenizer has {actual}")
 
     @torch.no_grad()
     def assign(self, clips: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, K) tokens a block of clips (B, 3, T, H, W) in [0, 1], on their device.
+        """Choose (B, K) tokens per block for clips (B, 3, T, H, W) in [0, 1], on their device.
 
         Args:
-            among: (A,) candidates that may be named, as `beginning` gives them; None: all.
+            among: (A,) True for candidates that may be chosen, see `beginning`; None: all.
         """
         scores = _finite(self.module(clips))
         if among is not None:
@@ -100,7 +100,7 @@ class Router:
         return torch.from_numpy(self.config.candidates.rows).to(clips.device)[best]
 
     def beginning(self, prefix: tuple[int, ...]) -> torch.Tensor:
-        """(A,) which candidates' first blocks have the tokens `prefix`. Raises RoutingError where none begins so."""
+        """(A,) True for candidates that begin with the lengths `prefix`. Raises RoutingError if there is none."""
         candidates = self.config.candidates
         begins = torch.tensor([tuple(row[: len(prefix)]) == prefix for row in candidates.rows.tolist()])
         if not begins.any():
@@ -108,20 +108,20 @@ class Router:
         return begins
 
     def ranking(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
-        """(N, A) candidates of uint8 clips (N, T, H, W, 3), most probable first."""
+        """Rank the candidates (N, A) of uint8 clips (N, T, H, W, 3), most probable first."""
         return ranking(logits(self.module, clips, batch))
 
     def assignments(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
-        """(N, K) tokens per block."""
+        """Choose (N, K) tokens per block for uint8 clips (N, T, H, W, 3)."""
         return self.config.candidates.row(self.ranking(clips, batch)[:, 0])
 
 
 @torch.no_grad()
 def logits(module: nn.Module, clips: np.ndarray, batch: int = 64) -> torch.Tensor:
-    """(N, A) float32 logits of uint8 clips, in float32 on the module's device.
+    """Compute logits (N, A) of uint8 clips (N, T, H, W, 3), in float32 on the module's device.
 
     Raises:
-        RoutingError: logits that are not finite, whose largest would name some assignment all the same.
+        RoutingError: logits that are not finite, of which argmax would still choose some assignment.
     """
     device = next(module.parameters()).device
     parts = [module(to_network(clips[i : i + batch], device)).cpu() for i in range(0, len(clips), batch)]
@@ -130,17 +130,17 @@ def logits(module: nn.Module, clips: np.ndarray, batch: int = 64) -> torch.Tenso
 
 def _finite(logits: torch.Tensor) -> torch.Tensor:
     if not torch.isfinite(logits).all():
-        raise RoutingError("the router's logits are not finite: its weights, or the clips, hold NaN or infinity")
+        raise RoutingError("the router's logits are not finite: its weights or the clips contain NaN or infinity")
     return logits
 
 
 def ranking(logits: torch.Tensor) -> np.ndarray:
-    """(N, A) candidate indices, largest logit first; ties go to the lower index."""
+    """Sort candidate indices (N, A) by logit, largest first; ties go to the lower index."""
     return logits.argsort(dim=1, descending=True, stable=True).numpy()
 
 
 def quality_of_ranking(table: np.ndarray, ranks: np.ndarray) -> dict[str, float]:
-    """top1 and top5 accuracy and proxy-reward percentile, in percent, of a ranking under rewards (N, A)."""
+    """Top-1 and top-5 accuracy and proxy-reward percentile, in percent, of a ranking (N, A) under rewards (N, A)."""
     return {
         "top1": reward.top_k(table, ranks, 1),
         "top5": reward.top_k(table, ranks, 5),
@@ -148,27 +148,27 @@ def quality_of_ranking(table: np.ndarray, ranks: np.ndarray) -> dict[str, float]
     }
 
 
-Target = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+RouterLoss = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 def hard_target(logits: torch.Tensor, rewards: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The paper's loss: cross-entropy with the one max-proxy-reward candidate (Sec. 3.3)."""
+    """Cross-entropy with the max-proxy-reward candidate, the paper's loss (Sec. 3.3)."""
     return F.cross_entropy(logits, rewards.argmax(1))
 
 
 def soft_target(logits: torch.Tensor, rewards: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cross-entropy with softmax(reward / temperature): near misses count as nearly right."""
+    """Cross-entropy with softmax(reward / temperature), so that near misses count as nearly correct."""
     return F.cross_entropy(logits, (rewards / temperature).softmax(1))
 
 
 def reward_target(logits: torch.Tensor, rewards: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Minus the expected reward of a draw from the router, with an entropy bonus of weight `temperature`.
+    """Negative expected reward of a sample from the router, with an entropy bonus of weight `temperature`.
 
-    Up to a constant the Kullback-Leibler divergence from the router to softmax(reward / temperature).
+    Up to constants, the Kullback-Leibler divergence of the router from softmax(reward / temperature).
     """
     log_p = logits.log_softmax(1)
     p = log_p.exp()
     return (p * (temperature * log_p - rewards)).sum(1).mean()
 
 
-TARGETS: dict[str, Target] = {"hard": hard_target, "soft": soft_target, "reward": reward_target}
+TARGETS: dict[str, RouterLoss] = {"hard": hard_target, "soft": soft_target, "reward": reward_target}

@@ -103,7 +103,7 @@ class BlockwiseTokenizer:
         patches_BKPD = encoder.embed(clips)
         references = rearrange(patches_BKPD, "b k p d -> b (k p) d")
         self._queries = encoder.queries(patches_BKPD)
-        self._references = [layer.remember_references(references) for layer in encoder.layers]
+        self._references = [layer.reference_keys_values(references) for layer in encoder.layers]
         self._token_positions = tokenizer.decoder.token_positions()
         self._wider: dict[int, BlockwiseTokenizer] = {}
 
@@ -156,7 +156,7 @@ class BlockwiseTokenizer:
         references = values_RND + self._token_positions[block, : values_RND.shape[1]]
         selves, crosses = [], []
         for i, layer in enumerate(decoder.layers):
-            cross = layer.remember_references(references)
+            cross = layer.reference_keys_values(references)
             if block:
                 cross = append(prefix.decoder_cross[i], cross)
             past = prefix.decoder_self[i] if block else None

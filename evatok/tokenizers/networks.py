@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         references = layout.rows(rearrange(patches_BKPD, "b k p d -> b (k p) d"))
         self_mask, cross_mask = token_to_token(layout), token_to_patch(layout, self.config.patches)
         for layer in self.layers:
-            x_BND, _ = layer(x_BND, layer.remember_references(references), self_mask, cross_mask)
+            x_BND, _ = layer(x_BND, layer.reference_keys_values(references), self_mask, cross_mask)
         return self.norm(x_BND)
 
 
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         cross_mask = patch_to_token(layout, self.config.patches)
         tapped = None
         for number, layer in enumerate(self.layers, start=1):
-            x_BMD, _ = layer(x_BMD, layer.remember_references(references), self_mask, cross_mask)
+            x_BMD, _ = layer(x_BMD, layer.reference_keys_values(references), self_mask, cross_mask)
             if number == tap:
                 tapped = self._by_block(x_BMD)
         return self.to_pixels(self._by_block(x_BMD)), tapped

@@ -58,7 +58,7 @@ class Layer(nn.Module):
 
     def forward(self, x_BND: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         normed = self.attention_norm(x_BND)
-        x_BND = x_BND + self.attention(normed, self.attention.remember(normed), mask)
+        x_BND = x_BND + self.attention(normed, self.attention.keys_values(normed), mask)
         return x_BND + self.mlp(self.mlp_norm(x_BND))
 
 
