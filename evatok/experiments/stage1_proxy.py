@@ -4,7 +4,7 @@ Every clip of every batch draws its own assignment, uniformly from all candidate
 reconstruct any clip under any assignment. Run again, the same command goes on where a killed one stopped.
 
     python -m evatok.experiments.stage1_proxy with toy        CPU, 5 minutes
-    python -m evatok.experiments.stage1_proxy with embedded   CPU, 2 hours: the proxy that ships
+    python -m evatok.experiments.stage1_proxy with embedded   CPU, 2 hours with bfloat16 instructions: the proxy that ships
     python -m evatok.experiments.stage1_proxy print_config
 """
 
@@ -41,7 +41,7 @@ def embedded() -> None:
     data = "mixed"
     validation_data = "freedoom"
     validation_clips = 320
-    steps = 3200
+    steps = 5600
     learning_rate = 1.5e-3
     ema = 0.998
     perceptual = "st-lpips"
