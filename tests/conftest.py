@@ -72,7 +72,7 @@ class Extractor:
 def colour_features(runs, tmp_path, monkeypatch) -> Extractor:
     """Runs, cache and the metrics' network of this test are its own; the network is a light one."""
     monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("evatok.evaluation.measuring._load", lambda name, device: Extractor())
+    monkeypatch.setattr("evatok.evaluation.networks._load", lambda name, device: Extractor())
     return Extractor()
 
 

@@ -156,5 +156,5 @@ def test_a_search_without_width_or_chunk_is_refused(width, chunk, tokenizer, cli
 
 def test_a_metric_that_nothing_measures_is_named(tokenizer, clips):
     point = OperatingPoint("lpips-vgg", 1.0, Scale(-0.2, 0.1, 14.0, 4.0))
-    with pytest.raises(ValueError, match="'lpips-vgg', the reward's metric: pass perceptual="):
+    with pytest.raises(ValueError, match="the reward's metric 'lpips-vgg' is not measured: pass perceptual="):
         beam_search(tokenizer, clips, point)

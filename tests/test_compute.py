@@ -101,7 +101,7 @@ def test_a_training_costs_steps_times_batch():
     assert flops.flops_of_training("stage4_final", shape, config, np.array([64])) == pytest.approx(40 * fixed)
     routed = flops.router_operations(ROUTER, training=True)
     assert flops.flops_of_training("stage3_router", ROUTER, config) == 40 * routed
-    with pytest.raises(flops.ComputeError, match="give totals"):
+    with pytest.raises(flops.ComputeError, match="pass totals"):
         flops.flops_of_training("stage4_final", shape, config)
     with pytest.raises(flops.ComputeError, match="evaluate"):
         flops.flops_of_training("evaluate", shape, config)

@@ -126,7 +126,7 @@ def test_a_truncated_shard_is_named_with_the_way_out(folder, share):
 def test_a_parquet_file_of_other_making_is_refused(tmp_path, metadata):
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"clip": [1, 2], "l1": [0.1, 0.2]}).replace_schema_metadata(metadata), path)
-    with pytest.raises(CurationError, match="no whole candidate table"):
+    with pytest.raises(CurationError, match="not a complete candidate table"):
         candidate_table.read(path)
 
 
@@ -137,7 +137,7 @@ def test_scores_of_another_candidate_count_are_refused(tmp_path):
     schema = pq.read_schema(path).metadata
     lists = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(24, np.float32)), 6)
     pq.write_table(pa.table({"clip": pa.array(range(4)), "l1": lists}).replace_schema_metadata(schema), path)
-    with pytest.raises(CurationError, match="no whole candidate table"):
+    with pytest.raises(CurationError, match="not a complete candidate table"):
         candidate_table.read(path)
 
 

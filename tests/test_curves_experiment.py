@@ -16,7 +16,7 @@ from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
 from evatok.data.clips import to_network
 from evatok.evaluation import EvaluationError, tradeoff
-from evatok.evaluation.pairs import PairBench
+from evatok.evaluation.pairs import PairRunner
 from evatok.experiments import curves as experiment
 from evatok.experiments.curves import CurvesError
 from evatok.experiments.tracking import ConfigError
@@ -149,13 +149,13 @@ def test_a_saving_is_read_off_the_recorded_points(run):
 
 def test_every_pair_is_measured_once(run, monkeypatch):
     measured: Counter[int] = Counter()
-    before = PairBench._measure_batch
+    before = PairRunner._measure_batch
 
-    def counted(self: PairBench, numbers: np.ndarray) -> Any:
+    def counted(self: PairRunner, numbers: np.ndarray) -> Any:
         measured.update(numbers.tolist())
         return before(self, numbers)
 
-    monkeypatch.setattr(PairBench, "_measure_batch", counted)
+    monkeypatch.setattr(PairRunner, "_measure_batch", counted)
     result, _ = run()
     assert result["pairs"] == len(measured) < COUNT * len(result["points"])
     assert set(measured.values()) == {1}
@@ -163,19 +163,19 @@ def test_every_pair_is_measured_once(run, monkeypatch):
 
 def test_a_resumed_run_ends_as_an_unbroken_one(run, tmp_path, monkeypatch):
     unbroken = run()[1]
-    before, calls = PairBench.measure, []
+    before, calls = PairRunner.measure, []
 
-    def killed(self: PairBench, start: int, stop: int) -> Any:
+    def killed(self: PairRunner, start: int, stop: int) -> Any:
         calls.append(start)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return before(self, start, stop)
 
     elsewhere = str(tmp_path / "elsewhere")
-    monkeypatch.setattr(PairBench, "measure", killed)
+    monkeypatch.setattr(PairRunner, "measure", killed)
     with pytest.raises(KeyboardInterrupt):
         run(work=elsewhere)
-    monkeypatch.setattr(PairBench, "measure", before)
+    monkeypatch.setattr(PairRunner, "measure", before)
     result, resumed = run(work=elsewhere)
     assert 3 <= result["resumed"] < result["pairs"]
     assert resumed.metrics == unbroken.metrics
@@ -221,7 +221,7 @@ def test_routers_of_different_rewards_are_refused(run, router):
 
 
 def test_what_cannot_be_asked_for_is_named(run):
-    with pytest.raises(EvaluationError, match="'fvd' cannot be measured of pairs"):
+    with pytest.raises(EvaluationError, match="'fvd' cannot be measured for pairs"):
         run(metrics="fvd")
     with pytest.raises(ConfigError, match="config key routers: no file"):
         run(routers="nowhere/router-*.safetensors")

@@ -446,7 +446,7 @@ def test_a_state_from_before_states_had_a_hash_resumes_and_says_so(tmp_path, cap
     del held["sha256"]
     torch.save(held, tmp_path / "state.pt")
     train(network(), step_loss, RECIPE, tmp_path, stop_at=8)
-    assert "cannot be checked" in caplog.text
+    assert "cannot be verified" in caplog.text
     assert content(tmp_path)[1]["step"] == 8
 
 

@@ -5,10 +5,10 @@
     protocol = protocols.get("embedded-reconstruction")
     evaluation.evaluate(my_tokenizer, protocols.clips_of(protocol), protocol).metrics["rfvd"]
 
-What reconstructs may be a function of clips, any object with `encode` and `decode`, or a `System` (our tokenizer
-with its assignments, a folder of clips made elsewhere, the identity). Clips stream through in shards; with a folder
-`work`, an interrupted evaluation resumes where it stopped. Names are
-imported when they are first used, so that what only reads records needs no PyTorch.
+A system may be a function of clips, any object with `encode` and `decode`, or a `System` (our tokenizer with its
+assignments, a folder of reconstructions, the identity). Clips stream through in shards; with a folder `work`, an
+interrupted evaluation resumes where it stopped. Names are imported on first use, so that reading records does not need
+PyTorch.
 
 Legend: N clips, B clips of a batch, T frames, H x W pixels, K temporal blocks, M codes. Clips are (B, 3, T, H, W)
 floats in [0, 1] for a network and uint8 (N, T, H, W, 3) where they are kept.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evatok.evaluation.measuring import Evaluation as Evaluation
     from evatok.evaluation.measuring import chosen_metrics as chosen_metrics
     from evatok.evaluation.measuring import evaluate as evaluate
-    from evatok.evaluation.measuring import load_networks as load_networks
+    from evatok.evaluation.networks import load_networks as load_networks
     from evatok.evaluation.summary import DISTRIBUTION as DISTRIBUTION
     from evatok.evaluation.summary import PER_CLIP as PER_CLIP
     from evatok.evaluation.systems import Adaptive as Adaptive
@@ -51,7 +51,7 @@ _HOMES = {
     "as_system": "systems",
     "chosen_metrics": "measuring",
     "evaluate": "measuring",
-    "load_networks": "measuring",
+    "load_networks": "networks",
 }
 """The module of each name."""
 

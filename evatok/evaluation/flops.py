@@ -1,7 +1,7 @@
-"""Floating point operations of our networks, counted from their shapes alone, and what a GPU could have done.
+"""Count the floating point operations of our networks from their shapes, and the utilisation of a GPU.
 
-The networks run once on PyTorch's meta device, where tensors have shapes and no values, and every matrix product is
-counted (two operations a multiply-add). Counted is the useful work: no padding of a batch of unequal lengths, and none
+The networks run once on PyTorch's meta device, where tensors have shapes but no values, and every matrix product is
+counted (two operations per multiply-add). Only useful work counts: no padding of a batch of unequal lengths, and none
 of the networks that only losses need (perceptual metric, discriminator, alignment's encoder).
 
 Legend: N tokens of a clip, K temporal blocks, m levels.
@@ -27,7 +27,7 @@ from evatok.tokenizers.layout import Layout
 from evatok.tokenizers.networks import Decoder, Encoder
 
 PEAKS = {"H100 PCIe": 756e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "V100": 125e12}
-"""Operations a second of dense matrix products by a part of the GPU's name: bfloat16, on the V100 float16."""
+"""Peak operations per second of dense matrix products, by a part of the GPU's name: bfloat16, float16 on the V100."""
 
 
 class ComputeError(EvatokError, ValueError):
@@ -37,64 +37,65 @@ class ComputeError(EvatokError, ValueError):
 def flops_of_training(
     kind: str, network: TokenizerConfig | RouterConfig, config: Mapping[str, Any], totals: np.ndarray | None = None
 ) -> float:
-    """Operations of one stage.
+    """Count the operations of one stage.
 
     Args:
         kind: the experiment, as records name it: "stage1_proxy", "stage2_curation", "stage3_router", "stage4_final".
-        network: what was trained: a tokenizer, or stage 3's router; for stage 2, the tokenizer that scored. Sizes
-            change in the course of a project, so a size's name would not do.
+        network: the trained tokenizer or, for stage 3, router; for stage 2, the tokenizer that scored. Not the name of
+            a size, because sizes change over time.
         config: the stage's flat configuration: `steps` and `batch`, or `clips` and `search`.
-        totals: tokens per clip in training, one number or one per sample; needed where a router decides. Without it
+        totals: tokens per clip in training, one number or one per sample; needed if a router decides. By default,
             stage 1 draws every candidate equally often.
 
     Raises:
-        ComputeError: another kind, a network of the wrong kind, or stage 4 without totals.
+        ComputeError: an unknown kind, a network of the wrong kind, or stage 4 without totals.
     """
     if kind not in ("stage1_proxy", "stage2_curation", "stage3_router", "stage4_final"):
-        raise ComputeError(f"no count for records of kind {kind!r}: the four stages are counted")
+        raise ComputeError(f"cannot count records of kind {kind!r}: only those of stages 1 to 4")
     if isinstance(network, RouterConfig) != (kind == "stage3_router"):
-        raise ComputeError(f"{kind} does not train a {type(network).__name__}: give the network that its record names")
+        raise ComputeError(f"{kind} does not train a {type(network).__name__}: pass the network that its record names")
     if isinstance(network, RouterConfig):
         return float(router_operations(network, training=True)) * config["steps"] * config["batch"]
     if kind == "stage2_curation":
         return scoring_operations(network, config["search"]) * config["clips"]
     if totals is None and kind == "stage4_final":
-        raise ComputeError("stage 4 costs what its assignments cost: give totals, tokens per clip")
+        raise ComputeError("the cost of stage 4 depends on its assignments: pass totals, tokens per clip")
     per_clip = tokenizer_operations(network, network.candidates.totals if totals is None else totals, training=True)
     return per_clip * config["steps"] * config["batch"]
 
 
 def utilisation(flops: float, seconds: float, peak: float) -> float:
-    """Model FLOPs utilisation: the share of `peak` operations a second that `seconds` put to use."""
+    """Model FLOPs utilisation: the fraction of `peak` operations per second achieved over `seconds`."""
     if seconds <= 0 or peak <= 0:
-        raise ComputeError(f"{seconds} s at a peak of {peak} FLOP/s have no utilisation: both must be positive")
+        raise ComputeError(f"seconds and peak must be positive, got {seconds} s and {peak} FLOP/s")
     return flops / (seconds * peak)
 
 
 def peak_flops(device: str) -> float | None:
-    """Operations a second of a GPU by its name ("NVIDIA H200"); None for other devices."""
+    """Peak operations per second of a GPU by its name ("NVIDIA H200"); None for other devices."""
     return next((peak for name, peak in PEAKS.items() if name in device), None)
 
 
 def tokenizer_operations(config: TokenizerConfig, totals: np.ndarray, *, training: bool) -> float:
-    """Mean operations per clip over token counts per clip: one pass, with its backward pass where `training`.
+    """Mean operations per clip, over token counts `totals` per clip, of a forward pass, and if `training` a backward.
 
-    Attention among N tokens makes the cost a quadratic in N, exactly, whatever the blocks' shares of them are: three
-    counts say it all.
+    Attention among N tokens makes the cost exactly quadratic in N, independent of the split into blocks, so three
+    counts determine it.
     """
     blocks = config.candidates.blocks
-    at = _three_counts(config, training)
+    counts = _three_counts(config, training)
     x = np.asarray(totals, dtype=np.float64) / blocks - 1
-    quadratic = at[0] + (at[1] - at[0]) * x + (at[2] - 2 * at[1] + at[0]) * x * (x - 1) / 2
+    curvature = counts[2] - 2 * counts[1] + counts[0]
+    quadratic = counts[0] + (counts[1] - counts[0]) * x + curvature * x * (x - 1) / 2
     return float(quadratic.mean()) + quantiser_operations(config, training=training) * float(np.mean(totals))
 
 
 @cache
 def scoring_operations(config: TokenizerConfig, search: str = "tree") -> float:
-    """Operations by which stage 2 reconstructs a clip under all candidates: by the prefix tree, or brute force.
+    """Operations in which stage 2 reconstructs a clip under all candidates, by the prefix tree or brute force.
 
-    A visit of the tree costs the more, in a straight line, the more tokens stand before it; so each level of each
-    block is counted at two lengths, and taken at the mean over its prefixes.
+    The cost of a visit of the tree is linear in the number of tokens before it, so each level of each block is counted
+    at two lengths and evaluated at the mean over its prefixes.
     """
     candidates = config.candidates
     if search == "brute":
@@ -115,7 +116,7 @@ def scoring_operations(config: TokenizerConfig, search: str = "tree") -> float:
 
 
 def router_operations(config: RouterConfig, *, training: bool) -> int:
-    """Operations of one clip's decision, with the backward pass where `training`."""
+    """Operations to route one clip, with a backward pass if `training`."""
     with torch.device("meta"):
         module = build_router(config).train(training)
         clips = torch.empty(1, 3, config.frames, config.size, config.size)
@@ -124,7 +125,7 @@ def router_operations(config: RouterConfig, *, training: bool) -> int:
 
 @cache
 def quantiser_operations(config: TokenizerConfig, *, training: bool) -> float:
-    """Operations a token; counted on values, as the libraries behind it need some."""
+    """Operations per token; counted with actual values, which the underlying libraries need."""
     module = Quantiser(
         config.quantiser,
         config.codebook_size,
@@ -133,15 +134,15 @@ def quantiser_operations(config: TokenizerConfig, *, training: bool) -> float:
         dimension=config.codebook_dimension,
     ).train(training)
 
-    def at(tokens: int) -> int:
+    def operations(tokens: int) -> int:
         x = torch.linspace(-1, 1, tokens * config.encoder_width).reshape(tokens, -1).requires_grad_(training)
         return counted(lambda: _sum(module(x).values), training)
 
-    return (at(16) - at(8)) / 8  # what a call costs whatever its tokens is shared by a whole batch
+    return (operations(16) - operations(8)) / 8  # the constant cost of a call is shared by a batch
 
 
 def counted(compute: Callable[[], Any], backward: bool = False) -> int:
-    """Operations of `compute`, and of the backward pass from the scalar it returns."""
+    """Count the operations of `compute`, and with `backward` of the backward pass from the scalar it returns."""
     with counter() as counting, torch.set_grad_enabled(backward):
         result = compute()
         if backward:
@@ -150,7 +151,7 @@ def counted(compute: Callable[[], Any], backward: bool = False) -> int:
 
 
 def counter() -> FlopCounterMode:
-    """PyTorch's counter of operations, and what it lacks: attention in a CPU's fused kernel, as if written out."""
+    """PyTorch's operation counter, extended by what it lacks: attention in the CPU's fused kernel."""
     aten = torch.ops.aten
     fused = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
@@ -166,23 +167,23 @@ def _attention_flops(query: torch.Size, key: torch.Size, *_: Any, **__: Any) -> 
 
 
 def _attention_backward_flops(_gradient: torch.Size, query: torch.Size, key: torch.Size, *_: Any, **__: Any) -> int:
-    """Two products for each of the forward pass's."""
+    """Two products for each one of the forward pass."""
     return 2 * _attention_flops(query, key)
 
 
 class _Skeleton(AdaptiveTokenizer):
-    """A tokenizer of shapes: on the meta device, and with a quantiser that does nothing."""
+    """A tokenizer of shapes: on the meta device, with a quantiser that does nothing."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         nn.Module.__init__(self)
         self.config = config
         with torch.device("meta"):
             self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.quantiser: Any = _Through(config.decoder_width)
+        self.quantiser: Any = _NoQuantiser(config.decoder_width)
 
 
-class _Through(nn.Module):
-    """Features (M, encoder's width) in, values (M, decoder's width) out, and a gradient back, at no cost."""
+class _NoQuantiser(nn.Module):
+    """Maps features (M, encoder's width) to values (M, decoder's width), and a gradient back, at no cost."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -195,7 +196,7 @@ class _Through(nn.Module):
 
 @cache
 def _three_counts(config: TokenizerConfig, training: bool) -> list[int]:
-    """Operations of a pass without its quantiser, with one, two and three tokens per block."""
+    """Operations of a pass without its quantiser, at one, two and three tokens per block."""
     skeleton, blocks = _Skeleton(config), config.candidates.blocks
     return [_pass_operations(skeleton, blocks * i, training) for i in (1, 2, 3)]
 
@@ -213,26 +214,26 @@ def _pass_operations(skeleton: _Skeleton, tokens: int, training: bool) -> int:
 
 
 def _layout(blocks: int, tokens: int) -> Layout:
-    """The layout of one clip without saying whose the tokens are: masks cost the same whatever they hide."""
+    """A layout of one clip without values: masks cost the same whatever they hide."""
     index = torch.empty(1, tokens, dtype=torch.long, device="meta")
     of_block = torch.empty(1, blocks, dtype=torch.long, device="meta")
     return Layout(of_block, index, index, index, index.bool(), of_block)
 
 
 def _visit_operations(session: BlockwiseTokenizer, block: int, level: int, before: int) -> int:
-    """One visit of the tree: `level` tokens for block `block` after `before` tokens; the first has none before."""
+    """Operations of one visit of the tree: `level` tokens for block `block` after `before` tokens (block 0: none)."""
     prefix = _prefix(session.config, block, before) if block else Prefix()
     return counted(lambda: session.code_block(block, level, prefix))
 
 
 def _prefix(config: TokenizerConfig, block: int, tokens: int) -> Prefix:
-    def remembered(width: int, heads: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(width: int, heads: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         keys = torch.empty(1, heads, count, width // heads, device="meta")
         return keys, keys
 
-    encoder = remembered(config.encoder_width, config.encoder_heads, tokens)
-    patches = remembered(config.decoder_width, config.decoder_heads, block * config.patches)
-    cross = remembered(config.decoder_width, config.decoder_heads, tokens)
+    encoder = keys_values(config.encoder_width, config.encoder_heads, tokens)
+    patches = keys_values(config.decoder_width, config.decoder_heads, block * config.patches)
+    cross = keys_values(config.decoder_width, config.decoder_heads, tokens)
     depth = config.decoder_layers
     return Prefix((encoder,) * config.encoder_layers, (patches,) * depth, (cross,) * depth)
 

@@ -1,4 +1,4 @@
-"""Clips made elsewhere: a folder of arrays, of folders of images, or of videos."""
+"""Reconstructions from elsewhere: a folder of arrays, of folders of images, or of videos."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from evatok.storage.files import sha256_file
 
 
 class EvaluationError(EvatokError, ValueError):
-    """Something that cannot be measured: too few clips, output that is no clip, a metric the protocol lacks."""
+    """Too few clips, output that is not clips, a metric that the protocol does not define, or the like."""
 
 
 class FolderClips:
-    """Clips (T, H, W, 3) of one shape in files, in natural order, read when they are asked for.
+    """Clips (T, H, W, 3) of one shape in files, in natural order, read on access.
 
     A folder holds one array (N, T, H, W, 3) as .npy, or for each clip an array (T, H, W, 3), a folder of T images, or
-    a video. Arrays are uint8, or floats in [0, 1]. Nothing is resized or cut: another shape is an error.
+    a video. Arrays are uint8, or floats in [0, 1]. Nothing is resized or cropped: another shape is an error.
     Raises EvaluationError for a folder that is missing, empty or of mixed kinds.
     """
 
@@ -38,7 +38,7 @@ class FolderClips:
 
     @property
     def names(self) -> list[str] | None:
-        """The clips' names, without endings, in their order; None of clips in one array."""
+        """Names of the clips without suffix, in order; None for clips in one array."""
         if self.array is not None:
             return None
         return [path.name if path.is_dir() else path.stem for path in self.files]
@@ -47,7 +47,7 @@ class FolderClips:
         return len(self.files) if self.array is None else len(self.array)
 
     def __getitem__(self, where: slice) -> np.ndarray:
-        """(n, T, H, W, 3). Raises EvaluationError or VideoError for a file that is no clip of the shape."""
+        """Read clips (n, T, H, W, 3). Raises EvaluationError or VideoError for a file without a clip of the shape."""
         if self.array is not None:
             return np.array(self.array[where])
         return np.stack([self._checked(path, self._read(path)) for path in self.files[where]])
@@ -86,9 +86,9 @@ class FolderClips:
 
 
 def _clip_files(folder: Path) -> tuple[str, list[Path]]:
-    """The kind of a folder's clips (arrays, images, videos) and their files in natural order."""
+    """Return the kind of a folder's clips (arrays, images, videos) and their files in natural order."""
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: there is no such folder of clips")
+        raise EvaluationError(f"{folder}: no such folder of clips")
     entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural_order)
     found = {
         "arrays": [entry for entry in entries if entry.suffix == ".npy" and entry.is_file()],
@@ -103,7 +103,7 @@ def _clip_files(folder: Path) -> tuple[str, list[Path]]:
 
 
 def _one_array(files: list[Path]) -> np.ndarray | None:
-    """The array (N, T, H, W, 3) where one file holds all clips."""
+    """Return the array (N, T, H, W, 3) if one file holds all clips."""
     if len(files) > 1:
         return None
     array = np.load(files[0], mmap_mode="r")

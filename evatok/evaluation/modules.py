@@ -1,4 +1,4 @@
-"""Networks inside what is measured: they run in evaluation mode while they are, and are left as they were."""
+"""Find the networks inside a system and run them in eval mode while it is measured."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from torch import nn
 
 DEPTH = 4
-"""How far below the surface a module is looked for: a function's, its closure's, that closure's object's."""
+"""Levels of nesting to search for modules: a function, its closure, an object in that closure."""
 
 
 @contextmanager
 def in_evaluation_mode(thing: Any) -> Iterator[None]:
-    """Every network that `thing` leads to in evaluation mode; afterwards each part has its own mode again.
+    """Put every network that `thing` holds in eval mode, then restore the mode of each part.
 
-    A module fresh from its constructor is in training mode: it would drop values at random, and its batch statistics
-    would be those of the clips measured.
+    A freshly constructed module is in training mode: it would apply dropout, and normalise with the statistics of the
+    clips being measured.
     """
-    found = list(modules_in(thing))
-    modes = [(part, part.training) for module in found for part in module.modules()]
+    networks = list(modules_in(thing))
+    modes = [(part, part.training) for module in networks for part in module.modules()]
     try:
-        for module in found:
+        for module in networks:
             module.eval()
         yield
     finally:
@@ -34,10 +34,10 @@ def in_evaluation_mode(thing: Any) -> Iterator[None]:
 
 
 def modules_in(thing: Any, depth: int = DEPTH, seen: set[int] | None = None) -> Iterator[nn.Module]:
-    """The networks that an object, a method or a function holds or names, each once.
+    """Yield the networks that an object, a method or a function refers to, each once.
 
-    Looked for in attributes, lists, tuples and dictionaries, in what a function closes over, and in the globals it
-    names. What a function imports or makes anew when it is called is not found.
+    Searches attributes, lists, tuples and dictionaries, a function's closure, and the globals it names. What a function
+    imports or creates when it is called is not found.
     """
     seen = set() if seen is None else seen
     if id(thing) in seen or depth < 0:
@@ -69,6 +69,6 @@ def _parts(thing: Any) -> list[Any]:
 def _closed_over(function: Any) -> list[Any]:
     try:
         named = inspect.getclosurevars(function)
-    except ValueError:  # a name that has no value yet
+    except ValueError:  # a name without a value yet
         return []
     return [*named.nonlocals.values(), *named.globals.values()]

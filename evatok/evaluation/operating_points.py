@@ -1,4 +1,4 @@
-"""Points of a quality-cost curve: one assignment per clip by some rule, and every pair of clip and assignment once.
+"""Operating points of a quality-cost curve: one assignment per clip by some rule, and the distinct pairs to measure.
 
 Legend: N clips, K temporal blocks, A candidates, P points, M pairs of clip and candidate.
 """
@@ -22,12 +22,12 @@ _USUAL_TARGET = {"vit": "hard", "pyramid": "soft", "features": "soft"}
 
 
 class PointError(EvatokError, ValueError):
-    """Points that cannot be told apart."""
+    """Points that cannot be distinguished."""
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One assignment per clip: the rule that chose them, its parameter in words, and the tokens per block (N, K)."""
+    """One assignment per clip: the rule, its parameter as text, and tokens per block (N, K)."""
 
     rule: str
     parameter: str
@@ -58,19 +58,19 @@ def reward_points(quality: np.ndarray, candidates: CandidateSet, scale: Scale, w
 def threshold_points(quality: np.ndarray, candidates: CandidateSet, count: int) -> list[Point]:
     """`threshold.<bound>`: per clip the shortest assignment whose quality (N, A) reaches the bound, else the longest.
 
-    The bounds, at most `count`, are those whose mean tokens come nearest to even steps of log tokens from shortest to
-    longest; a bound is named by its size in the metric's own unit, to four digits.
+    The bounds, at most `count`, are those whose mean tokens are nearest to even steps of log tokens from shortest to
+    longest; a bound is named by its magnitude in the metric's unit, to four digits.
     """
     bounds = np.unique([float(f"{bound:.4g}") for bound in np.quantile(quality, np.linspace(0, 1, 201))])
     chosen = [reward.threshold(quality, candidates, bound) for bound in bounds]
-    spent = np.array([candidates.totals[choice].mean() for choice in chosen])
-    budgets = np.geomspace(spent.min(), spent.max(), count)
-    nearest = np.unique([np.abs(np.log(spent / budget)).argmin() for budget in budgets])
+    tokens = np.array([candidates.totals[choice].mean() for choice in chosen])
+    budgets = np.geomspace(tokens.min(), tokens.max(), count)
+    nearest = np.unique([np.abs(np.log(tokens / budget)).argmin() for budget in budgets])
     return [Point("threshold", f"{abs(bounds[i]):g}", candidates.row(chosen[i])) for i in nearest]
 
 
 def router_points(routers: Sequence[Router], clips: np.ndarray) -> list[Point]:
-    """`<router_rule>.<w_q>`: what each router names for uint8 clips (N, T, H, W, 3)."""
+    """`<router_rule>.<w_q>`: each router's assignments of uint8 clips (N, T, H, W, 3)."""
     return [Point(router_rule(router), f"{router.point.w_q:g}", router.assignments(clips)) for router in routers]
 
 
@@ -80,9 +80,9 @@ def router_name(router: Router) -> str:
 
 
 def router_rule(router: Router) -> str:
-    """`router` for the paper's (a ViT on the best candidate alone), `router_soft`, `pyramid_router`, `feature_router`.
+    """`router` for the paper's (a ViT, trained on the best only), `router_soft`, `pyramid_router`, `feature_router`.
 
-    Another target or head than the kind's usual one is told by a suffix.
+    A suffix names a target or head other than the kind's usual one.
     """
     kind, target = router.config.kind, router.checkpoint.facts.get("target", "hard")
     suffix = "" if target == _USUAL_TARGET[kind] else f"_{target}"
@@ -91,15 +91,15 @@ def router_rule(router: Router) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Every (clip, candidate) that some point asks for, once.
+    """Every (clip, candidate) that any point needs, once.
 
-    Pairs new to a point follow those of the points before it, short assignments first: what was measured for the
-    first points serves again when points are added, and a batch of neighbours needs little padding.
+    A point's new pairs follow those of earlier points, short assignments first: measurements of earlier points stay
+    valid when points are added, and a batch of adjacent pairs needs little padding.
 
     Attributes:
-        clips, candidates: (M,) positions of clips, indices of candidates.
-        ends: (P,) how many pairs the points up to each one need.
-        where: (P, N) the pair of each point and clip.
+        clips, candidates: (M,) indices of clips and of candidates.
+        ends: (P,) number of pairs needed by the points up to each one.
+        where: (P, N) index of the pair of each point and clip.
     """
 
     clips: np.ndarray
@@ -109,30 +109,30 @@ class Pairs:
 
     @classmethod
     def of(cls, points: Sequence[Point], candidates: CandidateSet) -> Pairs:
-        """Raises PointError for two points of one name."""
+        """Collect the pairs of all points. Raises PointError for two points with the same name."""
         names = [point.name for point in points]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise PointError(f"two points are called {twice[0]}: leave one of them out")
+        duplicates = [name for name in names if names.count(name) > 1]
+        if duplicates:
+            raise PointError(f"two points are called {duplicates[0]}: leave one of them out")
         total = len(candidates)
         clips = np.arange(len(points[0].assignments))
-        asked = np.stack([clips * total + candidates.index(point.assignments) for point in points])
-        place: dict[int, int] = {}
+        needed = np.stack([clips * total + candidates.index(point.assignments) for point in points])
+        index: dict[int, int] = {}
         ends = []
-        for keys in asked:
-            new = (key for key in keys.tolist() if key not in place)
+        for keys in needed:
+            new = (key for key in keys.tolist() if key not in index)
             for key in sorted(new, key=lambda key: (candidates.totals[key % total], key % total, key)):
-                place[key] = len(place)
-            ends.append(len(place))
-        pairs = np.array(list(place), dtype=np.int64)
-        where = np.vectorize(place.__getitem__, otypes=[np.int64])(asked)
+                index[key] = len(index)
+            ends.append(len(index))
+        pairs = np.array(list(index), dtype=np.int64)
+        where = np.vectorize(index.__getitem__, otypes=[np.int64])(needed)
         return cls(pairs // total, pairs % total, np.array(ends), where)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def shards(self, length: int) -> list[tuple[int, int]]:
-        """Ranges [start, stop) of at most `length` pairs, none across the end of a point's new pairs."""
+        """Split into ranges [start, stop) of at most `length` pairs, none across the end of a point's new pairs."""
         starts = [0, *self.ends[:-1].tolist()]
         return [
             (start + low, start + high)

@@ -1,4 +1,4 @@
-"""Measures pairs of clip and assignment: every pair reconstructed once, in shards that outlive an interruption.
+"""Measure pairs of clip and assignment, every pair once, in shards that survive an interruption.
 
 Legend: N clips, M pairs, F features.
 """
@@ -17,7 +17,8 @@ from evatok.assignments.rules import Listed
 from evatok.data.clips import pixels_sha256, to_network
 from evatok.evaluation import protocols
 from evatok.evaluation.folders import EvaluationError
-from evatok.evaluation.measuring import checked_output, load_networks
+from evatok.evaluation.measuring import checked_output
+from evatok.evaluation.networks import load_networks
 from evatok.evaluation.operating_points import Pairs
 from evatok.evaluation.summary import PERCEPTUAL, PIXELS
 from evatok.evaluation.systems import Adaptive
@@ -32,7 +33,7 @@ METRICS = (*PIXELS, *PERCEPTUAL, "rfvd")
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The metrics to measure and the frozen networks they need; `i3d_precision` is "fp32" or "bf16"."""
+    """Metrics and the frozen networks they need; `i3d_precision` is "fp32" or "bf16"."""
 
     metrics: tuple[str, ...]
     networks: dict[str, Any]
@@ -40,23 +41,23 @@ class Networks:
 
     @classmethod
     def load(cls, metrics: Sequence[str], device: str, i3d_bf16: bool = False) -> Networks:
-        """Networks for some of METRICS.
+        """Load the networks for some of METRICS.
 
         Raises:
-            EvaluationError: a metric that is none of these, or no metric.
-            WeightsError: a network whose weights cannot be had.
+            EvaluationError: no metric, or one that cannot be measured for pairs.
+            WeightsError: network weights that are not available.
         """
-        odd = [name for name in metrics if name not in METRICS]
-        if odd or not metrics:
-            told = repr(odd[0]) if odd else "nothing"
-            raise EvaluationError(f"{told} cannot be measured of pairs: choose of {', '.join(METRICS)}")
-        low = i3d_bf16 and "rfvd" in metrics
-        given = {"i3d": load_i3d(device, torch.bfloat16)} if low else {}
-        return cls(tuple(metrics), load_networks(metrics, device, given), "bf16" if low else "fp32")
+        unknown = [name for name in metrics if name not in METRICS]
+        if unknown or not metrics:
+            cause = f"{unknown[0]!r} cannot be measured" if unknown else "no metric to measure"
+            raise EvaluationError(f"{cause} for pairs of clip and assignment: choose from {', '.join(METRICS)}")
+        half = i3d_bf16 and "rfvd" in metrics
+        given = {"i3d": load_i3d(device, torch.bfloat16)} if half else {}
+        return cls(tuple(metrics), load_networks(metrics, device, given), "bf16" if half else "fp32")
 
     @property
     def per_clip(self) -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
-        """What gives one value per clip, by metric."""
+        """Functions that compute one value per clip, by metric."""
         return {name: PIXELS.get(name) or self.networks[name] for name in self.metrics if name != "rfvd"}
 
     @property
@@ -66,7 +67,7 @@ class Networks:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Weights and code of everything that measures."""
+        """Identity of the metrics: weights and code."""
         extractor = self.networks.get("i3d")
         return {
             "metrics": {name: code_version(function) for name, function in self.per_clip.items()},
@@ -77,12 +78,12 @@ class Networks:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of all pairs.
+    """Measurements of all pairs.
 
     Attributes:
         arrays: (M,) float64 values of each per-clip metric and, for rfvd, `features` (M, F).
-        resumed: pairs that an earlier run had left.
-        damaged: shards of that run that were damaged and made again.
+        resumed: number of pairs that an earlier run had measured.
+        damaged: number of shards of that run that were damaged and recomputed.
     """
 
     arrays: Arrays
@@ -91,14 +92,14 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class PairBench:
-    """A tokenizer, clips, the pairs asked for, and what they are measured with.
+class PairRunner:
+    """Measures pairs with one tokenizer.
 
     Attributes:
-        identity: what the tokenizer is, down to the hash of its weights.
+        identity: of the tokenizer, including the hash of its weights.
         clips: uint8 (N, T, H, W, 3).
-        batch: pairs a batch.
-        shard_length: pairs a shard, the most that an interruption loses.
+        batch: pairs per batch.
+        shard_length: pairs per shard, the most that an interruption loses.
     """
 
     tokenizer: AdaptiveTokenizer
@@ -112,23 +113,23 @@ class PairBench:
     device: str = "cpu"
 
     def measure_all(self, kept: ShardStore) -> Measured:
-        """Every pair, from the store or measured and kept now."""
+        """Measure every pair, reading those that the store already holds."""
         shards: list[Arrays] = []
         resumed = 0
         with tqdm(total=len(self.pairs), desc="pairs", unit="clip", disable=None) as bar:
             for start, stop in self.pairs.shards(self.shard_length):
                 made_by = self.made_by(start, stop)
-                found = kept.get(made_by)
-                resumed += stop - start if found else 0
-                if found is None:
-                    found = self.measure(start, stop)
-                    kept.put(made_by, found)
-                shards.append(found)
+                arrays = kept.get(made_by)
+                resumed += stop - start if arrays else 0
+                if arrays is None:
+                    arrays = self.measure(start, stop)
+                    kept.put(made_by, arrays)
+                shards.append(arrays)
                 bar.update(stop - start)
         return Measured(_concatenated(shards), resumed, len(kept.damaged))
 
     def measure(self, start: int, stop: int) -> Arrays:
-        """Values of pairs [start, stop), batch by batch."""
+        """Measure pairs [start, stop), batch by batch."""
         batches = ranges(stop - start, self.batch)
         return _concatenated([self._measure_batch(np.arange(start + low, start + high)) for low, high in batches])
 
@@ -136,7 +137,7 @@ class PairBench:
     def _measure_batch(self, numbers: np.ndarray) -> Arrays:
         real = to_network(self.clips[self.pairs.clips[numbers]], self.device)
         fake = checked_output(real, self._system(real, numbers), int(numbers[0]))
-        fake = (fake * 255).round() / 255  # what a video could hold, as in every protocol of ours
+        fake = (fake * 255).round() / 255  # 8 bit, as in every protocol of ours
         arrays = {name: f(real, fake).double().cpu().numpy() for name, f in self.networks.per_clip.items()}
         if "i3d" in self.networks.networks:
             arrays["features"] = extract(self.networks.networks["i3d"], fake)
@@ -144,11 +145,11 @@ class PairBench:
 
     @property
     def _system(self) -> Adaptive:
-        chosen = self.tokenizer.config.candidates.row(self.pairs.candidates)
-        return Adaptive(self.tokenizer, Listed(chosen), self.identity, bf16=self.bf16)
+        assignments = self.tokenizer.config.candidates.row(self.pairs.candidates)
+        return Adaptive(self.tokenizer, Listed(assignments), self.identity, bf16=self.bf16)
 
     def made_by(self, start: int, stop: int) -> dict[str, Any]:
-        """Everything that decides a shard's numbers."""
+        """Key of a shard: everything that determines its values."""
         return {
             "system": self._system.identity,
             "pixels": pixels_sha256(self.clips[self.pairs.clips[start:stop]]),
@@ -158,7 +159,7 @@ class PairBench:
         }
 
     def real_features(self) -> np.ndarray:
-        """(N, F) features of the clips themselves, from the cache that evaluations fill or computed now."""
+        """(N, F) features of the real clips, from the cache that evaluations share."""
         with tqdm(total=len(self.clips), desc="i3d of the reference", unit="clip", disable=None) as bar:
             return clip_features(
                 self.networks.networks["i3d"],

@@ -1,9 +1,8 @@
-"""What was measured of every clip, in files beside the records, so that two rows can be compared clip by clip.
+"""Per-clip measurements in files next to the records, so that two rows of a table can be compared clip by clip.
 
-A record of an evaluation names two such files: the values and features of what was measured, and the features of the
-real clips, which all evaluations of the same clips share. A file is named after its content, as a record that names
-it cannot be named in it. Means of two rows of the same clips differ by far more than their own intervals would tell:
-clips that are hard are hard for both.
+The record of an evaluation names two such files: values and features of the reconstructions, and features of the real
+clips, which all evaluations of the same clips share. A file is named after its content. Paired, the means of two rows
+can be told apart far better than their own intervals suggest, because clips that are hard for one are hard for both.
 
 Legend: N clips, D features.
 """
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 MEASURED, REFERENCE = "per_clip", "reference"
-"""What a record calls its two files."""
+"""Names of the two files in a record."""
 FEATURES, REAL, MOTION = "i3d", "real_i3d", "motion"
-"""(N, D) features of reconstructions and of real clips, and (N, ...) moments of motion, among the values by metric."""
-HALF = 6e4  # what float16 can hold
-DRAWS_OF_SETS = 200  # of distances between sets, each of which takes milliseconds
+"""Names of the other arrays: (N, D) features of reconstructions and of real clips, (N, ...) motion moments."""
+HALF = 6e4  # largest magnitude stored as float16
+DRAWS_OF_SETS = 200  # bootstrap draws of distances between sets, which take milliseconds each
 
 
 def write(arrays: Mapping[str, np.ndarray], folder: Path | str, name: str) -> Path:
-    """Write `<folder>/<name>-<16 hex of its content>.npz` in one step; features are kept in float16 where they fit."""
+    """Write `<folder>/<name>-<16 hex of its sha256>.npz` atomically, features in float16 if they fit."""
     held = io.BytesIO()
     np.savez_compressed(held, **{key: _small(key, values) for key, values in arrays.items()})  # type: ignore[arg-type]
     content = held.getvalue()
@@ -47,7 +46,7 @@ def write(arrays: Mapping[str, np.ndarray], folder: Path | str, name: str) -> Pa
 
 
 def read(record: Record, root: Path = REPOSITORY) -> Arrays | None:
-    """All arrays that a record's files hold; None where it names none, or they are not there.
+    """Read all arrays of a record's files; None if it names none, or they do not exist.
 
     Raises:
         RecordError: a file whose content is not what the record names, or that cannot be read.
@@ -64,7 +63,7 @@ def read(record: Record, root: Path = REPOSITORY) -> Arrays | None:
             with np.load(path, allow_pickle=False) as file:
                 arrays |= {key: file[key] for key in file.files}
         except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise RecordError(f"{path}: no file of arrays ({error})") from error
+            raise RecordError(f"{path}: not a file of arrays ({error})") from error
     return arrays
 
 
@@ -75,32 +74,32 @@ def same_clips(one: Record, other: Record) -> bool:
 
 
 def paired(one: Record, other: Record, metric: str, root: Path = REPOSITORY) -> Interval | None:
-    """The value of a metric of `one` less that of `other`, with its interval over draws of the same clips from both.
+    """Difference of a metric, `one` minus `other`, with its paired bootstrap interval over clips.
 
-    None where they are of different clips, or either did not leave what the metric is made of. Raises as `read`.
+    None if they measured different clips, or either did not store what the metric needs. See `read` for errors.
     """
     if not same_clips(one, other):
         return None
     rows = [_rows(arrays, metric) if (arrays := read(record, root)) else None for record in (one, other)]
     if rows[0] is None or rows[1] is None or not all(np.isfinite(part).all() for part in rows if part is not None):
         return None
-    from evatok.metrics.bootstrap import paired_difference  # PyTorch comes with it, which tables alone do not need
+    from evatok.metrics.bootstrap import paired_difference  # here: it imports PyTorch, which tables do not need
 
     draws = DRAWS_OF_SETS if metric == "rfvd" else 2000
     return paired_difference(_statistic(metric), rows[0], rows[1], draws=draws)
 
 
 def _rows(arrays: Arrays, metric: str) -> np.ndarray | None:
-    """One row a clip of what a metric is made of."""
+    """Per-clip rows from which a metric is computed."""
     if metric == "rfvd":
-        held = [arrays.get(name) for name in (REAL, FEATURES)]
-        return None if any(part is None for part in held) else np.stack(held, axis=1).astype(np.float64)  # type: ignore[arg-type]
-    found = arrays.get(MOTION if metric.startswith("motion_") else metric)
-    return None if found is None else found.astype(np.float64)
+        real, fake = arrays.get(REAL), arrays.get(FEATURES)
+        return None if real is None or fake is None else np.stack((real, fake), axis=1).astype(np.float64)
+    values = arrays.get(MOTION if metric.startswith("motion_") else metric)
+    return None if values is None else values.astype(np.float64)
 
 
 def _statistic(metric: str) -> Callable[[np.ndarray], float]:
-    """The metric of rows as `_rows` gives them."""
+    """Return the metric as a function of the rows of `_rows`."""
     from evatok.metrics import frechet, motion
 
     if metric == "rfvd":
@@ -110,12 +109,12 @@ def _statistic(metric: str) -> Callable[[np.ndarray], float]:
 
 
 def _small(key: str, values: np.ndarray) -> np.ndarray:
-    """Features in float16, moments of motion as they are, values of clips in float32."""
+    """Convert features to float16 and per-clip values to float32; motion moments stay as they are."""
     if key in (FEATURES, REAL) and np.abs(values).max() < HALF:
         return values.astype(np.float16)
     return values.astype(np.float32) if values.dtype == np.float64 and key != MOTION else values
 
 
 def _pixels(record: Record) -> str | None:
-    found: str | None = (record.protocol.get("manifest") or {}).get("sha256")
-    return found
+    sha256: str | None = (record.protocol.get("manifest") or {}).get("sha256")
+    return sha256

@@ -1,4 +1,4 @@
-"""How good choices of assignments are on scored clips: percentile and top-k of routers beside everything simpler.
+"""Quality of assignment choices on scored clips: percentile and top-k of routers and of simple baselines.
 
 Legend: N clips, K temporal blocks, A candidates; rewards are (N, A), a choice is (N,) candidate indices.
 """
@@ -27,11 +27,11 @@ SIMPLE = {
     "infotok_global": "the same across clips",
     "random": "a uniformly drawn assignment",
 }
-"""What stands beside the routers, in the order of the table. "Those tokens" are what the best assignments average."""
+"""Baselines of the routers, in the order of the table. "Those tokens" are the mean tokens of the best assignments."""
 
 
 def simple_choices(rewards: np.ndarray, candidates: CandidateSet, losses: np.ndarray) -> dict[str, np.ndarray]:
-    """Choices that need no router, all of SIMPLE but "random".
+    """Compute the choices that need no router, all of SIMPLE but "random".
 
     Args:
         losses: (N, K) under the longest assignment, see `full_length_losses`.
@@ -51,7 +51,7 @@ def simple_choices(rewards: np.ndarray, candidates: CandidateSet, losses: np.nda
 def choice_metrics(
     rewards: np.ndarray, simple: Mapping[str, np.ndarray], rankings: Mapping[str, np.ndarray]
 ) -> dict[str, Metric]:
-    """`<row>.percentile` of every choice, `<router>.top1` and `.top5` of every ranking (N, A), and random's mean."""
+    """Compute `<name>.percentile` of every choice, `.top1` and `.top5` of every ranking (N, A), and random's mean."""
     metrics: dict[str, Metric] = {}
     for name, choice in {**simple, **{name: ranks[:, 0] for name, ranks in rankings.items()}}.items():
         metrics[f"{name}.percentile"] = percentile_metric(rewards, choice)
@@ -64,7 +64,7 @@ def choice_metrics(
 
 
 def percentile_metric(rewards: np.ndarray, choice: np.ndarray) -> Metric:
-    """Percentile with the standard error of 1,000 bootstrap draws of the clips; a single clip has none."""
+    """Percentile with its standard error over 1,000 bootstrap draws of the clips; none for a single clip."""
     value = reward.percentile(rewards, choice)
     if len(rewards) < 2:
         return catalogue.of("percentile").measured(value, len(rewards))
@@ -73,7 +73,7 @@ def percentile_metric(rewards: np.ndarray, choice: np.ndarray) -> Metric:
         chosen_mean, low_mean, high_mean = (values.mean(axis) for values in (chosen, low, high))
         return 100 * (chosen_mean - low_mean) / (high_mean - low_mean)
 
-    from scipy.stats import bootstrap  # here: its import is longer than the rest of a warm start
+    from scipy.stats import bootstrap  # here: importing it takes longer than the rest of a warm start
 
     drawn = bootstrap(
         reward.reward_bounds(rewards, choice),
@@ -100,12 +100,12 @@ def spending(rewards: np.ndarray, candidates: CandidateSet, choices: Mapping[str
 
 @torch.no_grad()
 def full_length_losses(tokenizer: AdaptiveTokenizer, clips: np.ndarray, batch: int = 16) -> np.ndarray:
-    """(N, K) mean squared error of each block of uint8 clips (N, T, H, W, 3), every block at the longest level."""
+    """(N, K) mean squared error of each block of uint8 clips (N, T, H, W, 3), all blocks at the highest level."""
     blocks, device = tokenizer.config.candidates.blocks, next(tokenizer.parameters()).device
-    row = (tokenizer.config.levels[-1],) * blocks
+    longest = (tokenizer.config.levels[-1],) * blocks
     parts = []
     for start in range(0, len(clips), batch):
         real = to_network(clips[start : start + batch], device)
-        fake = tokenizer(real, expand_assignment(row, len(real)).to(device)).clips.clamp(0, 1)
+        fake = tokenizer(real, expand_assignment(longest, len(real)).to(device)).clips.clamp(0, 1)
         parts.append((fake - real).square().unflatten(2, (blocks, -1)).mean(dim=(1, 3, 4, 5)).cpu().numpy())
     return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""What can be measured: anything that makes clips of clips.
+"""Systems that can be measured: anything that maps clips to reconstructions.
 
 Legend: B clips of a batch, T frames, H x W pixels, K temporal blocks, M codes. Clips are (B, 3, T, H, W) in [0, 1].
 """
@@ -24,8 +24,13 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 @dataclass(frozen=True)
 class Output:
-    """clips (B, 3, T, H, W) in [0, 1]; of tokenizers, codes (M,) of the batch without padding, clip after clip, and
-    lengths (B, K), the tokens of each block."""
+    """Reconstructions, and what a tokenizer used for them.
+
+    Attributes:
+        clips: (B, 3, T, H, W) in [0, 1].
+        codes: (M,) of the batch without padding, clip after clip; None for systems without tokens.
+        lengths: (B, K) tokens per block; None likewise.
+    """
 
     clips: torch.Tensor
     codes: torch.Tensor | None = None
@@ -33,13 +38,13 @@ class Output:
 
 
 class System:
-    """Something that makes clips of clips.
+    """Base class: maps clips to reconstructions.
 
     Attributes:
-        identity: what it is, in JSON types, down to the hash of its weights; {} where that is not known, and then an
-            interrupted evaluation cannot be resumed.
-        codebook_size: of its codes, if it gives any.
-        length_levels: how many lengths a block can have; 1 where they are fixed.
+        identity: in JSON types, including the hash of its weights; {} if unknown, in which case an interrupted
+            evaluation cannot be resumed.
+        codebook_size: of its codes; None if it returns none.
+        length_levels: number of lengths that a block can have; 1 for a fixed length.
     """
 
     identity: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
@@ -47,18 +52,18 @@ class System:
     length_levels: int = 1
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
-        """Clips (B, 3, T, H, W) and their numbers (B,) in the protocol's list to their reconstructions."""
+        """Reconstruct clips (B, 3, T, H, W), given their indices (B,) among the protocol's clips."""
         raise NotImplementedError
 
     def check(self, count: int, limited: bool) -> None:
-        """Raise EvaluationError where it cannot serve `count` clips; `limited` allows it to have more."""
+        """Raise EvaluationError if the system cannot serve `count` clips; with `limited` it may hold more."""
 
     def pair(self, names: Sequence[str] | None) -> None:
-        """Learn the names of the clips to come, in their order; None where they have none."""
+        """Receive the names of the clips, in order, before they are measured; None if they have no names."""
 
 
 class Identity(System):
-    """Gives back what it gets: what every metric should call perfect."""
+    """Returns its input, which every metric should rate as perfect."""
 
     identity = {"system": "identity"}  # noqa: RUF012
 
@@ -67,7 +72,7 @@ class Identity(System):
 
 
 class Foreign(System):
-    """Anybody's function of clips (B, 3, T, H, W), which returns clips or an `Output`."""
+    """Any function of clips (B, 3, T, H, W) that returns clips or an `Output`."""
 
     def __init__(
         self,
@@ -86,9 +91,9 @@ class Foreign(System):
 
 
 class Adaptive(System):
-    """Our tokenizer under a rule of assignment.
+    """Our tokenizer under an assignment rule.
 
-    `identity` should name the weights; it gains the rule, precision and code. {} stays {}.
+    `identity` should name the weights; the rule, precision and code are added to it, unless it is {}.
     """
 
     def __init__(
@@ -115,39 +120,39 @@ class Adaptive(System):
 
 
 def as_system(thing: Any) -> System:
-    """A System of anything that can be one: a System, an object with encode and decode, a function of clips.
+    """Wrap a System, an object with encode and decode, or a function of clips as a System.
 
     Raises:
-        EvaluationError: none of these, or our tokenizer without a rule of assignment.
+        EvaluationError: none of these, or our tokenizer without an assignment rule.
     """
     if isinstance(thing, System):
         return thing
     if isinstance(thing, AdaptiveTokenizer):
-        raise EvaluationError("a tokenizer of adaptive length needs assignments: Adaptive(tokenizer, rule, {})")
+        raise EvaluationError("an adaptive-length tokenizer needs assignments: use Adaptive(tokenizer, rule, {})")
     if hasattr(thing, "encode") and hasattr(thing, "decode"):
         return Foreign(lambda clips: thing.decode(thing.encode(clips)))
     if callable(thing):
         return Foreign(thing)
-    raise EvaluationError(f"a {type(thing).__name__} reconstructs nothing: give a function, or encode and decode")
+    raise EvaluationError(f"cannot measure a {type(thing).__name__}: pass a function, or encode and decode")
 
 
 class Reconstructed(System):
-    """A folder of clips made elsewhere: by name where the reference lies in files too, else in its order.
+    """A folder of reconstructions, paired with the reference by name if that is in files too, else by order.
 
-    The identity tells which, as `paired_by`.
+    The identity records which, as `paired_by`.
     """
 
     def __init__(self, clips: FolderClips) -> None:
         self.clips = clips
-        self.places: list[int] | None = None
+        self.files: list[int] | None = None
         self.identity = {"system": "folder", **clips.identity, "paired_by": "order"}
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
-        if self.places is None:
+        if self.files is None:
             made = self.clips[int(indices[0]) : int(indices[-1]) + 1]
         else:
-            found = (self.places[int(index)] for index in indices)
-            made = np.concatenate([self.clips[place : place + 1] for place in found])
+            files = (self.files[int(index)] for index in indices)
+            made = np.concatenate([self.clips[file : file + 1] for file in files])
         if made.dtype == np.uint8:
             return Output(to_network(made, clips.device))
         return Output(rearrange(torch.from_numpy(made), "b t h w c -> b c t h w").float().to(clips.device))
@@ -156,28 +161,29 @@ class Reconstructed(System):
         held = len(self.clips)
         if held < count or (held > count and not limited):
             raise EvaluationError(
-                f"{self.clips.folder} holds {held} clips for the {count} of the reference: they must be the same clips "
+                f"{self.clips.folder} holds {held} clips, the reference {count}: they must be the same clips "
                 "in the same order"
             )
 
     def pair(self, names: Sequence[str] | None) -> None:
-        """Find each clip's reconstruction by its name.
+        """Find each clip's reconstruction by name.
 
         Raises:
-            EvaluationError: two files of one name, or none for a clip: in their order they would be other clips.
+            EvaluationError: two files of one name, or none for a clip; paired by order, they would be other clips.
         """
-        own = self.clips.names
-        self.places, self.identity = None, {**self.identity, "paired_by": "order"}
-        if names is None or own is None:
+        file_names = self.clips.names
+        self.files, self.identity = None, {**self.identity, "paired_by": "order"}
+        if names is None or file_names is None:
             return
-        places = {name: place for place, name in enumerate(own)}
-        missing = [(index, name) for index, name in enumerate(names) if name not in places]
-        if missing or len(places) < len(own):
-            index, name = missing[0] if missing else next((i, n) for i, n in enumerate(own) if places[n] != i)
-            told = f"no clip {name} ({own[index]} is its clip {index})" if missing else f"several clips {name}"
+        file_of = {name: file for file, name in enumerate(file_names)}
+        missing = [(index, name) for index, name in enumerate(names) if name not in file_of]
+        if missing or len(file_of) < len(file_names):
+            repeated = ((i, n) for i, n in enumerate(file_names) if file_of[n] != i)
+            index, name = missing[0] if missing else next(repeated)
+            cause = f"no clip {name} ({file_names[index]} is its clip {index})" if missing else f"several clips {name}"
             raise EvaluationError(
-                f"{self.clips.folder} has {told}: clips of two folders are paired by name. Name each reconstruction as "
-                "its reference, or give one array (N, T, H, W, 3) in the order of the reference"
+                f"{self.clips.folder} has {cause}: clips of two folders are paired by name. Name a reconstruction as "
+                "its reference, or pass one array (N, T, H, W, 3) in the order of the reference"
             )
-        self.places = [places[name] for name in names]
+        self.files = [file_of[name] for name in names]
         self.identity = {**self.identity, "paired_by": "name"}

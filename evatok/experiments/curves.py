@@ -24,7 +24,7 @@ from evatok.data.clips import ClipSet
 from evatok.errors import EvatokError
 from evatok.evaluation import operating_points, tradeoff
 from evatok.evaluation.operating_points import Pairs, Point
-from evatok.evaluation.pairs import Networks, PairBench
+from evatok.evaluation.pairs import Networks, PairRunner
 from evatok.evaluation.tradeoff import Draws
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
@@ -176,9 +176,9 @@ class Study:
         """The point of the middle uniform row, which savings are counted against."""
         return len(self.candidates.levels) // 2
 
-    def bench(self, networks: Networks, config: dict[str, Any]) -> PairBench:
+    def bench(self, networks: Networks, config: dict[str, Any]) -> PairRunner:
         """The bench that measures every pair of the points."""
-        return PairBench(
+        return PairRunner(
             self.tokenizer,
             {"system": "adaptive tokenizer", "sha256": self.checkpoint.sha256},
             self.clips.clips,
@@ -290,7 +290,7 @@ def check_agreement(table: candidate_table.CandidateTable, pairs: Pairs, measure
     return difference
 
 
-def drawn(study: Study, bench: PairBench, measured: Arrays, config: dict[str, Any]) -> Draws:
+def drawn(study: Study, bench: PairRunner, measured: Arrays, config: dict[str, Any]) -> Draws:
     """Means of the per-clip metrics and Frechet distances of every point, all over the same draws of clips."""
     positions, where = tradeoff.draws(len(study.clips), config["draws"], config["seed"]), bench.pairs.where
     tokens = np.stack([point.tokens for point in study.points])

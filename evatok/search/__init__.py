@@ -1,1 +1,1 @@
-"""Scoring candidate assignments with the proxy: exact prefix tree, beam, and the tables of stage 2."""
+"""Score candidate assignments with the proxy: exact prefix tree, beam search, and stage 2's tables."""

@@ -1,10 +1,10 @@
-"""A good assignment of each clip without scoring them all: a beam over blocks, or over chunks of blocks.
+"""Find a good assignment per clip without scoring all candidates: a beam search over blocks, or chunks of blocks.
 
 After every chunk of blocks each clip keeps its `width` best prefixes; within a chunk all continuations are tried.
-So `chunk=1` is a beam search (greedy at width 1), `width=1` with a chunk of T blocks the supplement's search for
-longer clips (Sec. B), and `chunk=K` the exact search. Block reconstructions of a clip: at most
-width * (m + ... + m^chunk) a chunk, which grows with K where the exact search grows with m^K; as later blocks look
-back on more of them, time grows towards K^2 in clips long enough for attention to outweigh the rest.
+So `chunk=1` is a plain beam search (greedy at width 1), `width=1` with a chunk of T blocks is the supplement's search
+for longer clips (Sec. B), and `chunk=K` is the exact search. It takes at most width * (m + ... + m^chunk) block
+reconstructions per clip and chunk: linear in K, where the exact search grows with m^K. As later blocks attend to more
+earlier ones, time approaches K^2 in clips so long that attention dominates.
 
 Percentile of the choice with the embedded toy proxy (K = 4, m = 5; reward of L1, w_q of 1.2 and 1.616), lowest and
 highest over both weights on 32 Freedoom and 32 arcade validation clips (record speed-20261122T105917-e2b466a1):
@@ -16,12 +16,12 @@ highest over both weights on 32 Freedoom and 32 arcade validation clips (record 
     chunks of 2                 60  99.3 to  99.9
     exact tree                 780            100
 
-Tried and left out: only the neighbours of a prefix's last level, as good levels jump, and branch and bound, which is
-exact. That error is at least 0 is a weak bound: a clip needs 354 reconstructions at w_q = 1.2 and 642 at 1.616 (the
-same record), other ones for each clip, for the label of one weight where the tree's table gives those of all.
-`benchmarks/search.py` measures all but the neighbours again.
+Tried and rejected: restricting a block to the neighbours of the previous level, because good levels jump; and branch
+and bound, which is exact but whose only bound, an error of at least 0, is weak: it needs 354 reconstructions per clip
+at w_q = 1.2 and 642 at 1.616 (same record), different ones for each clip, for the label of one weight, where the tree's
+table gives the labels of all weights. `benchmarks/search.py` measures all of these but the neighbours.
 
-Legend: B clips, W prefixes a clip, K temporal blocks, k blocks so far, m levels.
+Legend: B clips, W prefixes per clip, K temporal blocks, k blocks so far, m levels.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.tokenizers.incremental import BlockwiseTokenizer
 
 PAYBACK = 0.8
-"""Share of its cost that the first block of a long clip is expected to earn back, see `prefix_reward`.
+"""Fraction of its cost that the first block of a long clip is expected to pay back, see `prefix_reward`.
 
-Chosen on 32 Freedoom clips, right for arcade clips as well; anything from 0.7 to 0.9 does about as well.
+Tuned on 32 Freedoom clips, and good for arcade clips too; anything from 0.7 to 0.9 works about equally well.
 """
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search chose.
+class SearchResult:
+    """The assignments that a search chose.
 
     Attributes:
         assignments: (B, K) tokens per block.
-        rewards: (B,) their proxy rewards, exact.
-        evaluations: block reconstructions a clip.
+        rewards: (B,) their exact proxy rewards.
+        evaluations: block reconstructions per clip.
     """
 
     assignments: np.ndarray
@@ -74,26 +74,26 @@ def beam_search(
     chunk: int = 1,
     payback: float = PAYBACK,
     perceptual: PerceptualDistance | SomeFrames | None = None,
-) -> Found:
-    """The assignment of the highest proxy reward found for each of clips (B, 3, T, H, W) in [0, 1].
+) -> SearchResult:
+    """Search for the assignment with the highest proxy reward of each clip (B, 3, T, H, W) in [0, 1].
 
     Args:
-        width: prefixes a clip that survive a chunk; each clip has its own.
-        chunk: blocks searched exhaustively together.
-        perceptual: the metric that `point.metric` names, where it is neither l1, mse nor psnr.
+        width: prefixes kept per clip after a chunk.
+        chunk: number of blocks searched exhaustively together.
+        perceptual: the metric that `point.metric` names, unless that is l1, mse or psnr.
 
     Raises:
-        ValueError: a width or chunk below 1, or a metric that nothing measures.
+        ValueError: a width or chunk below 1, or a metric without `perceptual`.
     """
     if width < 1 or chunk < 1:
-        raise ValueError(f"a search needs width and chunk of at least 1, got {width} and {chunk}")
+        raise ValueError(f"width and chunk must be at least 1, got {width} and {chunk}")
     blocks = tokenizer.config.candidates.blocks
     measure = BlockMetrics(clips, blocks, perceptual, point.metric)
     search = _Search(Walk(BlockwiseTokenizer(tokenizer, clips), measure), point, width, payback)
     beam = search.walk.start()
     for start in range(0, blocks, chunk):
         beam = search.descend(beam, min(start + chunk, blocks))
-    return Found(
+    return SearchResult(
         beam.lengths[:, 0].cpu().numpy(), search.rewards(beam)[:, 0].numpy(), search.walk.evaluations // len(clips)
     )
 
@@ -109,18 +109,18 @@ def search_set(
     batch: int = 32,
     bf16: bool = True,
     perceptual: PerceptualDistance | SomeFrames | None = None,
-) -> Found:
-    """`beam_search` of uint8 clips (N, T, H, W, 3), batch by batch, on the tokenizer's device."""
+) -> SearchResult:
+    """Run `beam_search` on uint8 clips (N, T, H, W, 3), batch by batch, on the tokenizer's device."""
     device = next(tokenizer.parameters()).device
     parts = []
     for start in range(0, len(clips), batch):
         real = to_network(clips[start : start + batch], device)
         with autocast(device, bf16):
-            found = beam_search(
+            result = beam_search(
                 tokenizer, real, point, width=width, chunk=chunk, payback=payback, perceptual=perceptual
             )
-        parts.append(found)
-    return Found(
+        parts.append(result)
+    return SearchResult(
         np.concatenate([part.assignments for part in parts]),
         np.concatenate([part.rewards for part in parts]),
         parts[0].evaluations,
@@ -136,19 +136,19 @@ def prefix_reward(
     w_q: float,
     payback: float = PAYBACK,
 ) -> np.ndarray:
-    """Proxy rewards (B, W) of prefixes of k `blocks`: as if the clip went on at the same quality and cost.
+    """Proxy rewards (B, W) of prefixes of k `blocks`, as if the clip continued at the same quality and cost.
 
-    Prefixes of one length are comparable: quality (B, W) is that of the blocks so far, tokens (B, W) are scaled to K
-    blocks, both enter the z-scores of the whole clip's reward. Yet tokens spent early also serve the blocks to come,
-    and cost is charged less by payback * (K - k) / K for that. A whole clip's reward is the proxy reward itself.
+    Prefixes of equal length are comparable: quality (B, W) is that of the blocks so far, tokens (B, W) are scaled to K
+    blocks, and both enter the z-scores of the complete clip's reward. As tokens spent early also serve later blocks,
+    cost is discounted by payback * (K - k) / K. For complete clips this is the proxy reward itself.
     """
-    whole = candidates.blocks
-    charged = 1 - payback * (whole - blocks) / whole
-    return weighed(quality, charged * tokens * whole / blocks, scale, w_q)
+    total = candidates.blocks
+    charged = 1 - payback * (total - blocks) / total
+    return weighed(quality, charged * tokens * total / blocks, scale, w_q)
 
 
 def search_evaluations(levels: int, blocks: int, *, width: int, chunk: int = 1) -> int:
-    """Block reconstructions of a clip by `beam_search`."""
+    """Number of block reconstructions per clip in `beam_search`."""
     total, alive = 0, 1
     for start in range(0, blocks, chunk):
         depth = min(chunk, blocks - start)
@@ -165,14 +165,14 @@ class _Search:
     payback: float
 
     def descend(self, beam: Frontier, end: int) -> Frontier:
-        """The best continuations of a beam's prefixes to `end` blocks, depth first: few prefixes are alive at once."""
+        """Extend a beam to `end` blocks and keep the best, depth first, so that few prefixes are alive at once."""
         children = [self.walk.extend(beam, level) for level in self.walk.candidates.levels]
         if children[0].lengths.shape[2] < end:
             children = [self.descend(child, end) for child in children]
         return self._best(children)
 
     def _best(self, beams: list[Frontier]) -> Frontier:
-        """The best `width` prefixes of several beams, best first."""
+        """Keep the best `width` prefixes of several beams, best first."""
         rewards = torch.cat([self.rewards(beam) for beam in beams], dim=1)
         order = rewards.argsort(dim=1, descending=True, stable=True)[:, : self.width]
         return beams[0].take(beams[1:], order.to(beams[0].lengths.device))
@@ -193,11 +193,11 @@ class _Search:
         )
 
     def _quality(self, beam: Frontier, blocks: int) -> np.ndarray:
-        """(B, W), higher is better, of the blocks so far."""
+        """(B, W) quality of the blocks so far, higher is better."""
         metric = "mse" if self.point.metric == "psnr" else self.point.metric
         if metric not in beam.errors:
             raise ValueError(
-                f"nothing here measures {metric!r}, the reward's metric: pass perceptual=perceptual_metric({metric!r})"
+                f"the reward's metric {metric!r} is not measured: pass perceptual=perceptual_metric({metric!r})"
             )
         means = beam.errors[metric].double().cpu().numpy() / blocks
         if self.point.metric == "psnr":

@@ -1,7 +1,9 @@
-"""The table of stage 2: every clip's scores under every candidate, in Parquet shards by clip range.
+"""Stage 2's table: every clip's scores under every candidate, in Parquet shards by clip range.
 
-A shard holds one row per clip: its index and, for each metric, the m^K scores in candidate order. Its header says
-which tokenizer scored which clips, so shards of different makes never mix.
+A shard holds one row per clip: its index and, for each metric, the m^K scores in candidate order. Its header, the
+origin, states which tokenizer scored which clips, so shards of different origins never mix.
+
+Legend: N clips, K temporal blocks, m levels, A = m^K candidates.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from evatok.storage.files import replacing
 _MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
 _WORDS = ("name", "source", "split", "sha256")
 _BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}
-"""What a table scored before tables named the version of a recipe was scored on."""
+"""Recipe versions of tables that were scored before tables recorded them."""
 
 
 class CurationError(EvatokError, ValueError):
-    """Shards that are missing, damaged or of another make."""
+    """Shards that are missing, damaged or of another origin."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class CandidateTable:
         clips: (N,) clip indices, ascending.
         scores: metric -> (N, A) float32.
         origin: levels, blocks, tokenizer (sha256), data (name, split, seed, clips, sha256), precision.
-        seconds: wall time that scoring them took, summed over the processes that shared them; None: not known.
+        seconds: wall time of the scoring, summed over the processes that shared it; None if unknown.
     """
 
     clips: np.ndarray
@@ -56,23 +58,23 @@ class CandidateTable:
         return CandidateSet(tuple(self.origin["levels"]), self.origin["blocks"])
 
     def quality(self, metric: str) -> np.ndarray:
-        """(N, A) float64 scores of one metric, higher is better.
+        """(N, A) float64 quality by one metric, higher is better.
 
         Raises:
-            CurationError: a metric the table does not hold.
+            CurationError: the table does not hold the metric.
         """
         if metric not in self.scores:
             raise CurationError(f"the candidate table holds {', '.join(self.scores)}, not {metric!r}")
         return quality(self.scores[metric], metric)
 
     def take(self, clips: np.ndarray) -> CandidateTable:
-        """The rows of the given positions."""
+        """Select rows by position."""
         scores = {name: values[clips] for name, values in self.scores.items()}
         return CandidateTable(self.clips[clips], scores, self.origin)
 
     @property
     def sha256(self) -> str:
-        """Identity of the table: origin, clips and scores."""
+        """Hash of origin, clips and scores."""
         digest = hashlib.sha256(json.dumps(self.origin, sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.clips, dtype=np.int64).tobytes())
         for name in sorted(self.scores):
@@ -81,7 +83,7 @@ class CandidateTable:
 
 
 def ranges(clips: int, length: int) -> list[tuple[int, int]]:
-    """Clip ranges [start, stop) of the shards of a set."""
+    """Split a set into shards: ranges [start, stop) of at most `length` clips."""
     return [(start, min(start + length, clips)) for start in range(0, clips, length)]
 
 
@@ -90,7 +92,7 @@ def shard_path(folder: Path | str, start: int, stop: int) -> Path:
 
 
 def write(path: Path | str, table: CandidateTable) -> None:
-    """Write a table atomically: a killed writer leaves no file of that name."""
+    """Write a table atomically: a killed writer leaves no file."""
     expected = (len(table.clips), len(table.candidates))
     columns: dict[str, pa.Array] = {"clip": pa.array(table.clips, pa.int64())}
     for name, values in table.scores.items():
@@ -98,10 +100,10 @@ def write(path: Path | str, table: CandidateTable) -> None:
             raise CurationError(f"{path}: scores {name} must be finite {expected}, got {values.shape}")
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel(), pa.float32())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, expected[1])
-    told = {"evatok": json.dumps({"origin": table.origin, "sha256": table.sha256}, sort_keys=True)}
+    metadata = {"evatok": json.dumps({"origin": table.origin, "sha256": table.sha256}, sort_keys=True)}
     if table.seconds is not None:
-        told["seconds"] = repr(table.seconds)
-    arrow = pa.table(columns).replace_schema_metadata(told)
+        metadata["seconds"] = repr(table.seconds)
+    arrow = pa.table(columns).replace_schema_metadata(metadata)
     with replacing(path) as partial:
         pq.write_table(arrow, partial, compression="zstd", write_page_checksum=True)
 
@@ -129,11 +131,11 @@ def read(path: Path | str) -> CandidateTable:
         _check_rows(clips, scores)
         table = CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
         if sha256 not in (None, table.sha256):
-            raise ValueError("its content does not match its sha256")
+            raise ValueError("content does not match its sha256")
         return table
     except (OSError, pa.ArrowException, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         told = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CurationError(f"{path}: no whole candidate table ({told}); delete it and score again") from error
+        raise CurationError(f"{path}: not a complete candidate table ({told}); delete it and score again") from error
 
 
 def _check_origin(origin: Any) -> None:
@@ -152,17 +154,17 @@ def _check_origin(origin: Any) -> None:
 
 
 def _header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
-    """A table's origin and the sha256 of its content; None for one that was written before tables had one."""
-    told = json.loads(schema.metadata[b"evatok"])
-    if "levels" in told:
-        return told, None
-    return told["origin"], str(told["sha256"])
+    """Read a table's origin and the sha256 of its content; None if it was written before tables had one."""
+    header = json.loads(schema.metadata[b"evatok"])
+    if "levels" in header:
+        return header, None
+    return header["origin"], str(header["sha256"])
 
 
 def check_named(path: Path | str, table: CandidateTable, folder: Path | str) -> None:
-    """Compare a table with those that the records in `folder` name of the same scorer and clips, where any does.
+    """Compare a table with those that the records in `folder` name for the same tokenizer and clips, if any do.
 
-    Tables written before files held the hash of their content have it nowhere else.
+    For tables written before files held the hash of their content, records are its only source.
 
     Raises:
         CurationError: records name other tables.
@@ -194,9 +196,9 @@ def _check_rows(clips: np.ndarray, scores: dict[str, np.ndarray]) -> None:
 def clips_again(
     table: CandidateTable, *, size: int, frames: int, fps: float | None = None, workers: int = 2
 ) -> ClipSet:
-    """The clips that a table's origin describes, made or decoded again.
+    """Regenerate or decode the clips that a table's origin describes.
 
-    Raises as `evatok.data.sets.clip_set` does. Another version of a game's package makes other pixels: compare the
+    See `evatok.data.sets.clip_set` for errors. Another version of a game's package generates other pixels: compare the
     sha256, or use `scored_clips`.
     """
     data = table.origin.get("data", {})
@@ -209,10 +211,10 @@ def clips_again(
 
 
 def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | None = None) -> ClipSet:
-    """The very clips that were scored.
+    """Return exactly the clips that were scored.
 
     Raises:
-        CurationError: those made now differ.
+        CurationError: the regenerated clips differ.
     """
     data = table.origin["data"]
     if not np.array_equal(table.clips, np.arange(len(table.clips))):
@@ -230,44 +232,45 @@ def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | 
 
 
 def make_of(origin: dict[str, Any]) -> dict[str, Any]:
-    """An origin without what differs from shard to shard: how many clips, and their pixels' hash."""
+    """Drop from an origin what differs between shards: the number of clips and the hash of their pixels."""
     data = {key: value for key, value in origin.get("data", {}).items() if key not in ("clips", "sha256")}
     return {**origin, "data": data}
 
 
 def check_origin(path: Path | str, origin: dict[str, Any]) -> None:
-    """Make sure that a shard is of this make.
+    """Check that a shard has this origin.
 
     Raises:
-        CurationError: damaged, or scored by another tokenizer, metric or precision, or on other clips.
+        CurationError: the shard is damaged, or was scored by another tokenizer, metric or precision, or on other clips.
     """
     try:
         found, _ = _header(pq.read_schema(path))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise CurationError(f"{path}: no whole candidate table ({error}); delete it and score again") from error
-    odd = sorted(key for key in found.keys() | origin.keys() if found.get(key) != origin.get(key))
-    if odd:
+        raise CurationError(f"{path}: not a complete candidate table ({error}); delete it and score again") from error
+    differing = sorted(key for key in found.keys() | origin.keys() if found.get(key) != origin.get(key))
+    if differing:
+        key = differing[0]
         raise CurationError(
-            f"{path}: scored with another {odd[0]} ({found.get(odd[0])} instead of {origin.get(odd[0])}); delete "
-            "the folder, or set work=FOLDER"
+            f"{path}: scored with another {key} ({found.get(key)} instead of {origin.get(key)}); delete the folder, or "
+            "set work=FOLDER"
         )
 
 
 def merge(folder: Path | str, clips: int, length: int) -> CandidateTable:
-    """All shards of a set as one table, checked: every clip once, one make.
+    """Merge all shards of a set into one table, checking that it holds every clip once and has one origin.
 
     Raises:
-        CurationError: a range missing, rows that are not its clips, or shards of different origins.
+        CurationError: a missing shard, rows of other clips than its range, or shards of different origins.
     """
-    wanted = ranges(clips, length)
-    missing = [r for r in wanted if not shard_path(folder, *r).exists()]
+    expected = ranges(clips, length)
+    missing = [r for r in expected if not shard_path(folder, *r).exists()]
     if missing:
         raise CurationError(
-            f"{folder}: {len(missing)} of {len(wanted)} shards missing, the first for clips "
+            f"{folder}: {len(missing)} of {len(expected)} shards missing, the first for clips "
             f"{missing[0][0]}..{missing[0][1] - 1}; run stage2_curation again to fill them"
         )
-    tables = [read(shard_path(folder, *r)) for r in wanted]
-    for (start, stop), table in zip(wanted, tables, strict=True):
+    tables = [read(shard_path(folder, *r)) for r in expected]
+    for (start, stop), table in zip(expected, tables, strict=True):
         path = shard_path(folder, start, stop)
         if make_of(table.origin) != make_of(tables[0].origin):
             raise CurationError(f"{path}: scored by another tokenizer or on other clips than the first shard")
@@ -277,9 +280,9 @@ def merge(folder: Path | str, clips: int, length: int) -> CandidateTable:
 
 
 def concatenate(tables: Iterable[CandidateTable]) -> CandidateTable:
-    """Tables of one origin, one after the other."""
+    """Concatenate tables of one origin."""
     tables = list(tables)
     scores = {name: np.concatenate([t.scores[name] for t in tables]) for name in tables[0].scores}
-    spent = [t.seconds for t in tables if t.seconds is not None]
-    seconds = sum(spent) if len(spent) == len(tables) else None
+    known = [t.seconds for t in tables if t.seconds is not None]
+    seconds = sum(known) if len(known) == len(tables) else None
     return CandidateTable(np.concatenate([t.clips for t in tables]), scores, tables[0].origin, seconds)

@@ -1,8 +1,9 @@
-"""Prefixes of assignments, several for each clip of a batch, and what another block does to their errors.
+"""Prefixes of assignments, several per clip of a batch, extended block by block with their reconstruction errors.
 
 The exact tree (`evatok.search.tree`) and the beam (`evatok.search.beam`) both walk from frontier to frontier.
 
-Legend: B clips, W prefixes a clip, R = B * W rows (a clip's prefixes side by side), K temporal blocks, k blocks so far.
+Legend: B clips, W prefixes per clip, R = B * W rows (a clip's prefixes are adjacent), K temporal blocks, k blocks so
+far.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from evatok.tokenizers.incremental import BlockwiseTokenizer, Prefix, pick
 
 
 class BlockMetrics:
-    """Distances of one reconstructed block to the real one, as means over the block's pixels or frames.
+    """Distances of a reconstructed block to the real one, averaged over the block's pixels or frames.
 
-    A clip's value is the mean over its blocks, as blocks are of equal size: l1 and mse of all pixels, and, with a
-    perceptual metric, its mean over frames under that metric's name. The real frames' features are computed once.
+    As all blocks have the same size, a clip's value is the mean over its blocks: l1 and mse of pixels and, with a
+    perceptual metric, its mean over frames under that metric's name. Features of the real frames are computed once.
     """
 
     def __init__(
@@ -39,29 +40,30 @@ class BlockMetrics:
             self._features = [perceptual.features(_frames(block)) for block in self.blocks]
 
     def __call__(self, block: int, fake: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(R,) values for pixels (R, 3, t, H, W) of one block; pixels are clamped to [0, 1] first."""
+        """Measure pixels (R, 3, t, H, W) of one block, clamped to [0, 1]: (R,) values by metric."""
         real = self.blocks[block]
         fake = fake.float().clamp(0, 1).unflatten(0, (len(real), -1))
         difference = (fake - real[:, None]).flatten(2)
-        # Norms need no array of their own, which is what costs most here.
+        # Norms need no intermediate array, whose allocation would dominate here.
         values = {
             "l1": torch.linalg.vector_norm(difference, 1, dim=2) / difference.shape[2],
             "mse": torch.linalg.vector_norm(difference, 2, dim=2).square() / difference.shape[2],
         }
         if self.perceptual is not None and self._features is not None:
-            theirs = [tap[:, None] for tap in self._features[block]]
-            values[self.name] = self.perceptual.distance(theirs, self.perceptual.features(_frames(fake))).mean(2)
+            real_features = [tap[:, None] for tap in self._features[block]]
+            fake_features = self.perceptual.features(_frames(fake))
+            values[self.name] = self.perceptual.distance(real_features, fake_features).mean(2)
         return {key: value.flatten() for key, value in values.items()}
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """W prefixes of each of B clips, all of the same k blocks.
+    """W prefixes of each of B clips, all k blocks long.
 
     Attributes:
         lengths: (B, W, k) tokens per block.
         errors: metric -> (B, W) sums over the k blocks.
-        prefix: their keys and values, R rows.
+        prefix: their KV cache, R rows.
     """
 
     lengths: torch.Tensor
@@ -73,20 +75,20 @@ class Frontier:
         return self.lengths.shape[1]
 
     def take(self, others: Sequence[Frontier], index: torch.Tensor) -> Frontier:
-        """Of this frontier and `others`, side by side, the prefixes (B, W') with these positions."""
-        every = (self, *others)
+        """Select prefixes `index` (B, W') of this frontier and `others`, counted along their concatenation."""
+        frontiers = (self, *others)
         clips = torch.arange(len(index), device=index.device)[:, None]
-        lengths = torch.cat([frontier.lengths for frontier in every], dim=1)[clips, index]
-        errors = {key: torch.cat([each.errors[key] for each in every], dim=1)[clips, index] for key in self.errors}
+        lengths = torch.cat([frontier.lengths for frontier in frontiers], dim=1)[clips, index]
+        errors = {key: torch.cat([each.errors[key] for each in frontiers], dim=1)[clips, index] for key in self.errors}
         if not self.prefix.encoder_self:
             return Frontier(lengths, errors)
-        source, place = index // self.width, index % self.width
-        rows = clips * self.width + place
-        return Frontier(lengths, errors, pick([each.prefix for each in every], source.flatten(), rows.flatten()))
+        source, column = index // self.width, index % self.width
+        rows = clips * self.width + column
+        return Frontier(lengths, errors, pick([each.prefix for each in frontiers], source.flatten(), rows.flatten()))
 
 
 class Walk:
-    """A batch of clips on their way through their blocks; `evaluations` counts blocks reconstructed, of all clips."""
+    """Walk a batch of clips through their blocks; `evaluations` counts the reconstructed blocks of all clips."""
 
     def __init__(self, session: BlockwiseTokenizer, metrics: BlockMetrics) -> None:
         self.session, self.metrics = session, metrics
@@ -99,7 +101,7 @@ class Walk:
         return Frontier(torch.empty(self.clips, 1, 0, dtype=torch.int64, device=self.metrics.blocks[0].device))
 
     def extend(self, frontier: Frontier, level: int) -> Frontier:
-        """Every prefix continued by a block of `level` tokens; behind the last block nothing is remembered."""
+        """Extend every prefix by a block of `level` tokens; after the last block no KV cache is kept."""
         block, width = frontier.lengths.shape[2], frontier.width
         pixels, longer = self.session.wide(width).code_block(block, level, frontier.prefix)
         self.evaluations += self.clips * width
@@ -113,14 +115,14 @@ class Walk:
 
 
 def side_by_side(frontiers: Sequence[Frontier]) -> Frontier:
-    """All prefixes of several frontiers of one width, those of the first frontier first."""
+    """Concatenate the prefixes of several frontiers of equal width."""
     clips, width = frontiers[0].lengths.shape[:2]
-    every = torch.arange(width * len(frontiers), device=frontiers[0].lengths.device)
-    return frontiers[0].take(frontiers[1:], every.expand(clips, -1))
+    index = torch.arange(width * len(frontiers), device=frontiers[0].lengths.device)
+    return frontiers[0].take(frontiers[1:], index.expand(clips, -1))
 
 
 def psnr_of(mse: np.ndarray) -> np.ndarray:
-    """PSNR in dB of mean squared errors of pixels in [0, 1]; at most PSNR_CEILING, as equal clips have no bound."""
+    """PSNR in dB of mean squared errors of pixels in [0, 1], at most PSNR_CEILING, since equal clips have no bound."""
     return -10 * np.log10(np.maximum(mse, 10 ** (-PSNR_CEILING / 10)))
 
 

@@ -1,8 +1,8 @@
-"""Scores of a clip under every candidate assignment: brute force, and the exact prefix tree.
+"""Score a clip under every candidate assignment: by brute force, or by the exact prefix tree.
 
-What block k looks like depends only on the assignment's first k entries, so candidates that agree on their first k
-blocks share that work: m + m^2 + ... + m^K block reconstructions (780 for the paper's 5 levels and 4 blocks) give
-what brute force computes with K * m^K (2,500). `evatok.search.beam` finds a good assignment with far fewer.
+The reconstruction of block k depends only on the assignment's first k entries, so candidates that agree on their first
+k blocks share that work: m + m^2 + ... + m^K block reconstructions (780 for the paper's 5 levels and 4 blocks) replace
+the K * m^K (2,500) of brute force. `evatok.search.beam` finds a good assignment with far fewer.
 
 Legend: C clips, K temporal blocks, m levels, A = m^K candidates.
 """
@@ -29,9 +29,9 @@ Scores = dict[str, np.ndarray]
 Progress = Callable[[], object]
 
 ROWS = 32
-"""Rows that a product of the tree should have: a batch of fewer clips fills it up with branches.
+"""Rows per matrix product in the tree: a batch of fewer clips is filled up with sibling branches.
 
-At toy size on a CPU core in bfloat16, a third of the time is saved for 4 clips so.
+At toy size on a CPU core in bfloat16, this saves a third of the time for 4 clips.
 """
 
 
@@ -47,10 +47,10 @@ def prefix_tree(
 ) -> Scores:
     """Exact scores (C, A) of clips (C, 3, T, H, W) under every candidate, by metric: l1, mse, psnr, perceptual.
 
-    Walks the tree of prefixes depth first with all clips at once; clips in one visit share their lengths, so that
-    every product is dense. Where the clips are few, sibling branches are walked side by side as long as clips times
-    branches are at most `rows`, the shorter ones padded; so at most 2 * K * max(rows, C) prefixes are remembered.
-    `tick` is called after each of the m + ... + m^K visits.
+    Walks the tree of prefixes depth first with all clips at once; clips in one visit share their lengths, so that every
+    product is dense. For few clips, sibling branches are walked join_siblings as long as clips times branches are at
+    most `rows`, the shorter ones padded; so at most 2 * K * max(rows, C) prefixes are cached. `tick` is called after
+    each of the m + ... + m^K visits.
     """
     candidates = tokenizer.config.candidates
     walk = Walk(BlockwiseTokenizer(tokenizer, clips), BlockMetrics(clips, candidates.blocks, perceptual, name))
@@ -67,7 +67,7 @@ def brute_force(
     name: str = "perceptual",
     tick: Progress | None = None,
 ) -> Scores:
-    """The same scores by reconstructing every clip under every candidate from scratch: the reference."""
+    """Compute the same scores by reconstructing every clip under every candidate from scratch, as a reference."""
     candidates = tokenizer.config.candidates
     measure = BlockMetrics(clips, candidates.blocks, perceptual, name)
     leaves = []
@@ -95,7 +95,7 @@ def score_set(
     name: str = "perceptual",
     tick: Progress | None = None,
 ) -> Scores:
-    """Scores (N, A) of uint8 clips (N, T, H, W, 3), batch by batch, on the tokenizer's device.
+    """Score uint8 clips (N, T, H, W, 3) batch by batch on the tokenizer's device: (N, A) by metric.
 
     Raises:
         ValueError: an unknown search.
@@ -112,20 +112,20 @@ def score_set(
 
 
 def visits(candidates: CandidateSet, search: str) -> int:
-    """How often `tick` is called for one batch."""
+    """Number of calls of `tick` per batch."""
     if search == "brute":
         return len(candidates)
     return block_visits(len(candidates.levels), candidates.blocks)
 
 
 def block_visits(levels: int, blocks: int) -> int:
-    """Block reconstructions of the prefix tree: m + m^2 + ... + m^K."""
+    """Number of block reconstructions of the prefix tree: m + m^2 + ... + m^K."""
     return sum(levels**k for k in range(1, blocks + 1))
 
 
 def _visit(walk: Walk, frontier: Frontier, leaves: list[Frontier], rows: int, tick: Progress | None) -> None:
-    """Walk all branches behind a frontier; whole candidates join `leaves`, without keys and values."""
-    together = len(walk.candidates.levels) * frontier.width * walk.clips <= rows
+    """Walk all branches of a frontier; complete candidates are added to `leaves`, without KV cache."""
+    join_siblings = len(walk.candidates.levels) * frontier.width * walk.clips <= rows
     siblings = []
     for level in walk.candidates.levels:
         child = walk.extend(frontier, level)
@@ -133,7 +133,7 @@ def _visit(walk: Walk, frontier: Frontier, leaves: list[Frontier], rows: int, ti
             _ = [tick() for _ in range(frontier.width)]
         if child.lengths.shape[2] == walk.candidates.blocks:
             leaves.append(child)
-        elif together:
+        elif join_siblings:
             siblings.append(child)
         else:
             _visit(walk, child, leaves, rows, tick)
@@ -142,7 +142,7 @@ def _visit(walk: Walk, frontier: Frontier, leaves: list[Frontier], rows: int, ti
 
 
 def _in_index_order(leaves: list[Frontier], candidates: CandidateSet) -> Scores:
-    """Scores from all leaves of the tree, in whichever order it was walked; every clip has the same leaves."""
+    """Order the scores of all leaves by candidate index; every clip has the same leaves."""
     lengths = torch.cat([leaf.lengths[0] for leaf in leaves]).cpu().numpy()
     order = torch.from_numpy(candidates.index(lengths).argsort())
     errors = {key: torch.cat([leaf.errors[key] for leaf in leaves], dim=1) for key in leaves[0].errors}
@@ -151,6 +151,6 @@ def _in_index_order(leaves: list[Frontier], candidates: CandidateSet) -> Scores:
 
 def _scores(errors: dict[str, torch.Tensor], blocks: int) -> Scores:
     scores = {key: (value / blocks).cpu().numpy() for key, value in errors.items()}
-    # The PSNR of a clip is that of its whole error, not a mean of its blocks' PSNRs.
+    # The PSNR of a clip is that of its total error, not the mean of its blocks' PSNRs.
     scores["psnr"] = psnr_of(scores["mse"])
     return scores

@@ -1,8 +1,7 @@
-"""Named protocols of evaluation: everything besides the tokenizer that decides a number, frozen and hashed.
+"""Named evaluation protocols: everything but the tokenizer that determines a value, frozen and hashed.
 
-A protocol that changes gets a new version; the hash over all its fields goes into the record of a measurement, so
-that two values stand side by side only where the same was measured. What a paper leaves open is filled by a choice
-of our own and listed in `unknown`.
+A protocol that changes gets a new version; the hash over all its fields is part of a measurement's record, so that two
+values are compared only if they measure the same. What a paper does not state is our choice, and listed in `unknown`.
 
     >>> get("embedded-reconstruction").clips
     320

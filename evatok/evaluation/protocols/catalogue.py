@@ -1,4 +1,4 @@
-"""The protocols there are. What a paper leaves open is filled by a choice of our own and listed in `unknown`."""
+"""The known protocols. What a paper does not state is our choice, and listed in `unknown`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NETWORKS = {
     ),
     "rfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every frame",
 }
-"""The frozen network behind each metric that has one."""
+"""The frozen network of each metric that has one."""
 
 
 _LARP = "Wang et al., LARP, ICLR 2025, and its published evaluation code"
@@ -27,7 +27,7 @@ _EVATOK = "EVATok, arXiv 2603.12267, Sec. 4.2"
 
 
 def _protocol(**fields: Any) -> Protocol:
-    """A protocol with the fields most share, and the networks of its metrics."""
+    """Build a protocol from defaults that most share, and the networks of its metrics."""
     usual: dict[str, Any] = {
         "data_version": None,
         "clip_seed": 0,
@@ -285,14 +285,14 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 
 
 def get(name: str) -> Protocol:
-    """The protocol called `name`. Raises ProtocolError, which lists all names, for another."""
+    """Return the protocol called `name`. Raises ProtocolError, listing all names, for an unknown one."""
     if name not in PROTOCOLS:
         raise ProtocolError(f"unknown protocol {name!r}: one of {', '.join(sorted(PROTOCOLS))}")
     return PROTOCOLS[name]
 
 
 def comparable(record: Record) -> bool:
-    """Whether a record's numbers may stand in a table beside others of their protocol.
+    """Whether a record's values may be compared with others of their protocol.
 
     False for a limited or otherwise deviating run, and for one under an older version of its protocol.
     """
@@ -300,12 +300,14 @@ def comparable(record: Record) -> bool:
 
 
 def why_not_comparable(record: Record) -> list[str]:
-    """Why a record must not stand in a table, a sentence each; [] where it may."""
-    told = record.protocol
-    known = PROTOCOLS.get(str(told.get("name")))
+    """List the reasons, a sentence each, why a record must not enter a table; [] if it may."""
+    measured = record.protocol
+    known = PROTOCOLS.get(str(measured.get("name")))
     if known is None:
         return [f"{record.id} was measured under no known protocol"]
-    if told.get("hash") != known.hash:
-        return [f"{record.id} was measured under version {told.get('version')} of {known.name}, now {known.version}"]
-    odd = [str(reason) for reason in told.get("deviations", ["deviations were not recorded"])]
-    return odd or ([] if told.get("comparable") is True else ["the record says that it is not comparable"])
+    if measured.get("hash") != known.hash:
+        return [
+            f"{record.id} was measured under version {measured.get('version')} of {known.name}, now {known.version}"
+        ]
+    reasons = [str(reason) for reason in measured.get("deviations", ["deviations were not recorded"])]
+    return reasons or ([] if measured.get("comparable") is True else ["the record says that it is not comparable"])

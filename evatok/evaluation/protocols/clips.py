@@ -1,4 +1,4 @@
-"""The clips of a protocol: chosen, decoded and resized as it says."""
+"""Choose, decode and resize the clips of a protocol."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ LONG = 16  # times that a frame may be longer than it is wide: the whole of it i
 def clips_of(
     protocol: Protocol, data: str | Path = "", *, limit: int | None = None, seed: int | None = None, workers: int = 2
 ) -> ClipSet:
-    """The clips a protocol measures, or the first `limit` of them.
+    """Return the clips that a protocol measures, or the first `limit` of them.
 
     Args:
         data: for data sets that are not embedded: a manifest CSV or a folder of class folders, from which clips are
-            chosen and resized as the protocol says (once, into the cache), or a set built so.
-        seed: another clip choice than the protocol's own, to see how much the choice moves a number.
+            chosen and resized by the protocol (once, into the cache), or a set already built by this protocol.
+        seed: of another clip choice than the protocol's own, to see how much the choice changes a value.
 
     Raises:
-        ProtocolError: data where none is needed, none where it is, or nothing at that path.
+        ProtocolError: data for an embedded set, no data for any other, or nothing at that path.
         ClipSetError, ManifestError, VideoError: clips that cannot be made.
     """
     seed = protocol.clip_seed if seed is None else seed
-    wanted = limit or protocol.clips or 0
-    if protocol.clips is not None and wanted > protocol.clips:
+    count = limit or protocol.clips or 0
+    if protocol.clips is not None and count > protocol.clips:
         raise ProtocolError(
-            f"limit {limit}: protocol {protocol.name} measures {protocol.clips} clips; a limit is for less of them"
+            f"limit {limit}: protocol {protocol.name} measures {protocol.clips} clips; a limit asks for fewer"
         )
     if protocol.embedded:
         if data:
-            raise ProtocolError(f"protocol {protocol.name} makes its own {protocol.data} clips: leave data away")
+            raise ProtocolError(f"protocol {protocol.name} generates its own {protocol.data} clips: do not set data")
         return sets.clip_set(
             f"{protocol.data}@{protocol.data_version}",
             protocol.split,
-            wanted,
+            count,
             size=protocol.size,
             frames=protocol.frames,
             seed=seed,
@@ -57,24 +57,24 @@ def clips_of(
         )
     path = Path(data)
     if not str(data) or not path.exists():
-        told = f"there is nothing at {data}" if data else "it is not shipped"
+        cause = f"{data} does not exist" if data else "it is not shipped"
         raise ProtocolError(
-            f"protocol {protocol.name} measures {protocol.data} ({protocol.split}), and {told}: set data to a manifest "
-            "CSV, a folder of class folders, or a set built from them under this protocol"
+            f"protocol {protocol.name} measures {protocol.data} ({protocol.split}); {cause}: set data to a manifest "
+            "CSV, a folder of class folders, or a set built from them by this protocol"
         )
     if not (path / "manifest.json").exists():
-        found = decode(protocol, path, wanted, seed)
+        clips = decode(protocol, path, count, seed)
     elif seed == protocol.clip_seed:
-        found = clip_sets.load(path)
+        clips = clip_sets.load(path)
     else:
-        raise ProtocolError(f"{path} holds one choice of clips: for another (seed {seed}) set data to the videos")
-    return found.head(min(wanted, len(found))) if wanted else found
+        raise ProtocolError(f"{path} holds one choice of clips: for another (seed {seed}), set data to the videos")
+    return clips.head(min(count, len(clips))) if count else clips
 
 
 def windows(lengths: Sequence[int], protocol: Protocol, seed: int) -> list[tuple[int, int]]:
-    """(video, first frame) of every clip, from the videos' lengths in frames at the protocol's rate.
+    """Choose (video, first frame) of every clip, given the videos' lengths in frames at the protocol's rate.
 
-    A video's start depends on the seed and its own index alone, so a longer list begins with the shorter one.
+    A video's start depends only on the seed and its own index, so a longer list starts with the shorter one.
     """
     frames, videos = protocol.frames, range(len(lengths))
     last = [max(length - frames, 0) for length in lengths]
@@ -82,32 +82,34 @@ def windows(lengths: Sequence[int], protocol: Protocol, seed: int) -> list[tuple
         return [(video, 0) for video in videos]
     if protocol.clip_choice == "random-start":
         return [(video, int(np.random.default_rng([seed, video]).integers(last[video] + 1))) for video in videos]
-    every = [(video, start) for video in videos for start in range(0, last[video] + 1, frames)]
-    if len(every) < (protocol.clips or 0):
-        raise ProtocolError(f"protocol {protocol.name} draws {protocol.clips} windows, the videos hold {len(every)}")
-    drawn = np.random.default_rng(seed).choice(len(every), protocol.clips, replace=False)
-    return [every[index] for index in drawn.tolist()]
+    candidates = [(video, start) for video in videos for start in range(0, last[video] + 1, frames)]
+    if len(candidates) < (protocol.clips or 0):
+        raise ProtocolError(
+            f"protocol {protocol.name} draws {protocol.clips} windows, the videos have {len(candidates)}"
+        )
+    drawn = np.random.default_rng(seed).choice(len(candidates), protocol.clips, replace=False)
+    return [candidates[index] for index in drawn.tolist()]
 
 
 def decode(protocol: Protocol, path: Path | str, count: int, seed: int) -> ClipSet:
-    """Choose, decode and resize clips as the protocol says, into the cache; `count` 0 takes all.
+    """Choose, decode and resize clips by the protocol, into the cache; `count` 0 takes all.
 
-    Unlike a training set, a measured one has no failures: a video that cannot be read is an error.
-    Raises ProtocolError for no video of the split, VideoError for one that is damaged or too short.
+    Unlike in a training set, a video that cannot be read is an error. Raises ProtocolError if the split has no video,
+    VideoError for a video that is damaged or too short.
     """
     path = Path(path)
     rows = _rows(protocol, path)
     folder = cache_folder() / f"{protocol.name}-{protocol.hash[:8]}-{_key(rows, count, seed)}"
     if (folder / "manifest.json").exists():
         return clip_sets.load(folder)
-    held = [probe(Path(video)) for video in tqdm(rows["path"], "probe", unit="video", disable=None)]
-    grids = [_grid(one, protocol) for one in held]
+    probes = [probe(Path(video)) for video in tqdm(rows["path"], "probe", unit="video", disable=None)]
+    grids = [_grid(video, protocol) for video in probes]
     chosen = windows([len(grid) for grid in grids], protocol, seed)
     chosen = chosen[:count] if count else chosen
     pixels = np.empty((len(chosen), protocol.frames, protocol.size, protocol.size, 3), dtype=np.uint8)
-    for place, (video, start) in enumerate(tqdm(chosen, "decode", unit="clip", disable=None)):
-        wanted = grids[video][start : start + protocol.frames]
-        pixels[place] = _read(Path(rows["path"].iloc[video]), held[video], wanted, protocol)
+    for index, (video, start) in enumerate(tqdm(chosen, "decode", unit="clip", disable=None)):
+        frames = grids[video][start : start + protocol.frames]
+        pixels[index] = _read(Path(rows["path"].iloc[video]), probes[video], frames, protocol)
     labels = rows.iloc[[video for video, _ in chosen]].drop(columns="path").reset_index(drop=True)
     labels = labels.assign(start=[start for _, start in chosen])
     facts = {"name": protocol.data, "split": protocol.split, "seed": seed, "protocol": protocol.hash}
@@ -122,7 +124,7 @@ def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
     if rows.empty:
         raise ProtocolError(f"{path}: no row of split {protocol.split!r}, which protocol {protocol.name} measures")
     if (rows["start"] != 0).any():
-        raise ProtocolError(f"{path}: protocol {protocol.name} chooses where clips start: leave the column start out")
+        raise ProtocolError(f"{path}: protocol {protocol.name} chooses where clips start: remove the column start")
     return rows
 
 
@@ -134,18 +136,18 @@ def _key(rows: pd.DataFrame, count: int, seed: int) -> str:
 
 def _grid(held: Probe, protocol: Protocol) -> np.ndarray:
     """Indices of a video's frames at the protocol's rate."""
-    everything = np.arange(len(held.pts))
+    indices = np.arange(len(held.pts))
     if protocol.fps is not None:
         frames = int((held.times[-1] + held.lasts) * protocol.fps) + 1
-        everything = pick_frames(held.times, frames=frames, fps=protocol.fps, start=0.0, lasts=held.lasts)
-    return everything[:: protocol.stride]
+        indices = pick_frames(held.times, frames=frames, fps=protocol.fps, start=0.0, lasts=held.lasts)
+    return indices[:: protocol.stride]
 
 
-def _read(path: Path, held: Probe, wanted: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Frames `wanted` (n,) of a video as one clip (T, S, S, 3) uint8; a short one repeats its last frame."""
-    if len(wanted) < protocol.frames and not protocol.padded:
-        raise VideoError(path, f"{len(wanted)} frames at the protocol's rate, {protocol.frames} are needed")
-    index_at = {int(held.pts[index]): index for index in wanted.tolist()}
+def _read(path: Path, held: Probe, indices: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Read frames `indices` (n,) of a video as a clip (T, S, S, 3) uint8; a short one repeats its last frame."""
+    if len(indices) < protocol.frames and not protocol.padded:
+        raise VideoError(path, f"{len(indices)} frames at the protocol's rate, {protocol.frames} are needed")
+    index_at = {int(held.pts[index]): index for index in indices.tolist()}
     pictures: dict[int, np.ndarray] = {}
     with opened(path) as (container, stream):
         for frame in container.decode(stream):
@@ -156,12 +158,12 @@ def _read(path: Path, held: Probe, wanted: np.ndarray, protocol: Protocol) -> np
                 break
     if len(pictures) < len(index_at):
         raise VideoError(path, f"{len(index_at) - len(pictures)} of {len(index_at)} chosen frames cannot be decoded")
-    clip = [pictures[index] for index in wanted.tolist()]
+    clip = [pictures[index] for index in indices.tolist()]
     return np.stack(clip + clip[-1:] * (protocol.frames - len(clip)))
 
 
 def square(picture_HWC: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """(H, W, 3) uint8 to (size, size, 3): shorter side resized as torchvision's Resize does, the centre cut out."""
+    """Resize the shorter side of (H, W, 3) uint8 like torchvision's Resize, and crop the centre: (size, size, 3)."""
     height, width = picture_HWC.shape[:2]
     short = min(height, width)
     if max(height, width) > LONG * short:
@@ -171,7 +173,7 @@ def square(picture_HWC: np.ndarray, size: int, resize: str) -> np.ndarray:
     mode = RESIZES[resize]
     if (tall, wide) != (height, width):
         if mode is None:
-            raise ProtocolError(f"frames of {height}x{width} where clips are made at {size}x{size}")
+            raise ProtocolError(f"frames of {height}x{width}, but this protocol needs clips made at {size}x{size}")
         pixels = F.interpolate(pixels, (tall, wide), mode=mode, align_corners=False, antialias=True)
     top, left = round((tall - size) / 2), round((wide - size) / 2)
     centre = pixels[0, :, top : top + size, left : left + size]

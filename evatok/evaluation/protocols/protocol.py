@@ -1,4 +1,4 @@
-"""What a protocol is, and in what a measurement may differ from it."""
+"""The fields of a protocol, and how a measurement may deviate from it."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ RESIZES = {"bilinear-antialias": "bilinear", "bicubic-antialias": "bicubic", "ma
 
 
 class ProtocolError(EvatokError, ValueError):
-    """A protocol that is not known, contradicts itself, or cannot be met with what was given."""
+    """A protocol that is unknown, inconsistent, or cannot be met with the given data."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured, on which clips, made how.
+    """What to measure, on which clips, and how to prepare them.
 
     Attributes:
-        name, version: a name means the same for ever; a change of any field is another version.
-        data: an embedded set ("freedoom", "arcade") or the name of a data set that the user brings.
-        data_version: version of an embedded set's recipe; None for brought data.
-        split: the part of it.
+        name, version: a name never changes its meaning; a change of any field is a new version.
+        data: an embedded set ("freedoom", "arcade") or the name of a data set that the user provides.
+        data_version: version of an embedded set's recipe; None for user data.
+        split: split of the data set.
         clip_choice: "made" (clips of an embedded set, in order), "first" (the start of each video),
-            "random-start" (one clip a video, its start drawn from the seed and the video's index), "windows" (drawn
-            without replacement from all windows that do not overlap).
-        clip_seed: of the choice, or of an embedded set.
-        clips: N; None where it is not known, and then no measurement is comparable.
+            "random-start" (one clip per video, its start drawn from the seed and the video's index), "windows" (drawn
+            without replacement from all non-overlapping windows).
+        clip_seed: seed of the choice, or of an embedded set.
+        clips: N; None if unknown, in which case no measurement is comparable.
         frames: T.
-        fps: frames a second picked from a video; None: its own.
-        stride: every how manieth of these frames is taken.
-        size: pixels a side after resizing the shorter side and cutting out the centre.
+        fps: frames per second picked from a video; None: its own rate.
+        stride: take every `stride`-th of these frames.
+        size: side in pixels after resizing the shorter side and cropping the centre.
         resize: a key of RESIZES.
-        padded: whether a video that is too short repeats its last frame (else it is an error).
-        measured_size: pixels a side to which both sides are brought before anything is measured; None: `size`.
+        padded: whether a video that is too short repeats its last frame (otherwise it is an error).
+        measured_size: side in pixels to which real and reconstructed clips are resized before measuring; None: `size`.
         rounding: whether reconstructions are rounded to 8 bit before measuring.
-        metrics: what is measured unless less is asked for.
-        optional: what may be asked for besides.
+        metrics: measured by default.
+        optional: measured on request.
         networks: (metric, network) of every metric that has one.
-        reference: which clips the reference statistics are of.
-        unknown: what the source leaves open, so that the value here is ours.
+        reference: clips of the reference statistics.
+        unknown: fields that the source does not state, so that their value is our choice.
         note, citation: for the reader.
     """
 
@@ -75,9 +75,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.clip_choice not in CHOICES or self.resize not in RESIZES:
-            raise ProtocolError(f"protocol {self.name}: no clip choice {self.clip_choice!r} or resize {self.resize!r}")
+            raise ProtocolError(
+                f"protocol {self.name}: unknown clip choice {self.clip_choice!r} or resize {self.resize!r}"
+            )
         if (self.clip_choice == "made") != self.embedded:
-            raise ProtocolError(f"protocol {self.name}: embedded sets, and they alone, come with clip_choice made")
+            raise ProtocolError(f"protocol {self.name}: clip_choice must be made for embedded sets, and only for them")
         if self.clip_choice == "windows" and self.clips is None:
             raise ProtocolError(f"protocol {self.name}: windows are drawn, so their number must be known")
 
@@ -87,7 +89,7 @@ class Protocol:
 
     @property
     def reconstructs(self) -> bool:
-        """Whether what is measured are reconstructions of these very clips, and not samples of a generator."""
+        """Whether it measures reconstructions of these clips, not samples of a generator."""
         return "gfvd" not in self.metrics
 
     @property
@@ -97,35 +99,35 @@ class Protocol:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What happens to the pixels of a chosen clip before a metric's network sees them."""
+        """How the pixels of a clip are prepared for a metric's network."""
         return {"measured_size": self.measured_size, "range": "[0, 1]"}
 
     def to_record(self, clips_manifest: Mapping[str, Any], count: int, limit: int | None) -> dict[str, Any]:
-        """The entry `protocol` of a record: all fields, the hash, the clips measured, and whether that meets it."""
-        odd = deviations(self, clips_manifest, count, limit)
+        """Entry `protocol` of a record: all fields, the hash, the measured clips, and deviations from the protocol."""
+        deviating = deviations(self, clips_manifest, count, limit)
         return {
             **asdict(self),
             "hash": self.hash,
             "measured_clips": count,
             "limit": limit,
             "manifest": dict(clips_manifest),
-            "deviations": odd,
-            "comparable": not odd,
+            "deviations": deviating,
+            "comparable": not deviating,
         }
 
 
 def deviations(
     protocol: Protocol, clips_manifest: Mapping[str, Any], count: int, limit: int | None = None
 ) -> list[str]:
-    """In what `count` clips with this manifest differ from what the protocol asks, a sentence each; [] in nothing."""
-    told = [f"limited to {limit} clips"] if limit is not None else []
+    """List, a phrase each, how `count` clips with this manifest deviate from the protocol."""
+    reasons = [f"limited to {limit} clips"] if limit is not None else []
     if protocol.clips is None:
-        told.append("the protocol's number of clips is not known")
+        reasons.append("the protocol's number of clips is not known")
     elif count != protocol.clips:
-        told.append(f"{count} clips instead of {protocol.clips}")
-    found, wanted = _facts(clips_manifest), _wanted(protocol)
-    told += [f"{key} is {found[key]!r} instead of {value!r}" for key, value in wanted.items() if found[key] != value]
-    return told
+        reasons.append(f"{count} clips instead of {protocol.clips}")
+    actual, expected = _facts(clips_manifest), _expected(protocol)
+    differing = [key for key, value in expected.items() if actual[key] != value]
+    return reasons + [f"{key} is {actual[key]!r} instead of {expected[key]!r}" for key in differing]
 
 
 def _facts(clips_manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,14 +142,14 @@ def _facts(clips_manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _wanted(protocol: Protocol) -> dict[str, Any]:
-    """What `_facts` should be; an embedded set is what its recipe says, brought videos are what we made of them."""
-    wanted = {
+def _expected(protocol: Protocol) -> dict[str, Any]:
+    """Expected `_facts`: of an embedded set its recipe's version, of user videos the protocol that prepared them."""
+    expected = {
         "data": protocol.data,
         "split": protocol.split,
         "clip seed": protocol.clip_seed,
         "shape of a clip": [protocol.frames, protocol.size, protocol.size, 3],
     }
     if protocol.embedded:
-        return {**wanted, "recipe version": protocol.data_version}
-    return {**wanted, "protocol that chose and resized the clips": protocol.hash[:12]}
+        return {**expected, "recipe version": protocol.data_version}
+    return {**expected, "protocol that chose and resized the clips": protocol.hash[:12]}
