@@ -4,7 +4,7 @@ Every clip of every batch draws its own assignment, uniformly from all candidate
 reconstruct any clip under any assignment. Run again, the same command goes on where a killed one stopped.
 
     python -m evatok.experiments.stage1_proxy with toy        CPU, 5 minutes
-    python -m evatok.experiments.stage1_proxy with embedded   CPU, 2 hours with bfloat16 instructions: the proxy that ships
+    python -m evatok.experiments.stage1_proxy with embedded   CPU, hours: the proxy that ships
     python -m evatok.experiments.stage1_proxy print_config
 """
 

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import nn
 
 from evatok.data.clips import to_network
-from evatok.models.encoders import FrozenEncoder, Images
+from evatok.models.encoder_families import FrozenEncoder, Images
 from evatok.tokenizers.videoflextok.blocks import Block, norm
 from evatok.tokenizers.videoflextok.config import VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.order import patch_mask
