@@ -1,4 +1,4 @@
-"""Clip sets on disk: one memory-mapped array, a row of labels a clip, one manifest that says what made them.
+"""Clip sets on disk: one memory-mapped array, a row of labels per clip, one manifest that says what made them.
 
 Legend of shapes: N clips, T frames, H x W pixels; clips are uint8 RGB (N, T, H, W, 3) on disk and float
 (B, 3, T, H, W) in [0, 1] for a network.
@@ -44,7 +44,7 @@ class ClipSource:
     Attributes:
         name: the set's name.
         reel_length: clips a reel; a reel is the smallest piece that can be made on its own.
-        reel: (stream, number, size, frames) -> (uint8 (reel_length, T, H, W, 3), one dict of labels a clip).
+        reel: (stream, number, size, frames) -> (uint8 (reel_length, T, H, W, 3), one dict of labels per clip).
             A module-level function, so that worker processes can import it.
         recipe: every constant that decides the pixels.
         versions: versions of the packages that decide the pixels.
@@ -121,7 +121,7 @@ def build(
     workers: int = 2,
     cache: Path | None = None,
 ) -> ClipSet:
-    """The first `count` clips of a split, from the cache or made now; a killed build goes on where it stopped.
+    """The first `count` clips of a split, from the cache or made now; a killed build resumes.
 
     Splits are separate random streams, so their clips never overlap; a longer set begins with the shorter one.
     Several processes may build the same set at once: each reel is whole or absent, and the last one wins.

@@ -1,13 +1,13 @@
 """Stages 1 to 4 in one go, in slices of limited time: for GPUs lent by the minute, and for preemptible queues.
 
-Each command goes on where the last one stopped, stage after stage, and ends when `minutes` are over, so that short
+Each command resumes where the last one stopped, stage after stage, and ends when `minutes` are over, so that short
 slots can be chained until all is done. Stages that have ended are not run again.
 
     python -m evatok.experiments.all_stages with small minutes=9     one modern GPU; again until it says complete
     python -m evatok.experiments.all_stages with toy minutes=5       the same on a CPU
 
-The pace of every training is printed: seconds a step, tokens a second and, on a GPU whose peak is known, model FLOPs
-utilisation.
+The pace of every training is printed: seconds per step, tokens per second and, on a GPU whose peak is known, its model
+FLOPs utilisation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Quality against mean tokens on the proxy (main Figs. 4 and 5): uniform rows, best rewards, routers, thresholds.
 
 The clips are those of a candidate table, which also says what is best for each of them. Every (clip, assignment) that
-some point asks for is reconstructed and measured once; a killed run goes on where it stopped, and points added later
-cost only what is new in them.
+some point asks for is reconstructed and measured once; a killed run resumes, and points added later cost only what is
+new in them.
 
     python -m evatok.experiments.curves with toy
     python -m evatok.experiments.curves with embedded

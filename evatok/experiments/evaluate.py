@@ -1,7 +1,7 @@
 """Measure a tokenizer, the identity, or a folder of reconstructed clips under a named protocol.
 
 The protocol decides clips, preprocessing and metrics (`evatok.evaluation.protocols`); fewer clips than it asks need
-`limit`, and then the record says that it stands in no table. A killed run goes on where it stopped.
+`limit`, and then the record says that it stands in no table. A killed run resumes.
 
     python -m evatok.experiments.evaluate with toy
     python -m evatok.experiments.evaluate with protocol=embedded-reconstruction assignment=router:PATH
@@ -238,7 +238,7 @@ def beside(result: Evaluation, folder: str) -> dict[str, records.Artifact]:
 
 
 def _keep_per_clip(result: Evaluation, tracker: tracking.Tracker) -> None:
-    """One row a clip, kept with the run: what a mean hides."""
+    """One row per clip, kept with the run: what a mean hides."""
     if result.per_clip:
         pd.DataFrame(result.per_clip).rename_axis("clip").to_csv(tracker.folder / "per_clip.csv")
 

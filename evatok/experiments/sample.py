@@ -4,7 +4,7 @@ Classes come as often as among the real clips, or are named; frame prediction go
 frames. `output` holds every frame as a PNG, a sheet with the tokens of each block, and the clips moving side by side.
 gFVD compares N samples with N real clips. Class consistency is the share of samples in which a classifier of real clips
 sees the class asked for; the same share on real clips and on their reconstructions is what it could reach at best. A
-killed sampling goes on where it stopped.
+killed sampling resumes.
 
     python -m evatok.experiments.sample with toy generator=PATH tokenizer=PATH
     python -m evatok.experiments.sample with generator=PATH tokenizer=PATH guidance=2.0

@@ -2,8 +2,8 @@
 
 It learns clips of a class (`task=class`), or to go on from five given frames (`task=frames`). The tokenizer codes all
 clips once, plain and mirrored, into the cache; training then sees codes alone. `assignment=router` lets a router name
-the lengths, `assignment=uniform` makes the baseline of fixed length. Run again, the same command goes on where a killed
-one stopped, be it coding or training.
+the lengths, `assignment=uniform` makes the baseline of fixed length. Run again, the same command resumes a
+killed run, be it coding or training.
 
     python -m evatok.experiments.stage5_generator with toy
     python -m evatok.experiments.stage5_generator with toy assignment=uniform tokenizer=PATH

@@ -354,7 +354,7 @@ def compile_layers(tokenizer: AdaptiveTokenizer) -> None:
 
 
 def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
-    """Seconds a step, tokens and floating point operations a second over all of a training so far.
+    """Seconds per step, tokens and floating point operations per second over all of a training so far.
 
     On a GPU whose peak is known also `utilisation`, the share of it that the tokenizer's own operations make up.
     """

@@ -2,7 +2,7 @@
 
 Classes come equally often in every batch, for four clips in five of the embedded set rest. Where a label a frame is
 known (the embedded set's column `motions`), the steps from frame to frame learn from it as well. Mirroring keeps every
-motion class: pans, turns and strafes go either way. Run again, the same command goes on where a killed one stopped.
+motion class: pans, turns and strafes go either way. Run again, the same command resumes a killed run.
 
     python -m evatok.experiments.train_classifier with toy       CPU, a minute
     python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the one of motions that ships

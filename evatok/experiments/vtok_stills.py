@@ -1,7 +1,7 @@
 """Stage A of VTok's language model: what colours, shapes, sizes, places and numbers are, taught on stills.
 
 It stands for the paper's start from LLaVA-Next, which had learned from pictures. Every strategy starts from the one
-model made here. Measured on stills of the test split. Run again, the same command goes on where a killed one stopped.
+model made here. Measured on stills of the test split. Run again, the same command resumes a killed run.
 
     python -m evatok.experiments.vtok_stills with toy    CPU, five minutes; needs train_image_encoder
 """

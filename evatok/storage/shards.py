@@ -3,9 +3,9 @@
 A shard's name is a hash of the pixels, the preprocessing, the extractor with its weights and code, and the
 precision: a change of any of them is another name, so nothing stale is ever read. A shard that is damaged is made
 again, with a warning and a count, and never used. Because shards are named by their pixels, a longer set reuses
-those of a shorter one, and an interrupted computation goes on where it stopped.
+those of a shorter one, and an interrupted computation resumes.
 
-Legend: N clips, R rows of features a clip (1 for I3D, T for networks of frames), D features.
+Legend: N clips, R rows of features per clip (1 for I3D, T for networks of frames), D features.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def features_of(
 ) -> Features:
     """Features of all clips (N, T, H, W, 3), from the cache or computed and kept now, in float16.
 
-    A killed computation goes on where it stopped.
+    A killed computation resumes.
     """
     store = store or ShardStore.of_features()
     parts = []

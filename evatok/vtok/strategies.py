@@ -120,7 +120,7 @@ class Strategy:
             )
         if self.kind == "vtok" and (clip_frames - 1) % (wanted - 1):
             raise StrategyError(
-                f"strategy {self.name} reads {self.fps} frames a second; {clip_frames} frames in {seconds:g} s are "
+                f"strategy {self.name} reads {self.fps} frames per second; {clip_frames} frames in {seconds:g} s are "
                 f"{(clip_frames - 1) / seconds:g} a second, which is no multiple: build clips of {wanted} frames"
             )
         return np.rint(np.linspace(0, clip_frames - 1, wanted)).astype(int)
@@ -137,7 +137,7 @@ class Strategy:
         count = self.fps * seconds
         if count < 1 or abs(count - round(count)) > 1e-9:
             raise StrategyError(
-                f"{self.fps} motion tokens a second for {seconds:g} s make {count:g}: a video of one frame has none, "
+                f"{self.fps} motion tokens per second for {seconds:g} s make {count:g}: a video of one frame has none, "
                 "and others need a whole number of them; choose another fps"
             )
         return round(count)

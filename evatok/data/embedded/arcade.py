@@ -94,7 +94,7 @@ def arcade_clip(
 ) -> tuple[np.ndarray, dict[str, str | int]]:
     """Play clip `index` of the stream `seed`; its game is that of `games` at `index` modulo their number.
 
-    Returns uint8 RGB (frames, size, size, 3) at 15 frames a second, and its labels: `game`, `class` (0-88),
+    Returns uint8 RGB (frames, size, size, 3) at 15 frames per second, and its labels: `game`, `class` (0-88),
     `motion` (the button held in most frames, as "noop" or "upfire"), `mode`, `difficulty` and `cuts` (games
     that ended and were started anew inside the clip). A clip of fewer frames is the beginning of the longer
     one, unless that beginning is blank.

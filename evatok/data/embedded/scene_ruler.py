@@ -277,7 +277,7 @@ def _motion(track: Track) -> tuple[str, str]:
 
 
 def _distances(track: Track) -> np.ndarray:
-    """Distance in pixels from where it is first seen, one a frame in which it is seen."""
+    """Distance in pixels from where it is first seen, one per frame in which it is seen."""
     path = track.centre[track.seen]
     return np.linalg.norm(path - path[0], axis=1)
 
