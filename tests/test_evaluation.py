@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ def outputs() -> dict[str, Any]:
         "NaN": lambda clips: clips * float("nan"),
         "divide 0-255 pixels": lambda clips: clips * 255,
         "must be floats": lambda clips: (clips * 255).to(torch.uint8),
-        "one a token": miscounted,
+        "one per token": miscounted,
         r"\(B, K\) is needed": lambda clips: Output(clips, None, torch.ones(len(clips), dtype=torch.int64)),
     }
 
@@ -578,6 +579,32 @@ def test_a_folder_of_videos_must_hold_clips_of_the_shape(real, tmp_path):
     assert np.rint(films[:1][0, :, 8, 8, 0] / 10).tolist() == list(range(FRAMES))
     with pytest.raises(EvaluationError, match=r"1\.mkv: 12 frames of 32x32"):
         films[1:2]
+
+
+def written(array: np.ndarray, share: float = 1.0, suffix: str = "") -> bytes:
+    """What numpy.save writes of an array, or the first part of it; with suffix "npz", what numpy.savez does."""
+    held = io.BytesIO()
+    np.savez(held, array) if suffix else np.save(held, array, allow_pickle=True)
+    return held.getvalue()[: int(share * len(held.getvalue()))]
+
+
+BROKEN = {
+    "text": b"text\n",
+    "nothing": b"",
+    "objects": written(np.array([{"a": 1}], dtype=object)),
+    "cut": written(np.zeros((FRAMES, SIZE, SIZE, 3), np.uint8), 0.5),
+    "header": written(np.zeros(3), 0.3),
+    "several": written(np.zeros(3), suffix="npz"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("count", [1, 2])  # one file is memory-mapped, of several each is read
+def test_a_file_that_is_no_whole_array_is_named(tmp_path, kind, count):
+    for number in range(count):
+        (tmp_path / f"{number}.npy").write_bytes(BROKEN[kind])
+    with pytest.raises(EvaluationError, match=r"0\.npy (is no whole array of numbers|holds several arrays)"):
+        FolderClips(tmp_path, frames=FRAMES, size=SIZE)[:1]
 
 
 def test_a_folder_that_does_not_fit_is_refused(real, small, tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -64,7 +65,7 @@ class FolderClips:
     def _read(self, path: Path) -> np.ndarray:
         frames, size = self.shape[:2]
         if self.kind == "arrays":
-            return np.load(path)
+            return _array(path)
         if self.kind == "images":
             images = images_in(path)
             with Image.open(images[0]) as first:
@@ -102,9 +103,23 @@ def _clip_files(folder: Path) -> tuple[str, list[Path]]:
     return kinds[0], found[kinds[0]]
 
 
+def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """The array of a .npy file. Raises EvaluationError for a file that holds no array of numbers, whole."""
+    try:
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, BadZipFile) as error:
+        told = str(error).partition(". ")[0]  # without numpy's advice to unpickle
+        raise EvaluationError(f"{path} is no whole array of numbers as numpy.save writes it ({told})") from error
+    if not isinstance(array, np.ndarray):
+        raise EvaluationError(
+            f"{path} holds several arrays (.npz): save each clip, or all in one array, with numpy.save"
+        )
+    return array
+
+
 def _one_array(files: list[Path]) -> np.ndarray | None:
     """Return the array (N, T, H, W, 3) if one file holds all clips."""
     if len(files) > 1:
         return None
-    array = np.load(files[0], mmap_mode="r")
+    array = _array(files[0], mmap_mode="r")
     return array if array.ndim == 5 and len(array) else None
