@@ -10,6 +10,7 @@ scored clips starve 625 hard classes, so a router may also learn from whole rows
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from evatok.search import candidate_table
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 
+log = logging.getLogger(__name__)
 ex = tracking.experiment("stage3_router", __doc__, keys.RUN | keys.TRAINING)
 
 
@@ -243,7 +245,7 @@ class Objective:
 
 
 def _check_pair(tables: dict[str, candidate_table.CandidateTable]) -> None:
-    """Raise CurationError for tables of different scorers, or of the same clips."""
+    """Raise CurationError for tables of different scorers, or of the same split; warn where a set has no splits."""
     train, validation = tables["train"].origin, tables["validation"].origin
     for key in ("tokenizer", "levels", "blocks", "perceptual", "perceptual_frames"):
         if train.get(key) != validation.get(key):
@@ -254,6 +256,9 @@ def _check_pair(tables: dict[str, candidate_table.CandidateTable]) -> None:
     stream = ("source", "split", "seed")
     same = all(train["data"].get(key) == validation["data"].get(key) for key in stream)
     if same or train["data"]["sha256"] == validation["data"]["sha256"]:
+        if train["data"].get("split") is None and validation["data"].get("split") is None:
+            log.warning("nothing is held out: both tables score %s, a set without splits", train["data"].get("source"))
+            return
         raise candidate_table.CurationError(
             "the validation table scores clips of the training table: score a split that is not trained on"
         )
