@@ -20,7 +20,7 @@ from evatok import errors
 from evatok.storage import records
 
 FOLDER = Path(__file__).resolve().parent
-TRAINS = ("toy",)
+TRAINS = ("toy", "vtok/understanding")
 """Scripts that train, and so rebuild nothing of what is stored."""
 LAST = ("readme",)
 """Scripts that read the tables of others."""
@@ -29,19 +29,28 @@ LAST = ("readme",)
 def items() -> dict[str, str]:
     """The scripts, in the order in which they run, with the first line of their docstrings."""
     found = {}
-    for path in sorted(FOLDER.glob("*.py"), key=lambda path: (path.stem in LAST, path.stem)):
+    for path in sorted(FOLDER.rglob("*.py"), key=lambda path: (path.stem in LAST, name_of(path))):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         is_script = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
-        if is_script and path.stem not in (*TRAINS, "__main__"):
-            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+        if is_script and name_of(path) not in (*TRAINS, "__main__"):
+            found[name_of(path)] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found
+
+
+def name_of(path: Path) -> str:
+    """A script by its place in this folder: "main_table1", "videoflextok/table2"."""
+    return path.relative_to(FOLDER).with_suffix("").as_posix()
+
+
+def module_of(name: str) -> str:
+    return f"reproductions.{name.replace('/', '.')}"
 
 
 def run(name: str, options: list[str]) -> int:
     """One script in this process; returns its exit code."""
     print(f"== {name}", flush=True)
     try:
-        code: int = importlib.import_module(f"reproductions.{name}").main(options)
+        code: int = importlib.import_module(module_of(name)).main(options)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else errors.ERROR
     return code
@@ -55,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     known = items()
     if arguments.list:
-        print("\n".join(f"{name:18} {told}" for name, told in known.items()))
+        print("\n".join(f"{name:22} {told}" for name, told in known.items()))
         return 0
     for name in arguments.names:
         if name not in known:

@@ -164,5 +164,5 @@ def test_a_table_that_the_routers_do_not_name_is_refused_before_anything_is_meas
 def test_scores_of_another_tokenizer_are_refused(shelf):
     router = shelf.trained()
     router.check_scored_by(router.checkpoint.parents["tokenizer"])
-    with pytest.raises(RoutingError, match="these are of cdcdcdcdcdcd: score the clips by its own"):
+    with pytest.raises(RoutingError, match="these are of cdcdcdcdcdcd: score the clips with that tokenizer"):
         router.check_scored_by("cd" * 32)

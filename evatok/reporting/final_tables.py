@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -260,7 +260,7 @@ def publish(spec: TableSpec, results: Path) -> Chosen:
     return chosen
 
 
-def tell(missing: list[str]) -> None:
+def tell(missing: Sequence[str]) -> None:
     """Print the commands that would fill the rows without a record."""
     if missing:
         print("What would fill the empty rows:\n" + "\n".join(missing) + "\n")

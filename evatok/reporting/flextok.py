@@ -6,8 +6,6 @@ rows, of several the newest. What no record fills is a dash, and the commands th
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from evatok import errors
 from evatok.reporting import claims, final_tables, tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, TableSpec
-from evatok.reporting.tables import Table
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -153,25 +151,19 @@ def publish(table: FlexTable, results: Path) -> None:
     chosen = choose(measured(results / "records"), table.specs)
     publish_rows(plain, chosen, caption(table.item, chosen, table.note), results)
     publish_claims(table.claims_of(chosen.rows), plain.name, table.item, results)
-    tell_missing(commands(table, chosen))
+    final_tables.tell(commands(table, chosen))
 
 
-def publish_rows(table: TableSpec, chosen: Chosen, text: str, results: Path) -> None:
-    """Write <results>/tables/<name>.csv and .md of the rows, and print them."""
-    cells = final_tables.to_cells(table, chosen, tables.paper_values(table.name))
-    Table(table.name, text, cells, final_tables.shown, final_tables.tail, absent="-").publish(results)
+def publish_rows(spec: TableSpec, chosen: Chosen, text: str, results: Path) -> None:
+    """Write and print the table of the chosen rows, with `text` as its caption."""
+    cells = final_tables.to_cells(spec, chosen, tables.paper_values(spec.name))
+    tables.Table(spec.name, text, cells, shown=final_tables.shown, tail=final_tables.tail).publish(results)
 
 
 def publish_claims(found: list[Sign], name: str, item: str, results: Path) -> None:
     """Write <name>_signs.csv and .md and print them; nothing where no record allows a claim."""
     if found:
         claims.publish(found, results, f"{name}_signs", item.partition(",")[0], claims.DECIDES)
-
-
-def tell_missing(lines: Sequence[str]) -> None:
-    """Print the commands that would fill what is empty, if anything is."""
-    if lines:
-        print("What would fill the empty rows:\n" + "\n".join(lines) + "\n")
 
 
 def of_one_tokenizer(found: Sequence[Record]) -> list[Record]:
@@ -185,6 +177,25 @@ def of_one_tokenizer(found: Sequence[Record]) -> list[Record]:
         return []
     best = max(points.values(), key=lambda held: (len(held), max(record.created for record in held.values())))
     return [best[point] for point in sorted(best)]
+
+
+def rivals(folder: Path, ours: Record) -> list[Record]:
+    """Comparable records of other tokenizers at uniform lengths, under the same protocol."""
+    return [
+        record
+        for record in records.query(folder, kind="evaluate", name=PROTOCOL)
+        if record.model.get("assignment") == "uniform"
+        and record.model.get("system") != SYSTEM
+        and record.protocol.get("hash") == ours.protocol.get("hash")
+        and record.protocol.get("comparable") is True
+    ]
+
+
+def nearest(ours: Record, others: list[Record]) -> Record | None:
+    """The record whose bits per pixel are nearest, by their ratio; of equals the newest."""
+    bits = ours.metrics["bits_per_pixel"].value
+    held = [record for record in others if "bits_per_pixel" in record.metrics]
+    return min(reversed(held), key=lambda r: abs(r.metrics["bits_per_pixel"].value / bits - 1), default=None)
 
 
 def frame_of(found: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
@@ -232,11 +243,7 @@ def _point(key: tuple[int, int]) -> str:
 
 def main(run: Callable[[Path], None], name: str, description: str | None, argv: list[str] | None = None) -> int:
     """The command line of a script: `run` on the folder that `--results` names."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
-    try:
-        run(parser.parse_args(argv).results)
-    except (records.RecordError, tables.TableError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
+    results = final_tables.results_folder(description, argv)
+    with errors.one_line(name):
+        run(results)
     return 0

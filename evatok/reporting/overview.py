@@ -144,11 +144,12 @@ def page(folder: Path) -> str:
 def counted(folder: Path) -> pd.DataFrame:
     """A line for each item with claims: how many have which verdict."""
     lines = []
-    for path in sorted(folder.glob("*_signs.csv")):
+    for path in sorted((*folder.glob("*_signs.csv"), *folder.glob("*_claims.csv"))):
         verdicts = pd.read_csv(path)["verdict"]
         words = (claims.HOLDS, claims.FAILS, claims.UNSURE, claims.UNKNOWN)
         counts = {word: str((verdicts == word).sum()) for word in words}
-        lines.append({"item": f"[{path.stem.removesuffix('_signs')}](tables/{path.stem}.md)", **counts})
+        item = path.stem.removesuffix("_signs").removesuffix("_claims")
+        lines.append({"item": f"[{item}](tables/{path.stem}.md)", **counts})
     return pd.DataFrame(lines, columns=["item", claims.HOLDS, claims.FAILS, claims.UNSURE, claims.UNKNOWN])
 
 

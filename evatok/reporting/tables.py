@@ -98,12 +98,6 @@ class Table:
     right: tuple[str, ...] = ()
     remarks: Sequence[str] = ()
 
-    def frame(self) -> pd.DataFrame:
-        """One line per cell, in COLUMNS."""
-        frame = pd.DataFrame([asdict(cell) for cell in self.cells], columns=COLUMNS)
-        numbers = dict.fromkeys(("paper", "ours", "spread", "interval"), float)
-        return frame.astype({**numbers, "n": "Int64"})
-
     def markdown(self) -> str:
         """A line per row, a column per metric, and the tail."""
         titles = self.metrics or {cell.metric: cell.metric for cell in self.cells}
@@ -123,8 +117,15 @@ class Table:
     def publish(self, results: Path) -> None:
         """Write <results>/tables/<name>.csv and .md, and print the text."""
         text = self.text()
-        write(results / "tables", self.name, self.frame(), text)
+        write(results / "tables", self.name, tidy(self.cells), text)
         print(text)
+
+
+def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
+    """One line per cell, in COLUMNS."""
+    frame = pd.DataFrame([asdict(cell) for cell in cells], columns=COLUMNS)
+    numbers = dict.fromkeys(("paper", "ours", "spread", "interval"), float)
+    return frame.astype({**numbers, "n": "Int64"})
 
 
 def markdown(frame: pd.DataFrame, right: Sequence[str] = ()) -> str:

@@ -6,7 +6,6 @@ are of generated videos, ours of questions about real ones: the captions say so.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from evatok import errors
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
-from evatok.errors import EvatokError
 from evatok.reporting import claims, tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE, Sign
+from evatok.reporting.final_tables import results_folder
 from evatok.reporting.tables import Cell
 from evatok.reporting.vtok_rows import SEEDS, Shown, shown
-from evatok.storage.environment import REPOSITORY
 from evatok.vtok.scoring import AVERAGE, difference
 
 COMMAND = "python reproductions/vtok/understanding.py --only"
@@ -44,17 +43,11 @@ class VtokTable:
 
 
 def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> int:
-    """Write a table and its verdicts from stored records; 2 where a record is not what it says."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "results", help="default: results")
-    results: Path = parser.parse_args(argv).results
-    try:
+    """Write a table and its verdicts from stored records; exit code 2 where a record is not what it says."""
+    results = results_folder(doc, argv)
+    with errors.one_line(table.name):
         rows = shown(results / "records", table.rows)
-        paper = tables.paper_values(table.paper) if table.paper else {}
-    except EvatokError as error:
-        print(f"{table.name}: {error}", file=sys.stderr)
-        return 2
-    publish(table, rows, paper, results)
+        publish(table, rows, tables.paper_values(table.paper) if table.paper else {}, results)
     for name in table.rows:
         if len(rows[name].records) < len(SEEDS):
             print(f"{name}: {len(rows[name].records)} of {len(SEEDS)} seeds; {COMMAND} {name}", file=sys.stderr)
@@ -62,11 +55,10 @@ def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> in
 
 
 def publish(table: VtokTable, rows: Rows, paper: Mapping[tuple[str, str], float], results: Path) -> None:
-    """Write <results>/tables/<name>.csv and .md, and <name>_claims.csv and .md; print both."""
+    """Write and print <name>.csv, <name>.md, and <name>_claims.csv and .md."""
     shown_parts = (overview(rows, paper, table.against), parts(rows, CATEGORIES), parts(rows, NEEDS))
     text = "\n\n".join((table.caption, *shown_parts)) + "\n"
-    frame = tables.Table(table.name, table.caption, cells_of(rows, paper)).frame()
-    tables.write(results / "tables", table.name, frame, text)
+    tables.write(results / "tables", table.name, tables.tidy(cells_of(rows, paper)), text)
     print(text)
     claims.publish(table.claims(rows), results, f"{table.name}_claims", table.caption.splitlines()[0], DECIDES)
 
@@ -85,11 +77,11 @@ def overview(rows: Rows, paper: Mapping[tuple[str, str], float], against: str) -
             "tokens (paper)": f"{row.tokens} ({_number(paper.get((name, 'tokens')), 0)})",
             "average % (paper)": f"{_measured(row, AVERAGE)} ({_number(paper.get((name, AVERAGE)))})",
             f"less {rows[against].spec.label}": "" if name == against else _gain(row, rows[against]),
-            "seeds": len(row.records),
+            "seeds": str(len(row.records)),
         }
         for name, row in rows.items()
     ]
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+    return tables.markdown(pd.DataFrame(lines))
 
 
 def parts(rows: Rows, names: Sequence[str]) -> str:
@@ -98,7 +90,7 @@ def parts(rows: Rows, names: Sequence[str]) -> str:
         {"row": row.spec.label, **{name: _number(row.value(f"{AVERAGE}.{name}")) for name in names}}
         for row in rows.values()
     ]
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+    return tables.markdown(pd.DataFrame(lines))
 
 
 def above(rows: Rows, first: str, second: str, paper: str, *, metric: str = AVERAGE, least: float = 0.0) -> Sign:

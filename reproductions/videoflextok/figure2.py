@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evatok.pictures import figures
-from evatok.reporting import flextok
+from evatok.reporting import final_tables, flextok
 from evatok.reporting.claims import Sign
 from evatok.storage.records import Record
 
@@ -67,7 +67,7 @@ def run(results: Path) -> None:
         draw(frame, results / "figures")
         print(frame.pivot_table(index=["flow_steps", "tokens"], columns="metric", values="value").to_markdown() + "\n")
     flextok.publish_claims(claims_of(found), "videoflextok_figure2", ITEM, results)
-    flextok.tell_missing(flextok.missing_points(found, STEPS, CHECKPOINT))
+    final_tables.tell(flextok.missing_points(found, STEPS, CHECKPOINT))
 
 
 def main(argv: list[str] | None = None) -> int:

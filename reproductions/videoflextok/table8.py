@@ -17,10 +17,8 @@ from pathlib import Path
 
 from evatok.reporting import claims, final_tables, flextok
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, TableSpec
+from evatok.reporting.final_tables import Chosen, Row, Spec, TableSpec
 from evatok.reporting.flextok import FlexSpec
-from evatok.storage import records
-from evatok.storage.records import Record
 
 ITEM = "VideoFlexTok Table 8, reconstruction at equal bits"
 OURS, OTHER = "VideoFlexTok", "EVATok, uniform"
@@ -29,28 +27,13 @@ COLUMNS = ("psnr", "l1", "mse", "lpips", "rfid", "rfvd", "rtokens", "bits_per_pi
 SPEC = FlexSpec(OURS, {"stage": 2, "decoder_mask": "full"})
 
 
-def nearest(ours: Record, others: list[Record]) -> Record | None:
-    """The record whose bits per pixel are nearest, by their ratio; of equals the newest."""
-    bits = ours.metrics["bits_per_pixel"].value
-    held = [record for record in others if "bits_per_pixel" in record.metrics]
-    return min(reversed(held), key=lambda r: abs(r.metrics["bits_per_pixel"].value / bits - 1), default=None)
-
-
 def choose(folder: Path) -> Chosen:
     """The rows: ours, the nearest of EVATok's, and those of the paper alone."""
     chosen = flextok.choose(flextok.measured(folder), [SPEC])
     rows = {OURS: chosen.rows[OURS], OTHER: Row(Spec(OTHER, None))}
     if rows[OURS].records:
         first = rows[OURS].records[0]
-        others = [
-            record
-            for record in records.query(folder, kind="evaluate", name=PROTOCOL)
-            if record.model.get("assignment") == "uniform"
-            and record.model.get("system") != flextok.SYSTEM
-            and record.protocol.get("hash") == first.protocol.get("hash")
-            and record.protocol.get("comparable") is True
-        ]
-        found = nearest(first, others)
+        found = flextok.nearest(first, flextok.rivals(folder, first))
         rows[OTHER] = Row(Spec(OTHER, None), (found,) if found else ())
     return Chosen({**rows, **{name: Row(Spec(name, None)) for name in PAPER_ROWS}}, chosen.common)
 
@@ -76,7 +59,7 @@ def run(results: Path) -> None:
         checkpoint = "results/checkpoints/proxy-toy-motion.safetensors"
         settings = f"checkpoint={checkpoint} assignment=uniform:16 \"metrics='{final_tables.MEASURED}'\""
         missing += [f"  python -m evatok.experiments.evaluate with {settings}"]
-    flextok.tell_missing(missing)
+    final_tables.tell(missing)
 
 
 def main(argv: list[str] | None = None) -> int:

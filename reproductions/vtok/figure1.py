@@ -10,15 +10,13 @@ Expected (paper, 5 s): 64 and 128 tokens for 4 and 8 frames, 46 for VTok; 31 for
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from evatok.pictures import figures
-from evatok.storage.environment import REPOSITORY
+from evatok.reporting.final_tables import results_folder
 from evatok.vtok import length
 
 SECONDS = (1, 2, 3, 5, 8, 10, 15, 20)
@@ -37,9 +35,7 @@ def lengths() -> pd.DataFrame:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "results", help="default: results")
-    results: Path = parser.parse_args(argv).results
+    results = results_folder(__doc__, argv)
     found = lengths()
     with figures.style():
         figure = Figure(figsize=(4.6, 3.0))

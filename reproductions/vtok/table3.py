@@ -41,5 +41,10 @@ TABLE = VtokTable(
     claims=claims,
 )
 
+
+def main(argv: list[str] | None = None) -> int:
+    return vtok_tables.main(TABLE, __doc__, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(vtok_tables.main(TABLE, __doc__))
+    sys.exit(main())

@@ -46,5 +46,10 @@ TABLE = VtokTable(
     paper="vtok_table5",
 )
 
+
+def main(argv: list[str] | None = None) -> int:
+    return vtok_tables.main(TABLE, __doc__, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(vtok_tables.main(TABLE, __doc__))
+    sys.exit(main())
