@@ -1,4 +1,4 @@
-"""With `--benchmark-only`, the session's ratios end in a record and in results/tables/speed.csv."""
+"""With `--benchmark-only`, the session's ratios are written to a record and to results/tables/speed.csv."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def setting(request: pytest.FixtureRequest) -> Setting:
 
 @pytest.fixture(scope="session")
 def measured(request: pytest.FixtureRequest, setting: Setting) -> Iterator[Measured]:
-    """What the session measures; written when it ends, unless nothing is timed."""
-    begun, found = time.monotonic(), Measured([], [], {})
-    yield found
-    if request.config.getoption("--benchmark-only") and found.ratios:
-        whole = set(found.seconds) >= set(registry.names(setting))
+    """Measurements of the session; written at its end, unless nothing is timed."""
+    started, measurements = time.monotonic(), Measured([], [], {})
+    yield measurements
+    if request.config.getoption("--benchmark-only") and measurements.ratios:
+        complete = set(measurements.seconds) >= set(registry.names(setting))
         results = Path(request.config.getoption("--speed-results"))
-        writing.write(found, setting, results, seconds=time.monotonic() - begun, whole=whole)
+        writing.write(measurements, setting, results, seconds=time.monotonic() - started, complete=complete)

@@ -1,4 +1,4 @@
-"""Stage 2 as a whole: what scoring the paper's 100,000 clips would take on this device at this size."""
+"""Stage 2 projected: the cost of scoring the paper's 100,000 clips on this device at this size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CLIPS = 100_000
 
 
 def projection(setting: Setting) -> list[Ratio]:
-    """Hours and operations for the paper's number of clips: brute force, against the prefix tree."""
+    """Project hours and operations to the paper's number of clips, for brute force and the prefix tree."""
     count = 16 if setting.device == "cuda" else 4
     tokenizer, clips, perceptual = tokenizer_of(setting), noise(setting, count), _perceptual(setting)
     works = [setting.within(partial(SEARCHES[name], tokenizer, clips, perceptual)) for name in ("brute", "tree")]
-    tokenizer(clips, uniform_lengths(replace(setting, batch=count)))  # one call warms up: the searches are long
+    tokenizer(clips, uniform_lengths(replace(setting, batch=count)))  # one call is enough to warm up long searches
     hours = [once(work, setting.device) / count * CLIPS / 3600 for work in works]
     operations = [flops.scoring_operations(setting.tokenizer, name) * CLIPS for name in ("brute", "tree")]
-    told = "with LPIPS (VGG)" if perceptual else "pixel metrics"
-    note = f"brute force, against the tree; {CLIPS:,} clips projected from {count}, {told}"
+    metric = "with LPIPS (VGG)" if perceptual else "pixel metrics"
+    note = f"brute force, against the tree; {CLIPS:,} clips projected from {count}, {metric}"
     return [
         Ratio.of("stage2_100k_clips", "hours", hours, note),
         Ratio.of("stage2_100k_clips", "flop", operations, "of the tokenizer alone"),
@@ -35,7 +35,7 @@ def projection(setting: Setting) -> list[Ratio]:
 
 
 def _perceptual(setting: Setting) -> PerceptualDistance | None:
-    """The paper's kind of metric at the paper's size, with random weights; none at others, as in their curation."""
+    """The paper's kind of metric at paper size, with random weights; none at other sizes, as in their curation."""
     if setting.size != "paper":
         return None
     return random_vgg(setting.device, torch.bfloat16 if setting.bf16 else torch.float32)

@@ -1,4 +1,4 @@
-"""The autoregressive generator: what its cache saves, and whether fewer tokens take less time by as much."""
+"""The autoregressive generator: the gain of its KV cache, and whether fewer tokens take proportionally less time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = 10
 
 
 def sampling(setting: Setting) -> list[Ratio]:
-    """Seconds a token with every symbol's past computed again, against the cache, at the uniform row."""
+    """Seconds per token without a KV cache against with one, under the uniform assignment."""
     grammar = Grammar.of(setting.tokenizer)
     module = generator_of(setting, grammar)
     plain, ours = interleaved(
@@ -37,10 +37,10 @@ def sampling(setting: Setting) -> list[Ratio]:
 
 
 def few_at_once(setting: Setting) -> list[Ratio]:
-    """Samples of the uniform row against samples whose lengths are drawn as a router gives them.
+    """Samples of uniform length against samples whose lengths are distributed as a router's.
 
-    Samples are drawn as an evaluation draws them: many more than grow at once, so that waiting ones take the room of
-    those that are whole. A step costs something that does not depend on how many grow, so few and many are measured.
+    As in an evaluation, there are many more samples than run at once, so that waiting ones are admitted as others
+    finish. A decoding step has a cost that does not depend on the batch, so few and many at once are measured.
     """
     return _adaptive(setting, "generator_adaptive_few", 2 * setting.samples)
 
@@ -66,7 +66,7 @@ def _adaptive(setting: Setting, row: str, batch: int) -> list[Ratio]:
 
 
 def generator_of(setting: Setting, grammar: Grammar) -> Generator:
-    """An untrained generator whose length symbols come as often as a router's levels, frozen."""
+    """An untrained, frozen generator whose length symbols are as frequent as a router's levels."""
     torch.manual_seed(0)
     shape = {"vocabulary": grammar.vocabulary, "levels": grammar.levels, "longest": grammar.longest}
     module = Generator(GeneratorConfig.from_dict({**shape, **setting.generator, "classes": CLASSES}))
@@ -81,7 +81,7 @@ def generator_of(setting: Setting, grammar: Grammar) -> Generator:
 
 
 class _WithOne(nn.Module):
-    """Features whose first is 1, so that a head without biases has some."""
+    """Features whose first is 1, so that a head without biases can have biases."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def sampling_of(
     how: dict[str, Any] = {"batch": batch, "prefix_lengths": lengths, "cached": cached}
 
     def work() -> Codes:
-        # As evaluations sample: a CPU would cast all weights anew at every step.
+        # As in evaluations: under autocast, a CPU would cast all weights at every step.
         with setting.autocast(setting.bf16 and setting.device != "cpu"):
             return sample(module, grammar, Condition(classes), seeds, Sampling(), **how)
 

@@ -1,4 +1,4 @@
-"""Every measurement at the paper's size in bfloat16 on a CUDA GPU; options as of `python -m benchmarks.speed`.
+"""Every measurement at paper size in bfloat16 on a CUDA GPU; see `python -m benchmarks.speed` for options.
 
 python -m benchmarks.gpu
 """

@@ -1,6 +1,6 @@
-"""How cost grows with tokens, blocks, levels and batch: one exponent each, from a fit of logarithms.
+"""Growth of cost with tokens, blocks, levels and batch: one exponent each, from a log-log fit.
 
-The baseline of each is 1, a cost in proportion; a ratio above 1 says that cost grows more slowly than that.
+The baseline of each is 1, proportional cost; a ratio above 1 means that cost grows more slowly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from evatok.tokenizers.codes import expand_assignment
 
 
 def growth(setting: Setting) -> list[Ratio]:
-    """Exponents of one pass of the tokenizer, and of stage 2's tree over the number of levels."""
+    """Exponents of a pass of the tokenizer, and of stage 2's tree over the number of levels."""
     shape = setting.tokenizer
     blocks = shape.candidates.blocks
     few = replace(setting, batch=max(1, setting.batch // 4))
@@ -46,7 +46,7 @@ def _batches(setting: Setting) -> list[tuple[int, Callable[[], object]]]:
 
 
 def _levels(setting: Setting) -> Ratio:
-    """The tree makes m + m^2 + ... + m^K visits, so its exponent comes near K."""
+    """The tree makes m + m^2 + ... + m^K visits, so its exponent is close to K."""
     counts = range(2, min(4, len(setting.tokenizer.levels)) + 1)
     works = []
     for count in counts:
@@ -59,5 +59,7 @@ def _levels(setting: Setting) -> Ratio:
 def _fitted(setting: Setting, what: str, sizes: Sequence[float], works: Sequence[Callable[[], object]]) -> Ratio:
     repeats = min(3, setting.repeats)
     seconds = seconds_of(works, device=setting.device, repeats=repeats, at_least=setting.at_least)
-    told = ", ".join(f"{size:g}: {each:.3g} s" for size, each in zip(sizes, seconds, strict=True))
-    return Ratio("growth", f"exponent_of_{what}", 1.0, slope(sizes, seconds), f"proportional, against measured; {told}")
+    points = ", ".join(f"{size:g}: {each:.3g} s" for size, each in zip(sizes, seconds, strict=True))
+    return Ratio(
+        "growth", f"exponent_of_{what}", 1.0, slope(sizes, seconds), f"proportional, against measured; {points}"
+    )

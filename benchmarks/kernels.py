@@ -1,4 +1,4 @@
-"""Precision, attention kernels, torch.compile: what each gains, and what it costs in quality."""
+"""Precision, attention kernels, torch.compile: the gain of each, and its cost in quality."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torc
 
 
 def precision(setting: Setting) -> list[Ratio]:
-    """float32 against bfloat16 autocast: seconds of a pass, and PSNR of what it reconstructs.
+    """float32 against bfloat16 autocast: seconds per pass, and PSNR of the reconstructions.
 
-    The PSNR is that of the shipped proxy on embedded clips at toy size; at others of an untrained network.
+    The PSNR is that of the shipped proxy on embedded clips at toy size, of an untrained network at other sizes.
     """
     tokenizer, clips, lengths = tokenizer_of(setting), noise(setting), router_lengths(setting)
 
@@ -41,7 +41,7 @@ def precision(setting: Setting) -> list[Ratio]:
 
 
 def quality(setting: Setting) -> Ratio:
-    """PSNR of reconstructions at the uniform row, in float32 and in bfloat16."""
+    """PSNR of reconstructions under the uniform assignment, in float32 and in bfloat16."""
     trained = setting.tokenizer == TOKENIZER_SIZES["toy"]
     tokenizer = AdaptiveTokenizer.load(PROXY)[0].to(setting.device) if trained else tokenizer_of(setting)
     clips = real_clips(setting, min(setting.batch, 32))
@@ -56,17 +56,17 @@ def quality(setting: Setting) -> Ratio:
 
 
 def attention(setting: Setting) -> list[Ratio]:
-    """The decoder's self-attention under its mask: the ways PyTorch has, and the one that is used here.
+    """The decoder's masked self-attention: PyTorch's kernels, and the one used here.
 
-    Forward alone, and with the backward pass. On a CPU the baseline is PyTorch's fused kernel, on a GPU the products
-    written out; a kernel that does not take a mask is left out.
+    Forward only, and with the backward pass. The baseline is PyTorch's fused kernel on a CPU, explicit products on a
+    GPU; kernels that do not accept a mask are skipped.
     """
     found = []
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         for backward in (False, True):
             ways = _ways(setting.device)
             inputs = _queries_keys_values(setting, dtype, backward)
-            works = {way: _attention_pass(attend_so, inputs, backward) for way, attend_so in ways.items()}
+            works = {way: _attention_pass(attention, inputs, backward) for way, attention in ways.items()}
             works = {way: work for way, work in works.items() if way in ("baseline", "ours") or _runs(work)}
             seconds = seconds_of(
                 list(works.values()), device=setting.device, repeats=setting.repeats, at_least=setting.at_least
@@ -83,7 +83,7 @@ def attention(setting: Setting) -> list[Ratio]:
 
 
 def compiled(setting: Setting) -> list[Ratio]:
-    """torch.compile of encoder and decoder at the uniform row; its first call, which compiles, beside a plain one."""
+    """torch.compile of encoder and decoder under the uniform assignment, and its first call, which compiles."""
     tokenizer, clips, lengths = tokenizer_of(setting), noise(setting), uniform_lengths(setting)
     plain = setting.within(lambda: tokenizer(clips, lengths))
     faster = tokenizer_of(setting)
@@ -100,22 +100,22 @@ def compiled(setting: Setting) -> list[Ratio]:
 
 
 def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Three products, and a softmax whose masked scores are replaced."""
+    """Explicit products, with masked scores replaced before the softmax."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) @ v
 
 
 def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """PyTorch's own choice of kernel."""
+    """PyTorch's default choice of kernel."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def _by(backend: SDPBackend) -> Attend:
-    def attend_so(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         with sdpa_kernel(backend):
             return fused(q, k, v, mask)
 
-    return attend_so
+    return attention
 
 
 def _ways(device: str) -> dict[str, Attend]:
@@ -133,8 +133,8 @@ def _queries_keys_values(
     setting: Setting, dtype: torch.dtype, gradient: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     shape = setting.tokenizer
-    places = shape.candidates.blocks * shape.patches
-    size = (min(setting.batch, 16), shape.decoder_heads, places, shape.decoder_width // shape.decoder_heads)
+    positions = shape.candidates.blocks * shape.patches
+    size = (min(setting.batch, 16), shape.decoder_heads, positions, shape.decoder_width // shape.decoder_heads)
     torch.manual_seed(0)
     q, k, v = (torch.randn(size).to(setting.device, dtype).requires_grad_(gradient) for _ in range(3))
     mask = patch_to_patch(Layout.of(uniform_lengths(setting)), shape.patches)
@@ -143,20 +143,20 @@ def _queries_keys_values(
 
 
 def _attention_pass(
-    attend_so: Attend, inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], backward: bool
+    attention: Attend, inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], backward: bool
 ) -> Callable[[], object]:
     def forward() -> object:
         with torch.no_grad():
-            return attend_so(*inputs)
+            return attention(*inputs)
 
     def both() -> None:
-        torch.autograd.grad(attend_so(*inputs).sum(), inputs[:3])
+        torch.autograd.grad(attention(*inputs).sum(), inputs[:3])
 
     return both if backward else forward
 
 
 def _runs(work: Callable[[], object]) -> bool:
-    """Whether a kernel takes these inputs: PyTorch says so by a RuntimeError only."""
+    """Whether a kernel accepts these inputs; PyTorch only raises RuntimeError if not."""
     try:
         work()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The frozen networks of metrics: clips at once against one by one, float32 against bfloat16, and Frechet distances."""
+"""Frozen networks of metrics: batched against single clips, float32 against bfloat16; and Frechet distances."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from evatok.metrics.i3d import I3D, I3DFeatures, load_i3d
 from evatok.metrics.perceptual import PerceptualDistance, perceptual_metric
 
 Features = Callable[[torch.Tensor], torch.Tensor]
-FRAMES = 16  # a clip has at least so many for the I3D
+FRAMES = 16  # frames per clip for the I3D
 SAMPLES, DIMENSIONS = 320, 400  # of a Frechet distance
 
 
 def i3d(setting: Setting) -> list[Ratio]:
-    """Seconds a clip of FVD's network, with random weights."""
+    """Seconds per clip of FVD's network, with random weights."""
 
     def network(dtype: torch.dtype) -> Features:
         torch.manual_seed(0)
         made = I3DFeatures(I3D(), {}).to(setting.device, dtype).to(memory_format=torch.channels_last_3d)
         return lambda clips: made(clips)
 
-    return _clips_a_second(setting, "i3d", network)
+    return _seconds_per_clip(setting, "i3d", network)
 
 
 def lpips_vgg(setting: Setting) -> list[Ratio]:
-    """Seconds a clip of LPIPS's network, the VGG with random weights: the target's features are made as well."""
+    """Seconds per clip of LPIPS's VGG with random weights, including the target's features."""
 
     def network(dtype: torch.dtype) -> Features:
         made = random_vgg(setting.device, dtype)
         return lambda clips: made(clips, clips.flip(-1))
 
-    return _clips_a_second(setting, "lpips", network)
+    return _seconds_per_clip(setting, "lpips", network)
 
 
 def random_vgg(device: str, dtype: torch.dtype) -> PerceptualDistance:
-    """LPIPS (VGG) with random weights, which costs what the trained one costs."""
+    """LPIPS (VGG) with random weights, which cost the same as trained ones."""
     with torch.device("meta"):
         trunk = lpips.pretrained_networks.vgg16(pretrained=False, requires_grad=False)
     trunk = trunk.to_empty(device=device)
@@ -57,7 +57,7 @@ def random_vgg(device: str, dtype: torch.dtype) -> PerceptualDistance:
 
 
 def i3d_precision(setting: Setting) -> list[Ratio]:
-    """What bfloat16 does to the published network's logits. Raises WeightsError where its weights cannot be had."""
+    """Error of bfloat16 in the published network's logits. Raises WeightsError if its weights are not available."""
     clips = _frames(real_clips(setting, setting.network_clips))
     exact, rounded = (load_i3d(setting.device, dtype)(clips) for dtype in (torch.float32, torch.bfloat16))
     spread = float((exact - exact.mean(0)).square().mean().sqrt())
@@ -68,7 +68,7 @@ def i3d_precision(setting: Setting) -> list[Ratio]:
 
 
 def lpips_precision(setting: Setting) -> list[Ratio]:
-    """What bfloat16 does to ST-LPIPS between clips and blurred ones. Raises WeightsError without its package."""
+    """Error of bfloat16 in ST-LPIPS between clips and blurred ones. Raises WeightsError without its package."""
     clips = real_clips(setting, setting.network_clips)
     blurred = torch.nn.functional.avg_pool3d(clips, (1, 3, 3), stride=1, padding=(0, 1, 1))
     values = []
@@ -83,7 +83,7 @@ def lpips_precision(setting: Setting) -> list[Ratio]:
 
 
 def frechet(setting: Setting) -> list[Ratio]:
-    """The distance of two sets of features: a matrix root as the formula is usually written, against ours."""
+    """Frechet distance of two sets of features: the usual matrix root, against ours."""
     random = np.random.default_rng(0)
     a, b = random.normal(size=(2, SAMPLES, DIMENSIONS))
     works = [by_matrix_root, by_eigenvalues, frechet_distance_of_features]
@@ -102,7 +102,7 @@ def frechet(setting: Setting) -> list[Ratio]:
 
 
 def by_matrix_root(a: np.ndarray, b: np.ndarray) -> float:
-    """The formula as it is usually written."""
+    """The usual formula."""
     one, two = Gaussian.of(a), Gaussian.of(b)
     root = scipy.linalg.sqrtm(one.covariance @ two.covariance).real
     traces = np.trace(one.covariance) + np.trace(two.covariance) - 2 * np.trace(root)
@@ -113,7 +113,7 @@ def by_eigenvalues(a: np.ndarray, b: np.ndarray) -> float:
     return frechet_distance(Gaussian.of(a), Gaussian.of(b))
 
 
-def _clips_a_second(setting: Setting, row: str, network: Callable[[torch.dtype], Features]) -> list[Ratio]:
+def _seconds_per_clip(setting: Setting, row: str, network: Callable[[torch.dtype], Features]) -> list[Ratio]:
     """One by one in float32, all at once in float32, and in bfloat16."""
     size, count = setting.tokenizer.size, setting.network_clips
     clips = torch.rand(count, 3, FRAMES, size, size, generator=torch.Generator().manual_seed(0)).to(setting.device)
@@ -129,15 +129,15 @@ def _clips_a_second(setting: Setting, row: str, network: Callable[[torch.dtype],
         repeats=min(3, setting.repeats),
         at_least=setting.at_least,
     )
-    alone, together, half = (each / count for each in seconds)
+    single, batched, half = (each / count for each in seconds)
     return [
-        Ratio(row, "wall_seconds_per_clip_batched", alone, together, f"one by one, against {count} at once, float32"),
-        Ratio(row, "wall_seconds_per_clip_bf16", together, half, f"{count} at once, float32 against bfloat16"),
+        Ratio(row, "wall_seconds_per_clip_batched", single, batched, f"one by one, against {count} at once, float32"),
+        Ratio(row, "wall_seconds_per_clip_bf16", batched, half, f"{count} at once, float32 against bfloat16"),
     ]
 
 
 def _frames(clips: torch.Tensor) -> torch.Tensor:
-    """Clips as long as the I3D needs, played on backwards where they are too short."""
+    """Extend clips to the length that the I3D needs, by playing them backwards."""
     while clips.shape[2] < FRAMES:
         clips = torch.cat((clips, clips.flip(2)), 2)
     return clips[:, :, :FRAMES]

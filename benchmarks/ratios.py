@@ -1,4 +1,4 @@
-"""A speed is a ratio: a plain baseline and ours, timed turn by turn in one run, so that drift hits both alike."""
+"""Speeds as ratios: a plain baseline and ours, timed alternately in one run, so that drift affects both alike."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Ratio:
 
     Attributes:
         row: what was measured ("tree_search").
-        metric: in which quantity, its unit last ("wall_seconds").
-        baseline, ours: the quantity by the plain way and by ours; costs, so less is better, unless `note` says more.
-        note: what the baseline is, and what else must be known to read the number.
+        metric: the quantity, with its unit last ("wall_seconds").
+        baseline, ours: costs of the baseline and of ours, so less is better, unless `note` says otherwise.
+        note: what the baseline is, and anything else needed to interpret the number.
     """
 
     row: str
@@ -41,39 +41,39 @@ class Ratio:
 
     @classmethod
     def of(cls, row: str, metric: str, costs: Sequence[float], note: str = "") -> Ratio:
-        """From (baseline, ours)."""
+        """Build from costs (baseline, ours)."""
         baseline, ours = costs
         return cls(row, metric, baseline, ours, note)
 
     @property
     def ratio(self) -> float:
-        """How many times less ours takes than the baseline: above 1 it is the better one."""
+        """Cost of the baseline over ours; above 1, ours is better."""
         return self.baseline / self.ours
 
 
 def interleaved(
     baseline: Pass, ours: Pass, *, device: str = "cpu", repeats: int = 5, at_least: float = 0.05
 ) -> tuple[float, float]:
-    """Median seconds of a call of each, warmed up, timed in turns.
+    """Median seconds per call of each, warmed up, timed alternately.
 
     Args:
-        repeats: turns; which of the two goes first alternates.
-        at_least: seconds a turn lasts; shorter calls are made several times within one.
+        repeats: number of turns; the order alternates.
+        at_least: minimum seconds per turn; shorter calls are repeated within one.
     """
     timed = seconds_of([baseline, ours], device=device, repeats=repeats, at_least=at_least)
     return timed[0], timed[1]
 
 
 def seconds_of(passes: Sequence[Pass], *, device: str = "cpu", repeats: int = 5, at_least: float = 0.05) -> list[float]:
-    """Median seconds of a call of each of several passes, as `interleaved` times two."""
+    """Median seconds per call of several passes, see `interleaved`."""
     calls = [_calls_of(each, device, at_least) for each in passes]
-    found: list[list[float]] = [[] for _ in passes]
+    seconds: list[list[float]] = [[] for _ in passes]
     order = list(range(len(passes)))
     for _ in range(repeats):
         for i in order:
-            found[i].append(_timed(passes[i], calls[i], device))
+            seconds[i].append(_timed(passes[i], calls[i], device))
         order.reverse()
-    return [statistics.median(each) for each in found]
+    return [statistics.median(each) for each in seconds]
 
 
 def once(work: Pass, device: str = "cpu") -> float:
@@ -82,14 +82,14 @@ def once(work: Pass, device: str = "cpu") -> float:
 
 
 def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """Exponent of a cost's growth: least squares of log seconds over log sizes."""
+    """Exponent of a cost's growth: least-squares slope of log seconds over log sizes."""
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
 def peak_bytes(work: Pass, device: str = "cpu") -> int:
-    """Bytes of tensors that were alive at once during a call, at most, beyond what there was before.
+    """Peak bytes of tensors alive during a call, beyond those before it.
 
-    On a GPU as its allocator counts, with what operations need for themselves; elsewhere results of operations alone.
+    On a GPU as counted by its allocator, including workspaces of operations; elsewhere only results of operations.
     """
     work()
     if torch.device(device).type == "cuda":
@@ -100,7 +100,7 @@ def peak_bytes(work: Pass, device: str = "cpu") -> int:
 
 
 def synchronise(device: str) -> None:
-    """Wait until a GPU has done what it was given; a CPU has."""
+    """Wait for a GPU to finish; does nothing on a CPU."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -115,7 +115,7 @@ def _peak_on_gpu(work: Pass, device: str) -> int:
 
 
 class _Alive(TorchDispatchMode):
-    """Sees every operation, and so every tensor that comes to be."""
+    """Tracks the tensors that operations create."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,14 +125,14 @@ class _Alive(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self._know((args, kwargs), new=False)
+        self._track((args, kwargs), new=False)
         result = func(*args, **(kwargs or {}))
-        self._know(result, new=True)
+        self._track(result, new=True)
         self._held = {key: (ref, size) for key, (ref, size) in self._held.items() if not ref.expired()}
         self.peak = max(self.peak, sum(size for _, size in self._held.values()))
         return result
 
-    def _know(self, values: Any, new: bool) -> None:
+    def _track(self, values: Any, new: bool) -> None:
         for value in tree_leaves(values):
             if isinstance(value, torch.Tensor):
                 storage = value.untyped_storage()
@@ -141,15 +141,15 @@ class _Alive(TorchDispatchMode):
 
 
 def _calls_of(work: Pass, device: str, at_least: float) -> int:
-    """Warm up, and see how many calls fill a turn."""
+    """Warm up, then return the number of calls that fill a turn."""
     _timed(work, 1, device)
     return max(1, math.ceil(at_least / max(_timed(work, 1, device), 1e-7))) if at_least else 1
 
 
 def _timed(work: Pass, calls: int, device: str) -> float:
     synchronise(device)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(calls):
         work()
     synchronise(device)
-    return (time.perf_counter() - begun) / calls
+    return (time.perf_counter() - started) / calls

@@ -1,4 +1,4 @@
-"""Every measurement by name, and the running of them: one that fails is a row with its reason, not the end."""
+"""Registry of measurements, and running them: a failure becomes a row with its reason, and the others still run."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ MEASUREMENTS: dict[str, Measurement] = {
     "stage2": curation.projection,
 }
 OPTIONAL = {"compile"}
-"""Measured only where a setting asks for it."""
+"""Measured only on request."""
 ON_CPU = {"generator_adaptive_many"}
-"""Measured on a CPU alone: the cache of so many sequences of the paper's size would not fit a GPU."""
+"""Measured only on a CPU: the KV cache of so many sequences at paper size would not fit a GPU."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A measurement that did not come about, and why, in a line."""
+    """A failed measurement and the reason, in one line."""
 
     row: str
     reason: str
@@ -57,7 +57,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run of measurements gave; `seconds` is how long each of them took."""
+    """Results of a run; `seconds` is the wall time of each measurement."""
 
     ratios: list[Ratio]
     failures: list[Failure]
@@ -65,38 +65,38 @@ class Measured:
 
 
 def names(setting: Setting) -> list[str]:
-    """The measurements a setting asks for."""
+    """Names of the measurements of a setting."""
     left_out = (set() if setting.compiled else OPTIONAL) | (set() if setting.device == "cpu" else ON_CPU)
     return [name for name in MEASUREMENTS if name not in left_out]
 
 
-def measure(setting: Setting, wanted: Iterable[str] | None = None) -> Measured:
-    """Measure one after the other. Raises ValueError for a name that is none."""
-    chosen = names(setting) if wanted is None else list(wanted)
+def measure(setting: Setting, only: Iterable[str] | None = None) -> Measured:
+    """Run the measurements one after the other. Raises ValueError for an unknown name."""
+    chosen = names(setting) if only is None else list(only)
     unknown = [name for name in chosen if name not in MEASUREMENTS]
     if unknown:
         raise ValueError(f"no measurement called {', '.join(unknown)}: choose among {', '.join(MEASUREMENTS)}")
-    whole = Measured([], [], {})
+    measured = Measured([], [], {})
     with tqdm(chosen, desc="measurements", disable=None) as bar:
         for name in bar:
             bar.set_postfix_str(name)
-            begun = time.monotonic()
-            found = one(name, setting)
-            whole.seconds[name] = time.monotonic() - begun
-            if isinstance(found, Failure):
-                whole.failures.append(found)
+            started = time.monotonic()
+            result = one(name, setting)
+            measured.seconds[name] = time.monotonic() - started
+            if isinstance(result, Failure):
+                measured.failures.append(result)
             else:
-                whole.ratios.extend(found)
-    return whole
+                measured.ratios.extend(result)
+    return measured
 
 
 def one(name: str, setting: Setting) -> list[Ratio] | Failure:
-    """One measurement, or why there is none; a GPU's memory is given back behind it."""
+    """Run one measurement; returns its ratios or the failure, and frees a GPU's memory after it."""
     try:
         return MEASUREMENTS[name](setting)
     except Exception as error:
-        told = (str(error) or "no message").splitlines()[0]
-        return Failure(name, f"{type(error).__name__}: {told}")
+        reason = (str(error) or "no message").splitlines()[0]
+        return Failure(name, f"{type(error).__name__}: {reason}")
     finally:
         if setting.device == "cuda":
             torch.cuda.empty_cache()

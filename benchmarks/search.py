@@ -1,7 +1,7 @@
 """Stage 2's searches: the exact tree against brute force, the beam against the tree, chunks against length.
 
-Toy size runs the shipped proxy on embedded clips, so that percentiles mean something; other sizes run random weights
-on noise, which costs the same. Seconds are those of one batch on the same clips, timed in turns within one run.
+Toy size runs the shipped proxy on embedded clips, so that percentiles are meaningful; other sizes run random weights on
+noise, which costs the same. Seconds are those of one batch of the same clips, timed alternately within one run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TABLES = REPOSITORY / "results" / "tables" / "candidates"
 
 
 def tree_against_brute(setting: Setting, clips: int = 8) -> list[Ratio]:
-    """Row tree_search: the same scores of every candidate; brute force runs at the batch that suits it best."""
+    """Row tree_search: the same scores of every candidate, with brute force at its best batch size."""
     tokenizer, real = proxy_and_clips(setting, clips)
     levels, blocks = len(tokenizer.config.levels), tokenizer.config.candidates.blocks
     batch = best_brute_batch(setting, tokenizer, real)
@@ -53,7 +53,7 @@ def tree_against_brute(setting: Setting, clips: int = 8) -> list[Ratio]:
     def tree() -> dict[str, np.ndarray]:
         return prefix_tree(tokenizer, real)
 
-    seconds = _in_turns(setting, [brute, tree])
+    seconds = _alternating(setting, [brute, tree])
     note = f"{levels}^{blocks} candidates of {clips} clips; brute force at its best batch, {batch}"
     return [
         Ratio("tree_search", "block_evaluations", blocks * levels**blocks, block_visits(levels, blocks), note),
@@ -62,7 +62,7 @@ def tree_against_brute(setting: Setting, clips: int = 8) -> list[Ratio]:
 
 
 def best_brute_batch(setting: Setting, tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> int:
-    """The batch, at most all clips, at which a clip costs brute force least, by a sample of candidates."""
+    """Find the batch size, at most all clips, at which brute force is fastest per clip, on a sample of candidates."""
     rows = tokenizer.config.candidates.rows[:: max(1, len(tokenizer.config.candidates) // 12)]
 
     def sample(batch: int) -> Pass:
@@ -73,7 +73,7 @@ def best_brute_batch(setting: Setting, tokenizer: AdaptiveTokenizer, clips: torc
         return run
 
     batches = [batch for batch in BATCHES if batch <= len(clips)]
-    seconds = _in_turns(setting, [sample(batch) for batch in batches])
+    seconds = _alternating(setting, [sample(batch) for batch in batches])
     return min(zip(batches, seconds, strict=True), key=lambda each: each[1] / each[0])[0]
 
 
@@ -82,7 +82,7 @@ def beam_against_tree(setting: Setting, clips: int = 4) -> list[Ratio]:
     tokenizer, real = proxy_and_clips(setting, clips)
     point = operating_points(setting)[0]
     levels, blocks = len(tokenizer.config.levels), tokenizer.config.candidates.blocks
-    seconds = _in_turns(
+    seconds = _alternating(
         setting,
         [
             lambda: prefix_tree(tokenizer, real),
@@ -98,7 +98,7 @@ def beam_against_tree(setting: Setting, clips: int = 4) -> list[Ratio]:
 
 
 def beam_percentile(setting: Setting, clips: int = 32, sets: tuple[str, ...] = ("freedoom", "arcade")) -> list[Ratio]:
-    """Proxy-reward percentile of what beams and chunks choose, against 100 of the exact tables; the toy proxy only."""
+    """Proxy-reward percentile of the choices of beams and chunks, against 100 for exact search; only at toy size."""
     if not _shipped(setting):
         return []
     tokenizer, found = _proxy(setting), []
@@ -124,7 +124,7 @@ def chunked_against_length(setting: Setting, clips: int = 2, lengths: tuple[int,
         longer = replace(setting.with_tokenizer(frames=times * base.frames), batch=clips)
         tokenizer, made = tokenizer_of(longer), noise(longer)
         passes.append(lambda t=tokenizer, m=made: beam_search(t, m, point, width=1, chunk=CHUNK))  # type: ignore[misc]
-    seconds = _in_turns(setting, passes)
+    seconds = _alternating(setting, passes)
     blocks = [times * base.candidates.blocks for times in lengths]
     levels = len(base.levels)
     longest = search_evaluations(levels, blocks[-1], width=1, chunk=CHUNK)
@@ -143,10 +143,11 @@ def chunked_against_length(setting: Setting, clips: int = 2, lengths: tuple[int,
 
 
 def branch_and_bound(setting: Setting, clips: int = 4) -> list[Ratio]:
-    """Row branch_and_bound: block evaluations a clip that the exact best still needs, of the tree's.
+    """Row branch_and_bound: block evaluations per clip that the exact optimum needs, against the tree's.
 
-    A prefix is dropped if no continuation can beat the beam's choice: later blocks err by at least 0 and cost at
-    least the lowest level. Not in the library: a table of all scores labels every weight, this labels one.
+    A prefix is pruned if no continuation can beat the beam's choice: later blocks have an error of at least 0 and cost
+    at least the lowest level. Not in the library, because a table of all scores gives labels for every weight, this
+    only for one.
     """
     tokenizer, real = proxy_and_clips(setting, clips)
     candidates, found = tokenizer.config.candidates, []
@@ -163,7 +164,7 @@ def branch_and_bound(setting: Setting, clips: int = 4) -> list[Ratio]:
 
 
 def _needed(walk: Walk, frontier: Frontier, alive: np.ndarray, to_beat: np.ndarray, point: OperatingPoint) -> int:
-    """Evaluations, over all clips (B,), below a prefix that is still `alive` for some."""
+    """Count evaluations, over all clips (B,), below a prefix that is still `alive` for some."""
     candidates, scale = walk.candidates, point.scale
     done = frontier.lengths.shape[2]
     error = frontier.errors["l1"][:, 0].double().cpu().numpy() if done else np.zeros(len(alive))
@@ -180,14 +181,14 @@ def _needed(walk: Walk, frontier: Frontier, alive: np.ndarray, to_beat: np.ndarr
 
 
 def proxy_and_clips(setting: Setting, clips: int) -> tuple[AdaptiveTokenizer, torch.Tensor]:
-    """At toy size the shipped proxy and embedded clips, else random weights and noise."""
+    """The shipped proxy and embedded clips at toy size, else random weights and noise."""
     if _shipped(setting):
         return _proxy(setting), real_clips(setting, clips)
     return tokenizer_of(setting), noise(setting, clips)
 
 
 def operating_points(setting: Setting) -> list[OperatingPoint]:
-    """Those of the shipped routers at toy size; elsewhere one of a scale that fits nothing, as choices do not count."""
+    """Those of the shipped routers at toy size; elsewhere one with an arbitrary scale, as the choices do not matter."""
     paths = [CHECKPOINTS / f"{name}.safetensors" for name in ROUTERS]
     if _shipped(setting) and all(path.exists() for path in paths):
         return [OperatingPoint.from_dict(checkpoints.load(path, "router").facts["point"]) for path in paths]
@@ -203,8 +204,8 @@ def _proxy(setting: Setting) -> AdaptiveTokenizer:
     return AdaptiveTokenizer.load(PROXY)[0].to(setting.device)
 
 
-def _in_turns(setting: Setting, passes: list[Pass]) -> list[float]:
-    """Median seconds of each pass over a few turns: they take too long to be warmed up each by itself."""
+def _alternating(setting: Setting, passes: list[Pass]) -> list[float]:
+    """Median seconds of each pass over a few alternating turns, without separate warm-up of such long passes."""
     turns = min(setting.repeats, 2)
     seconds = [[once(setting.within(each), setting.device) for each in passes] for _ in range(turns)]
     return np.median(seconds, axis=0).tolist()

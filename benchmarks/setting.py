@@ -1,7 +1,8 @@
-"""What every measurement is given: a device, networks of one size, and how long to look.
+"""Common setting of all measurements: device, network size, batch sizes and repeats.
 
-Weights are random unless a measurement says otherwise: they cost what trained ones cost. Lengths are those a router
-gives: the best assignments of the shipped candidate table at the weight which saves what the paper's router saves.
+Weights are random unless a measurement says otherwise, as they cost the same as trained ones. Lengths are distributed
+as a router's: the best assignments of the shipped candidate table, at the weight that saves what the paper's router
+saves.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, Tokeniz
 
 TABLE = REPOSITORY / "results" / "tables" / "candidates" / "freedoom-validation.parquet"
 SAVED = 721 / 1024
-"""Tokens of the paper's router over those of its uniform row (main Table 1)."""
+"""Tokens of the paper's router over those of its uniform baseline (main Table 1)."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,16 @@ class Setting:
 
     Attributes:
         device: "cpu" or "cuda".
-        size: of the networks, by name; the record's status.
-        generator: fields of GeneratorConfig beside what the grammar decides.
-        source: embedded clips, for those measurements that need real ones.
-        batch: clips a pass of the tokenizer.
-        network_clips: clips a pass of the large frozen networks (I3D, LPIPS).
-        samples: sequences that are sampled side by side.
-        repeats: turns of each measurement.
-        at_least: seconds a turn lasts.
-        bf16: autocast, except where precisions are compared.
-        compiled: measure torch.compile as well, which takes minutes.
+        size: name of the networks' size; the record's status.
+        generator: fields of GeneratorConfig that the grammar does not determine.
+        source: embedded clips, for measurements that need real ones.
+        batch: clips per pass of the tokenizer.
+        network_clips: clips per pass of the large frozen networks (I3D, LPIPS).
+        samples: sequences to sample.
+        repeats: turns per measurement.
+        at_least: minimum seconds per turn.
+        bf16: bfloat16 autocast, except where precisions are compared.
+        compiled: also measure torch.compile, which takes minutes.
     """
 
     device: str = "cpu"
@@ -64,7 +65,7 @@ class Setting:
 
     @classmethod
     def of(cls, device: str, size: str, *, bf16: bool = True, compiled: bool = False, repeats: int = 3) -> Setting:
-        """The setting of a named size. Raises ValueError for another name."""
+        """Build the setting of a named size. Raises ValueError for an unknown name."""
         if size not in TOKENIZER_SIZES:
             raise ValueError(f"unknown size {size!r}: {', '.join(TOKENIZER_SIZES)}")
         generator = GENERATOR_SIZES["L" if size == "paper" else size]
@@ -83,11 +84,11 @@ class Setting:
         )
 
     def autocast(self, enabled: bool | None = None) -> torch.autocast:
-        """bfloat16 where this setting has it, or where `enabled`."""
+        """bfloat16 autocast if this setting has it, or as `enabled` says."""
         return autocast(self.device, self.bf16 if enabled is None else enabled)
 
     def within(self, work: Callable[[], object], *, bf16: bool | None = None) -> Callable[[], object]:
-        """`work` without gradients, in this setting's precision."""
+        """Wrap `work` to run without gradients in this setting's precision."""
 
         def run() -> object:
             with torch.no_grad(), self.autocast(bf16):
@@ -97,27 +98,27 @@ class Setting:
 
     @property
     def uniform(self) -> tuple[int, ...]:
-        """The row to which the router's lengths are compared: the fixed-length baseline."""
+        """The uniform assignment that the router's lengths are compared with: the fixed-length baseline."""
         return (self.tokenizer.candidates.baseline,) * self.tokenizer.candidates.blocks
 
     @property
     def groups(self) -> int:
-        """Groups of like length a batch is run in: as many as the trainings' default, fewer for a small batch."""
+        """Number of groups of similar length per batch: the trainings' default, fewer for small batches."""
         return max(2, min(4, self.batch // 8))
 
     def with_tokenizer(self, **changes: object) -> Setting:
-        """The same with another shape of tokenizer."""
+        """Change the tokenizer's shape."""
         return replace(self, tokenizer=replace(self.tokenizer, **changes))  # type: ignore[arg-type]
 
 
 def tokenizer_of(setting: Setting) -> AdaptiveTokenizer:
-    """An untrained tokenizer, the same at every call, frozen."""
+    """An untrained, frozen tokenizer, the same in every call."""
     torch.manual_seed(0)
     return AdaptiveTokenizer(setting.tokenizer).eval().requires_grad_(False).to(setting.device)
 
 
 def noise(setting: Setting, clips: int | None = None) -> torch.Tensor:
-    """Clips (B, 3, T, H, W) in [0, 1] without content, which costs the same."""
+    """Noise clips (B, 3, T, H, W) in [0, 1], which cost the same as real ones."""
     shape = setting.tokenizer
     made = torch.rand(
         clips or setting.batch, 3, shape.frames, shape.size, shape.size, generator=torch.Generator().manual_seed(0)
@@ -126,7 +127,7 @@ def noise(setting: Setting, clips: int | None = None) -> torch.Tensor:
 
 
 def real_clips(setting: Setting, count: int) -> torch.Tensor:
-    """(count, 3, T, H, W) embedded clips, at most one reel."""
+    """Embedded clips (count, 3, T, H, W), at most one reel."""
     pixels, _ = _reel(setting.source.reel, setting.tokenizer.size, setting.tokenizer.frames)
     return to_network(pixels[:count], setting.device)
 
@@ -137,12 +138,12 @@ def _reel(make: Callable[..., tuple[np.ndarray, object]], size: int, frames: int
 
 
 def uniform_lengths(setting: Setting) -> torch.Tensor:
-    """(B, K) the uniform row for a batch."""
+    """The uniform assignment for a batch (B, K)."""
     return expand_assignment(setting.uniform, setting.batch).to(setting.device)
 
 
 def router_lengths(setting: Setting) -> torch.Tensor:
-    """(B, K) lengths for a batch, evenly spread over the distribution, in an order drawn once."""
+    """Lengths for a batch (B, K), evenly spread over a router's distribution, in a fixed random order."""
     rows = _distribution(setting.tokenizer, SAVED * sum(setting.uniform))
     spread = np.linspace(0, len(rows) - 1, setting.batch).round().astype(int)
     order = np.random.default_rng(0).permutation(setting.batch)
@@ -151,23 +152,23 @@ def router_lengths(setting: Setting) -> torch.Tensor:
 
 @cache
 def _distribution(config: TokenizerConfig, tokens: float) -> np.ndarray:
-    """(N, K) the best assignments of the table's clips that average about `tokens`, from the fewest to the most.
+    """Best assignments (N, K) of the table's clips that average about `tokens`, in ascending order.
 
-    Levels are matched by their number. Another number of levels or blocks than the table's is cut or repeated.
+    Levels are matched by index; a different number of levels or blocks is truncated or repeated.
     """
     table = candidate_table.read(TABLE)
-    theirs, mine = table.candidates, config.candidates
-    levels = np.array(mine.levels)[np.minimum(np.arange(len(theirs.levels)), len(mine.levels) - 1)]
+    table_set, target_set = table.candidates, config.candidates
+    levels = np.array(target_set.levels)[np.minimum(np.arange(len(table_set.levels)), len(target_set.levels) - 1)]
     quality = table.quality("l1")
-    weight = _weight(quality, theirs, levels, tokens * theirs.blocks / mine.blocks)
-    chosen = theirs.row(reward.best(weight))
-    digits = np.searchsorted(theirs.levels, np.resize(chosen.T, (mine.blocks, len(chosen))).T)
+    weight = _weight(quality, table_set, levels, tokens * table_set.blocks / target_set.blocks)
+    chosen = table_set.row(reward.best(weight))
+    digits = np.searchsorted(table_set.levels, np.resize(chosen.T, (target_set.blocks, len(chosen))).T)
     rows = levels[digits]
     return rows[rows.sum(1).argsort(kind="stable")]
 
 
 def _weight(quality: np.ndarray, candidates: CandidateSet, levels: np.ndarray, tokens: float) -> np.ndarray:
-    """The proxy reward (N, A) under which the best assignments average about `tokens` of these levels."""
+    """Find the proxy reward (N, A) whose best assignments average about `tokens` of these levels."""
     scale = reward.Scale.of(quality, candidates)
     totals = levels[np.searchsorted(candidates.levels, candidates.rows)].sum(1)
     rewards = [reward.proxy_reward(quality, candidates, scale, w_q) for w_q in np.linspace(0.1, 1.9, 37)]

@@ -1,8 +1,8 @@
-"""Measure every stage's speed as ratios within one run, and write a record and results/tables/speed.csv.
+"""Measure every stage's speed as ratios within one run; write a record and results/tables/speed.csv.
 
 python -m benchmarks.speed                         toy size on a CPU, minutes
 python -m benchmarks.speed --device cuda --size paper    what `python -m benchmarks.gpu` does
-python -m benchmarks.speed --only encode decode    those rows of the table alone
+python -m benchmarks.speed --only encode decode    only these measurements
 python -m benchmarks.speed --list
 """
 
@@ -45,32 +45,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--size", choices=("toy", "small", "paper"), default="toy", help="of the networks")
-    made.add_argument("--fp32", action="store_true", help="without bfloat16 autocast")
-    made.add_argument("--compile", action="store_true", help="measure torch.compile as well, some minutes more")
-    made.add_argument("--repeats", type=int, default=3, help="turns of each measurement")
-    made.add_argument("--only", nargs="+", metavar="NAME", help="these measurements alone")
-    made.add_argument("--list", action="store_true", help="name the measurements")
-    made.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
-    return made
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    options.add_argument("--size", choices=("toy", "small", "paper"), default="toy", help="of the networks")
+    options.add_argument("--fp32", action="store_true", help="disable bfloat16 autocast")
+    options.add_argument(
+        "--compile", action="store_true", help="also measure torch.compile, which takes some minutes more"
+    )
+    options.add_argument("--repeats", type=int, default=3, help="turns per measurement")
+    options.add_argument("--only", nargs="+", metavar="NAME", help="only these measurements")
+    options.add_argument("--list", action="store_true", help="list the measurements")
+    options.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
+    return options
 
 
 def run(setting: Setting, results: Path, only: list[str] | None = None) -> Measured:
     """Measure, write and print."""
-    begun = time.monotonic()
+    started = time.monotonic()
     measured = registry.measure(setting, only)
     record = writing.write(
-        measured, setting, results, seconds=time.monotonic() - begun, whole=writing.is_whole(only, setting)
+        measured, setting, results, seconds=time.monotonic() - started, complete=writing.is_complete(only, setting)
     )
-    print(told(measured))
+    print(summary(measured))
     print(f"\n{record.id}, {record.environment['wall_seconds']:.0f} s; {results / 'tables' / 'speed.csv'}")
     return measured
 
 
-def told(measured: Measured) -> str:
-    """A line a ratio, with its note, and a line a failure."""
+def summary(measured: Measured) -> str:
+    """One line per ratio, with its note, and one per failure."""
     lines = [
         f"{r.row:32} {r.metric:34} {r.baseline:12.5g} {r.ours:12.5g} {r.ratio:8.2f}x  {r.note}" for r in measured.ratios
     ]

@@ -1,9 +1,10 @@
-"""Stage 2's searches side by side, same clips: brute force, the exact prefix tree, beams, chunks.
+"""Stage 2's searches on the same clips: brute force, the exact prefix tree, beams, chunks.
 
     pytest benchmarks/test_search.py --benchmark-only
 
-Read the ratios of the means within one run. Three levels stand for the toy's five, 81 candidates for 625: brute force
-makes 324 block reconstructions, the tree 120, a beam of width 3 makes 30. `benchmarks/search.py` measures all 625.
+Compare ratios of means within one run. Three levels instead of the toy's five, so 81 candidates instead of 625: brute
+force makes 324 block reconstructions, the tree 120, a beam of width 3 makes 30. `benchmarks/search.py` measures all
+625.
 """
 
 from __future__ import annotations

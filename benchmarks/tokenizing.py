@@ -1,4 +1,4 @@
-"""The tokenizer: unequal lengths against padding, its training step, and the router beside it."""
+"""The tokenizer: encoding, decoding and training at unequal lengths, and the cost of the router."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SAVING = "a batch at the uniform row of the middle level, against the router's l
 
 
 def encoding(setting: Setting) -> list[Ratio]:
-    """Uniform lengths, the router's padded, the router's in groups (and in one row, on a GPU), the part of no tokens.
+    """Uniform lengths, the router's padded, the router's in groups (on a GPU, also in one row), and the constant part.
 
-    What depends on the number of tokens are the encoder's queries: their self-attention, their side of the
-    cross-attention and their MLPs. Patch embedding, pooling, and the references' keys and values do not; their time is
-    measured by itself and taken off.
+    The encoder's queries depend on the number of tokens: their self-attention, their side of the cross-attention and
+    their MLPs. Patch embedding, pooling, and the references' keys and values do not; their time is measured separately
+    and subtracted.
     """
     tokenizer, clips = tokenizer_of(setting), noise(setting)
     uniform, lengths = uniform_lengths(setting), router_lengths(setting)
@@ -58,7 +58,7 @@ def encoding(setting: Setting) -> list[Ratio]:
 
 
 def decoding(setting: Setting) -> list[Ratio]:
-    """Of a decoder's pass only the references depend on tokens: its queries are patches."""
+    """Decoding at the same lengths; only the decoder's references depend on tokens, its queries are patches."""
     tokenizer, clips = tokenizer_of(setting), noise(setting)
     plain, codes = (tokenizer.encode(clips, rows) for rows in (uniform_lengths(setting), router_lengths(setting)))
     seconds = _timed(
@@ -76,9 +76,9 @@ def decoding(setting: Setting) -> list[Ratio]:
 
 
 def training(setting: Setting) -> list[Ratio]:
-    """A step on L1: the forward pass, the backward pass and AdamW, padded and in groups; memory; on a GPU utilisation.
+    """A training step on L1 with AdamW, padded and in groups: seconds, memory and, on a GPU, utilisation.
 
-    Lengths are a router's (stage 4), and drawn from all candidates (stage 1).
+    Lengths are a router's (stage 4), or drawn from all candidates (stage 1).
     """
     candidates = setting.tokenizer.candidates
     drawn = candidates.sample(setting.batch, torch.Generator().manual_seed(0)).to(setting.device)
@@ -96,7 +96,7 @@ def training(setting: Setting) -> list[Ratio]:
 
 
 def routing(setting: Setting) -> list[Ratio]:
-    """The router's seconds and operations beside those of one pass of the tokenizer, here and at paper size."""
+    """Seconds and operations of the router against those of a pass of the tokenizer, here and at paper size."""
     found = _router_times(setting, setting.tokenizer, setting.router, "router")
     paper = replace(setting, batch=min(setting.batch, 32) if setting.device == "cuda" else 1, repeats=1)
     shapes = (setting.tokenizer, setting.router)
@@ -131,12 +131,12 @@ def _router_operations(shape: TokenizerConfig, router: RouterConfig, kind: str) 
 
 
 def _uniform_of(shape: TokenizerConfig) -> tuple[int, ...]:
-    """The second longest level everywhere: the paper's 1,024 tokens."""
+    """The second highest level for every block: the paper's 1,024 tokens."""
     return (shape.levels[-2],) * shape.candidates.blocks
 
 
 def without_tokens(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> object:
-    """What the encoder computes of a clip however many tokens it gets."""
+    """The part of the encoder that does not depend on the number of tokens."""
     encoder = tokenizer.encoder
     patches = encoder.embed(clips)
     references = rearrange(patches, "b k p d -> b (k p) d")
@@ -144,7 +144,7 @@ def without_tokens(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> object:
 
 
 def step_of(setting: Setting, lengths: torch.Tensor, groups: int) -> Callable[[], object]:
-    """A training step that can be made any number of times."""
+    """Make a training step that can be repeated."""
     tokenizer, clips = tokenizer_of(setting).train().requires_grad_(True), noise(setting)
     fused = setting.device == "cuda" or None
     optimiser = torch.optim.AdamW(tokenizer.parameters(), lr=1e-5, fused=fused)
@@ -183,7 +183,7 @@ def _three(row: str, uniform: float, padded: float, grouped: float) -> list[Rati
 
 
 def _sparse(setting: Setting, row: str, grouped: Callable[[], object], sparse: Callable[[], object]) -> list[Ratio]:
-    """One row without padding: without a GPU's kernels it computes what the mask hides as well, and is not timed."""
+    """All clips in one row without padding; only timed on a GPU, as other kernels also compute what the mask hides."""
     if setting.device != "cuda":
         return []
     note = "groups of like length, against all clips in one row under flex_attention"

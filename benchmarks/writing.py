@@ -1,4 +1,4 @@
-"""Measured ratios into a record and into the table of speeds, which `evatok.reporting.speed` shows."""
+"""Write measured ratios to a record and to the table of speeds, which `evatok.reporting.speed` shows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from evatok.storage.records import Metric, Record
 COLUMNS = ["row", "metric", "baseline", "ours", "ratio", "device", "record"]
 
 
-def write(measured: Measured, setting: Setting, results: Path, *, seconds: float, whole: bool) -> Record:
+def write(measured: Measured, setting: Setting, results: Path, *, seconds: float, complete: bool) -> Record:
     """Write results/records/speed-*.json and results/tables/speed.csv.
 
     Args:
-        seconds: wall time of the whole run.
-        whole: everything that can be measured was, so that all rows of this device are replaced; otherwise those
-            rows alone that were measured this time.
+        seconds: wall time of the run.
+        complete: everything that can be measured was, so that all rows of this device are replaced; otherwise only the
+            rows that were measured.
 
     Raises:
         RecordError: nothing was measured.
@@ -33,14 +33,14 @@ def write(measured: Measured, setting: Setting, results: Path, *, seconds: float
     path = results / "tables" / "speed.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = _lines(measured, record)
-    kept = _kept(path, record.environment["device"], None if whole else measured)
+    kept = _kept(path, record.environment["device"], None if complete else measured)
     merged = lines if kept.empty else pd.concat([kept, lines], ignore_index=True)
     merged.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     return record
 
 
 def to_record(measured: Measured, setting: Setting, seconds: float) -> Record:
-    """The record of kind "speed": three metrics a ratio, `row/metric/baseline`, `/ours` and `/ratio`."""
+    """Make the record of kind "speed", with three metrics per ratio: `row/metric/baseline`, `/ours` and `/ratio`."""
     metrics: dict[str, Metric] = {}
     for ratio in measured.ratios:
         metrics |= _metrics(ratio, setting.repeats)
@@ -63,9 +63,9 @@ def to_record(measured: Measured, setting: Setting, seconds: float) -> Record:
     )
 
 
-def is_whole(wanted: list[str] | None, setting: Setting) -> bool:
-    """Whether a choice of measurements leaves none out."""
-    return wanted is None or set(wanted) >= set(names(setting))
+def is_complete(chosen: list[str] | None, setting: Setting) -> bool:
+    """Whether a choice of measurements includes all."""
+    return chosen is None or set(chosen) >= set(names(setting))
 
 
 def _metrics(ratio: Ratio, repeats: int) -> dict[str, Metric]:
@@ -79,7 +79,7 @@ def _metrics(ratio: Ratio, repeats: int) -> dict[str, Metric]:
 
 
 def _lines(measured: Measured, record: Record) -> pd.DataFrame:
-    """The run's rows; a failure's has its reason in place of the metric, and no numbers."""
+    """Rows of a run; that of a failure has the reason as its metric, and no numbers."""
     where = {"device": record.environment["device"], "record": record.id}
     ratios = [
         {"row": r.row, "metric": r.metric, "baseline": r.baseline, "ours": r.ours, "ratio": r.ratio, **where}
@@ -90,17 +90,17 @@ def _lines(measured: Measured, record: Record) -> pd.DataFrame:
 
 
 def _kept(path: Path, device: str, measured: Measured | None) -> pd.DataFrame:
-    """What stays of the table: other devices' rows, and this one's that were not measured again; None: none of those.
+    """Rows of the table to keep: those of other devices, and this device's that were not measured again (None: none).
 
-    An earlier failure goes as soon as its measurement is run again.
+    An earlier failure is dropped as soon as its measurement runs again.
     """
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
     table = pd.read_csv(path)
-    again = table["device"].eq(device)
+    replaced = table["device"].eq(device)
     if measured is not None:
-        found = {(ratio.row, ratio.metric) for ratio in measured.ratios}
-        same = [key in found for key in zip(table["row"], table["metric"], strict=True)]
+        keys = {(ratio.row, ratio.metric) for ratio in measured.ratios}
+        same = [key in keys for key in zip(table["row"], table["metric"], strict=True)]
         failed = table["metric"].str.startswith("failed") & table["row"].isin(measured.seconds.keys())
-        again &= pd.Series(same, index=table.index) | failed
-    return table[~again]
+        replaced &= pd.Series(same, index=table.index) | failed
+    return table[~replaced]

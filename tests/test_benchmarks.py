@@ -113,7 +113,7 @@ def test_a_failing_measurement_is_a_row_and_not_the_end(setting, monkeypatch, tm
     monkeypatch.setattr(registry, "MEASUREMENTS", works)
     measured = registry.measure(setting)
     assert measured.failures == [Failure("broken", "OutOfMemoryError: CUDA out of memory.")]
-    record = writing.write(measured, setting, tmp_path, seconds=1.0, whole=True)
+    record = writing.write(measured, setting, tmp_path, seconds=1.0, complete=True)
     table = pd.read_csv(tmp_path / "tables" / "speed.csv")
     assert table["metric"].tolist() == ["wall_seconds", "failed (OutOfMemoryError: CUDA out of memory.)"]
     assert table["ratio"].isna().tolist() == [False, True]
@@ -187,7 +187,7 @@ def test_the_exponent_of_a_power_law():
 
 def test_a_ratio_ends_in_the_record_and_in_the_table(setting, tmp_path):
     record = writing.write(
-        measured_as(Ratio("a", "wall_seconds", 3.0, 2.0, "how")), setting, tmp_path, seconds=5.0, whole=True
+        measured_as(Ratio("a", "wall_seconds", 3.0, 2.0, "how")), setting, tmp_path, seconds=5.0, complete=True
     )
     assert records.read(next((tmp_path / "records").glob("speed-*.json"))) == record
     assert (record.kind, record.status) == ("speed", "toy")
@@ -207,16 +207,16 @@ def test_a_ratio_ends_in_the_record_and_in_the_table(setting, tmp_path):
 def test_rows_of_a_device_are_replaced_and_those_of_others_stay(setting, tmp_path):
     path = tmp_path / "tables" / "speed.csv"
     first = writing.write(
-        measured_as(Ratio("a", "x", 1, 1), Ratio("b", "x", 1, 1)), setting, tmp_path, seconds=1.0, whole=True
+        measured_as(Ratio("a", "x", 1, 1), Ratio("b", "x", 1, 1)), setting, tmp_path, seconds=1.0, complete=True
     )
     table = pd.read_csv(path)
     pd.concat([table, table.assign(device="another GPU")]).to_csv(path, index=False)
-    part = writing.write(measured_as(Ratio("a", "x", 4, 2)), setting, tmp_path, seconds=1.0, whole=False)
+    part = writing.write(measured_as(Ratio("a", "x", 4, 2)), setting, tmp_path, seconds=1.0, complete=False)
     table = pd.read_csv(path)
     mine = table[table["device"] != "another GPU"].set_index("row")
     assert mine["record"].to_dict() == {"b": first.id, "a": part.id}
     assert len(table) == 4
-    last = writing.write(measured_as(Ratio("c", "x", 4, 2)), setting, tmp_path, seconds=1.0, whole=True)
+    last = writing.write(measured_as(Ratio("c", "x", 4, 2)), setting, tmp_path, seconds=1.0, complete=True)
     table = pd.read_csv(path)
     assert table[table["device"] != "another GPU"]["row"].tolist() == ["c"]
     assert table["record"].tolist() == [first.id, first.id, last.id]
@@ -229,7 +229,7 @@ def test_the_readme_shows_known_rows_in_their_order(setting, tmp_path):
         Ratio("tree_search", "block_evaluations", 2500, 780),
         failures=(Failure("i3d", "no weights"),),
     )
-    writing.write(measured, setting, tmp_path, seconds=1.0, whole=True)
+    writing.write(measured, setting, tmp_path, seconds=1.0, complete=True)
     shown = speed_table.worth_showing(tmp_path / "tables")
     assert list(shown.columns) == ["what", "baseline", "ours", "times", "device", "record"]
     assert shown["times"].tolist() == ["3.21", "1.50"]

@@ -53,5 +53,5 @@ def test_what_is_not_taken_is_named(metric, clips, told):
 
 def test_colours_in_the_last_place_are_told_where_they_belong(pair):
     real, fake = (np.moveaxis(clips, 1, -1) for clips in pair)
-    with pytest.raises(ValueError, match="bring the colours, which come last, to the second place"):
+    with pytest.raises(ValueError, match="move the colours from the last dimension to the second"):
         psnr(real, fake)

@@ -79,7 +79,7 @@ class TestUnpickle:
     @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
     def test_a_malicious_pickle_is_refused_before_anything_runs(self, tmp_path, protocol):
         data = pickle.dumps({"params": Malicious(tmp_path / "made")}, protocol)
-        with pytest.raises(pickle.UnpicklingError, match=r"mkdir, which is not on the list"):
+        with pytest.raises(pickle.UnpicklingError, match=r"mkdir, which is not allowed"):
             unpickle.arrays(data)
         assert not (tmp_path / "made").exists()
         pickle.loads(data)
@@ -87,13 +87,13 @@ class TestUnpickle:
 
     def test_malice_inside_an_object_array_is_refused(self, tmp_path):
         array = np.array([Malicious(tmp_path / "made")], dtype=object)
-        with pytest.raises(pickle.UnpicklingError, match="not on the list"):
+        with pytest.raises(pickle.UnpicklingError, match="not allowed"):
             unpickle.arrays(pickle.dumps({"params": array}, 4))
         assert not (tmp_path / "made").exists()
 
     @pytest.mark.parametrize("name", [b"cnumpy\nload\n.", b"cbuiltins\neval\n.", b"cnumpy.core.multiarray\nscalar\n."])
     def test_other_globals_are_refused(self, name):
-        with pytest.raises(pickle.UnpicklingError, match="not on the list"):
+        with pytest.raises(pickle.UnpicklingError, match="not allowed"):
             unpickle.arrays(name)
 
     @pytest.mark.parametrize("tree", [{"a": [1.0]}, {"a": np.zeros(2)}, {1: np.zeros(2, np.float32)}, np.float64])
@@ -135,13 +135,13 @@ class TestTensors:
     @pytest.mark.parametrize("content", [b"", b"half a download", pickle.dumps(3, 2)])
     def test_what_is_no_file_of_tensors_is_named(self, tmp_path, content):
         (tmp_path / "x.pth").write_bytes(content)
-        with pytest.raises(WeightsError, match=r"x\.pth is no PyTorch file|x\.pth holds more"):
+        with pytest.raises(WeightsError, match=r"x\.pth is not a PyTorch file|x\.pth contains more"):
             weights.tensors(tmp_path / "x.pth")
 
     @pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 1}])
     def test_anything_but_named_tensors_is_refused(self, tmp_path, content):
         torch.save(content, tmp_path / "x.pth")
-        with pytest.raises(WeightsError, match="more than tensors under names"):
+        with pytest.raises(WeightsError, match="more than named tensors"):
             weights.tensors(tmp_path / "x.pth")
 
     @pytest.mark.parametrize("name", list(weights.PUBLISHED))
@@ -229,14 +229,14 @@ class TestI3D:
         path = folder / i3d.ARCHIVE
         write_archive(path, checkpoint=np.random.default_rng(0).bytes(4096))
         path.write_bytes(path.read_bytes()[:2000])
-        with pytest.raises(WeightsError, match="no whole archive") as caught:
+        with pytest.raises(WeightsError, match="not a complete archive") as caught:
             i3d.load()
         assert str(path) in str(caught.value)
 
     def test_an_archive_without_the_file_is_named(self, folder):
         with tarfile.open(folder / i3d.ARCHIVE, "w:gz"):
             pass
-        with pytest.raises(WeightsError, match="no whole archive"):
+        with pytest.raises(WeightsError, match="not a complete archive"):
             i3d.load()
 
     @pytest.mark.parametrize("damage", ["cut", "bit"])

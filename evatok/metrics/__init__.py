@@ -1,12 +1,12 @@
-"""Metrics on clips (B, 3, T, H, W), floats in [0, 1]: features -> statistics -> value, a module each.
+"""Metrics on clips (B, 3, T, H, W), floats in [0, 1]: features -> statistics -> value, one module each.
 
 from evatok.metrics import fvd, lpips, motion_ratio, psnr
 
 psnr(real, fake), lpips(real, fake, net="vgg")  # one value per clip
 fvd(real, fake), motion_ratio(real, fake)       # one value for the two sets
 
-`catalogue` holds what is known of each. Functions are imported when they are first used, so that what only reads
-records needs no PyTorch; no module here may bear the name of one of them.
+`catalogue` describes each metric. Functions are imported on first use, so that reading records does not need PyTorch;
+no module here may have the name of one of them.
 """
 
 from __future__ import annotations

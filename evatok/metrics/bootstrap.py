@@ -1,8 +1,8 @@
-"""How far a measured number can be trusted: an interval for what is summed over clips, a spread for everything else.
+"""Uncertainty of measured values: bootstrap intervals over clips, paired differences, and spreads over seeds.
 
-The mean of a value per clip (PSNR, LPIPS), or a figure made of sums over clips (motion), has a bootstrap interval. A
-distribution distance such as FVD has no value per clip, and resampling clips would repeat some and bias it: it is
-measured again on other choices of clips instead. Two rows of the same clips are compared pair by pair.
+The mean of a per-clip value (PSNR, LPIPS), or a function of sums over clips (motion), has a bootstrap interval. A
+distribution distance such as FVD has no per-clip value, and resampling clips would repeat some and bias it: it is
+measured on several choices of clips instead. Two systems measured on the same clips are compared pairwise.
 
 Legend: N clips.
 """
@@ -25,7 +25,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """One value a seed, in the order of `seeds`; their mean and sample standard deviation (n - 1)."""
+    """One value per seed, in the order of `seeds`, with mean and sample standard deviation (n - 1)."""
 
     mean: float
     std: float
@@ -34,13 +34,13 @@ class Spread:
 
 
 def bootstrap(values: Any, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
-    """The mean of `values` (N,) with its percentile bootstrap interval, in the unit of the values.
+    """Mean of `values` (N,) with its percentile bootstrap interval, in the unit of the values.
 
-    `draws` times N of them are drawn with replacement; the interval holds the share `level` of their means. Equal
-    arguments give equal ends.
+    N values are drawn with replacement `draws` times; the interval contains a fraction `level` of their means. Equal
+    arguments give equal intervals.
 
-    Raises ValueError for another shape, fewer than 2 values, NaN or infinity (equal clips have an infinite PSNR),
-    a level outside (0, 1) and fewer than 2 draws.
+    Raises ValueError for the wrong shape, fewer than 2 values, NaN or infinity (equal clips have an infinite PSNR), a
+    level outside (0, 1) and fewer than 2 draws.
     """
     return bootstrap_statistic(_samples(values), np.mean, level, draws, seed)
 
@@ -54,8 +54,8 @@ def bootstrap_statistic(
 ) -> Interval:
     """`statistic` of `rows` (N, ...), one row per clip, with its percentile bootstrap interval.
 
-    `draws` times N rows are drawn with replacement; the interval holds the share `level` of their statistics, but for
-    draws where it is not finite. Equal arguments give equal ends.
+    N rows are drawn with replacement `draws` times; the interval contains a fraction `level` of the finite statistics.
+    Equal arguments give equal intervals.
 
     Raises ValueError for fewer than 2 rows, a statistic of all rows that is not finite, a level outside (0, 1) and
     fewer than 2 draws.
@@ -63,7 +63,7 @@ def bootstrap_statistic(
     if len(rows) < 2:
         raise ValueError(f"a bootstrap needs at least 2 rows (N, ...), got the shape {rows.shape}")
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, got {level}")
+        raise ValueError(f"the level of an interval must be between 0 and 1, got {level}")
     if draws < 2:
         raise ValueError(f"a bootstrap needs at least 2 draws, got {draws}")
     value = float(statistic(rows))
@@ -85,14 +85,14 @@ def paired_difference(
 ) -> Interval:
     """`statistic(a) - statistic(b)` of rows (N, ...) of the same clips, with its percentile bootstrap interval.
 
-    Each draw takes the same clips from both, so that what is hard for both does not count. A distance between sets,
-    such as Frechet's, may be compared so as well, where its own interval would be wrong: drawing clips twice raises
-    each of the two distances, but both alike, and in the difference that cancels.
+    Each draw takes the same clips from both, so that clips that are hard for both do not add variance. Distances
+    between sets, such as Frechet's, can be compared this way too, although their own intervals would be wrong: repeated
+    clips raise both distances alike, which cancels in the difference.
 
-    Raises ValueError for unlike numbers of clips, and as `bootstrap_statistic`.
+    Raises ValueError for different numbers of clips; see `bootstrap_statistic` for other errors.
     """
     if len(a) != len(b):
-        raise ValueError(f"a paired comparison is of the same clips, got {len(a)} and {len(b)}")
+        raise ValueError(f"a paired comparison must be of the same clips, got {len(a)} and {len(b)}")
     return bootstrap_statistic(
         np.arange(len(a)),
         lambda drawn: float(statistic(a[drawn])) - float(statistic(b[drawn])),
@@ -103,9 +103,9 @@ def paired_difference(
 
 
 def over_choices(function: Callable[[int], float], seeds: Sequence[int]) -> Spread:
-    """`function(seed)`, a measurement on the clips which that seed chooses, for every seed.
+    """Evaluate `function(seed)`, a measurement on the clips that the seed chooses, for every seed.
 
-    Raises ValueError for fewer than 2 seeds, for a seed that comes twice and for a value that is not finite.
+    Raises ValueError for fewer than 2 seeds, repeated seeds, and values that are not finite.
     """
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise ValueError(f"a spread needs at least 2 different seeds, got {list(seeds)}")
@@ -123,6 +123,6 @@ def _samples(values: Any) -> np.ndarray:
     if samples.ndim != 1 or len(samples) < 2:
         raise ValueError(f"a bootstrap needs at least 2 values (N,), got the shape {samples.shape}")
     if not np.isfinite(samples).all():
-        worst = int(np.isfinite(samples).argmin())
-        raise ValueError(f"value {worst} is {samples[worst]}: the mean of values that are not finite has no interval")
+        first = int(np.isfinite(samples).argmin())
+        raise ValueError(f"value {first} is {samples[first]}: the mean of values that are not finite has no interval")
     return samples

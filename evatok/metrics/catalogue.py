@@ -1,7 +1,7 @@
-"""What is known of each metric, wherever it is measured, scored, compared or shown: one entry per metric.
+"""The catalogue of metrics: one entry for each one that is measured, scored, compared or shown.
 
-An entry is found by any of its spellings: what records call it (`st_lpips_alex`), what stage 2 and the perceptual loss
-call it (`st-lpips`), and the columns of tables that show it (`st_lpips`). This module imports no network.
+An entry can be looked up by any of its spellings: its name in records (`st_lpips_alex`), its name in stage 2 and the
+perceptual loss (`st-lpips`), and the table columns that show it (`st_lpips`). This module imports no network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evatok.storage.records import Metric
 
 
 class CatalogueError(EvatokError, ValueError):
-    """A metric that the catalogue lacks."""
+    """A metric that is not in the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class Entry:
     """One metric.
 
     Attributes:
-        name: what records call it; of what only tables hold, such as a saving, their column.
-        label: what text calls it.
-        direction: which way it improves, "higher" or "lower".
+        name: name in records; for values that only tables contain, such as savings, the name of the column.
+        label: name in text.
+        direction: "higher" or "lower" is better.
         unit: "dB", "%", ...; "" for none.
-        decimals: shown in tables and claims.
-        per: "clip" (one value for each, whose mean is recorded) or "set" (one value for all clips together).
+        decimals: number shown in tables and claims.
+        per: "clip" (one value per clip, whose mean is recorded) or "set" (one value for all clips together).
         network: the frozen network it needs; "" for none.
-        scored: what stage 2 and the perceptual loss call it; "" where they do not know it.
-        columns: tables' columns that show it.
+        scored: name in stage 2 and the perceptual loss; "" if they do not use it.
+        columns: table columns that show it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Entry:
         return (self.name, *((self.scored,) if self.scored else ()), *self.columns)
 
     def measured(self, value: float, n: int, spread: float | None = None) -> Metric:
-        """A value of this metric as records hold it."""
+        """Make a record's entry from a value of this metric."""
         return Metric(value, self.unit, n, self.direction, spread)
 
 
@@ -109,13 +109,13 @@ METRICS = (
 """Every metric, in the order of tables."""
 
 COSTS = {"seconds": "s", "bytes": "B", "hours": "h", "flop": "FLOP", "psnr_db": "dB", "tokens": "tokens"}
-"""Units of what benchmarks measure, by a part of its name."""
+"""Units of benchmark metrics, by a part of their name."""
 
 _BY_SPELLING = {spelling: entry for entry in METRICS for spelling in entry.spellings}
 
 
 def of(name: str) -> Entry:
-    """The entry of a metric by any of its spellings.
+    """Look up a metric by any of its spellings.
 
     Raises:
         CatalogueError: none has that spelling.
@@ -126,20 +126,19 @@ def of(name: str) -> Entry:
 
 
 def names(entries: Iterable[Entry]) -> tuple[str, ...]:
-    """What records call them."""
+    """Names of entries in records."""
     return tuple(entry.name for entry in entries)
 
 
 def quality(scores: np.ndarray, name: str) -> np.ndarray:
-    """Values of a metric as float64, turned so that higher is better.
+    """Convert scores to float64, negated if lower is better, so that higher is always better.
 
-    Quality must rise with quality: the paper prints Q as z-scored LPIPS without the minus, and maximising that would
-    choose the worst reconstruction.
+    The paper prints Q as z-scored LPIPS without the minus; maximising that would choose the worst reconstruction.
     """
     values = np.asarray(scores, dtype=np.float64)
     return values if of(name).higher else -values
 
 
 def unit_of_cost(name: str) -> str:
-    """The unit of a benchmark's metric; "" for a plain count."""
+    """Unit of a benchmark's metric; "" for a plain count."""
     return next((unit for part, unit in COSTS.items() if part in name), "")

@@ -1,8 +1,7 @@
-"""Whether clips show the class they should: a trained classifier, and how often it is right.
+"""Class consistency: how often a trained classifier finds the expected class in clips.
 
-Rates come twice: over clips, where a frequent class decides, and as the mean over classes ("balanced"), where each
-counts alike. With generated clips a rate is their class consistency; the same rate on real clips and on their
-reconstructions is what it could reach at best.
+Rates are computed over clips, where frequent classes dominate, and as the mean over classes ("balanced"). The rate of
+generated clips is their class consistency; the same rate on real clips and on their reconstructions is its upper bound.
 
 Legend: N clips, C classes.
 """
@@ -23,23 +22,23 @@ from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 
-_WILSON = 1.96  # deviations of a 95 % interval
+_WILSON = 1.96  # standard deviations in half a 95 % interval
 
 
 class ClassificationError(EvatokError, ValueError):
-    """Clips or classes that a classifier cannot judge."""
+    """Clips or classes that a classifier does not support."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How often clips were told to be of the class they should be.
+    """How often clips were classified as the expected class.
 
     Attributes:
-        accuracy: share of the clips, in percent.
-        balanced: mean of the classes' shares, in percent.
-        recall: share of each class, in percent, by its name; classes without a clip are left out.
+        accuracy: percentage of clips.
+        balanced: mean over classes of the percentages.
+        recall: percentage for each class, by name, without classes that have no clip.
         clips: N.
-        confusion: (C, C) clips by class they should be of (row) and class they were told to be of (column).
+        confusion: (C, C) number of clips by expected (row) and predicted (column) class.
     """
 
     accuracy: float
@@ -55,14 +54,14 @@ class Rates:
 
     @property
     def balanced_half_interval(self) -> float:
-        """Half the 95 % interval of `balanced`, in percent: a rare class makes it wide."""
-        held = self.confusion.sum(1)
-        return _half_interval(np.array(list(self.recall.values())), held[held > 0])
+        """Half the 95 % interval of `balanced`, in percent; rare classes make it wide."""
+        counts = self.confusion.sum(1)
+        return _half_interval(np.array(list(self.recall.values())), counts[counts > 0])
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained classifier, frozen, with the names of its classes and the column of labels it learned."""
+    """A trained, frozen classifier with the names of its classes and the label column it was trained on."""
 
     module: ClipClassifier
     checkpoint: Checkpoint
@@ -71,10 +70,10 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Classifier:
-        """A classifier's checkpoint.
+        """Load a classifier's checkpoint.
 
         Raises:
-            CheckpointError: absent, damaged, or no classifier.
+            CheckpointError: the file is absent, damaged, or not a classifier.
         """
         checkpoint = checkpoints.load(path, "classifier")
         with checkpoints.built_from(path):
@@ -85,77 +84,79 @@ class Classifier:
         return cls(module, checkpoint, classes, label)
 
     def predict(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
-        """(N,) numbers of the classes that uint8 clips (N, T, H, W, 3) show, by a vote of their steps.
+        """(N,) class indices of uint8 clips (N, T, H, W, 3), by majority vote of their steps.
 
         Raises:
-            ValueError: clips of another shape.
+            ValueError: clips of the wrong shape.
         """
         return predicted(self.module, clips, batch)
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
-        """(N,) numbers of named classes.
+        """(N,) indices of named classes.
 
         Raises:
-            ClassificationError: a class it did not learn.
+            ClassificationError: a class that it was not trained on.
         """
-        odd = sorted(set(names) - set(self.classes))
-        if odd:
+        unknown = sorted(set(names) - set(self.classes))
+        if unknown:
             raise ClassificationError(
-                f"the classifier knows no class {odd[0]!r}, only {', '.join(self.classes)}: train one on such clips "
-                "with evatok.experiments.train_classifier"
+                f"the classifier knows no class {unknown[0]!r}, only {', '.join(self.classes)}: train one on such "
+                "clips with evatok.experiments.train_classifier"
             )
         return np.array([self.classes.index(name) for name in names], dtype=np.int64)
 
     def judge(self, clips: np.ndarray, names: Sequence[str], batch: int = 64) -> Rates:
-        """How often clips (N, T, H, W, 3) show the classes `names` (N) that they should.
+        """Measure how often clips (N, T, H, W, 3) show their expected classes `names` (N).
 
         Raises:
-            ClassificationError: a class it did not learn, or not one class a clip.
+            ClassificationError: a class that it was not trained on, or not one class per clip.
         """
         return rates(self.numbers(names), self.predict(clips, batch), self.classes)
 
 
 @torch.no_grad()
 def predicted(module: ClipClassifier, clips: np.ndarray, batch: int = 64) -> np.ndarray:
-    """(N,) classes of most steps of uint8 clips (N, T, H, W, 3)."""
+    """(N,) majority class over the steps of uint8 clips (N, T, H, W, 3)."""
     device = next(module.parameters()).device
     parts = (clips[start : start + batch] for start in range(0, len(clips), batch))
     return torch.cat([module.voted(module.step_logits(to_network(part, device))).cpu() for part in parts]).numpy()
 
 
-def rates(wanted: np.ndarray, found: np.ndarray, classes: Sequence[str]) -> Rates:
-    """The rates of found classes (N,) against those wanted (N,).
+def rates(expected: np.ndarray, classified: np.ndarray, classes: Sequence[str]) -> Rates:
+    """Compare classified with expected class indices, both (N,).
 
     Raises:
-        ClassificationError: no clip, or unlike numbers of them.
+        ClassificationError: no clips, or different numbers of them.
     """
-    if not len(wanted) or wanted.shape != found.shape:
-        raise ClassificationError(f"{found.shape} classes found for {wanted.shape} wanted: one each of at least one")
+    if not len(expected) or expected.shape != classified.shape:
+        raise ClassificationError(
+            f"{classified.shape} classes for {expected.shape} expected: one per clip, and at least one"
+        )
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (wanted, found), 1)
-    held = confusion.sum(1)
-    recall = {str(name): 100.0 * float(confusion[i, i] / held[i]) for i, name in enumerate(classes) if held[i]}
+    np.add.at(confusion, (expected, classified), 1)
+    counts = confusion.sum(1)
+    recall = {str(name): 100.0 * float(confusion[i, i] / counts[i]) for i, name in enumerate(classes) if counts[i]}
     balanced = float(np.mean(list(recall.values())))
-    return Rates(100.0 * float((wanted == found).mean()), balanced, recall, len(wanted), confusion)
+    return Rates(100.0 * float((expected == classified).mean()), balanced, recall, len(expected), confusion)
 
 
 def _half_interval(percent: np.ndarray, counts: np.ndarray) -> float:
-    """Of the mean of independent shares. A share of 0 or 1 says little of few: it is drawn to the middle (Wilson)."""
+    """Half the Wilson interval of a mean of independent proportions, variances summed."""
     shares = (percent / 100 * counts + _WILSON**2 / 2) / (counts + _WILSON**2)
     variances = shares * (1 - shares) / (counts + _WILSON**2)
     return float(100 * _WILSON * np.sqrt(variances.sum()) / len(counts))
 
 
 def balanced_rows(labels: np.ndarray, batch: int, step: int, seed: int) -> np.ndarray:
-    """(batch,) clip indices of a step: every class equally often, but for what the batch leaves over.
+    """(batch,) clip indices of a step, every class equally often up to the remainder of the batch.
 
-    They depend on the seed and the step alone.
+    They depend only on the seed and the step.
 
     Args:
-        labels: (N,) class numbers.
+        labels: (N,) class indices.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, step, 2]))
     present = rng.permutation(np.unique(labels))
     members: list[Any] = [np.flatnonzero(labels == number) for number in present]
-    drawn = [rng.choice(members[place % len(present)]) for place in range(batch)]
+    drawn = [rng.choice(members[i % len(present)]) for i in range(batch)]
     return np.sort(np.array(drawn, dtype=np.int64))

@@ -1,9 +1,9 @@
-"""What a tokenizer's codes cost and how well they use the codebook: usage, perplexity, bits, lengths.
+"""Cost of a tokenizer's codes and use of its codebook: usage, perplexity, bits, lengths.
 
-Codes of clips with unlike lengths stand in one array padded with -1, which never counts. All counts can be added over
-batches, so a data set of any size is measured in pieces. The functions take tensors, arrays and nested lists.
+Codes of clips with different lengths are padded with -1, which is never counted. Counts can be summed over batches, so
+a data set of any size is measured in pieces. All functions accept tensors, arrays and nested lists.
 
-Shape letters: B clips, K temporal blocks, N codes of the longest clip, T frames, H x W pixels.
+Legend: B clips, K temporal blocks, N codes of the longest clip, T frames, H x W pixels.
 """
 
 import math
@@ -15,28 +15,28 @@ import torch
 from torch import Tensor
 
 PADDING = -1
-"""The code that is none."""
+"""The code that marks padding."""
 
 Integers: TypeAlias = Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]]
 
 
 def codebook_usage(codes: Integers, size: int) -> float:
-    """The share of the `size` codes that occur at all, in (0, 1]. Raises ValueError as `code_counts`."""
+    """Fraction of the `size` codes that occur at all, in (0, 1]. Raises ValueError, see `code_counts`."""
     return usage_of(code_counts(codes, size))
 
 
 def codebook_perplexity(codes: Integers, size: int) -> float:
-    """exp of the entropy of the codes' frequencies: from 1 (one code alone) to `size` (all equally often).
+    """exp of the entropy of the codes' frequencies: from 1 (only one code) to `size` (all equally often).
 
-    Raises ValueError as `code_counts`.
+    Raises ValueError, see `code_counts`.
     """
     return perplexity_of(code_counts(codes, size))
 
 
 def code_counts(codes: Integers, size: int) -> Tensor:
-    """How often each code occurs in `codes` (any shape, -1 is padding): (size,) int64 on the CPU.
+    """Count each code in `codes` (any shape, -1 is padding): (size,) int64 on the CPU.
 
-    Raises ValueError for a codebook without codes, floating point values, and codes outside [0, size) and not -1.
+    Raises ValueError for an empty codebook, floating point values, and codes outside [0, size) other than -1.
     """
     if size < 1:
         raise ValueError(f"a codebook has at least one code, got {size}")
@@ -48,20 +48,20 @@ def code_counts(codes: Integers, size: int) -> Tensor:
 
 
 def usage_of(counts: Tensor) -> float:
-    """As `codebook_usage`, from counts (size,) added over batches. Raises ValueError where nothing was counted."""
+    """`codebook_usage` from counts (size,) summed over batches. Raises ValueError if all are 0."""
     _check_counts(counts)
     return float((counts > 0).double().mean())
 
 
 def perplexity_of(counts: Tensor) -> float:
-    """As `codebook_perplexity`, from counts (size,) added over batches. Raises ValueError where all are 0."""
+    """`codebook_perplexity` from counts (size,) summed over batches. Raises ValueError if all are 0."""
     _check_counts(counts)
     shares = counts[counts > 0].double() / counts.sum()
     return math.exp(-float((shares * shares.log()).sum()))
 
 
 def code_lengths(codes: Integers) -> Tensor:
-    """Codes (B, N) padded with -1 to the number of codes of each clip: (B,) int64. Raises ValueError otherwise."""
+    """Number of codes of each clip (B,) int64 in codes (B, N) padded with -1. Raises ValueError for other shapes."""
     table = _integers(codes, "codes")
     if table.ndim != 2:
         raise ValueError(f"codes must have the shape (B, N), got {tuple(table.shape)}")
@@ -69,15 +69,15 @@ def code_lengths(codes: Integers) -> Tensor:
 
 
 def bits_per_pixel(lengths: Integers, codebook_size: int, levels: int, shape: tuple[int, int, int]) -> Tensor:
-    """Bits a clip costs, over its pixels: lengths (B, K), tokens of each block, to (B,) float64.
+    """Bits per pixel (B,) float64 of clips with lengths (B, K), the tokens per block.
 
-    A token costs log2(codebook_size), and each block's length, one symbol out of `levels`, log2(levels) more: 0 for a
-    tokenizer of one fixed length. Both are what equally likely symbols need, without entropy coding.
+    A token costs log2(codebook_size) bits, and each block's length, one of `levels`, log2(levels) more: 0 for a
+    fixed-length tokenizer. Both assume equally likely symbols, without entropy coding.
 
     Args:
-        shape: (T, H, W) of the clips as they were coded; a pixel is one place in one frame, whatever its channels.
+        shape: (T, H, W) of the encoded clips; a pixel is one position in one frame, with all its channels.
 
-    Raises ValueError for other shapes, blocks without tokens, fewer levels than lengths that occur, an empty clip.
+    Raises ValueError for other shapes, blocks without tokens, fewer levels than lengths that occur, and empty clips.
     """
     table = _lengths(lengths)
     if table.ndim != 2:
@@ -92,12 +92,12 @@ def bits_per_pixel(lengths: Integers, codebook_size: int, levels: int, shape: tu
 
 
 def mean_tokens(lengths: Integers) -> float:
-    """The mean number of tokens of a clip, from lengths (B, K) or (B,). Raises ValueError as `length_histogram`."""
+    """Mean tokens per clip, from lengths (B, K) or (B,). Raises ValueError, see `length_histogram`."""
     return float(_totals(lengths).double().mean())
 
 
 def length_histogram(lengths: Integers) -> dict[int, int]:
-    """How many clips have how many tokens in all, shortest first, from lengths (B, K) or (B,).
+    """Number of clips by total tokens, shortest first, from lengths (B, K) or (B,).
 
     Raises ValueError for other shapes, floating point values and lengths below 1.
     """
@@ -128,4 +128,4 @@ def _integers(values: Integers, name: str) -> Tensor:
 
 def _check_counts(counts: Tensor) -> None:
     if counts.ndim != 1 or int(counts.sum()) < 1:
-        raise ValueError("no codes were counted: there is nothing but padding, or nothing at all")
+        raise ValueError("no codes were counted: the input is empty or only padding")

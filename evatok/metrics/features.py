@@ -1,8 +1,7 @@
-"""Features of clips by a frozen network, computed once and kept as shards.
+"""Features of clips by a frozen network, computed once and cached in shards.
 
-A shard's name is a hash of the pixels, the preprocessing, the extractor with its weights and code, and the precision.
-Because shards are named by their pixels, a longer set reuses those of a shorter one, and an interrupted computation
-resumes.
+A shard is keyed by the pixels, the preprocessing, the extractor with its weights and code, and the precision. As keys
+contain the pixels, a longer set reuses the shards of a shorter one, and an interrupted computation resumes.
 
 Legend: N clips, B clips of a batch, R rows of features per clip (1 for I3D, T for networks of frames), D features.
 """
@@ -20,7 +19,7 @@ from evatok.storage.shards import FeatureError, ShardStore, code_version
 
 
 class Extractor(Protocol):
-    """Clips (B, 3, T, H, W) in [0, 1] to features (B * R, D), by a frozen network."""
+    """A frozen network that maps clips (B, 3, T, H, W) in [0, 1] to features (B * R, D)."""
 
     name: str
     weights_sha256: dict[str, str]
@@ -29,7 +28,7 @@ class Extractor(Protocol):
 
 
 class Sliceable(Protocol):
-    """Clips of which any range can be had as uint8 (n, T, H, W, 3): an array, or a folder read when asked."""
+    """Clips that can be sliced as uint8 (n, T, H, W, 3): an array, or a folder that is read on access."""
 
     def __len__(self) -> int: ...
 
@@ -37,16 +36,16 @@ class Sliceable(Protocol):
 
 
 def description(extractor: Extractor, precision: str = "fp32") -> dict[str, Any]:
-    """What an extractor is: name, weights, code, precision.
+    """Identity of an extractor: name, weights, code, precision.
 
     Raises:
-        FeatureError: it has no name or no hashes of its weights.
+        FeatureError: the extractor has no name or no hashes of its weights.
     """
-    odd = [name for name in ("name", "weights_sha256") if not hasattr(extractor, name)]
-    if odd:
+    missing = [name for name in ("name", "weights_sha256") if not hasattr(extractor, name)]
+    if missing:
         raise FeatureError(
-            f"the extractor {type(extractor).__name__} lacks {odd[0]}: features cannot be kept without knowing what "
-            "made them"
+            f"the extractor {type(extractor).__name__} lacks {missing[0]}: features cannot be cached without the "
+            "identity of their extractor"
         )
     weights = dict(extractor.weights_sha256)
     return {"name": extractor.name, "weights": weights, "code": code_version(extractor), "precision": precision}
@@ -65,12 +64,11 @@ def clip_features(
     device: torch.device | str = "cpu",
     tick: Callable[[int], Any] | None = None,
 ) -> np.ndarray:
-    """(N * R, D) float32 features of uint8 clips (N, T, H, W, 3), from the store or computed and kept now.
+    """(N * R, D) float32 features of uint8 clips (N, T, H, W, 3), reading shards that the store already holds.
 
     Args:
-        prepare: brings clips (B, 3, T, H, W) in [0, 1] to what the extractor is to see; `preprocessing` says how, and
-            is part of the key.
-        tick: called with the number of clips done.
+        prepare: maps clips (B, 3, T, H, W) in [0, 1] to the extractor's inputs; `preprocessing` describes it in the
+        key. tick: called with the number of clips done.
 
     Raises:
         FeatureError: features that are not finite or not (B * R, D).
@@ -80,15 +78,15 @@ def clip_features(
     for start in range(0, len(clips), shard_length):
         piece = clips[start : start + shard_length]
         made_by = {**made, "pixels": pixels_sha256(piece)}
-        found = store.get(made_by)
-        if found is None:
+        arrays = store.get(made_by)
+        if arrays is None:
             rows = []
             for first in range(0, len(piece), batch):
                 pixels = to_network(piece[first : first + batch], device)
                 rows.append(extract(extractor, prepare(pixels) if prepare else pixels))
-            found = {"features": np.concatenate(rows)}
-            store.put(made_by, found)
-        parts.append(found["features"])
+            arrays = {"features": np.concatenate(rows)}
+            store.put(made_by, arrays)
+        parts.append(arrays["features"])
         if tick:
             tick(len(piece))
     return np.concatenate(parts)
@@ -100,8 +98,8 @@ def extract(extractor: Extractor, clips: torch.Tensor) -> np.ndarray:
     features = extractor(clips).float().cpu().numpy()
     if features.ndim != 2 or len(features) % len(clips) or not len(features):
         raise FeatureError(
-            f"{extractor.name} made {features.shape} of {len(clips)} clips, not rows of features per clip"
+            f"{extractor.name} returned features {features.shape} for {len(clips)} clips, not rows of features per clip"
         )
     if not np.isfinite(features).all():
-        raise FeatureError(f"{extractor.name} made features that are not finite")
+        raise FeatureError(f"{extractor.name} returned features that are not finite")
     return features

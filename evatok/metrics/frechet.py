@@ -1,14 +1,14 @@
-"""Frechet distance of two sets of features, each summed up by a Gaussian: the statistics of FVD and FID.
+"""Frechet distance of two sets of features, each modelled as a Gaussian: the statistic of FVD and FID.
 
     distance = |mean_a - mean_b|^2 + tr A + tr B - 2 tr (A B)^(1/2)            with covariances A and B
 
-Any factors with A = F_a' F_a and B = F_b' F_b give the last trace as the sum of the singular values of F_a F_b'. That
-needs no root of a non-symmetric matrix, whose failures are silent, and with fewer samples than dimensions the centred
-features are themselves the factor: exact, and small. Everything is float64. No file is read and no network run here.
+For any factors with A = F_a' F_a and B = F_b' F_b, the last trace is the sum of the singular values of F_a F_b'. This
+avoids the root of a non-symmetric matrix, which can fail silently; with fewer samples than dimensions, the centred
+features themselves are an exact, small factor. Everything is float64. No file is read and no network run here.
 
 Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982.
 
-Shape letters: N samples, D features per sample.
+Legend: N samples, D features per sample.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EPSILON = float(np.finfo(np.float64).eps)
 class Gaussian:
     """The mean (D,) and covariance (D, D) of `count` samples, float64.
 
-    Raises ValueError for shapes that do not fit, values that are not finite, fewer than two samples and a matrix
+    Raises ValueError for shapes that do not match, values that are not finite, fewer than two samples and a matrix
     that is not symmetric.
     """
 
@@ -48,7 +48,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Any, ddof: int = 0) -> Gaussian:
-        """The Gaussian of features (N, D), whose covariance divides by N - `ddof`: 0 in FVD (LARP), 1 in FID.
+        """Fit features (N, D), dividing the covariance by N - `ddof`: 0 in FVD (LARP), 1 in FID.
 
         Raises ValueError as `as_features`, and for fewer than 2 samples.
         """
@@ -58,10 +58,10 @@ class Gaussian:
 
 
 class RunningGaussian:
-    """A Gaussian gathered batch by batch, in memory that does not grow with the number of samples.
+    """A Gaussian fitted batch by batch, in constant memory.
 
-    Batches are centred on their own mean and merged by the parallel update of Chan, Golub and LeVeque (1979): a sum
-    of squares with the mean taken off at the end would lose every digit that mean and spread do not share.
+    Batches are centred on their own mean and merged by the parallel update of Chan, Golub and LeVeque (1979);
+    subtracting the mean from a sum of squares at the end would cancel most digits if the mean is large.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class RunningGaussian:
         self._scatter = np.zeros((0, 0))
 
     def add(self, features: Any) -> None:
-        """Take in features (N, D), one row at least. Raises ValueError as `as_features`, and for another D."""
+        """Add features (N, D), at least one row. Raises ValueError, see `as_features`, and for a different D."""
         rows = as_features(features)
         if self.count and rows.shape[1] != len(self._mean):
             raise ValueError(f"{rows.shape[1]} features per sample follow batches of {len(self._mean)}")
@@ -78,16 +78,16 @@ class RunningGaussian:
         self._merge(len(rows), rows.mean(axis=0), centred.T @ centred)
 
     def merge(self, other: RunningGaussian) -> None:
-        """Take in all that `other` saw, such as another shard. Raises ValueError for another D."""
+        """Merge the samples of `other`, such as another shard. Raises ValueError for a different D."""
         if self.count and other.count and len(other._mean) != len(self._mean):
             raise ValueError(f"cannot merge {len(other._mean)} features per sample into {len(self._mean)}")
         if other.count:
             self._merge(other.count, other._mean, other._scatter)
 
     def result(self, ddof: int = 0) -> Gaussian:
-        """The Gaussian of everything added, its covariance divided by N - `ddof`.
+        """Return the Gaussian of all samples, dividing the covariance by N - `ddof`.
 
-        Raises ValueError before two samples are there.
+        Raises ValueError for fewer than two samples.
         """
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 samples, got {self.count}")
@@ -105,10 +105,10 @@ class RunningGaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """The squared Frechet distance of two Gaussians, 0 or more.
+    """Squared Frechet distance of two Gaussians, 0 or more.
 
-    A share that rounding could have produced counts as 0, so that a distance to itself is 0 and never negative.
-    Raises ValueError for unlike dimensions and for a matrix with negative eigenvalues, which is no covariance.
+    Differences within rounding error count as 0, so that the distance of a Gaussian to itself is 0 and never negative.
+    Raises ValueError for different dimensions and for a matrix with negative eigenvalues, which is not a covariance.
     """
     if len(a.mean) != len(b.mean):
         raise ValueError(f"the Gaussians have unlike dimensions, {len(a.mean)} and {len(b.mean)}")
@@ -116,22 +116,22 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def frechet_distance_of_features(a: Any, b: Any, ddof: int = 0) -> float:
-    """The squared Frechet distance of features (N, D) and (M, D), 0 or more.
+    """Squared Frechet distance of features (N, D) and (M, D), 0 or more.
 
-    The same as `frechet_distance(Gaussian.of(a), Gaussian.of(b))` up to rounding, but exact and far faster where
-    samples are fewer than dimensions. Raises ValueError as `as_feature_pair`, with two samples at least on each side.
+    Equal to `frechet_distance(Gaussian.of(a), Gaussian.of(b))` up to rounding, but exact and much faster with fewer
+    samples than dimensions. Raises ValueError, see `as_feature_pair`, for fewer than two samples of either.
     """
     a, b = as_feature_pair(a, b, least=2)
     return _distance(a.mean(axis=0), _feature_factor(a, ddof), b.mean(axis=0), _feature_factor(b, ddof))
 
 
 def as_features(features: Any, least: int = 1, name: str = "the features") -> np.ndarray:
-    """`features` (an array, a tensor, nested lists) as a float64 array (N, D).
+    """Convert features (an array, a tensor, nested lists) to a float64 array (N, D).
 
-    Raises ValueError, naming the cause, for another shape, fewer than `least` samples, values that are not real
+    Raises ValueError, naming the cause, for the wrong shape, fewer than `least` samples, values that are not real
     numbers, and NaN or infinity.
     """
-    if hasattr(features, "detach"):  # a tensor, perhaps on a GPU or of a type that NumPy lacks
+    if hasattr(features, "detach"):  # a tensor, possibly on a GPU or of a type that NumPy lacks
         features = features.detach().cpu().double()
     array = np.asarray(features)
     if array.dtype.kind not in "fiu":
@@ -147,7 +147,7 @@ def as_features(features: Any, least: int = 1, name: str = "the features") -> np
 
 
 def as_feature_pair(a: Any, b: Any, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Both as `as_features` gives them. Raises ValueError as it does, and for unlike dimensions."""
+    """Convert both by `as_features`. Raises ValueError as it does, and for different dimensions."""
     first, second = as_features(a, least, "the first features"), as_features(b, least, "the second features")
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"the features have unlike dimensions: {first.shape[1]} and {second.shape[1]}")
@@ -163,7 +163,7 @@ def _distance(mean_a: np.ndarray, factor_a: np.ndarray, mean_b: np.ndarray, fact
 
 
 def _feature_factor(rows: np.ndarray, ddof: int) -> np.ndarray:
-    """F with F' F the covariance of `rows` (N, D): at most D rows."""
+    """F with F' F equal to the covariance of `rows` (N, D); F has at most D rows."""
     if len(rows) >= rows.shape[1]:
         return _covariance_factor(Gaussian.of(rows, ddof).covariance)
     return (rows - rows.mean(axis=0)) / np.sqrt(_divisor(len(rows), ddof))
@@ -172,8 +172,8 @@ def _feature_factor(rows: np.ndarray, ddof: int) -> np.ndarray:
 def _covariance_factor(covariance: np.ndarray) -> np.ndarray:
     """F (D, D) with F' F = `covariance`.
 
-    Eigenvalues below the rounding of the largest are taken for 0: of a matrix without full rank they are nothing
-    but rounding, and their roots would weigh 1e-8 where the truth is 0.
+    Eigenvalues within rounding error of the largest are set to 0: without full rank they are only rounding error, and
+    their roots would be 1e-8 instead of 0.
     """
     values, vectors = np.linalg.eigh(covariance)
     if values[0] < -1e-6 * abs(values[-1]):

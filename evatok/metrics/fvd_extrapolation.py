@@ -1,12 +1,12 @@
-"""The Frechet distance that infinitely many samples would have: a line in 1/N, read off at 0.
+"""Extrapolate the Frechet distance to infinitely many samples by a linear fit in 1/N.
 
-Estimated from N samples the distance is too large by about slope/N, so values of unlike N cannot be compared. Measured
-at several N the line can be fitted and its intercept taken. The bias is a line in 1/N only where N is well above the
-number of features; below that, the intercept is still too large, which r2 need not show.
+Estimated from N samples, the distance is too large by about slope/N, so values of different N cannot be compared. The
+intercept of a line fitted at several N removes this bias. The bias is linear in 1/N only if N is well above the number
+of features; below that, the intercept is still too large, which r2 need not show.
 
 Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to find them", CVPR 2020.
 
-Shape letters: N samples, D features per sample.
+Legend: N samples, D features per sample.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ from evatok.metrics.frechet import as_feature_pair, frechet_distance_of_features
 class Extrapolation:
     """The fit of distance = value + slope / N.
 
-    `value` is left as the fit gives it: a little below 0 it says that no distance was found. `points` are the pairs
-    (N, distance) behind it, `r2` the share of their variance that the line explains.
+    `value` is not clipped: slightly below 0 it means that no distance was found. `points` are the fitted pairs
+    (N, distance), `r2` is the fraction of their variance that the line explains.
     """
 
     value: float
@@ -39,18 +39,18 @@ def extrapolated_fvd(
     seed: int = 0,
     distance: Callable[[np.ndarray, np.ndarray], float] = frechet_distance_of_features,
 ) -> Extrapolation:
-    """The distance of features (N, D) and (N, D), extrapolated to infinitely many samples.
+    """Extrapolate the distance of features (N, D) and (N, D) to infinitely many samples.
 
-    For each size the samples, shuffled once, are cut into as many disjoint parts of that size as there are, whose
-    distances are averaged: the noise of a small size is no larger than that of a big one. Row i of `real` and row i
-    of `fake` stay together, as a reconstruction must with its clip; for independent samples it makes no difference.
+    For each size the samples, shuffled once, are split into as many disjoint parts of that size as possible, whose
+    distances are averaged, so that small sizes are not noisier than large ones. Row i of `real` and row i of `fake`
+    stay paired, as a reconstruction must with its clip; for independent samples it makes no difference.
 
     Args:
         sizes: at least 3 different numbers of samples; None for `spread_sizes(N)`.
         seed: of the shuffle.
-        distance: of two arrays of features; `frechet_distance_of_features` unless FID's is wanted.
+        distance: of two arrays of features; FVD's by default.
 
-    Raises ValueError as `as_feature_pair`, for unlike numbers of samples, and for sizes that cannot be fitted.
+    Raises ValueError, see `as_feature_pair`, for different numbers of samples, and for sizes that cannot be fitted.
     """
     real, fake = as_feature_pair(real, fake, least=2)
     if len(real) != len(fake):
@@ -66,7 +66,7 @@ def extrapolated_fvd(
 
 
 def spread_sizes(count: int, points: int = 8) -> tuple[int, ...]:
-    """Up to `points` sizes from a quarter of `count` to all of it, evenly spread in 1/N, ascending."""
+    """Up to `points` sizes from a quarter of `count` to `count`, evenly spaced in 1/N, ascending."""
     inverse = np.linspace(4 / count, 1 / count, points)
     return tuple(sorted({max(2, round(1 / value)) for value in inverse}))
 
@@ -86,5 +86,5 @@ def _fit(points: Sequence[tuple[int, float]]) -> Extrapolation:
     slope, value = np.polyfit(inverse, distances, 1)
     residual = np.square(distances - value - slope * inverse).sum()
     variance = np.square(distances - distances.mean()).sum()
-    r2 = 1 - residual / variance if variance > 0 else 1.0  # all points equal: a level line meets every one
+    r2 = 1 - residual / variance if variance > 0 else 1.0  # all points equal: a horizontal line fits every one
     return Extrapolation(float(value), float(slope), tuple(points), float(r2))

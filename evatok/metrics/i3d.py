@@ -1,10 +1,11 @@
 """FVD's features: the 400 logits of the Kinetics-400 I3D, DeepMind's Inception-v1 inflated to three dimensions.
 
 Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017; Unterthiner et al., "Towards Accurate
-Generative Models of Video", 2018. Weights, padding and pooling are those of the TF-Hub original. An FVD names its
-number of clips: its bias falls with 1/N, and values of unlike N are not compared (`evatok.metrics.fvd_extrapolation`).
+Generative Models of Video", 2018. Weights, padding and pooling are those of the TF-Hub original. State the number of
+clips with any FVD: its bias falls with 1/N, so values of different N are not comparable
+(`evatok.metrics.fvd_extrapolation`).
 
-Shape letters: B clips, C channels, T frames, H x W pixels.
+Legend: B clips, C channels, T frames, H x W pixels.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.metrics.pixels import Clips, as_tensor, check_range
 from evatok.weights import i3d as published
 
-SIZE = 224  # pixels a side of what the network sees
-FEWEST_FRAMES = 9  # of 8 a single frame is left for the last pool, which takes two
+SIZE = 224  # side in pixels of the network's input
+FEWEST_FRAMES = 9  # 8 would leave a single frame for the last pool, which takes two
 CLASSES = 400
 BATCH_NORM_EPS = 1e-3
 
@@ -34,14 +35,14 @@ Triple = tuple[int, int, int]
 def fvd(real: Clips, fake: Clips, batch: int = 8, device: str | torch.device = "cpu") -> float:
     """Frechet distance of the logits of two sets of clips, (B, 3, T, H, W) and (B', 3, T, H, W) in [0, 1].
 
-    Raises ValueError for wrong clips and for sets that differ in T, H or W, WeightsError where the network's
-    weights cannot be had.
+    Raises ValueError for invalid clips and for sets that differ in T, H or W, WeightsError if the network's weights are
+    not available.
     """
     real, fake = check_clips(real, "the real clips"), check_clips(fake, "the fake clips")
     if real.shape[2:] != fake.shape[2:]:
         raise ValueError(
             f"real and fake clips differ in frames or size: {tuple(real.shape)} and {tuple(fake.shape)}; "
-            "an FVD compares clips made alike"
+            "an FVD compares clips of equal shape"
         )
     network = load_i3d(device)
     real_logits, fake_logits = (i3d_logits(clips, batch, device, network) for clips in (real, fake))
@@ -51,14 +52,14 @@ def fvd(real: Clips, fake: Clips, batch: int = 8, device: str | torch.device = "
 def i3d_logits(
     clips: Clips, batch: int = 8, device: str | torch.device = "cpu", network: I3DFeatures | None = None
 ) -> Tensor:
-    """(B, 3, T, H, W) in [0, 1], `batch` clips at a time, to (B, 400) float32 logits on the CPU.
+    """Compute float32 logits (B, 400), on the CPU, of clips (B, 3, T, H, W) in [0, 1], `batch` at a time.
 
-    `network` saves loading it anew for every call. Raises ValueError for wrong clips, WeightsError where the
-    weights cannot be had.
+    Passing `network` avoids loading it in every call. Raises ValueError for invalid clips, WeightsError if the weights
+    are not available.
     """
     clips = check_clips(clips)
     if batch < 1:
-        raise ValueError(f"batch is {batch}: at least one clip at a time")
+        raise ValueError(f"batch is {batch}, must be at least 1")
     network = network or load_i3d(device)
     logits = [
         network(clips[start : start + batch].to(device)).cpu()
@@ -68,9 +69,9 @@ def i3d_logits(
 
 
 def load_i3d(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> I3DFeatures:
-    """The published network, frozen. float32 for a number that is reported, bfloat16 to watch a training.
+    """Load the published network, frozen. Use float32 for reported values, bfloat16 to monitor a training.
 
-    Raises WeightsError where the weights cannot be had.
+    Raises WeightsError if the weights are not available.
     """
     with torch.device("meta"):
         network = I3D()
@@ -80,7 +81,7 @@ def load_i3d(device: str | torch.device = "cpu", dtype: torch.dtype = torch.floa
 
 
 def check_clips(clips: Clips, name: str = "the clips") -> Tensor:
-    """Clips as a tensor. Raises ValueError, naming the cause, but for floats (B, 3, T >= 9, H, W) in [0, 1], B > 0."""
+    """Convert clips to a tensor. Raises ValueError unless they are floats (B, 3, T >= 9, H, W) in [0, 1], B > 0."""
     clips = as_tensor(clips, name)
     if clips.ndim != 5 or clips.shape[1] != 3 or clips.numel() == 0:
         raise ValueError(f"{name} must have the shape (B, 3, T, H, W), nowhere 0; got {tuple(clips.shape)}")
@@ -93,9 +94,9 @@ def check_clips(clips: Clips, name: str = "the clips") -> Tensor:
 
 
 class I3DFeatures(nn.Module):
-    """Clips in [0, 1] of any size to logits, by the resize and the range FVD is defined with.
+    """Map clips in [0, 1] of any size to logits, with the resizing and value range that define FVD.
 
-    `name` and `weights_sha256` tell a record and a cache which features these are.
+    `name` and `weights_sha256` identify the features in records and caches.
     """
 
     name = "i3d-k400-logits"
@@ -107,7 +108,7 @@ class I3DFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, 3, T, H, W) in [0, 1], on the network's device, to (B, 400) float32.
+        """Compute logits (B, 400) float32 of clips (B, 3, T, H, W) in [0, 1], on the network's device.
 
         Frames are stretched to 224x224: bilinear, corners not aligned, no antialias. Raises as `check_clips`.
         """
@@ -119,7 +120,7 @@ class I3DFeatures(nn.Module):
 
 
 class I3D(nn.Module):
-    """(B, 3, T, 224, 224) in [-1, 1], T >= 9, to (B, 400) logits. Modules carry the checkpoint's names."""
+    """Map clips (B, 3, T, 224, 224) in [-1, 1], T >= 9, to logits (B, 400). Modules have the checkpoint's names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +146,7 @@ class I3D(nn.Module):
         x = max_pool_same(self.Mixed_3c(self.Mixed_3b(x)), (3, 3, 3), (2, 2, 2))
         x = self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))))
         x = max_pool_same(x, (2, 2, 2), (2, 2, 2))
-        x = F.avg_pool3d(self.Mixed_5c(self.Mixed_5b(x)).float(), (2, 7, 7), stride=1)  # a CPU has it in float32 alone
+        x = F.avg_pool3d(self.Mixed_5c(self.Mixed_5b(x)).float(), (2, 7, 7), stride=1)  # a CPU has it only in float32
         last = self.Logits["Conv3d_0c_1x1"]
         logits = F.conv3d(x, last.get_parameter("weight").float(), last.get_parameter("bias").float())
         return logits.mean(dim=(2, 3, 4))  # over time: one pixel is left
@@ -164,7 +165,7 @@ class Unit(nn.Conv3d):
 
 
 class Mixed(nn.Module):
-    """Inception's block: 1x1x1, two pairs of 1x1x1 and 3x3x3, and 1x1x1 behind a max pool, side by side."""
+    """Inception's block, four parallel branches: 1x1x1, two pairs of 1x1x1 and 3x3x3, and 1x1x1 after a max pool."""
 
     def __init__(self, inputs: int, direct: int, wide: tuple[int, int], narrow: tuple[int, int], pooled: int) -> None:
         super().__init__()
@@ -184,9 +185,9 @@ class Mixed(nn.Module):
 
 
 def state_dict(checkpoint: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """The checkpoint's 230 arrays, each used once, as the state of an `I3D`, every BatchNorm folded in.
+    """Convert the checkpoint's 230 arrays to the state of an `I3D`, with every BatchNorm folded in.
 
-    Kernels come as (kT, kH, kW, in, out). Raises ValueError for an array that is missing, left over or of another
+    Kernels are (kT, kH, kW, in, out). Raises ValueError for an array that is missing, unused or of the wrong
     shape.
     """
     with torch.device("meta"):
@@ -231,15 +232,15 @@ def _convolution(left: dict[str, np.ndarray], name: str, fold: bool) -> tuple[np
 
 
 def max_pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """Max pool of (B, C, T, H, W) with TF's SAME padding, which never is the maximum."""
+    """Max pool of (B, C, T, H, W) with TF's SAME padding, which is never the maximum."""
     padded, padding = pad_same(x, kernel, stride, -math.inf)
     return F.max_pool3d(padded, kernel, stride, padding)
 
 
 def pad_same(x: Tensor, kernel: Triple, stride: Triple, value: float) -> tuple[Tensor, Triple]:
-    """Pad (B, C, T, H, W) as TF's SAME does, or leave it to the operation: returns x and what is still to be padded.
+    """Pad (B, C, T, H, W) like TF's SAME; returns x and the padding that is left to the operation.
 
-    An operation pads both ends alike at no cost; only unlike ends need a copy.
+    Operations pad both ends equally at no cost; only unequal ends need a copy.
     """
     ends = [same_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
     if all(before == after for before, after in ends):
@@ -248,7 +249,7 @@ def pad_same(x: Tensor, kernel: Triple, stride: Triple, value: float) -> tuple[T
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """What TF's SAME adds before and after an axis, so that ceil(size / stride) are left; the odd one goes after."""
+    """TF's SAME padding before and after an axis, so that ceil(size / stride) outputs remain; an odd one goes after."""
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -262,7 +263,7 @@ def _triple(values: Sequence[int]) -> Triple:
 
 
 def _resize(clips: Tensor) -> Tensor:
-    """(B, 3, T, H, W) to (B, 3, T, 224, 224), each frame on its own."""
+    """Resize each frame of (B, 3, T, H, W): (B, 3, T, 224, 224)."""
     frames = clips.transpose(1, 2)
     resized = F.interpolate(frames.flatten(0, 1), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     return resized.unflatten(0, frames.shape[:2]).transpose(1, 2)
@@ -270,7 +271,7 @@ def _resize(clips: Tensor) -> Tensor:
 
 @contextmanager
 def _full_precision(weight: Tensor) -> Iterator[None]:
-    """cuDNN rounds float32 convolutions to TF32 unless told otherwise: ten bits of mantissa for a reported number."""
+    """Disable TF32, to which cuDNN rounds float32 convolutions by default, with only ten bits of mantissa."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     if weight.is_cuda and weight.dtype == torch.float32:

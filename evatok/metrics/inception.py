@@ -1,13 +1,13 @@
-"""FID and rFID of frames: the Frechet distance of features of the Inception network of 2015.
+"""FID and rFID of frames: the Frechet distance of features of the 2015 Inception network.
 
 The network, its resize to 299 x 299 and its weights are those of the package torch-fidelity (extra `fid`), which
-reproduces the TensorFlow original; frames are rounded to bytes first, as they would be in an image file. The features
-are the 2048 values behind the last pooling, the covariance divides by N - 1. Values depend on N (see
-evatok.metrics.fvd_extrapolation), and with fewer than 2048 frames heavily so.
+reproduces the TensorFlow original; frames are rounded to bytes first, as in an image file. The features are the 2048
+values after the last pooling, and the covariance divides by N - 1. Values depend on N (see
+`evatok.metrics.fvd_extrapolation`), strongly so with fewer than 2048 frames.
 
 Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
 
-Shape letters: B clips, T frames, N frames of all clips, H x W pixels.
+Legend: B clips, T frames, N frames of all clips, H x W pixels.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def fid(
     device: str | torch.device = "cpu",
     network: InceptionFeatures | None = None,
 ) -> float:
-    """The FID of two sets of images (N, 3, H, W) in [0, 1], or of all frames of clips (B, 3, T, H, W); 0 or more.
+    """FID of two sets of images (N, 3, H, W) in [0, 1], or of all frames of clips (B, 3, T, H, W); 0 or more.
 
-    The sets may differ in number. Raises as `inception_features`, and ValueError for a set of fewer than 2 images.
+    The sets may differ in size. Raises as `inception_features`, and ValueError for a set of fewer than 2 images.
     """
     frames = _frames(real, "real"), _frames(fake, "fake")  # both are checked before either is run
     network = network or load_inception(device)
@@ -46,26 +46,26 @@ def inception_features(
     device: str | torch.device = "cpu",
     network: InceptionFeatures | None = None,
 ) -> Tensor:
-    """Images (N, 3, H, W) in [0, 1], or all frames of clips (B, 3, T, H, W), to features (N, 2048) float32, on the CPU.
+    """Features (N, 2048) float32, on the CPU, of images (N, 3, H, W) or all frames of clips (B, 3, T, H, W) in [0, 1].
 
     Args:
-        batch: images that pass the network at once; it moves no value beyond rounding.
-        device: where the network is loaded to; a `network` that is given runs where it is.
+        batch: images per forward pass; changes values only by rounding.
+        device: of the loaded network; a given `network` runs where it is.
 
     Raises ValueError for other shapes, types and ranges and for NaN; WeightsError as `load_inception`.
     """
     frames = _frames(images, "given")
     if batch < 1:
-        raise ValueError(f"a batch holds at least one image, got {batch}")
+        raise ValueError(f"a batch needs at least one image, got {batch}")
     network = network or load_inception(device)
     return torch.cat([network(part).cpu() for part in frames.split(batch)])
 
 
 class InceptionFeatures(nn.Module):
-    """Frames in [0, 1] to the features FID compares; nothing in it trains.
+    """Map frames in [0, 1] to the features that FID compares; frozen.
 
     `network` is a `torch_fidelity.FeatureExtractorInceptionV3` that returns the features "2048". `weights_sha256`
-    names the file it was read from, for the record of a measurement.
+    names the file it was read from, for records.
     """
 
     name = "inception-2015-pool3"
@@ -77,7 +77,7 @@ class InceptionFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Frames (N, 3, H, W) or clips (B, 3, T, H, W) to (N, 2048) float32. Raises ValueError as `fid`."""
+        """Features (N, 2048) float32 of frames (N, 3, H, W) or clips (B, 3, T, H, W). Raises ValueError, see `fid`."""
         device = next(self.network.parameters()).device
         frames = (255 * _frames(images, "given").float()).round().clamp(0, 255).to(device, torch.uint8)
         with torch.autocast(device.type, enabled=False):
@@ -85,15 +85,15 @@ class InceptionFeatures(nn.Module):
 
 
 def load_inception(device: str | torch.device = "cpu") -> InceptionFeatures:
-    """The published network on `device`, its weights downloaded on first use into `hub/checkpoints` of TORCH_HOME.
+    """Load the published network; its weights are downloaded on first use into `hub/checkpoints` of TORCH_HOME.
 
-    Raises WeightsError where torch-fidelity is not installed, the weights cannot be had, or the file is another.
+    Raises WeightsError if torch-fidelity is not installed, or the weights are unavailable or not the published ones.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise WeightsError(f"FID needs the package torch-fidelity ({error}): pip install 'evatok[fid]'") from error
-    # torch-fidelity unpickles what it is given, so it is given what was just written here: the file's tensors alone.
+    # torch-fidelity unpickles its input, so it gets a file that was just written here and contains only tensors.
     plain = io.BytesIO()
     torch.save(weights.tensors(weights.inception()), plain)
     plain.seek(0)
@@ -103,7 +103,7 @@ def load_inception(device: str | torch.device = "cpu") -> InceptionFeatures:
 
 
 def _frames(images: Clips, name: str) -> Tensor:
-    """Images, or clips as a row of all their frames, as a tensor (N, 3, H, W), checked."""
+    """Check images, or clips (as all their frames), and convert them to a tensor (N, 3, H, W)."""
     images = as_tensor(images, f"the {name} images")
     frames = images.transpose(1, 2).flatten(0, 1) if images.ndim == 5 else images
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.numel() == 0:

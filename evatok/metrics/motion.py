@@ -1,9 +1,9 @@
-"""Is motion coded? Changes from frame to frame inside temporal blocks, the reconstruction's beside the clip's.
+"""Is motion encoded? Changes between frames inside temporal blocks, reconstruction against original.
 
-A tokenizer that codes one picture per block can have a high PSNR and no motion at all. Two figures show it: how much
-of the change there is (`motion_ratio`), and how much of it is the right one (`motion_correlation`). Steps from one
-block to the next are left out, because a stack of stills takes those too. Both are 1 for equal clips and 0 for a
-stack of stills. Both follow from sums over clips (`motion_moments`), which may be added batch by batch.
+A tokenizer that encodes one still per block can have a high PSNR and no motion at all. Two metrics reveal this: how
+much of the change is reconstructed (`motion_ratio`), and how much of it is correct (`motion_correlation`). Changes from
+one block to the next do not count, because a sequence of stills has them too. Both metrics are 1 for equal clips and 0
+for a sequence of stills. Both are functions of sums over clips (`motion_moments`), which can be added batch by batch.
 
 Legend: B clips, N clips of a set, T frames; clips (B, 3, T, H, W).
 """
@@ -16,19 +16,19 @@ import torch
 from evatok.metrics.pixels import Clips, check_clips
 
 BLOCK = 4
-"""Frames per temporal block, as the papers compress time: the same for every tokenizer that is compared."""
+"""Frames per temporal block, the papers' temporal compression: the same for every tokenizer that is compared."""
 
 MOMENTS = 8
 ROUNDING = 1e-12
-"""The share of a sum of squares that rounding alone can leave as its variance."""
+"""The fraction of a sum of squares that rounding alone can leave as variance."""
 
 
 def motion_moments(real: Clips, fake: Clips, block: int = BLOCK) -> torch.Tensor:
-    """Sums over the changes inside each clip's blocks, (B, MOMENTS) float64; sums of clips may be added.
+    """Sums over the changes inside each clip's blocks, (B, MOMENTS) float64; they can be added over clips.
 
     In order: their number, the sums of r, f, r^2, f^2, r f, |r| and |f|, with r and f the changes of one value of the
-    real and of the reconstructed clip. Raises as `evatok.metrics.pixels.check_clips`, and ValueError for blocks
-    of one frame and clips of one.
+    real and of the reconstructed clip. Raises ValueError, see `evatok.metrics.pixels.check_clips`, and for blocks or
+    clips of one frame.
     """
     real, fake = check_clips(real, fake)
     if block < 2 or real.shape[2] < 2:
@@ -41,19 +41,19 @@ def motion_moments(real: Clips, fake: Clips, block: int = BLOCK) -> torch.Tensor
 
 
 def motion_ratio(real: Clips, fake: Clips, block: int = BLOCK) -> float:
-    """How much of the clips' change inside blocks the reconstructions show: `ratio_of`. Raises as `motion_moments`."""
+    """How much of the change inside blocks is reconstructed, see `ratio_of`. Raises as `motion_moments`."""
     return ratio_of(motion_moments(real, fake, block).cpu().numpy())
 
 
 def motion_correlation(real: Clips, fake: Clips, block: int = BLOCK) -> float:
-    """How much of that change is the right one: `correlation_of`. Raises as `motion_moments`."""
+    """How much of that change is correct, see `correlation_of`. Raises as `motion_moments`."""
     return correlation_of(motion_moments(real, fake, block).cpu().numpy())
 
 
 def ratio_of(moments: np.ndarray) -> float:
     """Mean absolute change of reconstructions over that of the clips, from moments (N, MOMENTS).
 
-    NaN where the clips do not change at all.
+    NaN if the clips do not change at all.
     """
     *_, real, fake = moments.sum(0)
     return float(fake / real) if real else float("nan")
@@ -62,7 +62,7 @@ def ratio_of(moments: np.ndarray) -> float:
 def correlation_of(moments: np.ndarray) -> float:
     """Pearson's correlation of the changes, pooled over clips, from moments (N, MOMENTS).
 
-    0 for reconstructions whose changes are all equal, none above all; NaN where the clips' are.
+    0 if the reconstructions' changes are all equal, above all zero; NaN if the clips' are.
     """
     number, r, f, rr, ff, rf, *_ = moments.sum(0)
     real, fake, both = rr - r * r / number, ff - f * f / number, rf - r * f / number

@@ -1,14 +1,14 @@
 """Perceptual distances of frames: LPIPS (VGG or AlexNet trunk) and ST-LPIPS, its shift-tolerant relative.
 
-All of them compare the feature maps of a frozen network: at each of five taps the channel vectors are brought
-to unit length, their squared differences weighted by a learned head, summed over channels, averaged over the
-map, and added up over the taps. They differ in trunk and heads, so their values never share a column: a
-record names the metric by its key here. Lower is better, 0 for equal frames.
+All compare feature maps of a frozen network: at each of five taps, channel vectors are normalised to unit length, their
+squared differences are weighted by a learned head, summed over channels, averaged over the map, and summed over taps.
+They differ in trunk and heads, so their values are never mixed in a column: a record names the metric by its key here.
+Lower is better, 0 for equal frames.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018;
 Ghildyal and Liu, "Shift-tolerant Perceptual Similarity Metric", ECCV 2022.
 
-Shape letters: B clips, T frames, H x W pixels; N any leading dimensions of a stack of frames.
+Legend: B clips, T frames, H x W pixels; N any leading dimensions of a stack of frames.
 """
 
 import warnings
@@ -26,32 +26,31 @@ from evatok.metrics.pixels import Clips, check_clips, check_shapes
 
 METRICS = (*(entry.scored for entry in catalogue.METRICS if entry.network and entry.per == "clip"), "none")
 
-_SMALLEST_FRAME = {"vgg": 16, "alex": 31, "st": 21}  # pixels a side; below it a feature map vanishes
+_SMALLEST_FRAME = {"vgg": 16, "alex": 31, "st": 21}  # side in pixels; below it a feature map vanishes
 
 
 def perceptual_metric(
     name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> "PerceptualDistance | None":
-    """The metric called `name` (one of METRICS), frozen, on `device`; None for "none".
+    """Load the metric called `name` (one of METRICS), frozen, on `device`; None for "none".
 
-    `dtype` is that of the trunk alone, and holds under autocast too: bfloat16 is the faster choice for a
-    training loss, float32 the one for a number that is reported.
-    Raises ValueError for an unknown name, WeightsError when the weights cannot be had.
+    `dtype` applies only to the trunk, also under autocast: bfloat16 is faster for a training loss, float32 is for
+    reported values. Raises ValueError for an unknown name, WeightsError if the weights are not available.
     """
     if name not in METRICS:
         raise ValueError(f"unknown perceptual metric {name!r}: choose one of {', '.join(METRICS)}")
     if name == "none":
         return None
     metric = _load_st_lpips() if name == "st-lpips" else _load_lpips(name.removeprefix("lpips-"))
-    metric.trunk.to(dtype).to(memory_format=torch.channels_last)  # the layout: up to twice as fast on a CPU
+    metric.trunk.to(dtype).to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
     return metric.to(device)
 
 
 def lpips(real: Clips, fake: Clips, net: str = "vgg") -> Tensor:
     """LPIPS of two clips (B, 3, T, H, W) in [0, 1], the mean over frames: (B,) float32, on the clips' device.
 
-    `net` is "vgg" (LARP's and the papers' choice) or "alex". Raises as `check_clips`, ValueError for another net,
-    WeightsError where the trunk cannot be had.
+    `net` is "vgg" (LARP's and the papers' choice) or "alex". Raises as `check_clips`, ValueError for an unknown net,
+    WeightsError if the trunk is not available.
     """
     if net not in weights.TRUNKS:
         raise ValueError(f"unknown LPIPS net {net!r}: choose one of {', '.join(weights.TRUNKS)}")
@@ -59,7 +58,7 @@ def lpips(real: Clips, fake: Clips, net: str = "vgg") -> Tensor:
 
 
 def st_lpips(real: Clips, fake: Clips) -> Tensor:
-    """ST-LPIPS (AlexNet) of two clips, as `lpips`; another metric than LPIPS, whose values never share a column."""
+    """ST-LPIPS (AlexNet) of two clips, see `lpips`; its values are not comparable with those of LPIPS."""
     return _measured("st-lpips", real, fake)
 
 
@@ -79,11 +78,11 @@ def _loaded(name: str, device: str) -> "PerceptualDistance":
 
 
 class PerceptualDistance(nn.Module):
-    """Distance of frames in [0, 1] by weighted differences of unit-length features; nothing in it trains.
+    """Distance of frames in [0, 1] by weighted differences of unit-length features; frozen.
 
-    `trunk` maps frames (N, 3, H, W) to one feature map a tap, `heads` are the taps' channel weights, `shift`
-    and `scale` (3 values each) standardise frames in [-1, 1] as the trunk's training did. `weights_sha256`
-    names the files everything was read from, for the record of a measurement.
+    `trunk` maps frames (N, 3, H, W) to one feature map per tap, `heads` are the taps' channel weights, `shift` and
+    `scale` (3 values each) standardise frames in [-1, 1] as in the trunk's training. `weights_sha256` names the weight
+    files, for records.
     """
 
     shift: Tensor
@@ -109,24 +108,24 @@ class PerceptualDistance(nn.Module):
         self.register_buffer("scale", scale.detach().float().reshape(3, 1, 1))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """(B, 3, T, H, W) twice, in [0, 1], to the mean distance over each clip's frames: (B,) float32.
+        """Mean distance over each clip's frames (B,) float32, of two clips (B, 3, T, H, W) in [0, 1].
 
-        Gradients flow to both. Values are not checked: as a loss it also meets output that leaves [0, 1].
-        Raises ValueError for unlike shapes, other layouts and integer clips.
+        Gradients flow to both. Values are not checked, because as a loss it also sees output outside [0, 1].
+        Raises ValueError for different shapes, other layouts and integer clips.
         """
         return self.forward_frames(real, fake).mean(dim=1)
 
     def forward_frames(self, real: Tensor, fake: Tensor) -> Tensor:
-        """As `forward`, but one distance for every frame: (B, T) float32."""
+        """Like `forward`, but one distance per frame: (B, T) float32."""
         check_shapes(real, fake)
         real_BT3HW, fake_BT3HW = real.transpose(1, 2), fake.transpose(1, 2)
         return self.distance(self.features(real_BT3HW), self.features(fake_BT3HW))
 
     def features(self, frames: Tensor) -> list[Tensor]:
-        """(*N, 3, H, W) in [0, 1] to the unit-length features of each tap, (*N, C, h, w) float32.
+        """Unit-length features of each tap (*N, C, h, w) float32, of frames (*N, 3, H, W) in [0, 1].
 
-        Computing a target's features once and comparing many reconstructions to them by `distance` saves half
-        of the work. Raises ValueError for other shapes and for frames too small for the trunk.
+        Computing a target's features once and comparing many reconstructions with `distance` saves half of the work.
+        Raises ValueError for other shapes and for frames too small for the trunk.
         """
         if frames.ndim < 3 or frames.shape[-3] != 3:
             raise ValueError(f"frames must have the shape (..., 3, H, W), got {tuple(frames.shape)}")
@@ -142,7 +141,7 @@ class PerceptualDistance(nn.Module):
         return [_unit_length(tap.float()).reshape(*frames.shape[:-3], *tap.shape[1:]) for tap in maps]
 
     def distance(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
-        """Distances (*N,) float32 of two results of `features`, whose leading dimensions may broadcast."""
+        """Distances (*N,) float32 of two results of `features`, with broadcasting of leading dimensions."""
         values = []
         for tap, (a, b) in enumerate(zip(features_a, features_b, strict=True)):
             weighted = (a - b).square() * self.get_buffer(f"head{tap}")
@@ -151,30 +150,30 @@ class PerceptualDistance(nn.Module):
 
 
 class SomeFrames:
-    """A perceptual distance that sees `count` frames of those it is given, spread evenly, where all take too long.
+    """A perceptual distance on `count` evenly spaced frames only, for when all frames take too long.
 
-    Has the `features` and `distance` of the whole metric; a value is then an estimate of the mean over all frames.
+    It has the `features` and `distance` of the full metric; a value is an estimate of the mean over all frames.
     """
 
     def __init__(self, metric: PerceptualDistance, count: int) -> None:
         if count < 1:
-            raise ValueError(f"a distance of {count} frames says nothing: at least 1 is needed")
+            raise ValueError(f"at least 1 frame is needed, got {count}")
         self.metric, self.count = metric, count
 
     def features(self, frames: Tensor) -> list[Tensor]:
-        """As `PerceptualDistance.features`, of the chosen of the frames (*N, T, 3, H, W)."""
-        held = frames.shape[-4]
-        count = min(self.count, held)
-        chosen = [(2 * place + 1) * held // (2 * count) for place in range(count)]
+        """See `PerceptualDistance.features`; only of the chosen ones of the frames (*N, T, 3, H, W)."""
+        total = frames.shape[-4]
+        count = min(self.count, total)
+        chosen = [(2 * i + 1) * total // (2 * count) for i in range(count)]
         return self.metric.features(frames[..., chosen, :, :, :])
 
     def distance(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
-        """As `PerceptualDistance.distance`."""
+        """See `PerceptualDistance.distance`."""
         return self.metric.distance(features_a, features_b)
 
 
 def lpips_distance(model: Any, *, weights_sha256: dict[str, str] | None = None) -> PerceptualDistance:
-    """The distance an `lpips.LPIPS` module (version 0.1, with heads, net "vgg" or "alex") computes, on clips.
+    """Wrap an `lpips.LPIPS` module (version 0.1, with heads, net "vgg" or "alex") as a distance of clips.
 
     The trunk is shared with `model`, not copied. Raises ValueError for another version or net.
     """
@@ -196,8 +195,8 @@ def lpips_distance(model: Any, *, weights_sha256: dict[str, str] | None = None) 
 class ShiftTolerantAlexNet(nn.Module):
     """The trunk of ST-LPIPS: an AlexNet that blurs wherever it subsamples, against aliasing.
 
-    The first convolution has stride 1 and is blurred before its ReLU; each max pool has stride 1 and is
-    blurred after it. Maps (N, 3, H, W) to five maps, each taken behind a ReLU.
+    The first convolution has stride 1 and is blurred before its ReLU; each max pool has stride 1 and is blurred after
+    it. Maps (N, 3, H, W) to five feature maps, each taken after a ReLU.
     """
 
     def __init__(self) -> None:
@@ -218,35 +217,35 @@ class ShiftTolerantAlexNet(nn.Module):
 
 
 def blur_pool(maps: Tensor) -> Tensor:
-    """Halve (N, C, H, W): reflect-pad by 2, filter by [1, 2, 1] / 4 in both directions, keep every 2nd.
+    """Halve (N, C, H, W): reflect-pad by 2, filter with [1, 2, 1] / 4 in both directions, keep every 2nd pixel.
 
-    [1, 2, 1] is [1, 1] applied twice: two means of 2x2 do the work of a depthwise convolution.
+    [1, 2, 1] is [1, 1] applied twice, so two 2x2 means replace a depthwise convolution.
     """
     means = F.avg_pool2d(F.pad(maps, (2, 2, 2, 2), mode="reflect"), 2, stride=1)
     return F.avg_pool2d(means, 2, stride=2)
 
 
 def _unit_length(maps: Tensor) -> Tensor:
-    """(N, C, H, W) with every channel vector at length 1 or, where all channels are 0, left at 0.
+    """Normalise the channel vectors of (N, C, H, W) to length 1; zero vectors stay zero.
 
-    The root is bounded away from 0: there its derivative is infinite and would turn gradients into NaN.
+    The root is bounded away from 0, where its infinite derivative would turn gradients into NaN.
     """
     length = maps.square().sum(dim=1, keepdim=True).clamp(min=1e-20).sqrt()
     return maps / (length + 1e-10)
 
 
 def _load_lpips(net: str) -> PerceptualDistance:
-    import lpips  # imports torchvision and more: only for those who use it
+    import lpips  # here: it imports torchvision and more
 
-    # Both files are read here: the packages' own loaders would run what a file holds.
+    # Both files are read here, because the packages' own loaders could run code from a file.
     state, heads = weights.tensors(weights.trunk(net)), weights.tensors(weights.lpips_heads(net))
     network = {"vgg": lpips.pretrained_networks.vgg16, "alex": lpips.pretrained_networks.alexnet}[net]
-    with warnings.catch_warnings(), torch.device("meta"):  # lpips talks to torchvision in a way deprecated twice
+    with warnings.catch_warnings(), torch.device("meta"):  # lpips uses two deprecated arguments of torchvision
         warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated")
         warnings.filterwarnings("ignore", message="Arguments other than a weight enum")
         trunk = network(pretrained=False, requires_grad=False)
-    places = {name: f"features.{name.partition('.')[2]}" for name in trunk.state_dict()}
-    trunk.load_state_dict({name: state[place] for name, place in places.items()}, assign=True)
+    keys = {name: f"features.{name.partition('.')[2]}" for name in trunk.state_dict()}
+    trunk.load_state_dict({name: state[key] for name, key in keys.items()}, assign=True)
     standard = lpips.ScalingLayer()
     return PerceptualDistance(
         trunk,
@@ -264,7 +263,7 @@ def _load_lpips(net: str) -> PerceptualDistance:
 def _load_st_lpips() -> PerceptualDistance:
     state = weights.tensors(weights.st_lpips())
     trunk = ShiftTolerantAlexNet()
-    places = {
+    slices = {
         "conv1": "slice1.0",
         "conv2": "slice2.5",
         "conv3": "slice3.9",
@@ -272,11 +271,7 @@ def _load_st_lpips() -> PerceptualDistance:
         "conv5": "slice5.13",
     }
     trunk.load_state_dict(
-        {
-            f"{conv}.{kind}": state[f"net.{place}.{kind}"]
-            for conv, place in places.items()
-            for kind in ("weight", "bias")
-        }
+        {f"{conv}.{kind}": state[f"net.{key}.{kind}"] for conv, key in slices.items() for kind in ("weight", "bias")}
     )
     return PerceptualDistance(
         trunk,

@@ -1,7 +1,7 @@
 """Pixel distances of a clip and its reconstruction: L1, MSE and PSNR, one value per clip.
 
 Clips are (B, 3, T, H, W) floats in [0, 1], tensors or NumPy arrays. Every function checks both clips first, because
-each of the usual slips (0-255, [-1, 1], unclamped output, a NaN) yields a plausible number instead of an error.
+each of the usual mistakes (0-255, [-1, 1], unclamped output, a NaN) yields a plausible value instead of an error.
 """
 
 import numpy as np
@@ -11,46 +11,45 @@ from torch import Tensor
 Clips = Tensor | np.ndarray
 
 RANGE_SLACK = 1e-3
-"""How far outside [0, 1] a value may lie: the rounding of low-precision decoders, not a wrong scale."""
+"""Tolerance outside [0, 1]: enough for the rounding of low-precision decoders, not for a wrong scale."""
 
 PSNR_CEILING = 100.0
-"""dB that stand for more in means over clips, as equal clips have no bound: one would take all others' place."""
+"""PSNR in dB at which values are capped in means over clips, because one infinite value would dominate the mean."""
 
 
 def l1(real: Clips, fake: Clips) -> Tensor:
-    """Mean absolute difference of each clip: two (B, 3, T, H, W) to (B,) float32. Raises as `check_clips`."""
+    """Mean absolute difference per clip (B,) float32 of clips (B, 3, T, H, W). Raises as `check_clips`."""
     return _difference(real, fake).abs().mean(dim=(1, 2, 3, 4))
 
 
 def mse(real: Clips, fake: Clips) -> Tensor:
-    """Mean squared difference of each clip: two (B, 3, T, H, W) to (B,) float32. Raises as `check_clips`."""
+    """Mean squared difference per clip (B,) float32 of clips (B, 3, T, H, W). Raises as `check_clips`."""
     return _difference(real, fake).square().mean(dim=(1, 2, 3, 4))
 
 
 def psnr(real: Clips, fake: Clips) -> Tensor:
-    """-10 log10 of each clip's MSE, in dB: two (B, 3, T, H, W) to (B,) float32.
+    """PSNR per clip in dB, -10 log10 of its MSE: (B,) float32 of clips (B, 3, T, H, W).
 
-    The MSE is taken over the whole clip before the logarithm, as LARP does; a mean of per-frame PSNRs is
-    larger. Equal clips have an infinite PSNR, returned as it is: a mean over clips then shows it.
-    Raises as `check_clips`.
+    The MSE is averaged over the complete clip before the logarithm, as in LARP; a mean of per-frame PSNRs is larger.
+    The PSNR of equal clips is infinite, and not capped here. Raises as `check_clips`.
     """
     return -10.0 * torch.log10(mse(real, fake))
 
 
 def as_tensor(clips: Clips, name: str, device: torch.device | None = None) -> Tensor:
-    """Clips as a tensor: a NumPy array moves to `device`, a tensor stays. Raises ValueError for anything else."""
+    """Convert clips to a tensor: a NumPy array moves to `device`, a tensor stays. Raises ValueError for other types."""
     if isinstance(clips, Tensor):
         return clips
     if not isinstance(clips, np.ndarray) or clips.dtype.kind not in "fiub":
         kind = f"an array of {clips.dtype}" if isinstance(clips, np.ndarray) else f"a {type(clips).__name__}"
         raise ValueError(f"{name} must be a tensor or a NumPy array of floats in [0, 1], not {kind}")
     if clips.dtype.kind == "f" and not (clips.dtype.isnative and clips.dtype.itemsize <= 8):
-        clips = clips.astype(np.float64)  # of another byte order or long: torch has neither
+        clips = clips.astype(np.float64)  # other byte orders and long doubles: torch has neither
     return torch.from_numpy(np.array(clips)).to(device)  # a copy, as arrays may be read-only
 
 
 def check_clips(real: Clips, fake: Clips) -> tuple[Tensor, Tensor]:
-    """Both as tensors. Raises ValueError, naming the cause, but for floats (B, 3, T, H, W) of one shape in [0, 1]."""
+    """Convert both to tensors. Raises ValueError unless they are floats (B, 3, T, H, W) in [0, 1] of one shape."""
     real = as_tensor(real, "the real clips", fake.device if isinstance(fake, Tensor) else None)
     fake = as_tensor(fake, "the fake clips", real.device)
     check_shapes(real, fake)
@@ -77,7 +76,7 @@ def check_shapes(real: Tensor, fake: Tensor) -> None:
         raise ValueError(f"real and fake clips differ in shape: {tuple(real.shape)} and {tuple(fake.shape)}")
     if real.ndim != 5 or real.shape[1] != 3 or real.numel() == 0:
         last = real.ndim == 5 and real.shape[-1] == 3
-        hint = ": bring the colours, which come last, to the second place" if last else ""
+        hint = ": move the colours from the last dimension to the second" if last else ""
         raise ValueError(f"clips must have the shape (B, 3, T, H, W), nowhere 0; got {tuple(real.shape)}{hint}")
     for name, clips in (("real", real), ("fake", fake)):
         if not clips.is_floating_point():

@@ -18,10 +18,10 @@ _C1, _C2 = 0.01**2, 0.03**2  # of the paper, for values in [0, 1]
 
 
 def ssim(real: Clips, fake: Clips, *, borders: bool = True) -> Tensor:
-    """Two clips (B, 3, T, H, W) in [0, 1] to the mean SSIM over each clip's frames: (B,) float32.
+    """Mean SSIM over each clip's frames (B,) float32, of two clips (B, 3, T, H, W) in [0, 1].
 
-    With `borders` every pixel counts, frames being mirrored at their edges: the value of torchmetrics from 1.6 on.
-    Without, only those whose window lies inside the frame do: the paper's own code, scikit-image, older torchmetrics.
+    With `borders` every pixel counts, and frames are mirrored at their edges, as in torchmetrics from 1.6. Without,
+    only pixels whose window lies inside the frame count, as in the paper's code, scikit-image and older torchmetrics.
     The two differ in the third digit, so a protocol has to name one.
 
     Raises ValueError as `check_clips`, and for frames smaller than the window.
@@ -29,14 +29,14 @@ def ssim(real: Clips, fake: Clips, *, borders: bool = True) -> Tensor:
     real, fake = check_clips(real, fake)
     if min(real.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM needs frames of {WINDOW}x{WINDOW} at least, got {real.shape[-2]}x{real.shape[-1]}")
-    # One clip at a time bounds the memory. In double precision, because the variance of a bright even area is a
+    # One clip at a time bounds the memory. In double precision, because the variance of a bright flat area is a
     # small difference of large numbers.
     values = [_similarity(a.double(), b.double(), borders).mean() for a, b in zip(real, fake, strict=True)]
     return torch.stack(values).float()
 
 
 def _similarity(real: Tensor, fake: Tensor, borders: bool) -> Tensor:
-    """The map of similarities of two clips (3, T, H, W)."""
+    """Similarity map of two clips (3, T, H, W)."""
     maps = torch.stack([real, fake, real * real, fake * fake, real * fake])
     mean_a, mean_b, square_a, square_b, product = _windowed(maps, borders)
     variances = (square_a - mean_a.square()).clamp(min=0) + (square_b - mean_b.square()).clamp(min=0)
@@ -46,7 +46,7 @@ def _similarity(real: Tensor, fake: Tensor, borders: bool) -> Tensor:
 
 
 def _windowed(maps: Tensor, borders: bool) -> Tensor:
-    """Maps (5, 3, T, H, W) averaged under the window; without borders, h = H - 10 and w = W - 10 remain."""
+    """Average maps (5, 3, T, H, W) under the window; without borders, H - 10 x W - 10 pixels remain."""
     planes = maps.reshape(-1, 1, *maps.shape[-2:])
     if borders:
         planes = F.pad(planes, (WINDOW // 2,) * 4, mode="reflect")

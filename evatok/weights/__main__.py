@@ -1,11 +1,11 @@
 """Third-party weights from the command line: `python -m evatok.weights [list|prefetch|verify] [NAME ...]`.
 
-list      every file: its state, its size, its sha256 and where it lies (the default)
-prefetch  bring the files that are absent, so that later runs need no network
-verify    hash the files that are there; a named file has to be there
+list      show every file: state, size, sha256 and path (the default)
+prefetch  download the files that are absent, so that later runs need no network
+verify    hash the files that exist; a file given by name must exist
 
-Exit code 1 where a file is wrong, or could not be brought; the reason is one line on stderr. Anything else that goes
-wrong is one line, too, as in `evatok.errors`.
+The exit code is 1 if a file is wrong or could not be downloaded; the reason is one line on stderr. Other errors are one
+line as well, see `evatok.errors`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(files: Sequence[WeightsFile]) -> int:
-    """One row a file."""
+    """Print a table with one row per file."""
     print(tabulate([_row(inspect(file)) for file in files], headers=HEADERS, disable_numparse=True))
     return 0
 
 
 def prefetch(files: Sequence[WeightsFile]) -> int:
-    """Bring all that can be brought; what cannot be is named, and the others are brought none the less."""
+    """Download all files; failures are reported, and do not stop the others."""
     return max(_prefetch(file) for file in files)
 
 
 def verify(files: Sequence[WeightsFile], must_exist: bool) -> int:
-    """Name every wrong file, and every absent one if `must_exist`."""
+    """Report every wrong file, and every absent one if `must_exist`."""
     findings = [inspect(file) for file in files]
     for finding in findings:
         print(f"{finding.file.name}: {finding.state}{f' {finding.path}' if finding.path else ''}")
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", nargs="?", default="list", choices=("list", "prefetch", "verify"))
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"all of them without one: {', '.join(file.name for file in FILES)}"
+        "names", nargs="*", metavar="NAME", help=f"all of them by default: {', '.join(file.name for file in FILES)}"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Every third-party weight file that a metric here stands on: where it lies, whether it is the published one."""
+"""Catalogue of the third-party weight files that metrics need: their path, and whether they are the published ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from evatok.weights import WeightsError, i3d
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file.
+    """A weight file.
 
     Attributes:
-        name: what the command line calls it.
-        metrics: what is measured with it.
-        find: where it lies, or would lie once brought; None while the package it comes in is not installed.
-        check: file -> its sha256 (the I3D: that of its arrays); WeightsError unless it is the published one.
-        bring: puts the file there; WeightsError where that cannot be done.
+        name: name on the command line.
+        metrics: the metrics that need it.
+        find: returns its path, whether or not it exists; None if the package that contains it is not installed.
+        check: returns a file's sha256 (for the I3D, of its arrays); WeightsError unless it is the published one.
+        bring: downloads the file; raises WeightsError if that fails.
     """
 
     name: str
@@ -31,7 +31,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Finding:
-    """What lies in the place of one file: no `size` where nothing does, a `problem` where another does."""
+    """State of a weight file: `size` is None if it is absent, `problem` says why it is not the published one."""
 
     file: WeightsFile
     path: Path | None
@@ -48,7 +48,7 @@ class Finding:
 
 
 def inspect(file: WeightsFile) -> Finding:
-    """Look for a file and hash it; brings nothing and raises nothing."""
+    """Find and hash a file, without downloading it; raises nothing."""
     path = file.find()
     if path is None or not path.exists():
         return Finding(file, path)
@@ -60,7 +60,7 @@ def inspect(file: WeightsFile) -> Finding:
 
 
 def named(names: Iterable[str]) -> list[WeightsFile]:
-    """The files of these names, all for none. Raises ValueError for an unknown name."""
+    """Look up files by name, all without names. Raises ValueError for an unknown name."""
     known = {file.name: file for file in FILES}
     unknown = [name for name in names if name not in known]
     if unknown:

