@@ -23,7 +23,7 @@ def decoding(setting: Setting) -> list[Ratio]:
     with tempfile.TemporaryDirectory() as folder, ClipReader() as reader:
         path = Path(folder) / "made.mp4"
         make_video(path, size=2 * shape.size)
-        found = []
+        ratios = []
         for place, start in (("start", 0.0), ("end", SECONDS - 1.5 * shape.frames / RATE)):
             first = round(start * RATE)
             plain, ours = interleaved(
@@ -33,8 +33,8 @@ def decoding(setting: Setting) -> list[Ratio]:
                 at_least=setting.at_least,
             )
             note = "every frame of the file decoded up to the clip's last, against frames chosen by presentation time, "
-            found.append(Ratio("video_decode", f"wall_seconds_{place}", plain, ours, note + "probed, resized and cut"))
-    return found
+            ratios.append(Ratio("video_decode", f"wall_seconds_{place}", plain, ours, note + "probed, resized and cut"))
+    return ratios
 
 
 def embedded(setting: Setting) -> list[Ratio]:

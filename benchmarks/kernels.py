@@ -45,13 +45,13 @@ def quality(setting: Setting) -> Ratio:
     trained = setting.tokenizer == TOKENIZER_SIZES["toy"]
     tokenizer = AdaptiveTokenizer.load(PROXY)[0].to(setting.device) if trained else tokenizer_of(setting)
     clips = real_clips(setting, min(setting.batch, 32))
-    lengths, found = uniform_lengths(setting)[: len(clips)], []
+    lengths, values = uniform_lengths(setting)[: len(clips)], []
     for bf16 in (False, True):
         with torch.no_grad(), setting.autocast(bf16):
-            found.append(float(psnr(clips, tokenizer(clips, lengths).clips.float().clamp(0, 1)).mean()))
+            values.append(float(psnr(clips, tokenizer(clips, lengths).clips.float().clamp(0, 1)).mean()))
     whose = "of the shipped proxy" if trained else "of an untrained network"
     return Ratio.of(
-        "bf16", "psnr_db", found, f"{whose} on {len(clips)} embedded clips, float32 and bfloat16; more is better"
+        "bf16", "psnr_db", values, f"{whose} on {len(clips)} embedded clips, float32 and bfloat16; more is better"
     )
 
 
@@ -61,7 +61,7 @@ def attention(setting: Setting) -> list[Ratio]:
     Forward only, and with the backward pass. The baseline is PyTorch's fused kernel on a CPU, explicit products on a
     GPU; kernels that do not accept a mask are skipped.
     """
-    found = []
+    ratios = []
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         for backward in (False, True):
             ways = _ways(setting.device)
@@ -74,12 +74,12 @@ def attention(setting: Setting) -> list[Ratio]:
             timed = dict(zip(works, seconds, strict=True))
             metric = "wall_seconds_with_backward" if backward else "wall_seconds"
             note = "written out" if setting.device == "cuda" else "PyTorch's fused kernel"
-            found += [
+            ratios += [
                 Ratio(f"attention_{name}" + ("" if way == "ours" else f"_{way}"), metric, timed["baseline"], each, note)
                 for way, each in timed.items()
                 if way != "baseline"
             ]
-    return found
+    return ratios
 
 
 def compiled(setting: Setting) -> list[Ratio]:

@@ -101,7 +101,7 @@ def beam_percentile(setting: Setting, clips: int = 32, sets: tuple[str, ...] = (
     """Proxy-reward percentile of the choices of beams and chunks, against 100 for exact search; only at toy size."""
     if not _shipped(setting):
         return []
-    tokenizer, found = _proxy(setting), []
+    tokenizer, ratios = _proxy(setting), []
     for name in sets:
         table = candidate_table.read(TABLES / f"{name}-validation.parquet").take(np.arange(clips))
         pixels = candidate_table.clips_again(table, size=tokenizer.config.size, frames=tokenizer.config.frames).clips
@@ -111,8 +111,8 @@ def beam_percentile(setting: Setting, clips: int = 32, sets: tuple[str, ...] = (
                 chosen = search_set(tokenizer, pixels, point, width=width, chunk=chunk, bf16=setting.bf16)
                 reached = reward.percentile(rewards, table.candidates.index(chosen.assignments))
                 note = f"{chosen.evaluations} block evaluations, {clips} clips of {name}; more is better, 100 is exact"
-                found.append(Ratio(row, f"percentile_{name}_wq{point.w_q:g}", 100.0, reached, note))
-    return found
+                ratios.append(Ratio(row, f"percentile_{name}_wq{point.w_q:g}", 100.0, reached, note))
+    return ratios
 
 
 def chunked_against_length(setting: Setting, clips: int = 2, lengths: tuple[int, ...] = (1, 2, 4)) -> list[Ratio]:
@@ -150,7 +150,7 @@ def branch_and_bound(setting: Setting, clips: int = 4) -> list[Ratio]:
     only for one.
     """
     tokenizer, real = proxy_and_clips(setting, clips)
-    candidates, found = tokenizer.config.candidates, []
+    candidates, ratios = tokenizer.config.candidates, []
     for point in operating_points(setting):
         with torch.no_grad(), setting.autocast():
             first = beam_search(tokenizer, real, point, width=WIDTH)
@@ -159,8 +159,8 @@ def branch_and_bound(setting: Setting, clips: int = 4) -> list[Ratio]:
         row = f"branch_and_bound_wq{point.w_q:g}"
         note = f"the tree, against what branch and bound needs, {first.evaluations} of a first beam included"
         visits = block_visits(len(candidates.levels), candidates.blocks)
-        found.append(Ratio(row, "block_evaluations", visits, needed / clips + first.evaluations, note))
-    return found
+        ratios.append(Ratio(row, "block_evaluations", visits, needed / clips + first.evaluations, note))
+    return ratios
 
 
 def _needed(walk: Walk, frontier: Frontier, alive: np.ndarray, to_beat: np.ndarray, point: OperatingPoint) -> int:

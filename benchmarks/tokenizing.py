@@ -37,19 +37,19 @@ def encoding(setting: Setting) -> list[Ratio]:
         lambda: tokenizer.encode(clips, lengths, groups=setting.groups),
         lambda: without_tokens(tokenizer, clips),
     )
-    found = _three("encode", *seconds[:3])
+    ratios = _three("encode", *seconds[:3])
     plain, ours = (each - seconds[3] for each in (seconds[0], seconds[2]))
     if min(plain, ours) > 0:
         tokens = [float(row.sum(1).float().mean()) * setting.batch for row in (uniform, lengths)]
         note = (
             "seconds a token of what depends on tokens, uniform against the router's lengths; target: 1 / 1.1 or more"
         )
-        found.append(
+        ratios.append(
             Ratio("encode_token_dependent", "wall_seconds_per_token", plain / tokens[0], ours / tokens[1], note)
         )
         share = "a whole pass at the uniform row, against the part that does not depend on tokens"
-        found.append(Ratio("encode_token_dependent", "wall_seconds_without_tokens", seconds[0], seconds[3], share))
-    return found + _sparse(
+        ratios.append(Ratio("encode_token_dependent", "wall_seconds_without_tokens", seconds[0], seconds[3], share))
+    return ratios + _sparse(
         setting,
         "encode",
         lambda: tokenizer.encode(clips, lengths, groups=setting.groups),
@@ -82,28 +82,28 @@ def training(setting: Setting) -> list[Ratio]:
     """
     candidates = setting.tokenizer.candidates
     drawn = candidates.sample(setting.batch, torch.Generator().manual_seed(0)).to(setting.device)
-    found = []
+    ratios = []
     for row, lengths in (("training_step", router_lengths(setting)), ("training_step_random_lengths", drawn)):
         padded, grouped = (step_of(setting, lengths, groups) for groups in (1, setting.groups))
         plain, ours = interleaved(
             padded, grouped, device=setting.device, repeats=setting.repeats, at_least=setting.at_least
         )
-        found.append(Ratio(row, "wall_seconds", plain, ours, PADDED))
+        ratios.append(Ratio(row, "wall_seconds", plain, ours, PADDED))
         memory = [max(1, peak_bytes(step, setting.device)) for step in (padded, grouped)]
-        found.append(Ratio.of(row, "peak_bytes", memory, PADDED))
-        found += _utilisation(setting, row, lengths, ours)
-    return found
+        ratios.append(Ratio.of(row, "peak_bytes", memory, PADDED))
+        ratios += _utilisation(setting, row, lengths, ours)
+    return ratios
 
 
 def routing(setting: Setting) -> list[Ratio]:
     """Seconds and operations of the router against those of a pass of the tokenizer, here and at paper size."""
-    found = _router_times(setting, setting.tokenizer, setting.router, "router")
+    ratios = _router_times(setting, setting.tokenizer, setting.router, "router")
     paper = replace(setting, batch=min(setting.batch, 32) if setting.device == "cuda" else 1, repeats=1)
     shapes = (setting.tokenizer, setting.router)
     if setting.size == "toy" and setting.tokenizer == TOKENIZER_SIZES["toy"]:
         shapes = (TOKENIZER_SIZES["paper"], ROUTER_SIZES["paper"])
-        found += _router_times(paper, *shapes, "router_paper_size")
-    return found + [_router_operations(*shapes, kind) for kind in KINDS]
+        ratios += _router_times(paper, *shapes, "router_paper_size")
+    return ratios + [_router_operations(*shapes, kind) for kind in KINDS]
 
 
 KINDS = ("vit", "pyramid")  # the paper's, and the one that ships

@@ -21,7 +21,7 @@ from evatok.experiments.tracking import ConfigError
 from evatok.search import candidate_table
 from evatok.storage import checkpoints, files
 from evatok.tokenizers.evatok import AdaptiveTokenizer
-from evatok.training import loop
+from evatok.training import curve, loop
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -80,10 +80,10 @@ def test_a_damaged_claim_is_one_line(tmp_path, content):
 def test_a_damaged_curve_is_one_line_and_a_resumed_training_mends_it(tmp_path, content):
     path = tmp_path / "curve.jsonl"
     path.write_text(content)
-    with pytest.raises(loop.TrainingError, match=r"curve\.jsonl: no whole curve"):
+    with pytest.raises(loop.TrainingError, match=r"curve\.jsonl: not a complete curve"):
         loop.read_curve(tmp_path)
     path.write_text('{"step": 1, "loss": 0.5}\n' + content)
-    loop._forget_lines_from(path, 5)
+    curve.drop_lines_after(path, 5)
     assert loop.read_curve(tmp_path) == [{"step": 1, "loss": 0.5}]
 
 

@@ -114,7 +114,7 @@ def test_clips_of_another_making_are_scored_anew(shelf, monkeypatch, capsys):
     monkeypatch.setattr(candidate_table, "clips_again", lambda *_, **__: made)
     scored = router_study.scored_set(shelf, "few", 1)
     told = capsys.readouterr().err
-    assert "scoring them anew" in told
+    assert "scoring them again" in told
     assert "9.9" in told
     assert scored.table.origin["data"]["sha256"] == manifest["sha256"]
     assert not np.allclose(scored.table.scores["l1"], few.scores["l1"])

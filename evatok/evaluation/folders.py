@@ -91,25 +91,27 @@ def _clip_files(folder: Path) -> tuple[str, list[Path]]:
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder of clips")
     entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural_order)
-    found = {
+    by_kind = {
         "arrays": [entry for entry in entries if entry.suffix == ".npy" and entry.is_file()],
         "images": [entry for entry in entries if entry.is_dir() and images_in(entry)],
         "videos": [entry for entry in entries if entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES],
     }
-    kinds = [kind for kind, files in found.items() if files]
+    kinds = [kind for kind, files in by_kind.items() if files]
     if len(kinds) != 1:
         held = f"{' and '.join(kinds)} together" if kinds else "no clip (.npy, folders of images, videos)"
         raise EvaluationError(f"{folder} holds {held}: one kind of clips is needed")
-    return kinds[0], found[kinds[0]]
+    return kinds[0], by_kind[kinds[0]]
 
 
 def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """The array of a .npy file. Raises EvaluationError for a file that holds no array of numbers, whole."""
+    """Read the array of a .npy file. Raises EvaluationError for a file without a complete array of numbers."""
     try:
         array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, BadZipFile) as error:
-        told = str(error).partition(". ")[0]  # without numpy's advice to unpickle
-        raise EvaluationError(f"{path} is no whole array of numbers as numpy.save writes it ({told})") from error
+        reason = str(error).partition(". ")[0]  # without numpy's advice to unpickle
+        raise EvaluationError(
+            f"{path} is not a complete array of numbers as written by numpy.save ({reason})"
+        ) from error
     if not isinstance(array, np.ndarray):
         raise EvaluationError(
             f"{path} holds several arrays (.npz): save each clip, or all in one array, with numpy.save"

@@ -1,7 +1,7 @@
-"""Routers against everything simpler, on sets whose candidate tables are stored: the measurements of Table 3.
+"""Routers against simpler baselines, on sets with stored candidate tables: the measurements of Table 3.
 
 Regenerates a set's clips, checks that they are the clips that were scored, runs the shipped routers on them, reads the
-stored scores of all candidates, and records how good every choice is (`evatok.evaluation.router_quality`).
+stored scores of all candidates, and records the quality of every choice (`evatok.evaluation.router_quality`).
 
 Legend: N clips, K temporal blocks.
 """
@@ -32,17 +32,17 @@ SETS = {
     "seen_games": "arcade-seen-validation",
     "held_out_games": "arcade-held-out-validation",
 }
-"""Rows and the candidate tables behind them. Of the games the proxy saw all (`unseen`, older tables), those of its own
-training set, or none; no router saw any."""
+"""Rows and their candidate tables. The proxy was trained on all of the games (`unseen`, older tables), on those of its
+own training set, or on none; no router was trained on any."""
 ROUTERS = {"router": "hard", "router_soft": "soft", "pyramid_router": "pyramid", "feature_router": "features"}
-"""Rows and the kinds of router behind them."""
-# Logits differ in the last bits between processors, which can turn a near tie.
+"""Rows and their kinds of router."""
+# Logits differ in the last bits between processors, which can flip a near tie.
 TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """Where a Table 3 finds its inputs and leaves its outputs: a folder of results, at one size of the networks."""
+    """Paths of Table 3's inputs and outputs: a folder of results, at one size of the networks."""
 
     root: Path
     size: str
@@ -52,37 +52,37 @@ class Shelf:
 
     @cached_property
     def proxy(self) -> Path:
-        """The tokenizer whose scores the routers learned from, found by its hash.
+        """The tokenizer on whose scores the routers were trained, found by its hash.
 
         Raises:
-            CheckpointError: none of the proxies there is it.
+            CheckpointError: it is not among the proxies in the folder.
         """
-        wanted = Router.load(self.router("hard", "matched")).checkpoint.parents["tokenizer"]
-        found = sorted((self.root / "checkpoints").glob(f"proxy-{self.size}*.safetensors"))
-        for path in found:
-            if checkpoints.load(path, "tokenizer").sha256 == wanted:
+        sha256 = Router.load(self.router("hard", "matched")).checkpoint.parents["tokenizer"]
+        proxies = sorted((self.root / "checkpoints").glob(f"proxy-{self.size}*.safetensors"))
+        for path in proxies:
+            if checkpoints.load(path, "tokenizer").sha256 == sha256:
                 return path
         raise checkpoints.CheckpointError(
-            f"{self.root / 'checkpoints'}: none of {len(found)} proxies is the one the routers learned from "
-            f"(sha256 {wanted[:12]}); fetch it, or run stages 1 to 3 again"
+            f"{self.root / 'checkpoints'}: none of {len(proxies)} proxies is the one the routers were trained on "
+            f"(sha256 {sha256[:12]}); fetch it, or run stages 1 to 3 again"
         )
 
     def candidates(self, name: str) -> Path:
         return self.root / "tables" / "candidates" / f"{name}.parquet"
 
     def trained(self, row: str = "router", point: str = "matched") -> Router:
-        """The router behind a row at an operating point."""
+        """The router of a row at an operating point."""
         return Router.load(self.router(ROUTERS[row], point))
 
     @property
     def sets(self) -> dict[str, str]:
-        """The sets of SETS that were scored, with their tables; `validation` always, as its table ships."""
+        """The scored sets of SETS, with their tables; always `validation`, as its table is shipped."""
         return {row: name for row, name in SETS.items() if self.candidates(name).exists() or row == "validation"}
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A set's clips with their candidate table: what every row of one set is computed from.
+    """A set's clips with their candidate table, from which every row of the set is computed.
 
     `losses` (N, K) are those of the proxy's blocks at full length.
     """
@@ -93,7 +93,7 @@ class Scored:
 
 
 def scored_sets(shelf: Shelf, workers: int) -> dict[str, Scored | None]:
-    """Every set on the shelf, by row; None where its clips cannot be made here."""
+    """Load every set on the shelf, by row; None if its clips cannot be generated here."""
     missing = [row for row in SETS if row not in shelf.sets]
     if missing:
         print(f"left out, as never scored (reproductions/embedded.sh does): {', '.join(missing)}", file=sys.stderr)
@@ -101,15 +101,15 @@ def scored_sets(shelf: Shelf, workers: int) -> dict[str, Scored | None]:
 
 
 def record_of(shelf: Shelf, row: str, point: str, scored: Scored | None) -> Record | None:
-    """The record of one set at one operating point: measured, or the newest stored one where that cannot be done."""
+    """Return the record of a set at an operating point: measured, or if that is impossible the newest stored one."""
     return stored_record(shelf, row, point) if scored is None else measured_record(shelf, row, point, scored)
 
 
 def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
-    """The clips of a candidate table, made anew and checked; None where they cannot be made here.
+    """Regenerate and check the clips of a candidate table; None if they cannot be generated here.
 
-    Clips that differ from the scored ones (made by another version of their package) are scored anew.
-    Raises CurationError for a table that is not the one the routers were chosen on.
+    Clips that differ from the scored ones (generated by another version of their package) are scored again.
+    Raises CurationError for a table that is not the one on which the routers were chosen.
     """
     table = candidate_table.read(shelf.candidates(name))
     known = shelf.trained().checkpoint.parents.get("validation_table")
@@ -126,11 +126,11 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
         print(f"{name}: {error}; its rows are read from the record of an earlier run", file=sys.stderr)
         return None
     if clips.sha256 == data["sha256"]:
-        print(f"{name}: {len(clips)} clips made, hash as recorded ({clips.sha256[:12]})", file=sys.stderr)
+        print(f"{name}: {len(clips)} clips regenerated, hash as recorded ({clips.sha256[:12]})", file=sys.stderr)
         return Scored(clips, table, losses_of(shelf, clips))
     print(
         f"{name}: these clips (sha256 {clips.sha256[:12]}, made with {clips.manifest['versions']}) are not the ones "
-        f"that were scored ({data['sha256'][:12]}, {data['versions']}); scoring them anew, some seconds per clip",
+        f"that were scored ({data['sha256'][:12]}, {data['versions']}); scoring them again, some seconds per clip",
         file=sys.stderr,
     )
     return Scored(clips, rescored(shelf, clips, table), losses_of(shelf, clips))
@@ -142,7 +142,7 @@ def losses_of(shelf: Shelf, clips: ClipSet) -> np.ndarray:
 
 
 def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable) -> candidate_table.CandidateTable:
-    """A candidate table of clips that no stored table fits, by the shipped proxy."""
+    """Score clips for which no stored table is valid, with the shipped proxy."""
     tokenizer, checkpoint = AdaptiveTokenizer.load(shelf.proxy)
     scores = tree.score_set(tokenizer, clips.clips)
     data = {**table.origin["data"], "sha256": clips.sha256, "versions": clips.manifest["versions"]}
@@ -151,22 +151,22 @@ def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable
 
 
 def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> Record:
-    """All choices on one set at one point; the record of an earlier run where it says the same, else a new one.
+    """Measure all choices on a set at a point; returns the record of an earlier run if it agrees, else a new one.
 
     Raises:
-        RoutingError: a router learned from the scores of another tokenizer.
+        RoutingError: a router was trained on the scores of another tokenizer.
     """
     routers = {name: shelf.trained(name, point) for name in ROUTERS}
     for router in routers.values():
         router.check_scored_by(scored.table.origin["tokenizer"])
     metrics, spent = measured(routers, scored)
-    at = routers["router"].point
+    operating_point = routers["router"].point
     protocol = {
         "item": "table3",
         "set": row,
         "point": point,
-        "w_q": at.w_q,
-        "metric": at.metric,
+        "w_q": operating_point.w_q,
+        "metric": operating_point.metric,
         "data": scored.table.origin["data"],
         "clips": len(scored.clips),
         "table": scored.table.sha256,
@@ -189,7 +189,7 @@ def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> Recor
 
 
 def measured(routers: dict[str, Router], scored: Scored) -> tuple[dict[str, Metric], dict[str, Any]]:
-    """How good the choices of routers and of everything simpler are under the routers' reward, and what they spend."""
+    """Quality of the choices of routers and baselines under the routers' reward, and the tokens they spend."""
     point, candidates = routers["router"].point, scored.table.candidates
     rewards = reward.proxy_reward(scored.table.quality(point.metric), candidates, point.scale, point.w_q)
     rankings = {name: router.ranking(scored.clips.clips) for name, router in routers.items()}
@@ -200,14 +200,14 @@ def measured(routers: dict[str, Router], scored: Scored) -> tuple[dict[str, Metr
 
 
 def agrees(earlier: Record, metrics: dict[str, Metric]) -> bool:
-    """Whether a record holds the same values, up to near ties."""
+    """Whether a record has the same values, up to near ties."""
     if earlier.metrics.keys() != metrics.keys():
         return False
     return all(abs(earlier.metrics[name].value - metric.value) <= TOLERANCE for name, metric in metrics.items())
 
 
 def stored_record(shelf: Shelf, row: str, point: str) -> Record | None:
-    """The newest record of a set under the routers on the shelf; None: there is none."""
+    """The newest record of a set with the routers on the shelf, or None."""
     routers = {name: shelf.trained(name, point).checkpoint.sha256 for name in ROUTERS}
-    found = records.query(shelf.root / "records", kind="table3", item="table3", set=row, point=point)
-    return next((record for record in reversed(found) if record.model["routers"] == routers), None)
+    stored = records.query(shelf.root / "records", kind="table3", item="table3", set=row, point=point)
+    return next((record for record in reversed(stored) if record.model["routers"] == routers), None)

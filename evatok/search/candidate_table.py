@@ -116,7 +116,7 @@ def read(path: Path | str) -> CandidateTable:
     """
     try:
         if Path(path).exists() and not Path(path).is_file():
-            raise ValueError("it is no file")  # a pipe would be waited for
+            raise ValueError("it is not a file")  # reading a pipe would block
         arrow = pq.read_table(path, page_checksum_verification=True)
         origin, sha256 = _header(arrow.schema)
         _check_origin(origin)
@@ -134,12 +134,12 @@ def read(path: Path | str) -> CandidateTable:
             raise ValueError("content does not match its sha256")
         return table
     except (OSError, pa.ArrowException, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
-        told = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CurationError(f"{path}: not a complete candidate table ({told}); delete it and score again") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CurationError(f"{path}: not a complete candidate table ({reason}); delete it and score again") from error
 
 
 def _check_origin(origin: Any) -> None:
-    """Raise ValueError, LookupError or TypeError for what no header of a table can say."""
+    """Raise ValueError, LookupError or TypeError unless this can be the header of a table."""
     levels, blocks, data = origin["levels"], origin["blocks"], origin.get("data", {})
     if not isinstance(levels, list) or not all(type(level) is int for level in levels) or type(blocks) is not int:
         raise ValueError(f"its levels are {levels!r} over {blocks!r} blocks, numbers are needed")

@@ -8,7 +8,6 @@ bit for bit on a CPU with the same number of threads.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from evatok.storage.files import replacing, writing
 from evatok.training import state
+from evatok.training.curve import Window, append_line, drop_lines_after, read_curve
 from evatok.training.recipe import SCHEDULES, Recipe, TrainingError
 
 __all__ = [
@@ -97,14 +96,14 @@ def train(
     trained = _Trained(module, averaged, optimiser, step_loss if isinstance(step_loss, Stateful) else None)
     start, spent = trained.resume(folder / "state.pt")
     started = time.monotonic()
-    _drop_lines_after(folder / "curve.jsonl", start)
-    window = _Window()
+    drop_lines_after(folder / "curve.jsonl", start)
+    window = Window()
     with tqdm(total=recipe.steps, initial=start, desc=description, disable=None) as bar:
         for step in range(start, end):
             window.add(_one_step(module, averaged, optimiser, step_loss, recipe, step))
             if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
                 line = window.close()
-                _append_line(folder / "curve.jsonl", {"step": step + 1, **line})
+                append_line(folder / "curve.jsonl", {"step": step + 1, **line})
                 bar.set_postfix({name: f"{value:.4g}" for name, value in line.items()})
                 if on_log is not None:
                     on_log(step + 1, line)
@@ -118,18 +117,6 @@ def train(
     return averaged
 
 
-def read_curve(folder: Path) -> list[dict[str, float]]:
-    """The logged lines of a training folder. Raises TrainingError for a file of anything else."""
-    path = folder / "curve.jsonl"
-    try:
-        lines = [_curve_line(text) for text in path.read_text(encoding="utf-8").splitlines()]
-        if not lines:
-            raise ValueError("no line")
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: no whole curve ({error}); delete {folder} to train anew") from error
-    return lines
-
-
 def steps_done(folder: Path) -> int:
     """Number of steps completed in the state that a training in `folder` would resume; 0 without a state."""
     path = folder / "state.pt"
@@ -137,14 +124,14 @@ def steps_done(folder: Path) -> int:
 
 
 def seconds_spent(folder: Path) -> float:
-    """Wall time in seconds of all steps of a training folder's state, over every run that made them."""
+    """Wall time in seconds of all steps of a training folder's state, summed over runs."""
     return _of_state(folder / "state.pt", "seconds")
 
 
 def _of_state(path: Path, name: str) -> float:
     try:
         return float(torch.load(path, weights_only=True, map_location="cpu", mmap=True)[name])
-    except Exception as error:  # whatever a damaged file ends in
+    except Exception as error:  # a damaged file raises nearly anything
         raise _cannot_resume(path, error) from error
 
 
@@ -231,24 +218,6 @@ def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=fused or None)
 
 
-class _Window:
-    """Sums of the terms since the last log line, and the number of steps in which each occurred."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, terms: Terms) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def close(self) -> dict[str, float]:
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
-
-
 @dataclass(frozen=True)
 class _Trained:
     """Everything that a training changes."""
@@ -283,31 +252,3 @@ class _Trained:
             return int(parts["step"]), float(parts["seconds"])
         except Exception as error:
             raise _cannot_resume(path, error) from error
-
-
-def _curve_line(text: str) -> dict[str, float]:
-    """One line of a curve. Raises ValueError for anything but numbers by name, a step among them."""
-    line = json.loads(text)
-    if not isinstance(line, dict) or "step" not in line or not all(type(v) in (int, float) for v in line.values()):
-        raise ValueError(f"{text[:60]!r} is no line of a curve")
-    return line
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Drop lines written after the state that training resumes from, and a line truncated by a kill."""
-    if not path.exists():
-        return
-    kept = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            if _curve_line(text)["step"] <= step:
-                kept.append(text)
-        except ValueError:
-            break
-    with replacing(path) as partial:
-        partial.write_text("".join(line + "\n" for line in kept))
-
-
-def _append_line(path: Path, line: dict[str, float]) -> None:
-    with writing(path), path.open("a") as file:
-        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,70 @@
+"""The curve of a training, curve.jsonl: one JSON line per logged step, with the mean of each term since the last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from evatok.storage.files import replacing, writing
+from evatok.training.recipe import TrainingError
+
+
+class Window:
+    """Sums of the terms since the last log line, and the number of steps in which each occurred."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, terms: dict[str, torch.Tensor]) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def close(self) -> dict[str, float]:
+        """Return the means, and start over."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def read_curve(folder: Path) -> list[dict[str, float]]:
+    """Read the logged lines of a training folder. Raises TrainingError for a file that is not a curve."""
+    path = folder / "curve.jsonl"
+    try:
+        lines = [_parse(text) for text in path.read_text(encoding="utf-8").splitlines()]
+        if not lines:
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: not a complete curve ({error}); delete {folder} to train again") from error
+    return lines
+
+
+def append_line(path: Path, line: dict[str, float]) -> None:
+    with writing(path), path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Drop lines written after the state that training resumes from, and a line truncated by a kill."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if _parse(text)["step"] <= step:
+                kept.append(text)
+        except ValueError:
+            break
+    with replacing(path) as partial:
+        partial.write_text("".join(line + "\n" for line in kept))
+
+
+def _parse(text: str) -> dict[str, float]:
+    """Parse one line. Raises ValueError for anything but numbers by name, with a step."""
+    line = json.loads(text)
+    if not isinstance(line, dict) or "step" not in line or not all(type(v) in (int, float) for v in line.values()):
+        raise ValueError(f"{text[:60]!r} is not a line of a curve")
+    return line
