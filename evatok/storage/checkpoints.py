@@ -23,6 +23,7 @@ from evatok.errors import EvatokError
 from evatok.storage.files import replacing
 
 _PLAIN = 2**16  # a number of codes, frames or pixels that is never suspicious
+_USUAL_WIDTH = 4096
 
 
 class CheckpointError(EvatokError, ValueError):
@@ -167,13 +168,14 @@ def built_from(path: Path | str) -> Iterator[None]:
 def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Raise CheckpointError for a header that asks for more than its file holds, before hours go into building that.
 
-    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0.
+    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0. A network need not use
+    every width that its configuration names (a router of features has none), so that usual ones pass.
     """
     tensors = len(weights)
     side = max((max(value.shape, default=1) for value in weights.values()), default=1)
     values = sum(value.numel() for value in weights.values())
     for key, asked in _numbers(config):
-        limit = tensors if "layers" in key else side if "width" in key else max(values, _PLAIN)
+        limit = tensors if "layers" in key else max(side, _USUAL_WIDTH) if "width" in key else max(values, _PLAIN)
         if not 0 <= asked <= limit:
             raise CheckpointError(
                 f"{path}: its header says {key} {asked}, its {tensors} tensors allow {limit}; fetch or train it again"
