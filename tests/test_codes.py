@@ -54,7 +54,7 @@ class TestCodebook:
             ([0, -2], 8, "got -2"),
             ([0.0, 1.0], 8, "integers, not torch.float32"),
             ([True], 8, "integers, not torch.bool"),
-            ([-1, -1], 8, "nothing but padding"),
+            ([-1, -1], 8, "empty or only padding"),
             ([], 8, "integers|no codes were counted"),
             ([0], 0, "at least one code"),
         ],

@@ -104,12 +104,14 @@ class Job:
 
 @tracking.main(ex, Outputs(folders=("folder", "records_folder"), owned=("folder",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
-    left = _clock(config["minutes"])
+    left: Callable[[], float | None] | None = None
     done: dict[str, Any] = {}
     for job in jobs(config):
         if job.ended:
             done[job.name] = {"complete": True, "earlier": True}
             continue
+        # From the first thing to be done: however long looking at what is done takes, each slice makes progress.
+        left = left or _clock(config["minutes"])
         minutes = left()
         if minutes is None:
             return {"complete": False, "next": job.name, "stages": done}
