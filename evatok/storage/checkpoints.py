@@ -168,8 +168,8 @@ def built_from(path: Path | str) -> Iterator[None]:
 def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Raise CheckpointError for a header that asks for more than its file holds, before hours go into building that.
 
-    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0. A network need not use
-    every width that its configuration names (a router of features has none), so that usual ones pass.
+    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0. Usual widths pass, as a
+    network need not use every width that its configuration names.
     """
     tensors = len(weights)
     side = max((max(value.shape, default=1) for value in weights.values()), default=1)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from evatok.errors import EvatokError
+
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Noised latents (B, ...) and their noise levels (B,) to velocities (B, ...)."""
 
@@ -21,7 +23,7 @@ NORM_LIMIT = 0.6
 """Largest norm of a normalised guidance difference, over frames, rows and columns of a channel."""
 
 
-class FlowError(ValueError):
+class FlowError(EvatokError, ValueError):
     """Noise levels or sampling steps that mean nothing, or a velocity that is not finite."""
 
 
