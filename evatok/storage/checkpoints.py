@@ -168,7 +168,7 @@ def built_from(path: Path | str) -> Iterator[None]:
 def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Raise CheckpointError for a header that asks for more than its file holds, before hours go into building that.
 
-    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0. Usual widths pass, as a
+    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0. Usual widths pass: a
     network need not use every width that its configuration names.
     """
     tensors = len(weights)
