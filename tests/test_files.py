@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from evatok.errors import EvatokError
 from evatok.storage.files import cache_folder, replacing, write_json
 
 
@@ -65,3 +66,11 @@ def test_the_cache_lies_where_the_environment_says(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "xdg" / "evatok"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder().parts[-2:] == (".cache", "evatok")
+
+
+def test_without_a_home_the_line_says_what_to_set(monkeypatch):
+    for name in ("EVATOK_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without an entry in passwd
+    with pytest.raises(EvatokError, match="no home folder: set EVATOK_CACHE"):
+        cache_folder()

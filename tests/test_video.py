@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from evatok.data import video
@@ -356,3 +357,29 @@ def test_interlaced_colour_is_the_same_by_every_decoder(tmp_path: Path) -> None:
     decord_s, av_s = (decode(path, held, wanted, 64) for decode in (video._decode_decord, video._decode_av))
     for index in range(4):
         assert np.abs(decord_s[index].astype(int) - av_s[index]).mean() < 0.5
+
+
+class Clips(torch.utils.data.Dataset):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(read_clip(self.path, frames=4, size=SIDE, start=index / 20))
+
+
+def test_a_dataloaders_worker_reads_clips_itself(tmp_path: Path) -> None:
+    loader = torch.utils.data.DataLoader(Clips(write_video(tmp_path / "x.mp4")), 2, num_workers=1)
+    (clips,) = list(loader)
+    assert [indices_of(clip) for clip in clips.numpy()] == [[0, 1, 2, 3], [1, 2, 3, 4]]
+
+
+def test_a_workers_error_names_the_file_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"nothing")
+    loader = torch.utils.data.DataLoader(Clips(tmp_path / "x.mp4"), 1, num_workers=1)
+    with pytest.raises(
+        RuntimeError, match=r"VideoError: .*x\.mp4: FFmpeg cannot read it"
+    ):  # as DataLoader passes it on
+        list(loader)

@@ -91,7 +91,9 @@ def read_clip(
 class ClipReader:
     """Reads many clips through one decoding process, which is replaced when a file hangs or crashes it.
 
-    The process is spawned, so a script must call this from under `if __name__ == "__main__":`.
+    The process is spawned, so a script must call this from under `if __name__ == "__main__":`. A daemonic process, such
+    as a DataLoader's or a Pool's worker, may have no children: there clips are decoded in the worker itself, which has
+    no limit on the time but the one its own parent sets.
     """
 
     def __init__(self) -> None:
@@ -127,8 +129,11 @@ class ClipReader:
         if not (np.isfinite(start) and start >= 0):
             raise ValueError(f"start is {start}: it must be a number of seconds from 0 up")
         _check_file(path)
+        request = _Request(path.absolute(), frames, size, fps, start)
+        if multiprocessing.current_process().daemon:
+            return _decoded_here(request, path)
         try:
-            answer = self._ask(_Request(path.absolute(), frames, size, fps, start), timeout)
+            answer = self._ask(request, timeout)
         except BaseException:
             self.close()  # whatever happened, an answer may still be under way: begin afresh
             raise
@@ -173,6 +178,14 @@ class ClipReader:
             'the decoding process did not start: call ClipReader from under `if __name__ == "__main__":`, '
             "in a script saved as a file"
         )
+
+
+def _decoded_here(request: _Request, path: Path) -> np.ndarray:
+    """The clip, decoded in this very process; errors name the path as it was given."""
+    try:
+        return decode_clip(request)
+    except VideoError as error:
+        raise VideoError(path, error.reason) from error
 
 
 def check_sampling(*, frames: int, size: int, fps: float | None) -> None:

@@ -204,6 +204,9 @@ def _header(values: Any) -> dict[str, Any]:
     names = {field.name for field in fields(Checkpoint)} - {"weights"}
     if not isinstance(values, dict) or values.keys() != names:
         raise ValueError(f"its header should hold {', '.join(sorted(names))}")
+    for name, value in values.items():
+        if not isinstance(value, str if name in ("kind", "sha256") else dict):
+            raise ValueError(f"its header says {name} {value!r:.60}")
     return values
 
 

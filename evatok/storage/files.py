@@ -25,6 +25,10 @@ class NoRoomError(EvatokError, OSError):
     """A disk, a quota or a limit of file sizes that does not hold what is to be written."""
 
 
+class CacheError(EvatokError):
+    """No place for the cache."""
+
+
 @contextmanager
 def replacing(path: Path | str, *, beside: Path | None = None, size: int | None = None) -> Iterator[Path]:
     """A new file to write to, which becomes `path` in one step on leaving, flushed to the disk and readable by all.
@@ -139,10 +143,18 @@ def sha256_file(path: Path | str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where everything that can be made again lies: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("EVATOK_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "evatok"
+    """Where everything that can be made again lies: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        CacheError: none of them is set, and this user has no home.
+    """
+    chosen = os.environ.get("EVATOK_CACHE")
+    try:
+        return Path(chosen or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / (
+            "" if chosen else "evatok"
+        )
+    except RuntimeError as error:
+        raise CacheError("this user has no home folder: set EVATOK_CACHE to a folder that can be written") from error
 
 
 def _writer() -> str:

@@ -227,5 +227,5 @@ def _check(condition: object, message: str) -> None:
 
 
 def _refuse(where: str, what: str, names: Iterable[str]) -> None:
-    listed = ", ".join(sorted(names))
-    _check(not listed, f"{where}: {what} {listed}")
+    odd = sorted(names)
+    _check(not odd, f"{where}: {what} {', '.join(name or '(no name)' for name in odd)}")

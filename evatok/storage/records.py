@@ -157,11 +157,13 @@ def _agree(one: Any, other: Any) -> bool:
 def read(path: Path | str) -> Record:
     """The record at `path`. Raises RecordError naming the file and the field that is missing or wrong."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RecordError(f"{path}: a record is a file, and this is none; move it away")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecordError(f"{path}: there is no such record") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"{path} is not valid JSON: {error}") from error
     record = checked(content, str(path))
     if path.stem != record.id:
