@@ -29,6 +29,7 @@ def trains(work: Path) -> tracking.Experiment:
 
     @ex.config
     def config():
+        steps = 1
         bf16 = None  # None: where the device computes in it natively
         device = "cpu"
 

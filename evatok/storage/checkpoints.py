@@ -24,6 +24,7 @@ from evatok.storage.files import replacing
 
 _PLAIN = 2**16  # a number of codes, frames or pixels that is never suspicious
 _USUAL_WIDTH = 4096
+_WHOLE = ("heads", "layers", "width", "levels", "frames", "size", "patch", "blocks", "classes", "codebook", "registers")
 
 
 class CheckpointError(EvatokError, ValueError):
@@ -175,6 +176,8 @@ def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, tor
     side = max((max(value.shape, default=1) for value in weights.values()), default=1)
     values = sum(value.numel() for value in weights.values())
     for key, asked in _numbers(config):
+        if isinstance(asked, float) and any(word in key for word in _WHOLE):
+            raise CheckpointError(f"{path}: its header says {key} {asked}, no whole number; fetch or train it again")
         limit = tensors if "layers" in key else max(side, _USUAL_WIDTH) if "width" in key else max(values, _PLAIN)
         if not 0 <= asked <= limit:
             raise CheckpointError(
