@@ -289,14 +289,14 @@ def test_clips_without_the_label_or_with_an_unknown_class_are_refused(stage5, da
     ("change", "message"),
     [
         ({"task": "sound"}, "task: 'sound' is none of class, frames"),
-        ({"given": "all"}, "given: 'all' is neither levels nor row"),
+        ({"given": "all"}, "given: 'all' is none of levels, row"),
         ({"given": "row"}, "uniform_tokens: given=row takes the level above"),
         ({"assignment": "random"}, "assignment"),
         ({"assignment": "uniform", "uniform_tokens": 5}, "uniform_tokens: 5 is none of the levels"),
         ({"positions": "none"}, "positions"),
         ({"dropout": 1.0}, "dropout"),
         ({"model": "XXL"}, "config key model: 'XXL' is none of toy, small, B, L, XL"),
-        ({"schedule": "linear"}, "schedule 'linear'"),
+        ({"schedule": "linear"}, "schedule: 'linear'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_it_starts(stage5, tmp_path, change, message):

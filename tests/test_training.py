@@ -328,7 +328,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests_training import RECIPE, network, step_loss
 import torch
-from evatok.training import train
+from evatok.training.loop import train
 torch.set_num_threads(1)
 
 def slow(module, step, generator):

@@ -219,7 +219,7 @@ _VTOK = {
     "key": Key(Whole(1, 64), "spatial tokens per frame: a square number"),
     "residual": Key(OneOf(RESIDUALS), "what vtok makes a motion token of"),
     "frames_sampled": Key(Whole(1, 4096), "evenly spaced frames of strategy frames"),
-    "start": Key(_PATH_OR_NONE, 'model to go on from, of whatever strategy; "": fresh weights'),
+    "vtok_understanding.start": Key(_PATH_OR_NONE, 'model to go on from, of whatever strategy; "": fresh weights'),
     "test_clips": Key(_SOME_CLIPS, "clips of the test split to measure on"),
 }
 
@@ -278,7 +278,9 @@ _VIDEOFLEXTOK = {
     "decoder_mask": Key(OneOf(DECODER_MASKS, empty=True), 'attention of the decoder; "": as it is by default'),
     "drop": Key(OneOf(DROPS, empty=True), 'what stands for a dropped token; "": the size\'s own'),
     "registers": Key(Whole(0, 2**16), "most tokens per latent frame; 0: the size's own"),
-    "start": Key(OneOf(("whitened", "plain")), "whitened: pooled registers, orthogonal embeddings, open gates"),
+    "videoflextok_stage1.start": Key(
+        OneOf(("whitened", "plain")), "whitened: pooled registers, orthogonal embeddings, open gates"
+    ),
     "kept": Key(OneOf(DRAWS), "tokens kept in training: powers of two, uniform, rounded up to powers, or all"),
     "kept_per": Key(OneOf(PER), "what each number of kept tokens is drawn for"),
     "null": Key(_SHARE, "share of clips trained without tokens, for guidance"),
