@@ -22,6 +22,7 @@ EXPERIMENTS = (
     "stage3_router",
     "stage4_final",
     "stage5_generator",
+    "classes_seen",
     "train_classifier",
     "train_image_encoder",
     "videoflextok_long",

@@ -57,6 +57,7 @@ SCORED = [entry.scored for entry in catalogue.METRICS if entry.scored]
 
 _OWN_VIDEOS = "videos of a protocol that brings none: manifest CSV, folder of class folders, built set"
 _ASSIGNMENT = r"random|router:[^\0]+|uniform:\s*\d+\s*|fixed:\s*\d+\s*(,\s*\d+\s*)+"
+_RULE = Text(pattern=_ASSIGNMENT, form="one of uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random")
 _SHARDS = "folder of measured shards, named after all that made them"
 
 _EVERYWHERE = {
@@ -196,6 +197,7 @@ _EVALUATION = {
     "real": Key(_PATH_OR_NONE, "folder of reference clips instead of the protocol's; such a record stands in no table"),
     "metrics": Key(_WORDS, 'of those the protocol has; "": its own without the optional ones'),
     "choices": Key(Whole(1, 1000), "clip choices (seeds) over which the spread of rFVD and its kin is taken; 1: none"),
+    "assignments": Key(Many(_RULE, 1), "who names the tokens, one set of reconstructions for each"),
     "per_clip": Key(_PATH_OR_NONE, 'folder of values and features of every clip; "": none'),
 }
 
@@ -224,6 +226,10 @@ _VTOK = {
 }
 
 _OTHERWISE = {
+    "classes_seen.batch": Key(_BATCH, "clips reconstructed together"),
+    "classes_seen.checkpoint": Key(_PATH, "the tokenizer"),
+    "classes_seen.classifier": Key(_PATH, "the classifier; its classes are those of its label column"),
+    "classes_seen.clips": Key(_SOME_CLIPS, "clips to reconstruct"),
     "curves.batch": Key(_BATCH, "pairs per batch"),
     "curves.bf16": Key(_FLAG, f"{_LOW} of the tokenizer"),
     "curves.checkpoint": Key(_PATH, "the proxy that scored the table"),
@@ -231,10 +237,7 @@ _OTHERWISE = {
     "curves.shard_length": Key(Whole(1, 10**6), "pairs that an interruption loses at most"),
     "curves.table": Key(_PATH, "candidate table of the clips to measure"),
     "curves.work": Key(_PATH, _SHARDS),
-    "evaluate.assignment": Key(
-        Text(pattern=_ASSIGNMENT, form="one of uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random"),
-        "who names the tokens",
-    ),
+    "evaluate.assignment": Key(_RULE, "who names the tokens"),
     "evaluate.batch": Key(_BATCH, "clips per batch"),
     "evaluate.bf16": Key(_FLAG, f"{_LOW} of the tokenizer; the metrics' networks always run in float32"),
     "evaluate.checkpoint": Key(_PATH, 'a tokenizer\'s, or "identity"'),

@@ -69,7 +69,7 @@ def toy() -> None:
 @ex.named_config
 def embedded() -> None:
     work = "results/work/embedded/train_classifier"
-    checkpoint = "results/checkpoints/classifier-toy.safetensors"
+    checkpoint = "results/checkpoints/classifier-toy-motion.safetensors"
 
 
 @ex.named_config
