@@ -1,13 +1,16 @@
 """Routers: from a clip to one logit a candidate; the control sees the statistics it claims to see."""
 
 import dataclasses
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from evatok.routing.initialise import initialise_router
-from evatok.routing.networks import CandidateHead, RouterConfig, build_router
+from evatok.routing.networks import CandidateHead, PyramidRouter, RouterConfig, build_router
 from evatok.routing.statistics import GRIDS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
+from evatok.routing.trained_router import Rankings, Router
 
 TINY = RouterConfig(levels=(2, 4, 8), frames=12, size=32, patch=(4, 8, 8), width=16, layers=2, heads=2)
 KINDS = ("vit", "pyramid", "features")
@@ -247,3 +250,28 @@ def test_clips_unlike_any_seen_are_brought_to_the_edge_of_what_was():
     model = router("features")
     model.standard.fit(torch.rand(50, 34))
     assert model.standard(torch.full((1, 34), 1e6)).max() == 4
+
+
+def trained(kind: str, seed: int) -> Router:
+    torch.manual_seed(seed)
+    config = dataclasses.replace(TINY, kind=kind)
+    module = build_router(config).eval()
+    if kind != "vit":
+        module.standard.fit(module.see(torch.rand(6, 3, TINY.frames, TINY.size, TINY.size)))
+    return Router(module, config, None, SimpleNamespace(sha256=f"{kind}-{seed}"))
+
+
+def test_routers_of_one_kind_share_what_they_see_of_a_set_and_rank_as_by_themselves(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, TINY.frames, TINY.size, TINY.size, 3), dtype=np.uint8)
+    routers = [trained(kind, seed) for seed in (0, 1) for kind in KINDS]
+    alone = [router.ranking(pixels, batch=2) for router in routers]
+    looks: list[int] = []
+    see = PyramidRouter.see
+    monkeypatch.setattr(PyramidRouter, "see", lambda self, clips: looks.append(len(clips)) or see(self, clips))
+    shared = Rankings(pixels, batch=2)
+    for router, ranks in zip(routers, alone, strict=True):
+        assert np.array_equal(shared.by(router), ranks)
+        assert np.array_equal(shared.by(router), ranks), "and again, from memory"
+    assert sum(looks) == len(pixels), "once for both pyramid routers"
+    with pytest.raises(ValueError, match="the router takes clips"):
+        Rankings(pixels[:, :4]).by(routers[1])

@@ -14,7 +14,7 @@ from evatok.assignments import reward
 from evatok.assignments.candidates import CandidateSet
 from evatok.assignments.reward import Scale
 from evatok.errors import EvatokError
-from evatok.routing.trained_router import Router
+from evatok.routing.trained_router import Rankings, Router
 from evatok.search.candidate_table import ranges
 
 _RULES = {"vit": "router", "pyramid": "pyramid_router", "features": "feature_router"}
@@ -71,7 +71,8 @@ def threshold_points(quality: np.ndarray, candidates: CandidateSet, count: int) 
 
 def router_points(routers: Sequence[Router], clips: np.ndarray) -> list[Point]:
     """`<router_rule>.<w_q>`: each router's assignments of uint8 clips (N, T, H, W, 3)."""
-    return [Point(router_rule(router), f"{router.point.w_q:g}", router.assignments(clips)) for router in routers]
+    rankings = Rankings(clips)
+    return [Point(router_rule(router), f"{router.point.w_q:g}", rankings.assignments(router)) for router in routers]
 
 
 def router_name(router: Router) -> str:

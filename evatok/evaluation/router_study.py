@@ -19,7 +19,7 @@ import numpy as np
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet
 from evatok.evaluation import router_quality
-from evatok.routing.trained_router import Router
+from evatok.routing.trained_router import Rankings, Router
 from evatok.search import candidate_table, tree
 from evatok.storage import checkpoints, environment, records
 from evatok.storage.records import Metric, Record
@@ -90,6 +90,11 @@ class Scored:
     clips: ClipSet
     table: candidate_table.CandidateTable
     losses: np.ndarray
+
+    @cached_property
+    def rankings(self) -> Rankings:
+        """Rankings of the clips by routers, each made once."""
+        return Rankings(self.clips.clips)
 
 
 def scored_sets(shelf: Shelf, workers: int) -> dict[str, Scored | None]:
@@ -192,7 +197,7 @@ def measured(routers: dict[str, Router], scored: Scored) -> tuple[dict[str, Metr
     """Quality of the choices of routers and baselines under the routers' reward, and the tokens they spend."""
     point, candidates = routers["router"].point, scored.table.candidates
     rewards = reward.proxy_reward(scored.table.quality(point.metric), candidates, point.scale, point.w_q)
-    rankings = {name: router.ranking(scored.clips.clips) for name, router in routers.items()}
+    rankings = {name: scored.rankings.by(router) for name, router in routers.items()}
     simple = router_quality.simple_choices(rewards, candidates, scored.losses)
     choices = {**simple, **{name: ranks[:, 0] for name, ranks in rankings.items()}}
     metrics = router_quality.choice_metrics(rewards, simple, rankings)

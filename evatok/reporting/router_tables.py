@@ -66,8 +66,7 @@ def caption(shelf: Shelf, point: str) -> str:
 
 def picture(shelf: Shelf, scored: Scored, file: str) -> Path:
     """Clips of a set, from few tokens to many, with the tokens each block got (main Fig. 1)."""
-    name = "pyramid_router"
-    rows = shelf.trained(name).assignments(scored.clips.clips)
+    rows = scored.rankings.assignments(shelf.trained("pyramid_router"))
     order = np.argsort(rows.sum(1), kind="stable")
     picked = order[np.linspace(0, len(order) - 1, min(PICTURED, len(order))).astype(int)]
     captions = [f"clip {i}, {rows[i].sum()} tokens" for i in picked]

@@ -117,10 +117,14 @@ class Router(nn.Module):
         raise NotImplementedError
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.decide(self.see(self.checked(clips)))
+
+    def checked(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return the clips. Raises ValueError for another shape than the router takes."""
         expected = (3, self.config.frames, self.config.size, self.config.size)
         if tuple(clips.shape[1:]) != expected:
             raise ValueError(f"the router takes clips (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}")
-        return self.decide(self.see(clips))
+        return clips
 
 
 class ViTRouter(Router):

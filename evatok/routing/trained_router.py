@@ -19,7 +19,7 @@ from evatok.assignments import reward
 from evatok.assignments.reward import Scale
 from evatok.data.clips import to_network
 from evatok.errors import EvatokError
-from evatok.routing.networks import RouterConfig, build_router
+from evatok.routing.networks import RouterConfig, StatisticsRouter, build_router
 from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import TokenizerConfig
 
@@ -114,6 +114,44 @@ class Router:
     def assignments(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
         """Choose (N, K) tokens per block for uint8 clips (N, T, H, W, 3)."""
         return self.config.candidates.row(self.ranking(clips, batch)[:, 0])
+
+
+class Rankings:
+    """Rankings of one set of clips, uint8 (N, T, H, W, 3), by several routers.
+
+    Routers of one kind and shape see the same statistics of a clip, which cost more than all else: they are computed
+    once for all of them, and each router's ranking once.
+    """
+
+    def __init__(self, clips: np.ndarray, batch: int = 64) -> None:
+        self.clips, self.batch = clips, batch
+        self._seen: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._ranked: dict[str, np.ndarray] = {}
+
+    def by(self, router: Router) -> np.ndarray:
+        """(N, A) candidates, most probable first; see `Router.ranking`."""
+        sha256 = router.checkpoint.sha256
+        if sha256 not in self._ranked:
+            self._ranked[sha256] = self._ranking(router)
+        return self._ranked[sha256]
+
+    def assignments(self, router: Router) -> np.ndarray:
+        """(N, K) tokens per block."""
+        return router.config.candidates.row(self.by(router)[:, 0])
+
+    @torch.no_grad()
+    def _ranking(self, router: Router) -> np.ndarray:
+        module = router.module
+        if not isinstance(module, StatisticsRouter):
+            return router.ranking(self.clips, self.batch)
+        device = next(module.parameters()).device
+        key = (router.config.kind, router.config.blocks, str(device))
+        if key not in self._seen:
+            starts = range(0, len(self.clips), self.batch)
+            parts = (to_network(self.clips[start : start + self.batch], device) for start in starts)
+            self._seen[key] = torch.cat([module.see(module.checked(part)) for part in parts])
+        parts_of_seen = self._seen[key].split(self.batch)
+        return ranking(_finite(torch.cat([module.decide(part).cpu() for part in parts_of_seen])))
 
 
 @torch.no_grad()
