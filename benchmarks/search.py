@@ -15,6 +15,8 @@ import torch
 from benchmarks.ratios import Pass, Ratio, once, slope
 from benchmarks.setting import Setting, noise, real_clips, tokenizer_of
 from evatok.assignments import reward
+from evatok.metrics.perceptual import METRICS as PERCEPTUAL
+from evatok.metrics.perceptual import SomeFrames, perceptual_metric
 from evatok.routing.trained_router import OperatingPoint
 from evatok.search import candidate_table
 from evatok.search.beam import beam_search, search_evaluations, search_set
@@ -36,7 +38,7 @@ SEARCHED = (
 """Rows of the table: name, width, chunk."""
 BATCHES = (1, 2, 4, 8, 16)
 CHECKPOINTS = REPOSITORY / "results" / "checkpoints"
-PROXY = CHECKPOINTS / "proxy-toy.safetensors"
+PROXY = CHECKPOINTS / "proxy-toy-motion.safetensors"
 ROUTERS = ("router-toy-hard-wq1.2", "router-toy-hard-matched")
 TABLES = REPOSITORY / "results" / "tables" / "candidates"
 
@@ -81,12 +83,13 @@ def beam_against_tree(setting: Setting, clips: int = 4) -> list[Ratio]:
     """Row beam_search: a good candidate against the exact search for the best."""
     tokenizer, real = proxy_and_clips(setting, clips)
     point = operating_points(setting)[0]
+    perceptual = _perceptual(setting, point)
     levels, blocks = len(tokenizer.config.levels), tokenizer.config.candidates.blocks
     seconds = _alternating(
         setting,
         [
-            lambda: prefix_tree(tokenizer, real),
-            lambda: beam_search(tokenizer, real, point, width=WIDTH),
+            lambda: prefix_tree(tokenizer, real, perceptual, point.metric),
+            lambda: beam_search(tokenizer, real, point, width=WIDTH, perceptual=perceptual),
         ],
     )
     note = f"the exact tree against a beam of width {WIDTH}, {clips} clips at a time"
@@ -97,7 +100,9 @@ def beam_against_tree(setting: Setting, clips: int = 4) -> list[Ratio]:
     ]
 
 
-def beam_percentile(setting: Setting, clips: int = 32, sets: tuple[str, ...] = ("freedoom", "arcade")) -> list[Ratio]:
+def beam_percentile(
+    setting: Setting, clips: int = 32, sets: tuple[str, ...] = ("freedoom", "arcade-seen")
+) -> list[Ratio]:
     """Proxy-reward percentile of the choices of beams and chunks, against 100 for exact search; only at toy size."""
     if not _shipped(setting):
         return []
@@ -107,8 +112,9 @@ def beam_percentile(setting: Setting, clips: int = 32, sets: tuple[str, ...] = (
         pixels = candidate_table.clips_again(table, size=tokenizer.config.size, frames=tokenizer.config.frames).clips
         for point in operating_points(setting):
             rewards = reward.proxy_reward(table.quality(point.metric), table.candidates, point.scale, point.w_q)
+            options = {"bf16": setting.bf16, "perceptual": _perceptual(setting, point)}
             for row, width, chunk in SEARCHED:
-                chosen = search_set(tokenizer, pixels, point, width=width, chunk=chunk, bf16=setting.bf16)
+                chosen = search_set(tokenizer, pixels, point, width=width, chunk=chunk, **options)
                 reached = reward.percentile(rewards, table.candidates.index(chosen.assignments))
                 note = f"{chosen.evaluations} block evaluations, {clips} clips of {name}; more is better, 100 is exact"
                 ratios.append(Ratio(row, f"percentile_{name}_wq{point.w_q:g}", 100.0, reached, note))
@@ -153,8 +159,10 @@ def branch_and_bound(setting: Setting, clips: int = 4) -> list[Ratio]:
     candidates, ratios = tokenizer.config.candidates, []
     for point in operating_points(setting):
         with torch.no_grad(), setting.autocast():
-            first = beam_search(tokenizer, real, point, width=WIDTH)
-            walk = Walk(BlockwiseTokenizer(tokenizer, real), BlockMetrics(real, candidates.blocks, None))
+            perceptual = _perceptual(setting, point)
+            first = beam_search(tokenizer, real, point, width=WIDTH, perceptual=perceptual)
+            measure = BlockMetrics(real, candidates.blocks, perceptual, point.metric)
+            walk = Walk(BlockwiseTokenizer(tokenizer, real), measure)
             needed = _needed(walk, walk.start(), np.ones(len(real), bool), first.rewards, point)
         row = f"branch_and_bound_wq{point.w_q:g}"
         note = f"the tree, against what branch and bound needs, {first.evaluations} of a first beam included"
@@ -167,7 +175,7 @@ def _needed(walk: Walk, frontier: Frontier, alive: np.ndarray, to_beat: np.ndarr
     """Count evaluations, over all clips (B,), below a prefix that is still `alive` for some."""
     candidates, scale = walk.candidates, point.scale
     done = frontier.lengths.shape[2]
-    error = frontier.errors["l1"][:, 0].double().cpu().numpy() if done else np.zeros(len(alive))
+    error = frontier.errors[point.metric][:, 0].double().cpu().numpy() if done else np.zeros(len(alive))
     z_quality = (-error / candidates.blocks - scale.quality_mean) / scale.quality_std
     spent = int(frontier.lengths[0].sum()) + (candidates.blocks - done - 1) * candidates.levels[0]
     count = 0
@@ -194,6 +202,14 @@ def operating_points(setting: Setting) -> list[OperatingPoint]:
         return [OperatingPoint.from_dict(checkpoints.load(path, "router").facts["point"]) for path in paths]
     totals = setting.tokenizer.candidates.totals
     return [OperatingPoint("l1", 1.2, reward.Scale(-0.25, 0.02, float(totals.mean()), float(totals.std())))]
+
+
+def _perceptual(setting: Setting, point: OperatingPoint) -> SomeFrames | None:
+    """The perceptual metric of an operating point, on one frame per block as stage 2 scores it; None for L1."""
+    if point.metric not in PERCEPTUAL:
+        return None
+    metric = perceptual_metric(point.metric, setting.device, torch.bfloat16 if setting.bf16 else torch.float32)
+    return None if metric is None else SomeFrames(metric, 1)
 
 
 def _shipped(setting: Setting) -> bool:
