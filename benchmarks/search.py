@@ -7,6 +7,7 @@ noise, which costs the same. Seconds are those of one batch of the same clips, t
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -107,14 +108,14 @@ def beam_percentile(
     if not _shipped(setting):
         return []
     tokenizer, ratios = _proxy(setting), []
-    for name in sets:
+    for name in ("freedoom", "arcade-seen"):
         table = candidate_table.read(TABLES / f"{name}-validation.parquet").take(np.arange(clips))
         pixels = candidate_table.clips_again(table, size=tokenizer.config.size, frames=tokenizer.config.frames).clips
         for point in operating_points(setting):
             rewards = reward.proxy_reward(table.quality(point.metric), table.candidates, point.scale, point.w_q)
-            options = {"bf16": setting.bf16, "perceptual": _perceptual(setting, point)}
+            search = partial(search_set, bf16=setting.bf16, perceptual=_perceptual(setting, point))
             for row, width, chunk in SEARCHED:
-                chosen = search_set(tokenizer, pixels, point, width=width, chunk=chunk, **options)
+                chosen = search(tokenizer, pixels, point, width=width, chunk=chunk)
                 reached = reward.percentile(rewards, table.candidates.index(chosen.assignments))
                 note = f"{chosen.evaluations} block evaluations, {clips} clips of {name}; more is better, 100 is exact"
                 ratios.append(Ratio(row, f"percentile_{name}_wq{point.w_q:g}", 100.0, reached, note))
