@@ -43,7 +43,7 @@ def precision(setting: Setting) -> list[Ratio]:
 def quality(setting: Setting) -> Ratio:
     """PSNR of reconstructions under the uniform assignment, in float32 and in bfloat16."""
     trained = setting.tokenizer == TOKENIZER_SIZES["toy"]
-    tokenizer = AdaptiveTokenizer.load(PROXY)[0].to(setting.device) if trained else tokenizer_of(setting)
+    tokenizer = AdaptiveTokenizer.load(PROXY, setting.device) if trained else tokenizer_of(setting)
     clips = real_clips(setting, min(setting.batch, 32))
     lengths, values = uniform_lengths(setting)[: len(clips)], []
     for bf16 in (False, True):

@@ -218,7 +218,7 @@ def _shipped(setting: Setting) -> bool:
 
 
 def _proxy(setting: Setting) -> AdaptiveTokenizer:
-    return AdaptiveTokenizer.load(PROXY)[0].to(setting.device)
+    return AdaptiveTokenizer.load(PROXY, setting.device)
 
 
 def _alternating(setting: Setting, passes: list[Pass]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hypothesis import settings
 
 from evatok.data import clips as clip_sets
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from tests.factories import SMALLER, TINY
 
 # Bit for bit comparisons need a fixed number of threads, and arrays this small gain nothing from more.
 torch.set_num_threads(1)
@@ -21,34 +21,6 @@ torch.set_num_threads(1)
 # Examples are timed by nobody: a busy machine is no failure, and the same ones are tried every time.
 settings.register_profile("evatok", deadline=None, derandomize=True)
 settings.load_profile("evatok")
-
-TINY = TokenizerConfig(
-    levels=(2, 4, 8),
-    frames=12,
-    size=16,
-    patch=(4, 8, 8),
-    encoder_width=16,
-    encoder_layers=2,
-    encoder_heads=2,
-    decoder_width=24,
-    decoder_layers=2,
-    decoder_heads=2,
-    quantiser="fsq",
-    codebook_size=240,
-)
-
-# The toy's clips and blocks with a smaller network and fewer levels: 81 candidates instead of 625.
-SMALLER = dataclasses.replace(
-    TOKENIZER_SIZES["toy"],
-    levels=(2, 4, 8),
-    encoder_width=20,
-    encoder_layers=1,
-    encoder_heads=2,
-    decoder_width=20,
-    decoder_layers=1,
-    decoder_heads=2,
-    codebook_size=240,
-)
 
 
 @pytest.fixture

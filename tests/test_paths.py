@@ -28,7 +28,7 @@ def test_what_is_shipped_loads(kind, monkeypatch):
     monkeypatch.chdir(records.REPOSITORY)  # as README writes it
     router = Router.load(kind("results/checkpoints/router-toy-pyramid-matched.safetensors"))
     proxy = sorted(SHIPPED.glob("proxy-toy*.safetensors"))[0]
-    assert router.config.size == AdaptiveTokenizer.load(kind(proxy))[0].config.size
+    assert router.config.size == AdaptiveTokenizer.load(kind(proxy)).config.size
     assert Classifier.load(kind(SHIPPED / "classifier-toy.safetensors")).classes
     assert load_encoder(kind(SHIPPED / "videomae-toy")).depth == 6
     assert checkpoints.load(kind(proxy), "tokenizer").kind == "tokenizer"

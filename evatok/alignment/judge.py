@@ -19,7 +19,7 @@ from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
 from evatok.storage.shards import ShardStore
 from evatok.vtok import lessons
 from evatok.vtok.features import features_of
-from evatok.vtok.image_encoder import Frozen
+from evatok.vtok.image_encoder import ImageEncoder
 from evatok.vtok.language_model import VideoLanguageModel
 from evatok.vtok.lessons import Lessons
 from evatok.vtok.scoring import ScoringError
@@ -39,7 +39,7 @@ class ModelJudge:
 
     name = "model"
 
-    def __init__(self, model: VideoLanguageModel, encoder: Frozen, sha256: str, store: ShardStore) -> None:
+    def __init__(self, model: VideoLanguageModel, encoder: ImageEncoder, sha256: str, store: ShardStore) -> None:
         self.model, self.encoder, self.version, self.store = model, encoder, sha256[:16], store
 
     @classmethod
@@ -50,11 +50,11 @@ class ModelJudge:
             CheckpointError: absent, damaged, or of something else.
             ScoringError: an encoder that the model did not learn on.
         """
-        encoder = Frozen.load(encoder_path, device)
-        model, checkpoint = VideoLanguageModel.load(path, device)
-        if checkpoint.parents.get("image_encoder") != encoder.sha256:
+        encoder = ImageEncoder.load(encoder_path, device)
+        model = VideoLanguageModel.load(path, device)
+        if model.checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
             raise ScoringError(f"{path} learned on features of another image encoder than {encoder_path}")
-        return cls(model, encoder, checkpoint.sha256, ShardStore.of_features())
+        return cls(model, encoder, model.checkpoint.sha256, ShardStore.of_features())
 
     def answers(self, clips: np.ndarray, questions: list[list[str]]) -> list[list[str]]:
         """Answers by likelihood, category by category."""

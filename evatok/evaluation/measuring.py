@@ -41,9 +41,8 @@ from evatok.evaluation.systems import Output, System, as_system
 from evatok.metrics import pixels
 from evatok.metrics.features import clip_features, description, extract
 from evatok.metrics.motion import motion_moments
-from evatok.search.candidate_table import ranges
 from evatok.storage.records import Metric
-from evatok.storage.shards import Arrays, ShardStore, code_version
+from evatok.storage.shards import Arrays, ShardStore, Tick, code_version, computed, concatenated, ranges
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,11 @@ def evaluate(
     nets = load_networks(names, device, networks or {})
     job = _Job(system, real, protocol, names, nets, batch, device)
     kept, cache = ShardStore(work) if work else None, ShardStore.of_features()
-    parts = ranges(len(real), shard_length)
     bar = tqdm(total=len(real), desc=f"evaluate {protocol.name}", unit="clip", disable=None)
     with bar, in_evaluation_mode(reconstruct):
-        shards = [job.shard(start, stop, kept, bar.update) for start, stop in parts]
-    arrays = _concatenated([shard for shard, _ in shards])
+        pieces = (_Piece(start, real[start:stop]) for start, stop in ranges(len(real), shard_length))
+        measured = computed(kept, pieces, job.made_by, job.shard, tick=bar.update)
+    arrays = measured.joined()
     references = {name: job.reference(name, cache, shard_length) for name in extractors(names)}
     values, intervals = per_clip_values(arrays, names)
     values |= distribution_values(arrays, references, names)
@@ -144,7 +143,7 @@ def evaluate(
             "networks": {name: dict(net.weights_sha256) for name, net in nets.items()},
             "infinite": infinite,
         },
-        resumed=sum(stop - start for (start, stop), (_, found) in zip(parts, shards, strict=True) if found),
+        resumed=measured.resumed,
         damaged=len(cache.damaged) + len(kept.damaged if kept else []),
     )
 
@@ -164,6 +163,17 @@ def chosen_metrics(protocol: Protocol, metrics: Sequence[str]) -> tuple[str, ...
 
 
 @dataclass(frozen=True)
+class _Piece:
+    """Consecutive reference clips, uint8 (n, T, H, W, 3), the first of which has the index `start`."""
+
+    start: int
+    real: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+
+@dataclass(frozen=True)
 class _Job:
     """One system, the reference clips, and everything needed to measure them."""
 
@@ -175,22 +185,13 @@ class _Job:
     batch: int
     device: torch.device | str
 
-    def shard(self, start: int, stop: int, kept: ShardStore | None, tick: Callable[[int], Any]) -> tuple[Arrays, bool]:
-        """Measure clips [start, stop): per-clip values, features, codes and lengths, and whether they were stored."""
-        real = self.real[start:stop]
-        made_by = self.made_by(start, real) if kept else {}
-        stored = kept.get(made_by) if kept else None
-        if stored is not None:
-            tick(len(real))
-            return stored, True
+    def shard(self, piece: _Piece, tick: Tick) -> Arrays:
+        """Measure clips: per-clip values, features, codes and lengths."""
         parts = []
-        for first in range(0, len(real), self.batch):
-            parts.append(self.measure(real[first : first + self.batch], start + first))
-            tick(len(real[first : first + self.batch]))
-        arrays = _concatenated(parts)
-        if kept:
-            kept.put(made_by, arrays)
-        return arrays, False
+        for start, stop in ranges(len(piece), self.batch):
+            parts.append(self.measure(piece.real[start:stop], piece.start + start))
+            tick(stop - start)
+        return concatenated(parts)
 
     @torch.no_grad()
     def measure(self, real_NTHWC: np.ndarray, start: int) -> Arrays:
@@ -249,14 +250,14 @@ class _Job:
                 tick=bar.update,
             )
 
-    def made_by(self, start: int, real: np.ndarray) -> dict[str, Any]:
+    def made_by(self, piece: _Piece) -> dict[str, Any]:
         """Key of a shard: everything that determines its values."""
         functions = {name: self.per_clip(name) for name in self.names if name in PER_CLIP}
         return {
             "protocol": self.protocol.hash,
             "system": self.system.identity,
-            "first": start,
-            "pixels": pixels_sha256(real),
+            "first": piece.start,
+            "pixels": pixels_sha256(piece.real),
             "metrics": {name: code_version(function) for name, function in functions.items()},
             "motion": code_version(motion_moments) if self.measures_motion else None,
             "weights": {name: dict(net.weights_sha256) for name, net in self.nets.items()},
@@ -285,7 +286,3 @@ def checked_output(real: torch.Tensor, output: Output, start: int) -> torch.Tens
     if codes is not None and (lengths is None or codes.shape != (int(lengths.sum()),)):
         raise EvaluationError(f"{where}: codes {tuple(codes.shape)}, the lengths ask for one per token")
     return output.clips.to(real.device).float().clamp(0, 1)
-
-
-def _concatenated(parts: Sequence[Arrays]) -> Arrays:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

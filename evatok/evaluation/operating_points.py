@@ -15,7 +15,7 @@ from evatok.assignments.candidates import CandidateSet
 from evatok.assignments.reward import Scale
 from evatok.errors import EvatokError
 from evatok.routing.trained_router import Rankings, Router
-from evatok.search.candidate_table import ranges
+from evatok.storage.shards import ranges
 
 _RULES = {"vit": "router", "pyramid": "pyramid_router", "features": "feature_router"}
 _USUAL_TARGET = {"vit": "hard", "pyramid": "soft", "features": "soft"}

@@ -24,8 +24,7 @@ from evatok.evaluation.summary import PERCEPTUAL, PIXELS
 from evatok.evaluation.systems import Adaptive
 from evatok.metrics.features import clip_features, description, extract
 from evatok.metrics.i3d import load_i3d
-from evatok.search.candidate_table import ranges
-from evatok.storage.shards import Arrays, ShardStore, code_version
+from evatok.storage.shards import Arrays, ShardStore, Tick, code_version, computed, concatenated, ranges
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 METRICS = (*PIXELS, *PERCEPTUAL, "rfvd")
@@ -114,24 +113,18 @@ class PairRunner:
 
     def measure_all(self, kept: ShardStore) -> Measured:
         """Measure every pair, reading those that the store already holds."""
-        shards: list[Arrays] = []
-        resumed = 0
+        pieces = (np.arange(*shard) for shard in self.pairs.shards(self.shard_length))
         with tqdm(total=len(self.pairs), desc="pairs", unit="clip", disable=None) as bar:
-            for start, stop in self.pairs.shards(self.shard_length):
-                made_by = self.made_by(start, stop)
-                arrays = kept.get(made_by)
-                resumed += stop - start if arrays else 0
-                if arrays is None:
-                    arrays = self.measure(start, stop)
-                    kept.put(made_by, arrays)
-                shards.append(arrays)
-                bar.update(stop - start)
-        return Measured(_concatenated(shards), resumed, len(kept.damaged))
+            measured = computed(kept, pieces, self.made_by, self.measure, tick=bar.update)
+        return Measured(measured.joined(), measured.resumed, len(kept.damaged))
 
-    def measure(self, start: int, stop: int) -> Arrays:
-        """Measure pairs [start, stop), batch by batch."""
-        batches = ranges(stop - start, self.batch)
-        return _concatenated([self._measure_batch(np.arange(start + low, start + high)) for low, high in batches])
+    def measure(self, numbers: np.ndarray, tick: Tick) -> Arrays:
+        """Measure consecutive pairs, batch by batch."""
+        parts = []
+        for start, stop in ranges(len(numbers), self.batch):
+            parts.append(self._measure_batch(numbers[start:stop]))
+            tick(stop - start)
+        return concatenated(parts)
 
     @torch.no_grad()
     def _measure_batch(self, numbers: np.ndarray) -> Arrays:
@@ -148,12 +141,12 @@ class PairRunner:
         assignments = self.tokenizer.config.candidates.row(self.pairs.candidates)
         return Adaptive(self.tokenizer, Listed(assignments), self.identity, bf16=self.bf16)
 
-    def made_by(self, start: int, stop: int) -> dict[str, Any]:
+    def made_by(self, numbers: np.ndarray) -> dict[str, Any]:
         """Key of a shard: everything that determines its values."""
         return {
             "system": self._system.identity,
-            "pixels": pixels_sha256(self.clips[self.pairs.clips[start:stop]]),
-            "candidates": self.pairs.candidates[start:stop].tolist(),
+            "pixels": pixels_sha256(self.clips[self.pairs.clips[numbers]]),
+            "candidates": self.pairs.candidates[numbers].tolist(),
             **self.networks.identity,
             "code": code_version(self),
         }
@@ -172,7 +165,3 @@ class PairRunner:
                 device=self.device,
                 tick=bar.update,
             )
-
-
-def _concatenated(parts: Sequence[Arrays]) -> Arrays:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

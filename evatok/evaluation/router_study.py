@@ -143,15 +143,15 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
 
 def losses_of(shelf: Shelf, clips: ClipSet) -> np.ndarray:
     """(N, K) losses of the proxy's blocks at full length."""
-    return router_quality.full_length_losses(AdaptiveTokenizer.load(shelf.proxy)[0], clips.clips)
+    return router_quality.full_length_losses(AdaptiveTokenizer.load(shelf.proxy), clips.clips)
 
 
 def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable) -> candidate_table.CandidateTable:
     """Score clips for which no stored table is valid, with the shipped proxy."""
-    tokenizer, checkpoint = AdaptiveTokenizer.load(shelf.proxy)
+    tokenizer = AdaptiveTokenizer.load(shelf.proxy)
     scores = tree.score_set(tokenizer, clips.clips)
     data = {**table.origin["data"], "sha256": clips.sha256, "versions": clips.manifest["versions"]}
-    origin = {**table.origin, "tokenizer": checkpoint.sha256, "data": data}
+    origin = {**table.origin, "tokenizer": tokenizer.checkpoint.sha256, "data": data}
     return candidate_table.CandidateTable(np.arange(len(clips)), scores, origin)
 
 

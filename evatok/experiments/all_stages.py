@@ -1,10 +1,11 @@
-"""Stages 1 to 4 in one go, in slices of limited time: for GPUs lent by the minute, and for preemptible queues.
+"""Run stages 1 to 4, in slices of limited time: for GPUs lent by the minute, and for preemptible queues.
 
 Each command resumes where the last one stopped, stage after stage, and ends when `minutes` are over, so that short
-slots can be chained until all is done. Stages that have ended are not run again.
+slots can be chained until all is done. Finished stages are not run again. A size means what it means in each stage by
+itself: steps, clips and batch are the stage's own unless they are given here.
 
-    python -m evatok.experiments.all_stages with small minutes=9     one modern GPU; again until it says complete
-    python -m evatok.experiments.all_stages with toy minutes=5       the same on a CPU
+    python -m evatok.experiments.all_stages with small minutes=9         one modern GPU; again until it says complete
+    python -m evatok.experiments.all_stages with toy quick minutes=5     a short look on a CPU
 
 The pace of every training is printed: seconds per step, tokens per second and, on a GPU whose peak is known, its model
 FLOPs utilisation.
@@ -41,15 +42,15 @@ def config() -> None:
     data = "freedoom"
     minutes = 0.0
     folder = "results/work/all_stages"
-    train_clips = 1600
-    scored_clips = 160
-    validation_clips = 32
-    encoder_steps = 300
-    proxy_steps = 600
-    router_steps = 300
-    final_steps = 600
-    batch = 16
-    router_batch = 32
+    train_clips = None
+    scored_clips = None
+    validation_clips = 320
+    encoder_steps = None
+    proxy_steps = None
+    router_steps = None
+    final_steps = None
+    batch = None
+    router_batch = None
     token_share = 0.704
     compile = False
     seed = 0
@@ -64,17 +65,20 @@ def toy() -> None:
 def small() -> None:
     size = "small"
     folder = "results/work/all_stages-small"
-    train_clips = 20000
-    scored_clips = 4000
-    validation_clips = 320
-    encoder_steps = 4000
-    proxy_steps = 6000
-    router_steps = 3000
-    final_steps = 6000
-    batch = 64
-    router_batch = 128
-    compile = True
     device = "cuda"
+
+
+@ex.named_config
+def quick() -> None:
+    train_clips = 1600
+    scored_clips = 160
+    validation_clips = 32
+    encoder_steps = 300
+    proxy_steps = 600
+    router_steps = 300
+    final_steps = 600
+    batch = 16
+    router_batch = 32
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether its outcome is there, and recorded: a kill may come between the two."""
+        """Whether its outcome exists and is recorded: a kill may come between the two."""
         if not self.outcome.exists():
             return False
         made = _sha256(self.outcome)
@@ -96,7 +100,7 @@ class Job:
         return any(made in (record.model.get("sha256"), record.model.get("table")) for record in found)
 
     def run(self, size: str, minutes: float) -> dict[str, Any]:
-        """The experiment's result, of at most so many minutes; 0 for no limit."""
+        """Run the experiment for at most so many minutes (0: no limit); returns its result."""
         updates = {**self.settings, "minutes": minutes}
         result: dict[str, Any] | None = self.experiment.run(named_configs=(size,), config_updates=updates).result
         return result or {}
@@ -123,7 +127,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def jobs(config: dict[str, Any]) -> list[Job]:
-    """All that has to be done, in order."""
+    """List all experiments to run, in order."""
     folder = Path(config["folder"])
     proxy, router, encoder = folder / "proxy.safetensors", folder / "router.safetensors", folder / "videomae"
     tables = {split: folder / f"{split}.parquet" for split in ("train", "validation")}
@@ -132,7 +136,8 @@ def jobs(config: dict[str, Any]) -> list[Job]:
     sizes = {**common, **clips, "validation_clips": config["validation_clips"], "batch": config["batch"]}
 
     def job(name: str, experiment: Experiment, outcome: Path, key: str, **settings: Any) -> Job:
-        return Job(name, experiment, {**settings, "work": str(folder / "work" / name), key: str(outcome)}, outcome)
+        given = {key: value for key, value in settings.items() if value is not None}  # None: the stage's own
+        return Job(name, experiment, {**given, "work": str(folder / "work" / name), key: str(outcome)}, outcome)
 
     found = [
         job(
@@ -170,7 +175,7 @@ def jobs(config: dict[str, Any]) -> list[Job]:
 
 
 def _sha256(outcome: Path) -> str:
-    """The identity of a checkpoint, a candidate table or an encoder's folder, as records name it."""
+    """Identify a checkpoint, a candidate table or an encoder's folder as records do."""
     if outcome.is_dir():
         return load_encoder(str(outcome)).weights_sha256
     if outcome.suffix == ".parquet":
@@ -179,7 +184,7 @@ def _sha256(outcome: Path) -> str:
 
 
 def _clock(minutes: float) -> Callable[[], float | None]:
-    """How many minutes are left: 0 for as many as wanted, None once there are none."""
+    """Make a clock of the minutes left: 0 for no limit, None once they are over."""
     opened = time.monotonic()
 
     def left() -> float | None:

@@ -70,7 +70,7 @@ class ClassConsistency:
 
     def _reconstructed(self, real: ClipSet, rule: Rule) -> np.ndarray:
         video = self.video
-        coder = code_cache.clip_coder(video.tokenizer, video.tokenizer_checkpoint.sha256, rule, bf16=self.bf16)
+        coder = code_cache.clip_coder(video.tokenizer, video.tokenizer.checkpoint.sha256, rule, bf16=self.bf16)
         coded = code_cache.code_set(coder, real.clips, mirrored=False, device=video.device)
         return video.clips(coded.batch(np.arange(len(real))))
 
@@ -86,13 +86,12 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
         return Fixed(shape.candidates, facts["row"][:1])  # every block has the same tokens
     if not config["router"]:
         return None
-    router, taught = Router.load(Path(config["router"])), video.checkpoint.parents["router"]
+    router, taught = Router.load(config["router"], config["device"]), video.checkpoint.parents["router"]
     if router.checkpoint.sha256 != taught:
         raise tracking.ConfigError(
             f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, the generator learned from the "
             f'assignments of {taught[:12]}; give that one, or router="" to leave reconstructions out'
         )
-    router.module.to(config["device"])
     return Routed(router, shape)
 
 

@@ -9,7 +9,6 @@ and in which classes. A chance guess is right in one clip of as many as there ar
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,9 +56,8 @@ def embedded() -> None:
 @tracking.main(ex, Outputs(folders=("records_folder",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
-    tokenizer.to(config["device"])
-    judge = Classifier.load(Path(config["classifier"]), config["device"])
+    tokenizer = AdaptiveTokenizer.load(config["checkpoint"], config["device"])
+    judge = Classifier.load(config["classifier"], config["device"])
     shape = tokenizer.config
     named = {text: rule_of(text, tokenizer, config) for text in config["assignments"]}
     clips = clip_set(
@@ -81,7 +79,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             "manifest": clips.manifest,
         },
         model={
-            "sha256": checkpoint.sha256,
+            "sha256": tokenizer.checkpoint.sha256,
             "classifier": judge.checkpoint.sha256,
             "classes": list(judge.classes),
             "seen": {text: {"recall": rates.recall, "confusion": rates.confusion} for text, rates in found.items()},

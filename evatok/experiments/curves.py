@@ -32,7 +32,7 @@ from evatok.experiments.setting import set_threads
 from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.routing.trained_router import Router
 from evatok.search import candidate_table
-from evatok.storage import checkpoints, records
+from evatok.storage import records
 from evatok.storage.shards import Arrays, ShardStore
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
@@ -132,7 +132,6 @@ class Study:
     table: candidate_table.CandidateTable
     clips: ClipSet
     tokenizer: AdaptiveTokenizer
-    checkpoint: checkpoints.Checkpoint
     routers: list[Router]
     scale: Scale
     points: list[Point]
@@ -147,8 +146,8 @@ class Study:
         """
         table = candidate_table.read(Path(config["table"]))
         candidate_table.check_named(Path(config["table"]), table, config["records_folder"])
-        tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
-        tokenizer.to(config["device"])
+        tokenizer = AdaptiveTokenizer.load(config["checkpoint"], config["device"])
+        checkpoint = tokenizer.checkpoint
         if table.origin["tokenizer"] != checkpoint.sha256:
             raise CurvesError(
                 f"{config['table']} was scored by the proxy {table.origin['tokenizer'][:12]}, {config['checkpoint']} "
@@ -165,7 +164,7 @@ class Study:
             router.check_scored_by(checkpoint.sha256)
         scale = common_scale(routers, table, config["metric"])
         every = all_points(table, clips, routers, scale, config)
-        return cls(table, clips, tokenizer, checkpoint, routers, scale, every)
+        return cls(table, clips, tokenizer, routers, scale, every)
 
     @property
     def candidates(self) -> CandidateSet:
@@ -180,7 +179,7 @@ class Study:
         """The bench that measures every pair of the points."""
         return PairRunner(
             self.tokenizer,
-            {"system": "adaptive tokenizer", "sha256": self.checkpoint.sha256},
+            {"system": "adaptive tokenizer", "sha256": self.tokenizer.checkpoint.sha256},
             self.clips.clips,
             Pairs.of(self.points, self.candidates),
             networks,
@@ -214,8 +213,8 @@ class Study:
     @property
     def model(self) -> dict[str, Any]:
         return {
-            "sha256": self.checkpoint.sha256,
-            "parents": self.checkpoint.parents,
+            "sha256": self.tokenizer.checkpoint.sha256,
+            "parents": self.tokenizer.checkpoint.parents,
             "parameters": sum(p.numel() for p in self.tokenizer.parameters()),
             "levels": list(self.candidates.levels),
             "routers": {operating_points.router_name(router): router.checkpoint.sha256 for router in self.routers},

@@ -137,8 +137,9 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
         return Identity()
     if checkpoints.kind_of(Path(config["checkpoint"])) == KIND:
         return flexible_of(config, protocol)
-    tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["checkpoint"]))
-    _check_clips(tokenizer.to(config["device"]).config, protocol)
+    tokenizer = AdaptiveTokenizer.load(config["checkpoint"], config["device"])
+    checkpoint = tokenizer.checkpoint
+    _check_clips(tokenizer.config, protocol)
     identity = {
         "system": "adaptive tokenizer",
         "sha256": checkpoint.sha256,
@@ -164,8 +165,8 @@ def flexible_of(config: dict[str, Any], protocol: Protocol) -> Flexible:
         ConfigError: a checkpoint for other clips than the protocol's, or an assignment that is no fixed one.
         CheckpointError, LatentError, FlexTokError: files that do not fit, lengths that the tokenizer does not have.
     """
-    codec = config["latents"] or None
-    tokenizer, checkpoint = VideoFlexTok.load(Path(config["checkpoint"]), config["device"], codec=codec)
+    tokenizer = VideoFlexTok.load(config["checkpoint"], config["device"], codec=config["latents"] or None)
+    checkpoint = tokenizer.checkpoint
     _check_clips(tokenizer.config, protocol)
     kind, row = fixed_row(config["assignment"])
     if not row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from evatok.generation.code_cache import CodedSet, Coder
 from evatok.generation.grammar import Grammar, Sequences
 from evatok.generation.transformer import Condition, GeneratorConfig
 from evatok.routing.rules import load_routed
-from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 
@@ -75,16 +73,15 @@ class Lesson:
             CodingError: clips without the label column.
             GenerationError: a validation clip of a class that no training clip has.
         """
-        tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
-        tokenizer.to(config["device"])
-        row = uniform_row(config, tokenizer, checkpoint)
+        tokenizer = AdaptiveTokenizer.load(config["tokenizer"], config["device"])
+        sha256, row = tokenizer.checkpoint.sha256, uniform_row(config, tokenizer)
         prefix = prefix_of(config, tokenizer, row) if config["task"] == "frames" else ()
         fixed = row if config["assignment"] == "uniform" else None
         rule = rule_of(config, tokenizer, fixed, prefix)
         clips = {name: clips_of(config, tokenizer, name) for name in ("train", "validation")}
         classes, numbers = classes_of(config, clips)
-        coder = code_cache.clip_coder(tokenizer, checkpoint.sha256, rule, bf16=config["code_bf16"])
-        giver = video_generator.condition_coder(tokenizer, checkpoint.sha256, prefix, bf16=config["code_bf16"])
+        coder = code_cache.clip_coder(tokenizer, sha256, rule, bf16=config["code_bf16"])
+        giver = video_generator.condition_coder(tokenizer, sha256, prefix, bf16=config["code_bf16"])
         parts = {
             name: Part(
                 _coded(coder, its, config, name),
@@ -99,20 +96,20 @@ class Lesson:
             parts["validation"],
             grammar,
             shape_of(config, grammar, len(classes), video_generator.condition_length(prefix)),
-            {"tokenizer": checkpoint.sha256, "clips": clips["train"].sha256, **rule.parents},
+            {"tokenizer": sha256, "clips": clips["train"].sha256, **rule.parents},
             facts_of(config, classes, fixed, prefix, parts["train"].coded.mean_tokens),
             protocol_of(config, clips),
         )
 
 
-def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer, checkpoint: Checkpoint) -> tuple[int, ...]:
+def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> tuple[int, ...]:
     """Tokens of each block of the fixed row: what assignment=uniform takes, and given=row is scaled with.
 
     Raises:
         ConfigError: tokens that are no level.
     """
     shape = tokenizer.config
-    own = checkpoint.facts.get("row", [shape.candidates.baseline])
+    own = tokenizer.checkpoint.facts.get("row", [shape.candidates.baseline])
     return (uniform_tokens(config, shape, own[0]),) * shape.candidates.blocks
 
 

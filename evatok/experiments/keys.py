@@ -203,12 +203,14 @@ _EVALUATION = {
 
 _ALL_STAGES = {
     "folder": Key(_PATH, "everything lands here, checkpoints and tables too"),
-    "scored_clips": Key(_SOME_CLIPS, "training clips that stage 2 scores"),
-    "encoder_steps": Key(_STEPS, "of the VideoMAE behind alignment and semantic discriminator"),
-    "proxy_steps": Key(_STEPS, "of stage 1"),
-    "router_steps": Key(_STEPS, "of stage 3"),
-    "final_steps": Key(_STEPS, "of each tokenizer of stage 4, one under the router, one under uniform assignments"),
-    "router_batch": Key(_BATCH, "clips per step of the router"),
+    "all_stages.train_clips": Key(OrNone(_CLIPS), "clips of the training split; None: each stage's own"),
+    "all_stages.batch": Key(OrNone(_BATCH), "clips per step; None: each stage's own"),
+    "scored_clips": Key(OrNone(_SOME_CLIPS), "training clips that stage 2 scores; None: its own"),
+    "encoder_steps": Key(OrNone(_STEPS), "of the VideoMAE for alignment and semantic discriminator; None: its own"),
+    "proxy_steps": Key(OrNone(_STEPS), "of stage 1; None: its own"),
+    "router_steps": Key(OrNone(_STEPS), "of stage 3; None: its own"),
+    "final_steps": Key(OrNone(_STEPS), "of each tokenizer of stage 4, routed and uniform; None: its own"),
+    "router_batch": Key(OrNone(_BATCH), "clips per step of the router; None: stage 3's own"),
 }
 
 _VTOK = {
@@ -343,7 +345,7 @@ def check_together(config: Mapping[str, Any]) -> None:
             "resumed curve would lose terms"
         )
     for batch, clips in (("batch", "train_clips"), ("router_batch", "scored_clips")):
-        if batch in config and 0 < config.get(clips, 0) < config[batch]:
+        if config.get(batch) and 0 < (config.get(clips) or 0) < config[batch]:
             raise Refused(f"config key {batch}: {config[batch]} clips per step of only {config[clips]} ({clips})")
 
 

@@ -99,7 +99,7 @@ def paper_k600() -> None:
 @tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    video = VideoGenerator.load(Path(config["generator"]), Path(config["tokenizer"]), config["device"])
+    video = VideoGenerator.load(config["generator"], config["device"], tokenizer=config["tokenizer"])
     protocol = protocol_of(config, video)
     metrics = evaluation.chosen_metrics(protocol, _words(config["metrics"])) if config["metrics"] else ()
     real = real_clips(config, protocol)

@@ -11,7 +11,7 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 def scored_videos(shelf: router_study.Shelf, data: str, fps: float | None, limit: int) -> router_study.Scored:
     """A user's videos, scored by the shipped proxy under every candidate: stage 2, which resumes."""
-    proxy, _ = AdaptiveTokenizer.load(shelf.proxy)
+    proxy = AdaptiveTokenizer.load(shelf.proxy)
     shape = proxy.config
     clips = clip_set(data, "all", limit, size=shape.size, frames=shape.frames, fps=fps)
     table = shelf.root / "work" / "table3" / f"{clips.name}-{clips.sha256[:8]}.parquet"

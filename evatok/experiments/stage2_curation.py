@@ -30,10 +30,10 @@ from evatok.metrics import catalogue
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, perceptual_metric
 from evatok.search import candidate_table
 from evatok.search.tree import score_set, visits
-from evatok.storage import checkpoints, records
+from evatok.storage import records
 from evatok.storage.filenames import file_name
 from evatok.storage.locks import lock_of, sole_writer
-from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 ex = tracking.experiment("stage2_curation", __doc__, keys.RUN)
 
@@ -97,8 +97,8 @@ def paper() -> None:
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     share = share_of(config["shard"])
-    tokenizer, checkpoint = AdaptiveTokenizer.load(Path(config["tokenizer"]))
-    shape = tokenizer.to(config["device"]).config
+    tokenizer = AdaptiveTokenizer.load(config["tokenizer"], config["device"])
+    shape = tokenizer.config
     clips = clip_set(
         config["data"],
         config["split"],
@@ -107,7 +107,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         frames=shape.frames,
         fps=config["fps"],
     )
-    scorer = Scorer(tokenizer, clips, config, origin(checkpoint, shape, clips, config))
+    scorer = Scorer(tokenizer, clips, config, origin(tokenizer, clips, config))
     folder = scorer.folder
     mine = my_ranges(len(clips), config["shard_length"], share)
     everything = candidate_table.ranges(len(clips), config["shard_length"])
@@ -198,14 +198,13 @@ def my_ranges(clips: int, length: int, share: tuple[int, int]) -> list[tuple[int
     return candidate_table.ranges(clips, length)[index * ranks + rank :: count * ranks]
 
 
-def origin(
-    checkpoint: checkpoints.Checkpoint, shape: TokenizerConfig, clips: ClipSet, config: dict[str, Any]
-) -> dict[str, Any]:
+def origin(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, Any]:
     """What a shard's header says: everything that decides its numbers."""
+    shape = tokenizer.config
     return {
         "levels": list(shape.levels),
         "blocks": shape.candidates.blocks,
-        "tokenizer": checkpoint.sha256,
+        "tokenizer": tokenizer.checkpoint.sha256,
         "perceptual": config["perceptual"],
         # Only where some are left out, so that tables from before this key keep their identity.
         **({"perceptual_frames": config["perceptual_frames"]} if config["perceptual_frames"] else {}),

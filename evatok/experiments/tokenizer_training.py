@@ -180,8 +180,9 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
         )
 
     def measure(self, averaged: TokenizerWithHead, path: Path, folder: Path) -> runner.Measured:
-        shipped, checkpoint = AdaptiveTokenizer.load(path)
-        metrics = self.plan.measure(shipped.to(self.config["device"]), self.validation_set)
+        shipped = AdaptiveTokenizer.load(path, self.config["device"])
+        checkpoint = shipped.checkpoint
+        metrics = self.plan.measure(shipped, self.validation_set)
         metrics |= _last_of_discriminator(folder)
         return runner.Measured(
             protocol={

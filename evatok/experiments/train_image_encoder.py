@@ -21,7 +21,7 @@ from evatok.experiments.setting import TRAINING
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.vtok import image_encoder
-from evatok.vtok.image_encoder import PAIRS, Frozen, ImageEncoder, ImageEncoderConfig
+from evatok.vtok.image_encoder import PAIRS, ImageEncoder, ImageEncoderConfig
 
 ex = tracking.experiment("train_image_encoder", __doc__, vtok_training.SHARED)
 
@@ -84,12 +84,12 @@ class EncoderTask(runner.Task[ImageEncoder]):
         )
 
     def measure(self, averaged: ImageEncoder, path: Path, folder: Path) -> runner.Measured:
-        shipped, stills = Frozen.load(path, self.config["device"]), self.stills["validation"]
-        metrics = f1_of(shipped.module, stills, self.config["device"])
+        shipped, stills = ImageEncoder.load(path, self.config["device"]), self.stills["validation"]
+        metrics = f1_of(shipped, stills, self.config["device"])
         return runner.Measured(
             protocol={"data": STILLS, "split": "validation", "manifest": stills.manifest},
             model={
-                "sha256": shipped.sha256,
+                "sha256": shipped.checkpoint.sha256,
                 "parents": {"train_stills": self.inputs},
                 "parameters": sum(p.numel() for p in averaged.parameters()),
             },

@@ -10,7 +10,6 @@ seam ratio says whether chunks join: the change between frames at seams over tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,8 @@ ex.add_named_config("toy", {"size": "toy"})
 @tracking.main(ex, Outputs(folders=("records_folder",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    codec = config["latents"] or None
-    tokenizer, checkpoint = VideoFlexTok.load(Path(config["tokenizer"]), config["device"], codec=codec)
+    tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
+    checkpoint = tokenizer.checkpoint
     at = seams(tokenizer.config, config["frames"])
     if not at:
         raise tracking.ConfigError(f"config key frames: {config['frames']} frames are one chunk, without a seam")

@@ -11,7 +11,6 @@ conditioning, without the other attention.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from evatok.experiments import keys, runner, tracking, videoflextok_training
@@ -50,7 +49,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 def task(config: dict[str, Any]) -> FlexTask:
     """The decoder of a tokenizer of stage 1."""
-    first, checkpoint = VideoFlexTok.load(Path(config["tokenizer"]), codec=config["latents"] or None)
+    first = VideoFlexTok.load(config["tokenizer"], codec=config["latents"] or None)
+    checkpoint = first.checkpoint
     network = FlexNetwork(replace(first.config, decoder_mask=config["decoder_mask"] or first.config.decoder_mask))
     network.load_state_dict(first.network.state_dict())
     plan = FlexPlan(

@@ -119,7 +119,8 @@ class FlexTask(runner.Task[FlexTrainee]):
     def measure(self, averaged: FlexTrainee, path: Path, folder: Path) -> runner.Measured:
         config, clips = self.config, self.validation_set
         codec = self.plan.codec if isinstance(self.plan.codec, VidTok) else None
-        shipped, checkpoint = VideoFlexTok.load(path, config["device"], codec=codec)
+        shipped = VideoFlexTok.load(path, config["device"], codec=codec)
+        checkpoint = shipped.checkpoint
         how = Measuring(config["measured_steps"], config["noise_seed"], config["batch"], config["bf16"], self.teacher)
         metrics = {**quality(shipped, clips, how), **token_use(shipped, clips, how)}
         return runner.Measured(

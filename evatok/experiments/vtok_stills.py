@@ -8,14 +8,13 @@ model made here. Measured on stills of the test split. Run again, the same comma
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.experiments import runner, tracking, vtok_training
 from evatok.experiments.vtok_training import LanguageTask, Taught
-from evatok.vtok.image_encoder import Frozen
+from evatok.vtok.image_encoder import ImageEncoder
 from evatok.vtok.strategies import Strategy
 
 ex = tracking.experiment("vtok_stills", __doc__, vtok_training.MODEL)
@@ -47,11 +46,12 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 def task_of(config: dict[str, Any]) -> LanguageTask:
     """The model of one still's tokens, and the stills it learns from and is measured on."""
-    encoder = Frozen.load(Path(config["encoder"]), config["device"])
+    encoder = ImageEncoder.load(config["encoder"], config["device"])
     module = vtok_training.new_model(config, Strategy("key", key=config["key"]), encoder)
     train, test = (Taught.of(_stills(config, split), encoder, config["device"]) for split in ("train", "test"))
     protocol = {"data": STILLS, "split": "test", "manifest": test.clips.manifest}
-    return LanguageTask("vtok_stills", config, module, (train, test), {"image_encoder": encoder.sha256}, protocol)
+    parents = {"image_encoder": encoder.checkpoint.sha256}
+    return LanguageTask("vtok_stills", config, module, (train, test), parents, protocol)
 
 
 def _stills(config: dict[str, Any], split: str) -> ClipSet:

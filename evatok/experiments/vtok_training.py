@@ -17,7 +17,7 @@ from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.vtok import lessons
 from evatok.vtok.features import Features, features_of
-from evatok.vtok.image_encoder import Frozen
+from evatok.vtok.image_encoder import ImageEncoder
 from evatok.vtok.language_model import LanguageModelConfig, VideoLanguageModel
 from evatok.vtok.lessons import Lessons
 from evatok.vtok.scoring import Outcomes
@@ -58,7 +58,7 @@ class Taught:
     lessons: Lessons
 
     @classmethod
-    def of(cls, clips: ClipSet, encoder: Frozen, device: str) -> Taught:
+    def of(cls, clips: ClipSet, encoder: ImageEncoder, device: str) -> Taught:
         return cls(clips, features_of(encoder, clips, device=device), Lessons.of(clips.labels))
 
 
@@ -78,10 +78,10 @@ class Objective:
         return loss, {"right": right}
 
 
-def new_model(config: dict[str, Any], strategy: Strategy, encoder: Frozen) -> VideoLanguageModel:
+def new_model(config: dict[str, Any], strategy: Strategy, encoder: ImageEncoder) -> VideoLanguageModel:
     """An untrained model of the configured shape."""
     torch.manual_seed(config["seed"])
-    shape = LanguageModelConfig(encoder.width, config["width"], config["layers"], config["heads"])
+    shape = LanguageModelConfig(encoder.config.width, config["width"], config["layers"], config["heads"])
     return VideoLanguageModel(shape, strategy).to(config["device"])
 
 
@@ -120,14 +120,14 @@ class LanguageTask(runner.Task[VideoLanguageModel]):
         )
 
     def measure(self, averaged: VideoLanguageModel, path: Path, folder: Path) -> runner.Measured:
-        model, checkpoint = VideoLanguageModel.load(path, self.config["device"])
+        model = VideoLanguageModel.load(path, self.config["device"])
         outcomes, strategy = measured(model, self.test), model.strategy
         tokens = records.Metric(float(strategy.length()), "tokens", len(self.test.clips), "lower")
         metrics = {**outcomes.metrics(), "tokens": tokens}
         return runner.Measured(
             protocol=self.protocol,
             model={
-                "sha256": checkpoint.sha256,
+                "sha256": model.checkpoint.sha256,
                 "parents": self.parents,
                 "strategy": {"name": strategy.name, **strategy.to_dict()},
                 "parameters": sum(p.numel() for p in averaged.parameters()),

@@ -14,7 +14,6 @@ run.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from evatok.data.sets import clip_set
@@ -23,7 +22,7 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import runner, tracking, vtok_training
 from evatok.experiments.tracking import ConfigError
 from evatok.experiments.vtok_training import LanguageTask, Taught
-from evatok.vtok.image_encoder import Frozen
+from evatok.vtok.image_encoder import ImageEncoder
 from evatok.vtok.language_model import VideoLanguageModel
 from evatok.vtok.strategies import Strategy, StrategyError
 
@@ -65,9 +64,9 @@ def task_of(config: dict[str, Any]) -> LanguageTask:
     """The model of the configured strategy, and the clips it learns from and is measured on."""
     protocol = question_protocol(config["protocol"])
     strategy = strategy_of(config, protocol)
-    encoder = Frozen.load(Path(config["encoder"]), config["device"])
+    encoder = ImageEncoder.load(config["encoder"], config["device"])
     module = vtok_training.new_model(config, strategy, encoder)
-    parents = {"image_encoder": encoder.sha256, **started(module, config, encoder)}
+    parents = {"image_encoder": encoder.checkpoint.sha256, **started(module, config, encoder)}
     sizes = {"size": protocol.size, "frames": protocol.frames}
     count = config["limit"] or protocol.clips or 0
     sets = (clip_set(DATA, "train", config["train_clips"], **sizes), clip_set(DATA, protocol.split, count, **sizes))
@@ -106,7 +105,7 @@ def strategy_of(config: dict[str, Any], protocol: Protocol) -> Strategy:
     return strategy
 
 
-def started(module: VideoLanguageModel, config: dict[str, Any], encoder: Frozen) -> dict[str, str]:
+def started(module: VideoLanguageModel, config: dict[str, Any], encoder: ImageEncoder) -> dict[str, str]:
     """Take over the model to start from; returns its identity, and that of stage A, as parents.
 
     Raises:
@@ -116,8 +115,9 @@ def started(module: VideoLanguageModel, config: dict[str, Any], encoder: Frozen)
         if not config["steps"]:
             raise ConfigError("config keys start, steps: without a model to start from there must be steps")
         return {}
-    stills, checkpoint = VideoLanguageModel.load(Path(config["start"]), config["device"])
-    if checkpoint.parents.get("image_encoder") != encoder.sha256:
+    stills = VideoLanguageModel.load(config["start"], config["device"])
+    checkpoint = stills.checkpoint
+    if checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
         raise ConfigError(
             f"config key start: {config['start']} learned on features of another image encoder than "
             f"{config['encoder']}; run vtok_stills with this encoder"

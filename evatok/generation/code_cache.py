@@ -10,7 +10,7 @@ longest clip, M codes in all. Clips are uint8 (N, T, H, W, 3) in a set and float
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from evatok.errors import EvatokError
 from evatok.metrics.features import Sliceable
 from evatok.models.precision import autocast
 from evatok.storage.files import cache_folder, sha256_file
-from evatok.storage.shards import Arrays, ShardStore, digest
+from evatok.storage.shards import Arrays, ShardStore, Tick, computed, concatenated, digest, ranges
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
@@ -40,6 +40,7 @@ DECIDING = (
     "models/attention.py",
     "models/precision.py",
     "models/quantisers.py",
+    "models/trained.py",
     "routing/networks.py",
     "routing/rules.py",
     "routing/statistics.py",
@@ -154,7 +155,7 @@ def code_set(
     batch: int = 64,
     shard_length: int = 256,
     device: torch.device | str = "cpu",
-    tick: Callable[[int], Any] | None = None,
+    tick: Tick | None = None,
 ) -> CodedSet:
     """Encode a clip set, reading shards that are already cached.
 
@@ -164,23 +165,23 @@ def code_set(
         shard_length: clips per shard, the most that an interruption loses.
         tick: called with the number of clips done.
     """
-    store = store or code_store()
-    parts: list[list[Arrays]] = [[] for _ in range(1 + mirrored)]
-    for start in range(0, len(clips), shard_length):
-        piece = clips[start : start + shard_length]
-        pixels = pixels_sha256(piece)
-        for variant, shards in enumerate(parts):
-            key = {**coder.made_by, "pixels": pixels, "mirrored": bool(variant)}
-            arrays = store.get(key)
-            if arrays is None:
-                arrays = _encoded(coder, piece[:, :, :, ::-1] if variant else piece, batch, device)
-                store.put(key, arrays)
-            shards.append(arrays)
-        if tick:
-            tick(len(piece))
-    complete = [_joined(shards) for shards in parts]
-    codes = np.concatenate([arrays["codes"] for arrays in complete])
-    return CodedSet(codes, np.stack([arrays["lengths"] for arrays in complete]))
+
+    def key(piece: _Piece) -> dict[str, Any]:
+        return {**coder.made_by, "pixels": piece.sha256, "mirrored": piece.mirrored}
+
+    def make(piece: _Piece, tick: Tick) -> Arrays:
+        arrays = _encoded(coder, piece.pixels[:, :, :, ::-1] if piece.mirrored else piece.pixels, batch, device)
+        tick(size(piece))
+        return arrays
+
+    def size(piece: _Piece) -> int:
+        return len(piece.pixels) if piece.mirrored == mirrored else 0  # a clip is done with its last variant
+
+    pieces = _pieces(clips, shard_length, (False, True) if mirrored else (False,))
+    shards = computed(store or code_store(), pieces, key, make, size=size, tick=tick).shards
+    variants = [concatenated(shards[first :: 1 + mirrored]) for first in range(1 + mirrored)]
+    codes = np.concatenate([arrays["codes"] for arrays in variants])
+    return CodedSet(codes, np.stack([arrays["lengths"] for arrays in variants]))
 
 
 def code_store() -> ShardStore:
@@ -237,5 +238,18 @@ def _encoded(coder: Coder, piece: np.ndarray, batch: int, device: torch.device |
     return {"codes": np.concatenate(codes), "lengths": np.concatenate(lengths)}
 
 
-def _joined(shards: list[Arrays]) -> Arrays:
-    return {name: np.concatenate([shard[name] for shard in shards]) for name in ("codes", "lengths")}
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive clips, uint8 (n, T, H, W, 3), to be encoded as they are or mirrored."""
+
+    pixels: np.ndarray
+    sha256: str
+    mirrored: bool
+
+
+def _pieces(clips: Sliceable, length: int, variants: tuple[bool, ...]) -> Iterator[_Piece]:
+    """Cut a set into pieces, each in all its variants, one after the other."""
+    for start, stop in ranges(len(clips), length):
+        pixels = clips[start:stop]
+        sha256 = pixels_sha256(pixels)
+        yield from (_Piece(pixels, sha256, variant) for variant in variants)

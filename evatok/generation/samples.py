@@ -26,8 +26,7 @@ from evatok.generation import video_generator
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.models.precision import autocast
-from evatok.search.candidate_table import ranges
-from evatok.storage.shards import ShardStore, package_version
+from evatok.storage.shards import ShardStore, Tick, package_version, ranges
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
@@ -57,7 +56,7 @@ class SampleRequest:
         self,
         start: int,
         stop: int,
-        tick: Callable[[int], Any] | None = None,
+        tick: Tick | None = None,
         finished: Callable[[list[int], Codes], Any] | None = None,
     ) -> Codes:
         """Draw samples [start, stop); see `sampling.sample` for `tick` and `finished` (indices count from `start`)."""
@@ -74,7 +73,7 @@ class SampleRequest:
         """Identity of what all samples share."""
         return {
             "sha256": self.video.checkpoint.sha256,
-            "tokenizer": self.video.tokenizer_checkpoint.sha256,
+            "tokenizer": self.video.tokenizer.checkpoint.sha256,
             **asdict(self.options),
             "seed": self.seed,
             "precision": "bf16" if self.bf16 else "fp32",
@@ -121,7 +120,7 @@ def draw(
     store: ShardStore | None = None,
     *,
     shard_length: int = 64,
-    tick: Callable[[int], Any] | None = None,
+    tick: Tick | None = None,
 ) -> Samples:
     """Draw all samples of a request, reading those that `store` already holds.
 

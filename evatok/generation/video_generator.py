@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from evatok.generation.grammar import Grammar
 from evatok.generation.sampling import Sampling, sample
 from evatok.generation.transformer import Condition, Generator, GeneratorConfig
 from evatok.models.precision import autocast
+from evatok.models.trained import Trained
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.codes import Codes, expand_assignment
@@ -42,7 +43,7 @@ class GenerationError(EvatokError, ValueError):
 
 
 @dataclass(frozen=True)
-class VideoGenerator:
+class VideoGenerator(Trained):
     """A generator and the tokenizer that decodes what it generates.
 
     Attributes:
@@ -51,46 +52,47 @@ class VideoGenerator:
         prefix: tokens of each of the condition's blocks in frame prediction; () for classes.
     """
 
+    KIND = "generator"
+
     module: Generator
     grammar: Grammar
     tokenizer: AdaptiveTokenizer
     checkpoint: Checkpoint
-    tokenizer_checkpoint: Checkpoint
     task: str
     classes: tuple[str, ...]
     prefix: tuple[int, ...]
 
     @classmethod
-    def load(cls, path: Path | str, tokenizer_path: Path | str, device: torch.device | str = "cpu") -> VideoGenerator:
-        """Load both from their checkpoints, frozen, on a device.
+    def load(cls, path: Path | str, device: torch.device | str = "cpu", **parts: Any) -> Self:
+        video = super().load(path, device, **parts)
+        video.tokenizer.to(device)
+        return video
+
+    @classmethod
+    def of_checkpoint(
+        cls, checkpoint: Checkpoint, path: Path, *, tokenizer: Path | str | None = None, **parts: Any
+    ) -> Self:
+        """See `Trained.of_checkpoint`.
+
+        Args:
+            tokenizer: path of the tokenizer it was trained on; by default it is sought in the generator's own folder.
 
         Raises:
-            CheckpointError: a file that is absent, damaged or of another kind.
+            CheckpointError: a tokenizer that is absent, damaged or of another kind.
             GenerationError: the generator was trained on another tokenizer.
         """
-        checkpoint = checkpoints.load(path, "generator")
-        tokenizer, tokenizer_checkpoint = AdaptiveTokenizer.load(tokenizer_path)
-        expected, given = checkpoint.parents["tokenizer"], tokenizer_checkpoint.sha256
-        if given != expected:
+        expected = checkpoint.parents["tokenizer"]
+        tokenizer = tokenizer or _tokenizer_beside(path, expected)
+        decoder = AdaptiveTokenizer.load(tokenizer)
+        if (given := decoder.checkpoint.sha256) != expected:
             raise GenerationError(
-                f"{path} was trained on the codes of tokenizer {expected[:12]}, {tokenizer_path} is {given[:12]}: pass "
+                f"{path} was trained on the codes of tokenizer {expected[:12]}, {tokenizer} is {given[:12]}: pass "
                 "the tokenizer it was trained on, or train a generator on this one"
             )
-        with checkpoints.built_from(path):
-            module = Generator(GeneratorConfig.from_dict(checkpoint.config))
-            facts = checkpoint.facts
-            task, classes, prefix = facts["task"], tuple(facts["classes"]), tuple(facts["prefix"])
-        checkpoint.fill(module)
-        return cls(
-            module.eval().requires_grad_(False).to(device),
-            Grammar.of(tokenizer.config),
-            tokenizer.to(device),
-            checkpoint,
-            tokenizer_checkpoint,
-            task,
-            classes,
-            prefix,
-        )
+        module, facts = Generator(GeneratorConfig.from_dict(checkpoint.config)), checkpoint.facts
+        classes, prefix = tuple(facts["classes"]), tuple(facts["prefix"])
+        grammar = Grammar.of(decoder.config)
+        return cls(module, grammar, decoder, checkpoint, facts["task"], classes, prefix, **parts)
 
     @property
     def device(self) -> torch.device:
@@ -201,6 +203,14 @@ class VideoGenerator:
             tick=tick,
             finished=finished,
         )
+
+
+def _tokenizer_beside(path: Path, sha256: str) -> Path:
+    """Find the tokenizer of that hash in a generator's folder. Raises GenerationError if it is not there."""
+    for candidate, header in checkpoints.headers(path.parent, "tokenizer").items():
+        if header["sha256"] == sha256:
+            return candidate
+    raise GenerationError(f"{path}: its tokenizer {sha256[:12]} is not in {path.parent}: pass tokenizer=PATH")
 
 
 def class_numbers(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:

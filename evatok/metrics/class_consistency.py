@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ import torch
 from evatok.data.clips import to_network
 from evatok.errors import EvatokError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
-from evatok.storage import checkpoints
+from evatok.models.trained import Trained
 from evatok.storage.checkpoints import Checkpoint
 
 _WILSON = 1.96  # standard deviations in half a 95 % interval
@@ -60,8 +60,10 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Classifier(Trained):
     """A trained, frozen classifier with the names of its classes and the label column it was trained on."""
+
+    KIND = "classifier"
 
     module: ClipClassifier
     checkpoint: Checkpoint
@@ -69,19 +71,9 @@ class Classifier:
     label: str
 
     @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Classifier:
-        """Load a classifier's checkpoint.
-
-        Raises:
-            CheckpointError: the file is absent, damaged, or not a classifier.
-        """
-        checkpoint = checkpoints.load(path, "classifier")
-        with checkpoints.built_from(path):
-            module = ClipClassifier(ClassifierConfig.from_dict(checkpoint.config))
-            classes, label = tuple(checkpoint.facts["classes"]), str(checkpoint.facts["label"])
-        checkpoint.fill(module)
-        module.to(device).eval().requires_grad_(False)
-        return cls(module, checkpoint, classes, label)
+    def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:
+        module, facts = ClipClassifier(ClassifierConfig.from_dict(checkpoint.config)), checkpoint.facts
+        return cls(module, checkpoint, tuple(facts["classes"]), str(facts["label"]), **parts)
 
     def predict(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
         """(N,) class indices of uint8 clips (N, T, H, W, 3), by majority vote of their steps.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from evatok.data.clips import pixels_sha256, to_network
-from evatok.storage.shards import FeatureError, ShardStore, code_version
+from evatok.storage.shards import Arrays, FeatureError, ShardStore, Tick, code_version, computed, ranges
 
 
 class Extractor(Protocol):
@@ -62,7 +62,7 @@ def clip_features(
     batch: int = 8,
     shard_length: int = 64,
     device: torch.device | str = "cpu",
-    tick: Callable[[int], Any] | None = None,
+    tick: Tick | None = None,
 ) -> np.ndarray:
     """(N * R, D) float32 features of uint8 clips (N, T, H, W, 3), reading shards that the store already holds.
 
@@ -74,22 +74,20 @@ def clip_features(
         FeatureError: features that are not finite or not (B * R, D).
     """
     made = {"extractor": description(extractor, precision), "preprocessing": dict(preprocessing or {})}
-    parts = []
-    for start in range(0, len(clips), shard_length):
-        piece = clips[start : start + shard_length]
-        made_by = {**made, "pixels": pixels_sha256(piece)}
-        arrays = store.get(made_by)
-        if arrays is None:
-            rows = []
-            for first in range(0, len(piece), batch):
-                pixels = to_network(piece[first : first + batch], device)
-                rows.append(extract(extractor, prepare(pixels) if prepare else pixels))
-            arrays = {"features": np.concatenate(rows)}
-            store.put(made_by, arrays)
-        parts.append(arrays["features"])
-        if tick:
-            tick(len(piece))
-    return np.concatenate(parts)
+
+    def key(piece: np.ndarray) -> dict[str, Any]:
+        return {**made, "pixels": pixels_sha256(piece)}
+
+    def make(piece: np.ndarray, tick: Tick) -> Arrays:
+        rows = []
+        for start, stop in ranges(len(piece), batch):
+            pixels = to_network(piece[start:stop], device)
+            rows.append(extract(extractor, prepare(pixels) if prepare else pixels))
+            tick(stop - start)
+        return {"features": np.concatenate(rows)}
+
+    pieces = (clips[start:stop] for start, stop in ranges(len(clips), shard_length))
+    return computed(store, pieces, key, make, tick=tick).joined()["features"]
 
 
 @torch.no_grad()

@@ -32,7 +32,6 @@ class Routed(Rule):
         identity = {"assignment": "router", "router": sha256, "w_q": router.point.w_q, **beginning}
         super().__init__(identity, {"router": sha256})
         self.router, self._among = router, router.beginning(prefix)
-        router.module.requires_grad_(False)
 
     def __call__(
         self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
@@ -43,9 +42,7 @@ class Routed(Rule):
 
 def load_routed(path: Path | str, shape: TokenizerConfig, device: str = "cpu", prefix: tuple[int, ...] = ()) -> Routed:
     """Load the rule of a router's checkpoint. Raises CheckpointError; for other errors see `Routed`."""
-    router = Router.load(Path(path))
-    router.module.to(device)
-    return Routed(router, shape, prefix)
+    return Routed(Router.load(path, device), shape, prefix)
 
 
 def parse(text: str, shape: TokenizerConfig, *, seed: int = 0, device: str = "cpu") -> Rule:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from evatok.assignments import reward
 from evatok.assignments.reward import Scale
 from evatok.data.clips import to_network
 from evatok.errors import EvatokError
+from evatok.models.trained import Trained
 from evatok.routing.networks import RouterConfig, StatisticsRouter, build_router
-from evatok.storage import checkpoints
+from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.evatok import TokenizerConfig
 
 
@@ -42,28 +43,20 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
-class Router:
+class Router(Trained):
     """A trained router and its operating point (suppl. Sec. B)."""
+
+    KIND = "router"
 
     module: nn.Module
     config: RouterConfig
     point: OperatingPoint
-    checkpoint: checkpoints.Checkpoint
+    checkpoint: Checkpoint
 
     @classmethod
-    def load(cls, path: Path | str) -> Router:
-        """Load a router's checkpoint.
-
-        Raises:
-            CheckpointError: the file is absent, damaged, or not a router.
-        """
-        checkpoint = checkpoints.load(path, "router")
-        with checkpoints.built_from(path):
-            config = RouterConfig.from_dict(checkpoint.config)
-            module = build_router(config)
-            point = OperatingPoint.from_dict(checkpoint.facts["point"])
-        checkpoint.fill(module)
-        return cls(module.eval(), config, point, checkpoint)
+    def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:
+        config, point = RouterConfig.from_dict(checkpoint.config), OperatingPoint.from_dict(checkpoint.facts["point"])
+        return cls(build_router(config), config, point, checkpoint, **parts)
 
     def check_scored_by(self, tokenizer: str) -> None:
         """Raise RoutingError for scores of another tokenizer (sha256) than the one this router was trained on."""

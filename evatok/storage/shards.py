@@ -1,11 +1,9 @@
-"""Features of clips, computed once: shards in a cache, each named after everything that made it.
+"""Arrays computed once: shards in a folder, each keyed by everything that determines it, and the loop that fills it.
 
-A shard's name is a hash of the pixels, the preprocessing, the extractor with its weights and code, and the
-precision: a change of any of them is another name, so nothing stale is ever read. A shard that is damaged is made
-again, with a warning and a count, and never used. Because shards are named by their pixels, a longer set reuses
-those of a shorter one, and an interrupted computation resumes.
-
-Legend: N clips, R rows of features per clip (1 for I3D, T for networks of frames), D features.
+A shard's name is a hash of its key, say of pixels, preprocessing, network, weights, code and precision: a change of
+any of them is another name, so nothing stale is ever read. A damaged shard is computed again, with a warning and a
+count, and never used. Because keys contain the pixels, a longer set reuses the shards of a shorter one, and an
+interrupted computation resumes.
 """
 
 from __future__ import annotations
@@ -14,10 +12,11 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -27,17 +26,20 @@ from evatok.errors import EvatokError
 from evatok.storage.files import cache_folder, replacing, sha256_file
 
 Arrays = dict[str, np.ndarray]
+Piece = TypeVar("Piece")
+Tick = Callable[[int], Any]
+"""Called with the number of items just done."""
 
 
 class FeatureError(EvatokError, ValueError):
-    """Features that cannot be used: damaged, not finite, or of an extractor that does not say what it is."""
+    """Features that cannot be used: damaged, not finite, or of an extractor without an identity."""
 
 
 class ShardStore:
-    """A folder of shards: named arrays with a header that says what made them.
+    """A folder of shards: named arrays with a header that holds their key.
 
     Attributes:
-        damaged: names of the shards found damaged and made again since the store was opened.
+        damaged: names of the shards found damaged, and computed again, since the store was opened.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -46,14 +48,14 @@ class ShardStore:
 
     @classmethod
     def of_features(cls) -> ShardStore:
-        """The cache of reference features."""
+        """Open the cache of reference features."""
         return cls(cache_folder() / "features")
 
     def path(self, made_by: Mapping[str, Any]) -> Path:
         return self.folder / f"{digest(made_by)[:32]}.safetensors"
 
     def get(self, made_by: Mapping[str, Any]) -> Arrays | None:
-        """The arrays that this made; None where they are not there, or damaged (which warns and is counted)."""
+        """Return the arrays of a key; None if they are absent, or damaged (which warns and is counted)."""
         path = self.path(made_by)
         if not path.exists():
             return None
@@ -61,11 +63,11 @@ class ShardStore:
             return _read(path, made_by)
         except FeatureError as error:
             self.damaged.append(path.name)
-            warnings.warn(f"{error}; it is made again", stacklevel=2)
+            warnings.warn(f"{error}; it is computed again", stacklevel=2)
             return None
 
     def put(self, made_by: Mapping[str, Any], arrays: Arrays) -> None:
-        """Write a shard in one step: a killed writer leaves none. Raises FeatureError for NaN."""
+        """Write a shard atomically: a killed writer leaves none. Raises FeatureError for NaN."""
         path = self.path(made_by)
         for name, values in arrays.items():
             if np.isnan(values).any():
@@ -76,16 +78,76 @@ class ShardStore:
             save_file(arrays, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
 
 
+@dataclass(frozen=True)
+class Computed:
+    """The shards of all pieces.
+
+    Attributes:
+        shards: one per piece, in order.
+        resumed: number of items that the store already held.
+    """
+
+    shards: list[Arrays]
+    resumed: int
+
+    def joined(self) -> Arrays:
+        return concatenated(self.shards)
+
+
+def computed(
+    store: ShardStore | None,
+    pieces: Iterable[Piece],
+    key: Callable[[Piece], Mapping[str, Any]],
+    make: Callable[[Piece, Tick], Arrays],
+    *,
+    size: Callable[[Piece], int] = len,  # type: ignore[assignment]
+    tick: Tick | None = None,
+) -> Computed:
+    """Read each piece's shard, or compute and store it.
+
+    Args:
+        store: None computes everything and keeps nothing.
+        key: everything that determines a piece's arrays, in JSON types.
+        make: computes a piece's arrays, calling the function it is given as items are done.
+        size: number of items in a piece.
+        tick: called with the number of items done, computed or read.
+    """
+    tick = tick or (lambda count: None)
+    shards, resumed = [], 0
+    for piece in pieces:
+        made_by = key(piece) if store else {}
+        arrays = store.get(made_by) if store else None
+        if arrays is not None:
+            resumed += size(piece)
+            tick(size(piece))
+        else:
+            arrays = make(piece, tick)
+            if store:
+                store.put(made_by, arrays)
+        shards.append(arrays)
+    return Computed(shards, resumed)
+
+
+def concatenated(parts: Sequence[Arrays]) -> Arrays:
+    """Join arrays of the same names along their first axis."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def ranges(count: int, length: int) -> list[tuple[int, int]]:
+    """Split `count` items into ranges [start, stop) of at most `length`."""
+    return [(start, min(start + length, count)) for start in range(0, count, length)]
+
+
 def digest(made_by: Mapping[str, Any]) -> str:
-    """sha256 of a description in JSON types. Raises TypeError for anything else."""
+    """Hash (sha256) a key in JSON types. Raises TypeError for anything else."""
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
 
 def code_version(thing: Any) -> str:
-    """The `version` of a function or object, else the sha256 of the file that its code lies in.
+    """Return the `version` of a function or object, else the sha256 of its source file.
 
     Raises:
-        FeatureError: neither is there, as for classes typed into an interpreter.
+        FeatureError: it has neither, as for classes typed into an interpreter.
     """
     if hasattr(thing, "version"):
         return str(thing.version)
@@ -99,7 +161,7 @@ def code_version(thing: Any) -> str:
 
 
 def package_version(*packages: ModuleType) -> str:
-    """sha256 of all modules directly in packages: a network is more than the file its class lies in."""
+    """Hash (sha256) all modules directly in packages: a network is more than the file of its class."""
     folders = [Path(folder) for package in packages for folder in package.__path__]
     files = sorted(path for folder in folders for path in folder.glob("*.py"))
     return digest({f"{path.parent.name}/{path.name}": sha256_file(path) for path in files})
@@ -112,11 +174,11 @@ def _read(path: Path, made_by: Mapping[str, Any]) -> Arrays:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         made, sha256 = header["made_by"], header["sha256"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise FeatureError(f"{path}: no whole shard ({error})") from error
+        raise FeatureError(f"{path}: not a complete shard ({error})") from error
     if sha256 != _sha256(arrays):
         raise FeatureError(f"{path}: its content does not match its sha256")
     if made != json.loads(json.dumps(made_by)):
-        raise FeatureError(f"{path}: made by something else than its name says")
+        raise FeatureError(f"{path}: its key is not the one its name is the hash of")
     return arrays
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from evatok.models.quantisers import Quantised, Quantiser
-from evatok.storage import checkpoints
+from evatok.models.trained import Trained
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.config import TOKENIZER_SIZES, TokenizerConfig
@@ -45,8 +46,10 @@ class Reconstruction:
     tapped: torch.Tensor | None = None
 
 
-class AdaptiveTokenizer(nn.Module):
+class AdaptiveTokenizer(Trained, nn.Module):
     """Encode clips (B, 3, T, H, W) in [0, 1] under assignments (B, K) to codes, and decode codes to clips."""
+
+    KIND = "tokenizer"
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -124,17 +127,10 @@ class AdaptiveTokenizer(nn.Module):
         return self.layout(lengths)
 
     @classmethod
-    def load(cls, path: Path | str) -> tuple[AdaptiveTokenizer, Checkpoint]:
-        """Load a trained tokenizer, frozen, with its checkpoint.
-
-        Raises:
-            CheckpointError: the file is absent, damaged, or not a tokenizer.
-        """
-        checkpoint = checkpoints.load(path, "tokenizer")
-        with checkpoints.built_from(path):
-            tokenizer = cls(TokenizerConfig.from_dict(checkpoint.config))
-        checkpoint.fill(tokenizer)
-        return tokenizer.eval().requires_grad_(False), checkpoint
+    def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:
+        tokenizer = cls(TokenizerConfig.from_dict(checkpoint.config), **parts)
+        tokenizer.checkpoint = checkpoint
+        return tokenizer
 
     def layout(self, lengths: torch.Tensor) -> Layout:
         """Lay out assignments (B, K).

@@ -9,6 +9,7 @@ Legend: B clips, T frames, S steps of motion, h x w cells of a frame, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from tqdm import tqdm
 
 from evatok.data.clips import ClipSet, pixels_sha256, to_network
 from evatok.models.classifier import SCALES, motion_pyramid
-from evatok.storage.shards import ShardStore
-from evatok.vtok.image_encoder import Frozen
+from evatok.storage.shards import Arrays, ShardStore, Tick, computed, ranges
+from evatok.vtok.image_encoder import ImageEncoder
 from evatok.vtok.strategies import LAVIT_FRAMES, StrategyError
 
 SIDE = 4  # cells along each axis that are kept of every frame
@@ -54,32 +55,33 @@ class Features:
 
 
 def features_of(
-    encoder: Frozen, clips: ClipSet, *, device: torch.device | str = "cpu", store: ShardStore | None = None
+    encoder: ImageEncoder, clips: ClipSet, *, device: torch.device | str = "cpu", store: ShardStore | None = None
 ) -> Features:
     """Features of all clips (N, T, H, W, 3), from the cache or computed and kept now, in float16.
 
     A killed computation resumes.
     """
-    store = store or ShardStore.of_features()
-    parts = []
-    starts = range(0, len(clips), _SHARD)
-    for start in tqdm(starts, "features", unit=f"{_SHARD} clips", disable=None):
-        piece = np.array(clips.clips[start : start + _SHARD])
-        made_by = {"vtok": _VERSION, "encoder": encoder.sha256, "pixels": pixels_sha256(piece)}
-        found = store.get(made_by)
-        if found is None:
-            found = _computed(encoder, piece, device)
-            store.put(made_by, found)
-        parts.append(found)
-    joined = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+
+    def key(piece: np.ndarray) -> dict[str, Any]:
+        return {"vtok": _VERSION, "encoder": encoder.checkpoint.sha256, "pixels": pixels_sha256(piece)}
+
+    def make(piece: np.ndarray, tick: Tick) -> Arrays:
+        arrays = _computed(encoder, piece, device)
+        tick(len(piece))
+        return arrays
+
+    pieces = (np.array(clips.clips[start:stop]) for start, stop in ranges(len(clips), _SHARD))
+    with tqdm(total=len(clips), desc="features", unit="clip", disable=None) as bar:
+        found = computed(store or ShardStore.of_features(), pieces, key, make, tick=bar.update).joined()
+    joined = {name: torch.from_numpy(values) for name, values in found.items()}
     return Features(joined["first"], joined["frames"], joined.get("motion"))
 
 
 @torch.no_grad()
-def _computed(encoder: Frozen, pixels: np.ndarray, device: torch.device | str) -> dict[str, np.ndarray]:
+def _computed(encoder: ImageEncoder, pixels: np.ndarray, device: torch.device | str) -> dict[str, np.ndarray]:
     first, frames = [], []
     for clip in pixels:
-        grid = encoder.module(to_network(clip[:, None], device)[:, :, 0])
+        grid = encoder(to_network(clip[:, None], device)[:, :, 0])
         first.append(grid[0].half().cpu().numpy())
         frames.append(pooled(grid, SIDE).half().cpu().numpy())
     found = {"first": np.stack(first), "frames": np.stack(frames)}

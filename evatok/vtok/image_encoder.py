@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from torch import nn
 
 from evatok.data.embedded.scenes import COLOURS, SHAPES, SIZES
 from evatok.errors import EvatokError
-from evatok.storage import checkpoints
+from evatok.models.trained import Trained
+from evatok.storage.checkpoints import Checkpoint
 
 FILLS = ("solid", "hollow")
 PAIRS: tuple[tuple[str, str], ...] = tuple(
@@ -55,12 +56,13 @@ class ImageEncoderConfig:
         return asdict(self)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Trained, nn.Module):
     """Frames (N, 3, H, W) in [0, 1] to a grid of features (N, h, w, D), standardised over training frames.
 
     The first layer has no norm: normalised over the picture, a colour would depend on all others.
     """
 
+    KIND = "image_encoder"
     mean: torch.Tensor
     deviation: torch.Tensor
 
@@ -85,6 +87,12 @@ class ImageEncoder(nn.Module):
         self.patches = nn.Conv2d(config.width, 3 * CELL * CELL, 1)
         self.register_buffer("mean", torch.zeros(config.width))
         self.register_buffer("deviation", torch.ones(config.width))
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:
+        encoder = cls(ImageEncoderConfig(**checkpoint.config), **parts)
+        encoder.checkpoint = checkpoint
+        return encoder
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         grid = rearrange(self.raw(frames), "n d h w -> n h w d")
@@ -116,26 +124,6 @@ class ImageEncoder(nn.Module):
         values = self.raw(frames).transpose(0, 1).flatten(1)
         self.mean.copy_(values.mean(1))
         self.deviation.copy_(values.std(1).clamp_min(1e-6))
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """A trained image encoder that nothing trains any more, and its checkpoint's identity."""
-
-    module: ImageEncoder
-    sha256: str
-
-    @property
-    def width(self) -> int:
-        return self.module.config.width
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> Frozen:
-        """An image encoder's checkpoint. Raises CheckpointError: absent, damaged, or of something else."""
-        found = checkpoints.load(path, "image_encoder")
-        module = ImageEncoder(ImageEncoderConfig(**found.config))
-        found.fill(module)
-        return cls(module.to(device).eval().requires_grad_(False), found.sha256)
 
 
 def said(captions: list[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from torch import nn
 from evatok.data.embedded.scene_text import vocabulary
 from evatok.errors import EvatokError
 from evatok.models.attention import Attention
-from evatok.storage import checkpoints
+from evatok.models.trained import Trained
 from evatok.storage.checkpoints import Checkpoint
 from evatok.vtok.features import Features
 from evatok.vtok.strategies import Strategy
@@ -62,8 +62,10 @@ class Layer(nn.Module):
         return x_BND + self.mlp(self.mlp_norm(x_BND))
 
 
-class VideoLanguageModel(nn.Module):
+class VideoLanguageModel(Trained, nn.Module):
     """Features of clips and packed questions to logits of the answers."""
+
+    KIND = "video_language_model"
 
     def __init__(self, config: LanguageModelConfig, strategy: Strategy) -> None:
         super().__init__()
@@ -79,23 +81,14 @@ class VideoLanguageModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.5)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> tuple[VideoLanguageModel, Checkpoint]:
-        """A trained model, frozen, and its checkpoint.
-
-        Raises:
-            CheckpointError: absent, damaged, or of something else.
-            LanguageModelError: a checkpoint of another vocabulary.
-        """
-        found = checkpoints.load(path, "video_language_model")
-        if found.facts.get("vocabulary") != list(vocabulary()):
-            raise LanguageModelError(
-                f"{path}: its vocabulary is not that of moving-shapes as it is now; train it again"
-            )
-        with checkpoints.built_from(path):
-            config = LanguageModelConfig(**found.config["model"])
-            module = cls(config, Strategy.from_dict(found.config["strategy"]))
-        found.fill(module)
-        return module.to(device).eval().requires_grad_(False), found
+    def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:
+        """See `Trained.of_checkpoint`. Raises LanguageModelError for a checkpoint of another vocabulary."""
+        if checkpoint.facts.get("vocabulary") != list(vocabulary()):
+            raise LanguageModelError(f"{path}: its vocabulary is not the current one of moving-shapes; train it again")
+        shape, strategy = checkpoint.config["model"], checkpoint.config["strategy"]
+        model = cls(LanguageModelConfig(**shape), Strategy.from_dict(strategy), **parts)
+        model.checkpoint = checkpoint
+        return model
 
     def start_from(self, other: VideoLanguageModel) -> list[str]:
         """Take over what `other` has learned, whatever its strategy; returns the parameters that begin anew."""

@@ -119,7 +119,7 @@ def test_a_checkpoint_comes_back_as_it_was_and_of_another_vocabulary_not_at_all(
     config = {"model": SHAPE.to_dict(), "strategy": model.strategy.to_dict()}
     save = {"kind": "video_language_model", "config": config}
     checkpoints.save(path, model, facts={"vocabulary": list(vocabulary())}, **save)
-    loaded, _ = VideoLanguageModel.load(path)
+    loaded = VideoLanguageModel.load(path)
     held = Lessons.of(labels)
     assert np.array_equal(lessons.answered(loaded, features(), held), lessons.answered(model, features(), held))
     checkpoints.save(path, model, facts={"vocabulary": ["hello"]}, **save)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 
 from evatok.models.latents import LatentCodec, LatentError, PatchPCA, VidTok
 from evatok.models.quantisers import Quantised, Quantiser
-from evatok.storage import checkpoints
+from evatok.models.trained import Trained
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
@@ -76,8 +76,10 @@ class FlexNetwork(nn.Module):
         return self.unpatchify(self.decoder(self.patchify(latents), sigma_B, condition)[0])
 
 
-class VideoFlexTok(nn.Module):
+class VideoFlexTok(Trained, nn.Module):
     """Clips (B, 3, F, H, W) in [0, 1] and lengths (B, T) to codes, and back with any number of flow steps."""
+
+    KIND = KIND
 
     def __init__(self, codec: LatentCodec, network: FlexNetwork) -> None:
         super().__init__()
@@ -88,29 +90,30 @@ class VideoFlexTok(nn.Module):
         return self.network.config
 
     @classmethod
-    def load(
-        cls, path: Path, device: torch.device | str = "cpu", *, codec: LatentCodec | Path | str | None = None
-    ) -> tuple[Self, Checkpoint]:
-        """A trained tokenizer, frozen, with the checkpoint it came from.
+    def of_checkpoint(
+        cls, checkpoint: Checkpoint, path: Path, *, codec: LatentCodec | Path | str | None = None, **parts: Any
+    ) -> Self:
+        """See `Trained.of_checkpoint`.
 
         Args:
             codec: the latent codec or the folder of VidTok's weights; a patch-pca codec is part of the checkpoint.
 
         Raises:
-            CheckpointError: absent, damaged, or of another kind.
             LatentError: the codec is missing, or is not the one that the tokenizer was trained on.
         """
-        checkpoint = checkpoints.load(Path(path), KIND)
-        with checkpoints.built_from(path):
-            config = VideoFlexTokConfig.from_dict(checkpoint.config)
-            tokenizer = cls(_codec_of(config, codec, Path(path)), FlexNetwork(config))
-        checkpoint.fill(tokenizer)
-        if tokenizer.codec.identity() != config.codec_sha256:
+        config = VideoFlexTokConfig.from_dict(checkpoint.config)
+        tokenizer = cls(_codec_of(config, codec, path), FlexNetwork(config), **parts)
+        tokenizer.checkpoint = checkpoint
+        return tokenizer
+
+    def check_weights(self, path: Path) -> None:
+        """Raise LatentError for another codec than the one that the tokenizer was trained on."""
+        expected, given = self.config.codec_sha256, self.codec.identity()
+        if given != expected:
             raise LatentError(
-                f"{path}: trained on the latents of codec {config.codec_sha256[:12]}, this {tokenizer.codec.kind} is "
-                f"{tokenizer.codec.identity()[:12]}; give the codec that it was trained on"
+                f"{path}: trained on the latents of codec {expected[:12]}, this {self.codec.kind} is {given[:12]}; "
+                "give the codec that it was trained on"
             )
-        return tokenizer.to(device).eval().requires_grad_(False), checkpoint
 
     def lengths(self, tokens: int, clips: int) -> torch.Tensor:
         """(B, T) with `tokens` per latent frame. Raises FlexTokError where the tokenizer has no such length."""
