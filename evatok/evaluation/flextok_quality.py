@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from evatok.data.clips import ClipSet, to_network
-from evatok.metrics import pixels
+from evatok.metrics import catalogue, pixels
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.models.precision import autocast
 from evatok.storage.records import Metric
@@ -78,9 +78,9 @@ def token_use(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[s
                 velocity = network.velocity(noise, sigma, Condition(borrowed, lengths))
                 held[tokens].append(len(real) * float(flow_loss(velocity, target(latents, noise))))
     count = len(clips)
-    metrics = {"codes_used": Metric(len(seen), "codes", count, "higher")}
+    metrics = {"codes_used": catalogue.of("codes_used").measured(len(seen), count)}
     for tokens in levels:
-        metrics[f"noise_loss_k{tokens}"] = Metric(sum(own[tokens]) / count, "", count, "lower")
+        metrics[f"noise_loss_k{tokens}"] = catalogue.of("noise_loss").measured(sum(own[tokens]) / count, count)
         metrics[f"noise_loss_of_others_k{tokens}"] = Metric(sum(other[tokens]) / count, "", count, None)
     return metrics
 

@@ -288,7 +288,7 @@ def saving_metrics(savings: Savings, clips: int) -> dict[str, Metric]:
             value, low, high = fields["value"], fields["low"], fields["high"]
             spread = None if low is None or high is None else (high - low) / 2
             if value is not None:
-                metrics[f"{rule}.saving.{name}"] = Metric(value, "%", clips, "higher", spread)
+                metrics[f"{rule}.saving.{name}"] = catalogue.of("saving").measured(value, clips, spread)
     return metrics
 
 

@@ -18,6 +18,7 @@ from evatok.data.clips import ClipSet
 from evatok.experiments import tracking
 from evatok.generation import code_cache
 from evatok.generation.video_generator import VideoGenerator
+from evatok.metrics import catalogue
 from evatok.metrics.class_consistency import Classifier, Rates
 from evatok.routing.rules import Routed
 from evatok.routing.trained_router import Router
@@ -100,7 +101,7 @@ def metrics_of(found: dict[str, Rates]) -> dict[str, records.Metric]:
     values = {}
     for what, rates in found.items():
         name = "class_consistency" + ("" if what == "generated" else f"_{what}")
-        values[name] = records.Metric(rates.accuracy, "%", rates.clips, "higher", rates.half_interval)
-        balanced = records.Metric(rates.balanced, "%", rates.clips, "higher", rates.balanced_half_interval)
-        values[f"{name}_balanced"] = balanced
+        balanced, entry = f"{name}_balanced", catalogue.of(name)
+        values[name] = entry.measured(rates.accuracy, rates.clips, rates.half_interval)
+        values[balanced] = catalogue.of(balanced).measured(rates.balanced, rates.clips, rates.balanced_half_interval)
     return values

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from evatok import errors
 from evatok.errors import EvatokError
@@ -86,20 +87,21 @@ def parents_of(path: Path) -> dict[str, str]:
     return checkpoints.load(path).parents
 
 
-def commands(recipe: Recipe) -> list[list[str]]:
-    """The commands that run side by side: one, or one for each share of the shards."""
+def commands(recipe: Recipe, **further: Any) -> list[list[str]]:
+    """List the commands that run side by side: one, or one per share of the shards; `further` settings override."""
     if recipe.processes == 1:
-        return [recipe.command()]
-    return [recipe.command(threads=1, shard=f"{i}/{recipe.processes}") for i in range(recipe.processes)]
+        return [recipe.command(**further)]
+    shares = range(recipe.processes)
+    return [recipe.command(**further, threads=1, shard=f"{i}/{recipe.processes}") for i in shares]
 
 
-def run(recipe: Recipe) -> None:
-    """Run a recipe to its end.
+def run(recipe: Recipe, **further: Any) -> None:
+    """Run a recipe to its end, with `further` settings in place of its own.
 
     Raises:
         MakeError: a command failed; its own line says why.
     """
-    together = [subprocess.Popen([sys.executable, *command], cwd=REPOSITORY) for command in commands(recipe)]
+    together = [subprocess.Popen([sys.executable, *command], cwd=REPOSITORY) for command in commands(recipe, **further)]
     try:
         codes = [process.wait() for process in together]
     except BaseException:
@@ -110,7 +112,7 @@ def run(recipe: Recipe) -> None:
         raise
     if recipe.processes > 1 and not any(codes) and not is_made(recipe):
         # Each share saw the others unfinished: nothing is left to score, and one more run merges them.
-        codes = [subprocess.run([sys.executable, *recipe.command()], cwd=REPOSITORY, check=False).returncode]
+        codes = [subprocess.run([sys.executable, *recipe.command(**further)], cwd=REPOSITORY, check=False).returncode]
     if any(codes):
         raise MakeError(f"{recipe.name} ended with code {max(codes)}; its own line above says why. {_RESUME}")
 

@@ -35,6 +35,7 @@ from evatok.data.sets import clip_set
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, of_size
+from evatok.metrics import catalogue
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
 from evatok.storage import checksums, records
 from evatok.storage.files import write_json
@@ -288,7 +289,7 @@ def reconstruction(network: Any, clips: ClipSet, config: dict[str, Any]) -> dict
     network.eval()
     errors = {"reconstruction": hidden_patch_error, "reconstruction_of_mean_colour": mean_colour_error}
     return {
-        name: records.Metric(_mean_error(error, network, clips, config), "", len(clips), "lower")
+        name: catalogue.of("reconstruction").measured(_mean_error(error, network, clips, config), len(clips))
         for name, error in errors.items()
     }
 
@@ -320,7 +321,7 @@ def probes(encoder: FrozenEncoder, config: dict[str, Any]) -> dict[str, records.
             said = ridge_probe(train_features, known, test_features)
             found[f"probe_{label}{name}"] = balanced_accuracy(said, asked)
         guess = 1 / len(np.unique(asked))
-        found[f"probe_{label}_guess"] = records.Metric(guess, "", len(test), "higher", 0.0)
+        found[f"probe_{label}_guess"] = catalogue.of("probe").measured(guess, len(test), 0.0)
     return found
 
 
@@ -367,7 +368,8 @@ def balanced_accuracy(said: np.ndarray, asked: np.ndarray) -> records.Metric:
     """Mean over the labels of the share of their clips that were told, with half its 95 % interval."""
     shares = [(said[asked == label] == label).astype(float) for label in np.unique(asked)]
     variance = sum(share.var() / len(share) for share in shares) / len(shares) ** 2
-    return records.Metric(float(np.mean([s.mean() for s in shares])), "", len(asked), "higher", 1.96 * variance**0.5)
+    mean = float(np.mean([share.mean() for share in shares]))
+    return catalogue.of("probe").measured(mean, len(asked), 1.96 * variance**0.5)
 
 
 def _label(clips: ClipSet, label: str) -> np.ndarray:

@@ -6,14 +6,12 @@ A recipe is a command line as data. `python -m evatok.experiments.make` runs tho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from evatok.errors import EvatokError
+from evatok.experiments import scratch_recipes, vtok_recipes
+from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeError
 
-CHECKPOINTS = "results/checkpoints"
-TABLES = "results/tables/candidates"
-WORK = "results/work"
+__all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
 
 PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
 TRAIN_TABLE = f"{WORK}/embedded/train.parquet"
@@ -49,43 +47,6 @@ ROUTERS: dict[str, dict[str, Any]] = {
 }
 
 
-class RecipeError(EvatokError, ValueError):
-    """A name that no recipe has."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One command and what it makes.
-
-    Attributes:
-        name: of the artefact.
-        experiment: of evatok.experiments.
-        settings: configuration updates, over the named configuration.
-        named: the named configuration.
-        outcome: the file it makes, from the repository's root; "" where it makes a record only.
-        needs: names of recipes to be run before.
-        parents: files that it must have been made from, by their role in its header: made from others it is outdated.
-        processes: how many score shards side by side.
-        hours: of two cores with bfloat16 instructions, about.
-    """
-
-    name: str
-    experiment: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    named: str = "embedded"
-    outcome: str = ""
-    needs: tuple[str, ...] = ()
-    parents: Mapping[str, str] = field(default_factory=dict)
-    processes: int = 1
-    hours: float = 0.1
-
-    def command(self, **further: Any) -> list[str]:
-        """Arguments after `python`."""
-        settings = {**self.settings, **further}
-        words = [f"{key}={value!r}" if isinstance(value, str) else f"{key}={value}" for key, value in settings.items()]
-        return ["-m", f"evatok.experiments.{self.experiment}", "with", *([self.named] if self.named else []), *words]
-
-
 def every_recipe() -> dict[str, Recipe]:
     """All recipes by name, what is needed first."""
     made = [
@@ -96,6 +57,8 @@ def every_recipe() -> dict[str, Recipe]:
         *_proxy_figures(),
         *(final for seed in range(3) for final in _finals(seed)),
         *_generators(),
+        *vtok_recipes.recipes(),
+        *scratch_recipes.recipes(),
     ]
     return {recipe.name: recipe for recipe in made}
 
@@ -112,7 +75,9 @@ def groups() -> dict[str, tuple[str, ...]]:
         "curves": named("evaluate-proxy-", "curves"),
         "finals": named("final-", "evaluate-final-"),
         "generators": named("generator-", "sample-"),
-        "all": tuple(known),
+        "vtok": named("vtok-"),
+        "scratch": named("scratch-"),
+        "all": tuple(name for name in known if not name.startswith("scratch-")),
     }
 
 

@@ -34,6 +34,7 @@ from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, SampleRequest, Samples
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
+from evatok.metrics import catalogue
 from evatok.models.precision import autocast
 from evatok.pictures import gallery
 from evatok.storage import records
@@ -114,10 +115,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     tracker.info({"resumed_samples": drawn.resumed})
     fake, decoding = decoded(video, drawn, wish)
     told, values, facts = measured(config, protocol, metrics, real, fake, drawn, wish)
-    values |= {
-        "seconds_per_clip": records.Metric(drawn.seconds / len(real), "s", len(real), "lower"),
-        "decoding_seconds_per_clip": records.Metric(decoding / len(real), "s", len(real), "lower"),
-    }
+    seconds = {"seconds_per_clip": drawn.seconds, "decoding_seconds_per_clip": decoding}
+    values |= {name: catalogue.of(name).measured(value / len(real), len(real)) for name, value in seconds.items()}
     if consistency is not None:
         found = consistency.measure(fake, real)
         values |= class_consistency.metrics_of(found)
@@ -243,7 +242,8 @@ def measured(
         "parameters": sum(p.numel() for p in video.module.parameters()),
         "classes": config["classes"] or "as among the real clips",
     }
-    values = {"mean_tokens": records.Metric(float(drawn.tokens.sum(1).mean()), "tokens", len(real), "lower")}
+    tokens = float(drawn.tokens.sum(1).mean())
+    values = {"mean_tokens": catalogue.of("mean_tokens").measured(tokens, len(real))}
     facts = {**identity, **block_facts(drawn, video)}
     limit = None if len(real) == protocol.clips else len(real)
     told = protocol.to_record(real.manifest, len(real), limit)

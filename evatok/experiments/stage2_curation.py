@@ -226,7 +226,7 @@ def _record(
     count = len(table.clips)
     metrics = {name: catalogue.of(name).measured(float(values.mean()), count) for name, values in table.scores.items()}
     if table.seconds is not None:
-        metrics["seconds_per_clip"] = records.Metric(table.seconds / count, "s", count, "lower")
+        metrics["seconds_per_clip"] = catalogue.of("seconds_per_clip").measured(table.seconds / count, count)
     return records.new_record(
         kind="stage2_curation",
         status=config["size"],

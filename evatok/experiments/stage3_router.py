@@ -25,11 +25,12 @@ from evatok.experiments.setting import (
     autocast,
     of_size,
 )
+from evatok.metrics import catalogue
 from evatok.routing import trained_router
 from evatok.routing.initialise import initialise_router
 from evatok.routing.networks import ROUTER_SIZES, AnyRouter, RouterConfig, build_router
 from evatok.search import candidate_table
-from evatok.storage import checkpoints, records
+from evatok.storage import checkpoints
 from evatok.training import loop
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class RouterTask(runner.Task[AnyRouter]):
                 "network": averaged.config.to_dict(),
                 "parameters": sum(p.numel() for p in averaged.parameters()),
             },
-            metrics={name: records.Metric(value, "%", clips, "higher") for name, value in found.items()},
+            metrics={name: catalogue.of(name).measured(value, clips) for name, value in found.items()},
             told={"w_q": lesson.point.w_q, **found},
         )
 

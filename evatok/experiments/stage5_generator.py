@@ -28,6 +28,7 @@ from evatok.experiments.setting import (
 )
 from evatok.generation import code_cache
 from evatok.generation.transformer import Generator
+from evatok.metrics import catalogue
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 
@@ -141,8 +142,8 @@ class GeneratorTask(runner.Task[Generator]):
         tokens, rate = lesson.train.coded.mean_tokens, pace(folder, lesson, self.config)
         metrics = {
             **measured(averaged, lesson, self.config),
-            "mean_tokens": records.Metric(tokens, "tokens", len(lesson.train.coded), "lower"),
-            "step_seconds": records.Metric(rate["step_seconds"], "s", self.config["steps"], "lower"),
+            "mean_tokens": catalogue.of("mean_tokens").measured(tokens, len(lesson.train.coded)),
+            "step_seconds": catalogue.of("step_seconds").measured(rate["step_seconds"], self.config["steps"]),
         }
         return runner.Measured(
             protocol=lesson.protocol,
@@ -201,12 +202,13 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
             bits[name] += float(cost[of_kind].double().sum())
             symbols[name] += int(of_kind.sum())
     module.train(was_training)
-    return {
-        "bits_per_code": records.Metric(bits["code"] / symbols["code"], "bit", clips, "lower"),
-        "bits_per_length": records.Metric(bits["length"] / symbols["length"], "bit", clips, "lower"),
-        "bits_per_clip": records.Metric((bits["code"] + bits["length"]) / clips, "bit", clips, "lower"),
-        "validation_tokens": records.Metric(symbols["code"] / clips, "tokens", clips, "lower"),
+    values = {
+        "bits_per_code": bits["code"] / symbols["code"],
+        "bits_per_length": bits["length"] / symbols["length"],
+        "bits_per_clip": (bits["code"] + bits["length"]) / clips,
+        "validation_tokens": symbols["code"] / clips,
     }
+    return {name: catalogue.of(name).measured(value, clips) for name, value in values.items()}
 
 
 def check(config: dict[str, Any]) -> None:

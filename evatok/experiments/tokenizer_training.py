@@ -21,6 +21,7 @@ from evatok.experiments.setting import (
     autocast,
     of_size,
 )
+from evatok.metrics import catalogue
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.metrics.pixels import psnr
@@ -389,12 +390,12 @@ def quality_under(
         tokens.append(lengths.sum(1).float())
     count, motion = len(clips), torch.cat(moments).numpy()
     metrics = {
-        "psnr": records.Metric(float(torch.cat(values).mean()), "dB", count, "higher"),
-        "mean_tokens": records.Metric(float(torch.cat(tokens).mean()), "tokens", count, "lower"),
+        "psnr": catalogue.of("psnr").measured(float(torch.cat(values).mean()), count),
+        "mean_tokens": catalogue.of("mean_tokens").measured(float(torch.cat(tokens).mean()), count),
     }
     for name, value in (("motion_ratio", ratio_of(motion)), ("motion_correlation", correlation_of(motion))):
         if np.isfinite(value):  # else no clip changes
-            metrics[name] = records.Metric(value, "", count, "higher")
+            metrics[name] = catalogue.of(name).measured(value, count)
     return metrics
 
 
@@ -416,7 +417,7 @@ def validation_data(config: dict[str, Any]) -> str:
 
 def _last_of_discriminator(folder: Path) -> dict[str, records.Metric]:
     """How sure the discriminator was in the last lines of the curve: 1.0 says that it has won, and taught nothing."""
-    last = loop.read_curve(folder)[-1]
-    if "discriminator_accuracy" not in last:
+    name, last = "discriminator_accuracy", loop.read_curve(folder)[-1]
+    if name not in last:
         return {}
-    return {"discriminator_accuracy": records.Metric(last["discriminator_accuracy"], "", 1, "lower")}
+    return {name: catalogue.of(name).measured(last[name], 1)}

@@ -23,7 +23,7 @@ from evatok.data.sets import clip_set
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.setting import TRAINING, autocast
 from evatok.generation import code_cache
-from evatok.metrics import class_consistency
+from evatok.metrics import catalogue, class_consistency
 from evatok.metrics.class_consistency import ClassificationError, Classifier, Rates
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.storage import checkpoints, records
@@ -199,8 +199,8 @@ def metrics_of(found: Rates) -> dict[str, records.Metric]:
         name: int(row.sum()) for name, row in zip(found.recall, found.confusion[found.confusion.any(1)], strict=True)
     }
     named = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced}
-    return {name: records.Metric(value, "%", found.clips, "higher") for name, value in named.items()} | {
-        name: records.Metric(value, "%", held[name.partition(".")[2]], "higher") for name, value in by_class.items()
+    return {name: catalogue.of(name).measured(value, found.clips) for name, value in named.items()} | {
+        name: catalogue.of("recall").measured(value, held[name.partition(".")[2]]) for name, value in by_class.items()
     }
 
 

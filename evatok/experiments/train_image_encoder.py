@@ -18,6 +18,7 @@ from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import runner, tracking, vtok_training
 from evatok.experiments.setting import TRAINING
+from evatok.metrics import catalogue
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.vtok import image_encoder
@@ -130,7 +131,7 @@ def f1_of(module: ImageEncoder, stills: ClipSet, device: str) -> dict[str, recor
     for name, where in groups.items():
         hits = int((told[:, where] & wanted[:, where]).sum())
         share = 200 * hits / max(1, int(told[:, where].sum()) + int(wanted[:, where].sum()))
-        found[name] = records.Metric(share, "%", len(stills), "higher")
+        found[name] = catalogue.of("f1").measured(share, len(stills))
     return found
 
 

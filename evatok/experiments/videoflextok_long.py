@@ -10,6 +10,7 @@ seam ratio says whether chunks join: the change between frames at seams over tha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from evatok.data.sets import clip_set
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, set_threads
+from evatok.metrics import catalogue
 from evatok.metrics.pixels import psnr
 from evatok.storage import records
 from evatok.storage.records import Metric
@@ -66,7 +68,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         frames=config["frames"],
         fps=config["fps"],
     )
-    metrics = {"seam_ratio_real": _mean([seam_ratio(real, at) for real, _ in _batches(clips, config)], "", None)}
+    real = _mean([seam_ratio(real, at) for real, _ in _batches(clips, config)], "seam_ratio")
+    metrics = {"seam_ratio_real": replace(real, direction=None)}  # what clips have that nobody coded
     for tokens in config["kept"]:
         for mode in MODES:
             metrics |= measured(tokenizer, clips, config, tokens, mode)
@@ -118,20 +121,20 @@ def measured(
         counts.append(codes.tokens.float())
     name = f"k{tokens}_{mode}"
     return {
-        f"psnr_{name}": _mean(values, "dB", "higher"),
-        f"seam_ratio_{name}": _mean(ratios, "", "lower"),
-        f"tokens_{name}": _mean(counts, "tokens", "lower"),
+        f"psnr_{name}": _mean(values, "psnr"),
+        f"seam_ratio_{name}": _mean(ratios, "seam_ratio"),
+        f"tokens_{name}": _mean(counts, "mean_tokens"),
     }
 
 
-def _mean(parts: list[torch.Tensor], unit: str, direction: str | None) -> Metric:
-    """The mean over clips, those aside for which there is none; its spread is half the normal 95 % interval."""
+def _mean(parts: list[torch.Tensor], name: str) -> Metric:
+    """Average over the clips that have a value; the spread is half the normal 95 % interval."""
     values = torch.cat([part.cpu() for part in parts]).double()
     values = values[values.isfinite()]
     if not len(values):
         raise tracking.ConfigError("config key data: none of the clips changes from frame to frame")
     half = float(1.96 * values.std() / len(values) ** 0.5) if len(values) > 1 else None
-    return Metric(float(values.mean()), unit, len(values), direction, half)
+    return catalogue.of(name).measured(float(values.mean()), len(values), half)
 
 
 def _batches(clips: ClipSet, config: dict[str, Any]) -> Iterator[tuple[torch.Tensor, np.ndarray]]:

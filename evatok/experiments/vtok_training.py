@@ -13,6 +13,7 @@ from evatok.evaluation import per_clip
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import TRAINING, optional_artifact
+from evatok.metrics import catalogue
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.vtok import lessons
@@ -122,7 +123,7 @@ class LanguageTask(runner.Task[VideoLanguageModel]):
     def measure(self, averaged: VideoLanguageModel, path: Path, folder: Path) -> runner.Measured:
         model = VideoLanguageModel.load(path, self.config["device"])
         outcomes, strategy = measured(model, self.test), model.strategy
-        tokens = records.Metric(float(strategy.length()), "tokens", len(self.test.clips), "lower")
+        tokens = catalogue.of("mean_tokens").measured(float(strategy.length()), len(self.test.clips))
         metrics = {**outcomes.metrics(), "tokens": tokens}
         return runner.Measured(
             protocol=self.protocol,

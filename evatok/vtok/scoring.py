@@ -16,6 +16,7 @@ import numpy as np
 
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
 from evatok.errors import EvatokError
+from evatok.metrics import catalogue
 from evatok.storage.records import Metric
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Outcomes:
             if mask.any():
                 interval = _interval(self, None, name) if len(self.right) > 1 else None
                 half = None if interval is None else (interval.high - interval.low) / 2
-                found[name] = Metric(_share(self.right, mask), "%", int(mask.sum()), "higher", half)
+                found[name] = catalogue.of("accuracy").measured(_share(self.right, mask), int(mask.sum()), half)
         return found
 
 

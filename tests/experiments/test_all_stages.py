@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from evatok.data import clips as clip_sets
 from evatok.experiments import all_stages, pretrain_videomae
 from evatok.routing.networks import ROUTER_SIZES
 from evatok.routing.trained_router import Router
@@ -19,9 +21,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs")]
 NAMES = ["encoder", "proxy", "scores-train", "scores-validation", "router", "final-uniform", "final-router"]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """A folder of all tests of this file: what one of them has trained, the others need not train again."""
+    return tmp_path_factory.mktemp("all_stages")
+
+
 @pytest.fixture
-def stages(tmp_path, smaller, data, monkeypatch):
+def stages(shared, smaller, moving_clips, monkeypatch):
     """Runs all stages with tiny networks: (name, **changes) -> the result."""
+    if not (shared / "clips").exists():
+        labels = pd.DataFrame({"source": ["made"] * 12})
+        clip_sets.save(shared / "clips", moving_clips(12), labels, {"name": "gratings", "seed": 0})
     monkeypatch.setitem(TOKENIZER_SIZES, "toy", dataclasses.replace(smaller, decoder_layers=2))
     router = dataclasses.replace(ROUTER_SIZES["toy"], levels=smaller.levels, width=16, layers=1, heads=2)
     monkeypatch.setitem(ROUTER_SIZES, "toy", router)
@@ -31,21 +42,29 @@ def stages(tmp_path, smaller, data, monkeypatch):
     monkeypatch.setitem(pretrain_videomae.VIDEOMAE_SIZES, "toy", encoder)
 
     def run(name: str = "one", **changes):
-        places = {"folder": str(tmp_path / name), "records_folder": str(tmp_path / name / "records")}
+        places = {"folder": str(shared / name), "records_folder": str(shared / name / "records")}
         steps = dict.fromkeys(("encoder_steps", "proxy_steps", "router_steps", "final_steps"), 20)
         clips = {"train_clips": 10, "scored_clips": 8, "validation_clips": 4}
         periods = {"batch": 4, "router_batch": 4, "threads": 1}
-        updates = {"data": data, **places, **steps, **clips, **periods, **changes}
+        updates = {"data": str(shared / "clips"), **places, **steps, **clips, **periods, **changes}
         return all_stages.ex.run(named_configs=("toy",), config_updates=updates).result
 
     return run
 
 
-def test_every_stage_leaves_its_outcome_and_is_not_run_again(stages, tmp_path):
-    result = stages()
-    assert result["complete"] is True
-    assert list(result["stages"]) == NAMES
-    folder = tmp_path / "one"
+@pytest.fixture
+def whole(stages, shared) -> Path:
+    """The folder of all stages, run at once by the first test that asks for it."""
+    if not (shared / "whole").exists():
+        result = stages("whole")
+        assert result["complete"] is True
+        assert list(result["stages"]) == NAMES
+        assert {"step_seconds", "tokens_per_second"} <= result["stages"]["proxy"]["pace"].keys()
+    return shared / "whole"
+
+
+def test_every_stage_leaves_its_outcome_and_is_not_run_again(stages, whole):
+    folder = whole
     router = Router.load(folder / "router.safetensors")
     for rule in ("uniform", "router"):
         tokenizer = AdaptiveTokenizer.load(folder / f"final-{rule}.safetensors")
@@ -53,16 +72,14 @@ def test_every_stage_leaves_its_outcome_and_is_not_run_again(stages, tmp_path):
         assert tokenizer.config == TOKENIZER_SIZES["toy"]
         assert checkpoint.facts["assignment"] == rule
     assert checkpoint.parents["router"] == router.checkpoint.sha256
-    assert {"step_seconds", "tokens_per_second"} <= result["stages"]["proxy"]["pace"].keys()
     made = len(records.query(folder / "records"))
-    again = stages()
+    again = stages("whole")
     assert again["complete"] is True
     assert all(stage["earlier"] for stage in again["stages"].values())
     assert len(records.query(folder / "records")) == made
 
 
-def test_chained_slices_end_where_one_long_run_does(stages, tmp_path):
-    stages("whole")
+def test_chained_slices_end_where_one_long_run_does(stages, whole, shared):
     slices = []
     while not slices or not slices[-1]["complete"]:
         slices.append(stages("sliced", minutes=1e-4))
@@ -70,7 +87,7 @@ def test_chained_slices_end_where_one_long_run_does(stages, tmp_path):
     assert len(slices) > 3
     assert [part["next"] for part in slices[:-1]] == sorted((part["next"] for part in slices[:-1]), key=NAMES.index)
     for name, kind in (("proxy", "tokenizer"), ("router", "router"), ("final-router", "tokenizer")):
-        hashes = [sha(tmp_path / where / f"{name}.safetensors", kind) for where in ("whole", "sliced")]
+        hashes = [sha(folder / f"{name}.safetensors", kind) for folder in (whole, shared / "sliced")]
         assert hashes[0] == hashes[1]
 
 
@@ -94,9 +111,8 @@ def sha(path: Path, kind: str) -> str:
     return checkpoints.load(path, kind).sha256
 
 
-def test_a_kill_between_an_outcome_and_its_record_is_made_good(stages, tmp_path):
-    stages()
-    folder, kinds = tmp_path / "one" / "records", ("stage1_proxy", "stage2_curation")
+def test_a_kill_between_an_outcome_and_its_record_is_made_good(stages, whole):
+    folder, kinds = whole / "records", ("stage1_proxy", "stage2_curation")
 
     def made() -> set[tuple[str, ...]]:
         found = [record for kind in kinds for record in records.of_kind(folder, kind)]
@@ -106,6 +122,6 @@ def test_a_kill_between_an_outcome_and_its_record_is_made_good(stages, tmp_path)
     for kind in kinds:
         for path in folder.glob(f"{kind}-*"):
             path.unlink()
-    again = stages()["stages"]
+    again = stages("whole")["stages"]
     assert [name for name in NAMES if "earlier" not in again[name]] == ["proxy", "scores-train", "scores-validation"]
     assert made() == before

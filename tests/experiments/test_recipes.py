@@ -26,7 +26,7 @@ def test_every_recipe_sets_keys_that_its_experiment_has_to_values_they_may_have(
 
 
 def test_what_a_recipe_needs_comes_before_it_and_writes_what_it_reads():
-    order = [recipe.name for recipe in recipes.wanted(["all"])]
+    order = [recipe.name for recipe in recipes.wanted(["all", "scratch"])]
     assert sorted(order) == sorted(KNOWN), "each once"
     made = {recipe.outcome for recipe in KNOWN.values() if recipe.outcome}
     for recipe in KNOWN.values():
@@ -44,6 +44,22 @@ def test_a_name_brings_what_it_needs_and_no_more():
     ]
     with pytest.raises(RecipeError, match="no recipe or group called 'table9'"):
         recipes.wanted(["table9"])
+
+
+def test_all_is_what_ships_and_a_table_from_scratch_lies_elsewhere():
+    shipped = recipes.wanted(["all"])
+    assert not any(recipe.name.startswith("scratch-") for recipe in shipped)
+    for recipe in recipes.wanted(["scratch"]):
+        places = [value for value in recipe.settings.values() if str(value).startswith("results/")]
+        assert places
+        assert all(place.startswith("results/toy/") for place in [recipe.outcome, *places])
+
+
+def test_a_swapped_row_comes_after_the_one_whose_model_it_measures():
+    names = [recipe.name for recipe in recipes.wanted(["vtok-swap-1"])]
+    assert names == ["vtok-image-encoder", "vtok-stills", "vtok-frames8-1", "vtok-swap-1"]
+    swap = KNOWN["vtok-swap-1"]
+    assert (swap.settings["steps"], swap.settings["start"]) == (0, KNOWN["vtok-frames8-1"].outcome)
 
 
 def test_files_of_two_recipes_never_share_a_name_or_a_training_folder():

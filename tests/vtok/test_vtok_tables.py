@@ -7,6 +7,7 @@ import pytest
 
 from evatok.data.embedded.scene_text import CATEGORIES
 from evatok.evaluation import per_clip, protocols
+from evatok.experiments import make, recipes
 from evatok.reporting import tables, vtok_rows, vtok_tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
 from evatok.reporting.vtok_rows import BY_NAME, ROWS, SEEDS, shown
@@ -136,15 +137,29 @@ def test_a_row_of_every_table_has_a_recipe_and_lengths_are_the_paper_s():
             assert np.mean(parts) == pytest.approx(paper[name, "accuracy"], abs=0.07)
 
 
-def test_the_list_trains_what_a_row_starts_from_first():
-    found = understanding.jobs(Path("results"), ROWS, SEEDS)
-    assert [job.experiment for job in found[:3]] == ["train_image_encoder", "vtok_stills", "vtok_understanding"]
-    assert len({job.checkpoint for job in found}) == len(found) == 2 + len(ROWS) * len(SEEDS)
-    done = {found[0].checkpoint}
-    for job in found[1:]:
-        assert job.settings["encoder"] in done
-        assert job.settings.get("start", found[0].checkpoint) in done
-        done.add(job.checkpoint)
+def test_the_recipes_train_what_a_row_starts_from_first_and_every_row_with_every_seed():
+    found = recipes.wanted(["vtok"])
+    assert [recipe.experiment for recipe in found[:3]] == ["train_image_encoder", "vtok_stills", "vtok_understanding"]
+    assert len({recipe.outcome for recipe in found}) == len(found) == 2 + len(ROWS) * len(SEEDS)
+    done = {found[0].outcome}
+    for recipe in found[1:]:
+        assert recipe.settings["encoder"] in done
+        assert recipe.settings.get("start", found[0].outcome) in done
+        done.add(recipe.outcome)
+
+
+def test_a_row_alone_is_trained_in_slices_with_what_it_starts_from(monkeypatch):
+    ran, made = [], set()
+    monkeypatch.setattr(make, "is_made", lambda recipe: recipe.name in made)
+    monkeypatch.setattr(
+        make, "run", lambda recipe, **further: (ran.append((recipe.name, further)), made.add(recipe.name))
+    )
+    monkeypatch.setattr(understanding.subprocess, "run", lambda *_, **__: None)
+    assert understanding.main(["--only", "swap", "--seeds", "0", "--quick", "--minutes", "5"]) == 0
+    assert list(ran) == ["vtok-image-encoder", "vtok-stills", "vtok-frames8-0", "vtok-swap-0"]
+    assert all(0 < further["minutes"] <= 5 for further in ran.values())
+    assert ran["vtok-frames8-0"]["steps"] == understanding.QUICK["vtok_understanding"]["steps"]
+    assert "steps" not in ran["vtok-swap-0"], "what is measured without training stays so"
 
 
 def test_figure_1_follows_the_formula(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def stage(tmp_path, data):
     return run
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """A folder of all tests of this file."""
+    return tmp_path_factory.mktemp("flextok")
+
+
+@pytest.fixture
+def first(shared, stage) -> str:
+    """A checkpoint of stage 1, trained by the first test that asks for it."""
+    path = shared / "first.safetensors"
+    if not path.exists():
+        shutil.copy(stage("stage1", "first").result["checkpoint"], path)
+    return str(path)
+
+
 def test_stage_1_leaves_a_tokenizer_a_curve_and_a_record_of_every_length(stage, tmp_path):
     run = stage("stage1", "one", alignment="results/checkpoints/videomae-toy")
     tokenizer = VideoFlexTok.load(run.result["checkpoint"])
@@ -72,10 +88,8 @@ def test_stage_1_leaves_a_tokenizer_a_curve_and_a_record_of_every_length(stage, 
 
 
 @pytest.mark.parametrize("which", ["stage1", "stage2"])
-def test_a_killed_training_resumes_and_ends_as_the_unbroken_one(stage, tmp_path, monkeypatch, which):
-    changes = {}
-    if which == "stage2":
-        changes["tokenizer"] = stage("stage1", "first").result["checkpoint"]
+def test_a_killed_training_resumes_and_ends_as_the_unbroken_one(stage, first, tmp_path, monkeypatch, which):
+    changes = {"tokenizer": first} if which == "stage2" else {}
     whole = stage(which, "whole", **changes)
     one_step = loop._one_step
 
@@ -127,10 +141,9 @@ def test_clips_with_a_causal_first_frame_train_with_the_papers_form_and_mask_tok
     assert (tokenizer.config.blocks, tokenizer.config.pooled) == (5, False)
 
 
-def test_stage_2_leaves_the_encoder_as_it_was_and_moves_the_decoder(stage, tmp_path):
-    first = stage("stage1", "first")
-    second = stage("stage2", "second", tokenizer=first.result["checkpoint"])
-    before, checkpoint = (checkpoints.load(Path(run.result["checkpoint"]), "videoflextok") for run in (first, second))
+def test_stage_2_leaves_the_encoder_as_it_was_and_moves_the_decoder(stage, first):
+    second = stage("stage2", "second", tokenizer=first).result["checkpoint"]
+    before, checkpoint = (checkpoints.load(path, "videoflextok") for path in (first, second))
     assert checkpoint.config["decoder_mask"] == "full"
     assert checkpoint.parents["tokenizer"] == before.sha256
     assert (checkpoint.facts["stage"], checkpoint.facts["first_given"]) == (2, 0.5)
@@ -143,9 +156,8 @@ def test_stage_2_leaves_the_encoder_as_it_was_and_moves_the_decoder(stage, tmp_p
     assert "network.decoder.to_velocity.weight" in moved
 
 
-def test_stage_2_control_keeps_the_causal_decoder(stage):
-    first = stage("stage1", "first", steps=2)
-    control = stage("stage2", "control", tokenizer=first.result["checkpoint"], decoder_mask="causal", steps=2)
+def test_stage_2_control_keeps_the_causal_decoder(stage, first):
+    control = stage("stage2", "control", tokenizer=first, decoder_mask="causal", steps=2)
     tokenizer = VideoFlexTok.load(control.result["checkpoint"])
     checkpoint = tokenizer.checkpoint
     assert tokenizer.config.decoder_mask == checkpoint.facts["decoder_mask"] == "causal"
