@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import nn
-from torch.nn.functional import one_hot
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
@@ -36,6 +35,7 @@ from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, of_size
 from evatok.metrics import catalogue
+from evatok.metrics.probe import balanced_accuracy, ridge_probe
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
 from evatok.storage import checksums, records
 from evatok.storage.files import write_json
@@ -104,7 +104,7 @@ def config() -> None:
     normalise_patches = False  # VideoMAE: True; slow to learn
     steps = 4000  # VideoMAE-B on Kinetics-400: 1600 epochs, 375000 steps of 1024 clips
     batch = 16
-    learning_rate = 1.5e-3  # VideoMAE: 1.5e-4 for each 256 clips of a batch
+    learning_rate = 1.5e-3  # VideoMAE: 1.5e-4 per 256 clips of a batch
     final_learning_rate = 1e-5
     warmup = 100
     weight_decay = 0.05  # VideoMAE's
@@ -222,7 +222,7 @@ def hidden_patch_error(
 def mean_colour_error(
     module: Any, pixels: np.ndarray, config: dict[str, Any], generator: torch.Generator
 ) -> torch.Tensor:
-    """The same error () of painting a clip's hidden patches in the mean colour of those seen; no network is asked."""
+    """Return the same error () for hidden patches painted in the mean colour of the visible ones: no network."""
     patches = patch_pixels(to_network(pixels, config["device"]), module.config)
     hidden = hidden_places(len(patches), module.config, config, generator).to(patches.device)
     errors = []
@@ -337,41 +337,6 @@ def mean_features(encoder: FrozenEncoder, clips: ClipSet, config: dict[str, Any]
     return torch.cat(means)
 
 
-def ridge_probe(features: torch.Tensor, labels: np.ndarray, asked: torch.Tensor) -> np.ndarray:
-    """(M,) labels that a ridge classifier fitted to features (N, D) and labels (N,) gives to `asked` (M, D).
-
-    All labels weigh the same, however rare. The strength is the one with the least leave-one-out error, which has
-    a closed form.
-    """
-    classes, targets, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    weight = torch.from_numpy(1 / counts[targets] / len(classes))[:, None]  # sums to 1
-    known = features.double()
-    mean = (weight * known).sum(0)
-    deviation = (weight * (known - mean) ** 2).sum(0).sqrt().clamp_min(1e-8)
-    wanted = one_hot(torch.from_numpy(targets)).double() - 1 / len(classes)
-    root = weight.sqrt()
-    left, values, right = torch.linalg.svd(root * (known - mean) / deviation, full_matrices=False)
-    projected = left.T @ (root * wanted)
-
-    def left_out_error(strength: float) -> float:
-        shrink = values**2 / (values**2 + strength)
-        leverage = (left**2 * shrink).sum(1, keepdim=True) + weight
-        missed = (root * wanted - left @ (shrink[:, None] * projected)) / (1 - leverage).clamp_min(1e-8)
-        return float(missed.square().sum())
-
-    best = min(np.logspace(-6, 2, 33), key=left_out_error)
-    weights = right.T @ ((values / (values**2 + best))[:, None] * projected)
-    return classes[((asked.double() - mean) / deviation @ weights).argmax(1).numpy()]
-
-
-def balanced_accuracy(said: np.ndarray, asked: np.ndarray) -> records.Metric:
-    """Mean over the labels of the share of their clips that were told, with half its 95 % interval."""
-    shares = [(said[asked == label] == label).astype(float) for label in np.unique(asked)]
-    variance = sum(share.var() / len(share) for share in shares) / len(shares) ** 2
-    mean = float(np.mean([share.mean() for share in shares]))
-    return catalogue.of("probe").measured(mean, len(asked), 1.96 * variance**0.5)
-
-
 def _label(clips: ClipSet, label: str) -> np.ndarray:
     if label not in clips.labels:
         known = ", ".join(map(str, clips.labels.columns))
@@ -385,7 +350,7 @@ def _network(config: dict[str, Any]) -> Any:
 
     sizes = of_size(VIDEOMAE_SIZES, config["size"])
     torch.manual_seed(config["seed"])
-    # The norm behind the last layer is trained only without mean pooling, as in the public pre-trained weights.
+    # The norm after the last layer is trained only without mean pooling, as in the public pre-trained weights.
     shape = VideoMAEConfig(**sizes, use_mean_pooling=False, norm_pix_loss=config["normalise_patches"])
     network = VideoMAEForPreTraining(shape)
     _start(network)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,15 @@ from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.evaluation import flops
 from evatok.experiments import runner, tracking
-from evatok.experiments.setting import (
-    autocast,
-    of_size,
-)
+from evatok.experiments.setting import autocast
+from evatok.experiments.tokenizer_parts import prepared, shape_of
 from evatok.metrics import catalogue
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
-from evatok.metrics.perceptual import perceptual_metric
 from evatok.metrics.pixels import psnr
-from evatok.models.encoders import load_encoder
-from evatok.models.quantisers import CODES, check_codes
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
-from evatok.tokenizers.initialise import initialise
 from evatok.training import loop
-from evatok.training.adversary import Adversary, AdversaryConfig
-from evatok.training.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
-from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
+from evatok.training.objective import TokenizerWithHead
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +156,7 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
         if not held_out(self.train_set, self.validation_set):
             told = "nothing is held out: %s gives the training clips as validation clips too"
             log.warning(told, self.train_set.folder)
-        self.module, self.objective, self.parents = prepared(config, self.shape, self.plan, self.train_set)
+        self.module, self.objective, self.parents = prepared(config, self.shape, self.plan.rule, self.train_set)
         self.inputs = " ".join(self.parents.values())
 
     def ship(self, averaged: TokenizerWithHead, path: Path, changes: dict[str, Any]) -> None:
@@ -208,59 +200,6 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
         return {"pace": pace(folder, self.config)}
 
 
-def prepared(
-    config: dict[str, Any], shape: TokenizerConfig, plan: Plan, train_set: ClipSet
-) -> tuple[TokenizerWithHead, TokenizerObjective, dict[str, str]]:
-    """The network, its objective, and the sha256 of everything they stand on."""
-    # First of all that draws at random: networks that differ in their losses only must start alike.
-    tokenizer, start = started(config, shape, train_set)
-    alignment = alignment_of(config)
-    adversary, judge = adversary_of(config, shape)
-    encoders = {"alignment_encoder": alignment.encoder.weights_sha256} if alignment else {}
-    trainee = TokenizerWithHead(tokenizer, alignment).to(config["device"])
-    if config["compile"]:
-        compile_layers(tokenizer)
-    objective = TokenizerObjective(
-        Batches(train_set, config["batch"], config["seed"], config["flip"], config["device"]),
-        plan.rule,
-        weights_of(config),
-        perceptual=perceptual_metric(
-            config["perceptual"], config["device"], torch.bfloat16 if config["bf16"] else torch.float32
-        ),
-        perceptual_frames=config["perceptual_frames"],
-        adversary=adversary,
-        alignment=alignment,
-        adaptive=config["adversarial_adaptive"],
-        groups=config["groups"],
-        bf16=config["bf16"],
-    )
-    return trainee, objective, {**plan.rule.parents, **start, **encoders, **judge, "train_clips": train_set.sha256}
-
-
-def started(
-    config: dict[str, Any], shape: TokenizerConfig, train_set: ClipSet
-) -> tuple[AdaptiveTokenizer, dict[str, str]]:
-    """The network as training finds it, and the sha256 of the checkpoint it starts from, if it starts from one.
-
-    Raises:
-        ConfigError: that checkpoint is of another network.
-        CheckpointError: it is absent, damaged, or no tokenizer.
-    """
-    tokenizer = AdaptiveTokenizer(shape)
-    if not config["start_from"]:
-        initialise(tokenizer, to_network(train_set.clips[:: max(1, len(train_set) // 256)][:256]))
-        return tokenizer, {}
-    checkpoint = checkpoints.load(Path(config["start_from"]), "tokenizer")
-    mine, its = shape.to_dict(), TokenizerConfig.from_dict(checkpoint.config).to_dict()
-    if odd := sorted(key for key in mine if mine[key] != its[key]):
-        raise tracking.ConfigError(
-            f"config key start_from: {config['start_from']} has {odd[0]} {its[odd[0]]}, this training {mine[odd[0]]}; "
-            "name a checkpoint of the same network, or leave start_from empty"
-        )
-    checkpoint.fill(tokenizer)
-    return tokenizer, {"start": checkpoint.sha256}
-
-
 def check(config: dict[str, Any]) -> None:
     """Raise ConfigError for what no training can be made of, before clips are made."""
     shape = shape_of(config)
@@ -276,66 +215,6 @@ def check(config: dict[str, Any]) -> None:
         )
 
 
-def shape_of(config: dict[str, Any]) -> TokenizerConfig:
-    """The network of the configured size, with the configured quantiser.
-
-    Raises:
-        ConfigError: no such size, or a codebook that the quantiser cannot have.
-    """
-    shape = of_size(TOKENIZER_SIZES, config["size"])
-    kind = config["quantiser"] or shape.quantiser
-    codes = config["codebook_size"] or (shape.codebook_size if kind == shape.quantiser else CODES[kind])
-    try:
-        check_codes(kind, codes)
-    except ValueError as error:
-        raise tracking.ConfigError(f"config key codebook_size: {error}") from error
-    return replace(shape, quantiser=kind, codebook_size=codes)
-
-
-def weights_of(config: dict[str, Any]) -> dict[str, float]:
-    """The weight of each term of main eq. 2."""
-    return {
-        "l1": config["l1"],
-        "squared": config["squared"],
-        "change": config["change"],
-        "perceptual": config["perceptual_weight"],
-        "quantiser": config["quantiser_weight"],
-        "entropy": config["entropy_weight"],
-        "alignment": config["alignment_weight"],
-        "adversarial": config["adversarial_weight"],
-    }
-
-
-def alignment_of(config: dict[str, Any]) -> Alignment | None:
-    """The configured encoder, its last layer as the target. Raises EncoderError where it cannot be had."""
-    if config["alignment"] == "none":
-        return None
-    encoder = load_encoder(config["alignment"], resize=config["alignment_resize"] or None).to(config["device"])
-    return Alignment(encoder, config["alignment_layer"], encoder.depth)
-
-
-def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Adversary | None, dict[str, str]]:
-    """The configured discriminator with all that trains it, and the hash of a frozen encoder it stands on."""
-    if config["discriminator"] == "none":
-        return None, {}
-    common = {
-        "start": config["discriminator_start"],
-        "interval": config["discriminator_interval"],
-        "learning_rate": config["discriminator_rate"],
-    }
-    if config["discriminator"] == "transformer":
-        network = TransformerDiscriminator(of_size(TRANSFORMER_SIZES, config["size"])).to(config["device"])
-        its = AdversaryConfig(
-            loss="non_saturating", lecam=config["lecam"], smoothing=config["label_smoothing"], **common
-        )
-        return Adversary(network, its, config["seed"]), {}
-    encoder = load_encoder(config["semantic_encoder"], resize=config["semantic_resize"] or None)
-    encoder.grid(shape.frames, shape.size)
-    judge = SemanticDiscriminator(encoder, config["semantic_layers"]).to(config["device"])
-    its = AdversaryConfig(loss="hinge", augment=config["augment"], **common)
-    return Adversary(judge, its, config["seed"]), {"discriminator_encoder": encoder.weights_sha256}
-
-
 def facts_of(config: dict[str, Any]) -> dict[str, Any]:
     """How a tokenizer was trained, by which tables tell one from another."""
     return {
@@ -346,13 +225,6 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
         "alignment": config["alignment"] != "none",
         "perceptual": config["perceptual"],
     }
-
-
-def compile_layers(tokenizer: AdaptiveTokenizer) -> None:
-    """torch.compile of every Q-Former layer, for lengths that change from batch to batch."""
-    for stack in (tokenizer.encoder.layers, tokenizer.decoder.layers):
-        for layer in stack:
-            layer.compile(dynamic=True)
 
 
 def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,12 +14,10 @@ from evatok.data.clips import to_network
 from evatok.experiments import pretrain_videomae
 from evatok.experiments.pretrain_videomae import (
     VIDEOMAE_SIZES,
-    balanced_accuracy,
     hidden_patch_error,
     hidden_places,
     mean_colour_error,
     patch_pixels,
-    ridge_probe,
 )
 from evatok.experiments.tracking import ConfigError
 from evatok.models.encoders import load_encoder
@@ -167,39 +164,3 @@ def test_without_tubes_every_time_has_places_of_its_own_and_every_clip_as_many()
     hidden = hidden_places(5, shape, config, torch.Generator().manual_seed(0)).view(5, 8, 16)
     assert (hidden.sum((1, 2)) == 115).all()
     assert not (hidden == hidden[:, :1]).all()
-
-
-def test_a_ridge_probe_reads_a_linear_label_and_nothing_off_noise():
-    random = np.random.default_rng(0)
-    features = torch.from_numpy(random.normal(size=(600, 10)))
-    linear = np.array(["left", "right"])[(features[:, 3] + features[:, 7] > 0).long().numpy()]
-    assert told(features, linear) > 0.9
-    assert told(features, random.choice(["a", "b", "c", "d"], 600)) < 0.4
-
-
-def test_a_ridge_probe_does_not_pass_by_naming_the_most_frequent_label():
-    random = np.random.default_rng(0)
-    features = torch.from_numpy(random.normal(size=(600, 10)))
-    rare = np.where(features[:, 3] > 1.3, "rare", "common")
-    assert 0.05 < np.mean(rare == "rare") < 0.15
-    assert told(features, rare) > 0.85
-    assert told(torch.zeros(600, 10), rare) == 0.5
-
-
-def test_a_ridge_probe_survives_more_features_than_clips_and_constant_ones():
-    features = torch.cat((torch.eye(6).repeat(2, 1), torch.ones(12, 30)), 1)
-    labels = np.tile(list("abcdef"), 2)
-    assert (ridge_probe(features, labels, features) == labels).all()
-
-
-def test_balanced_accuracy_weighs_every_label_the_same():
-    asked = np.array(["a"] * 9 + ["b"])
-    assert balanced_accuracy(np.array(["a"] * 10), asked).value == 0.5
-    assert balanced_accuracy(asked, asked).value == 1
-    half = balanced_accuracy(np.tile(["a", "b"], 50), np.repeat("a", 100))
-    assert half.spread == pytest.approx(1.96 * 0.05)
-
-
-def told(features: torch.Tensor, labels: np.ndarray) -> float:
-    """Balanced accuracy on the last third of a probe fitted to the rest."""
-    return balanced_accuracy(ridge_probe(features[:400], labels[:400], features[400:]), labels[400:]).value

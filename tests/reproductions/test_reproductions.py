@@ -106,11 +106,11 @@ def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, mo
 
 @pytest.mark.slow
 def test_clips_of_another_making_are_scored_anew(shelf, monkeypatch, capsys):
-    few = candidate_table.read(shelf.candidates("freedoom-validation")).take(np.arange(2))
+    few = candidate_table.read(shelf.candidates("freedoom-validation")).take(np.arange(1))
     candidate_table.write(shelf.candidates("few"), few)
-    clips = np.random.default_rng(0).integers(0, 256, (2, 16, 64, 64, 3), dtype=np.uint8)
+    clips = np.random.default_rng(0).integers(0, 256, (1, 16, 64, 64, 3), dtype=np.uint8)
     manifest = {"name": "freedoom", "versions": {"vizdoom": "9.9"}, "sha256": pixels_sha256(clips)}
-    made = ClipSet(clips, pd.DataFrame(index=range(2)), manifest)
+    made = ClipSet(clips, pd.DataFrame(index=range(1)), manifest)
     monkeypatch.setattr(candidate_table, "clips_again", lambda *_, **__: made)
     scored = router_study.scored_set(shelf, "few", 1)
     told = capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""The parts of a tokenizer's training, as configured: network, start, objective, frozen encoders, discriminator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evatok.assignments.rules import Rule
+from evatok.data.clips import ClipSet, to_network
+from evatok.experiments import tracking
+from evatok.experiments.setting import of_size
+from evatok.metrics.perceptual import perceptual_metric
+from evatok.models.encoders import load_encoder
+from evatok.models.quantisers import CODES, check_codes
+from evatok.storage import checkpoints
+from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.initialise import initialise
+from evatok.training.adversary import Adversary, AdversaryConfig
+from evatok.training.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
+from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
+
+
+def prepared(
+    config: dict[str, Any], shape: TokenizerConfig, rule: Rule, train_set: ClipSet
+) -> tuple[TokenizerWithHead, TokenizerObjective, dict[str, str]]:
+    """Build the network and its objective; also the sha256 of everything they depend on."""
+    # First of all that draws at random: networks that differ in their losses only must start alike.
+    tokenizer, start = started(config, shape, train_set)
+    alignment = alignment_of(config)
+    adversary, judge = adversary_of(config, shape)
+    encoders = {"alignment_encoder": alignment.encoder.weights_sha256} if alignment else {}
+    trainee = TokenizerWithHead(tokenizer, alignment).to(config["device"])
+    if config["compile"]:
+        compile_layers(tokenizer)
+    objective = TokenizerObjective(
+        Batches(train_set, config["batch"], config["seed"], config["flip"], config["device"]),
+        rule,
+        weights_of(config),
+        perceptual=perceptual_metric(
+            config["perceptual"], config["device"], torch.bfloat16 if config["bf16"] else torch.float32
+        ),
+        perceptual_frames=config["perceptual_frames"],
+        adversary=adversary,
+        alignment=alignment,
+        adaptive=config["adversarial_adaptive"],
+        groups=config["groups"],
+        bf16=config["bf16"],
+    )
+    return trainee, objective, {**rule.parents, **start, **encoders, **judge, "train_clips": train_set.sha256}
+
+
+def started(
+    config: dict[str, Any], shape: TokenizerConfig, train_set: ClipSet
+) -> tuple[AdaptiveTokenizer, dict[str, str]]:
+    """Build the network before its first step; also the sha256 of the checkpoint it starts from, if any.
+
+    Raises:
+        ConfigError: that checkpoint is of another network.
+        CheckpointError: it is absent, damaged, or no tokenizer.
+    """
+    tokenizer = AdaptiveTokenizer(shape)
+    if not config["start_from"]:
+        initialise(tokenizer, to_network(train_set.clips[:: max(1, len(train_set) // 256)][:256]))
+        return tokenizer, {}
+    checkpoint = checkpoints.load(Path(config["start_from"]), "tokenizer")
+    mine, its = shape.to_dict(), TokenizerConfig.from_dict(checkpoint.config).to_dict()
+    if odd := sorted(key for key in mine if mine[key] != its[key]):
+        raise tracking.ConfigError(
+            f"config key start_from: {config['start_from']} has {odd[0]} {its[odd[0]]}, this training {mine[odd[0]]}; "
+            "name a checkpoint of the same network, or leave start_from empty"
+        )
+    checkpoint.fill(tokenizer)
+    return tokenizer, {"start": checkpoint.sha256}
+
+
+def shape_of(config: dict[str, Any]) -> TokenizerConfig:
+    """Return the network of the configured size, with the configured quantiser.
+
+    Raises:
+        ConfigError: no such size, or a codebook that the quantiser cannot have.
+    """
+    shape = of_size(TOKENIZER_SIZES, config["size"])
+    kind = config["quantiser"] or shape.quantiser
+    codes = config["codebook_size"] or (shape.codebook_size if kind == shape.quantiser else CODES[kind])
+    try:
+        check_codes(kind, codes)
+    except ValueError as error:
+        raise tracking.ConfigError(f"config key codebook_size: {error}") from error
+    return replace(shape, quantiser=kind, codebook_size=codes)
+
+
+def weights_of(config: dict[str, Any]) -> dict[str, float]:
+    """Return the weight of each term of main eq. 2."""
+    return {
+        "l1": config["l1"],
+        "squared": config["squared"],
+        "change": config["change"],
+        "perceptual": config["perceptual_weight"],
+        "quantiser": config["quantiser_weight"],
+        "entropy": config["entropy_weight"],
+        "alignment": config["alignment_weight"],
+        "adversarial": config["adversarial_weight"],
+    }
+
+
+def alignment_of(config: dict[str, Any]) -> Alignment | None:
+    """Load the configured encoder, its last layer as the target. Raises EncoderError if it is unavailable."""
+    if config["alignment"] == "none":
+        return None
+    encoder = load_encoder(config["alignment"], resize=config["alignment_resize"] or None).to(config["device"])
+    return Alignment(encoder, config["alignment_layer"], encoder.depth)
+
+
+def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Adversary | None, dict[str, str]]:
+    """Build the configured discriminator with its optimiser; also the hash of the frozen encoder it depends on."""
+    if config["discriminator"] == "none":
+        return None, {}
+    common = {
+        "start": config["discriminator_start"],
+        "interval": config["discriminator_interval"],
+        "learning_rate": config["discriminator_rate"],
+    }
+    if config["discriminator"] == "transformer":
+        network = TransformerDiscriminator(of_size(TRANSFORMER_SIZES, config["size"])).to(config["device"])
+        its = AdversaryConfig(
+            loss="non_saturating", lecam=config["lecam"], smoothing=config["label_smoothing"], **common
+        )
+        return Adversary(network, its, config["seed"]), {}
+    encoder = load_encoder(config["semantic_encoder"], resize=config["semantic_resize"] or None)
+    encoder.grid(shape.frames, shape.size)
+    judge = SemanticDiscriminator(encoder, config["semantic_layers"]).to(config["device"])
+    its = AdversaryConfig(loss="hinge", augment=config["augment"], **common)
+    return Adversary(judge, its, config["seed"]), {"discriminator_encoder": encoder.weights_sha256}
+
+
+def compile_layers(tokenizer: AdaptiveTokenizer) -> None:
+    """Compile every Q-Former layer, for lengths that change from batch to batch."""
+    for stack in (tokenizer.encoder.layers, tokenizer.decoder.layers):
+        for layer in stack:
+            layer.compile(dynamic=True)
