@@ -1,4 +1,4 @@
-"""Main Table 4: frame prediction; clips that go on from five given frames, which are generated again.
+"""Main Table 4: frame prediction; clips that continue five given frames, which are generated again.
 
     python reproductions/main_table4.py            seconds; no GPU, no download, no PyTorch
 

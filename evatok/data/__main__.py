@@ -158,7 +158,7 @@ def _split(options: argparse.Namespace) -> str:
 
 
 def _shape(options: argparse.Namespace) -> tuple[int, int]:
-    """Size and frames asked for; by default those of a built folder, which come in one shape only."""
+    """Return the requested size and frames; by default those of a built folder, which has only one shape."""
     size, frames = SIZE, FRAMES
     if not sets.is_embedded(options.name) and (Path(options.name) / "manifest.json").exists():
         _, frames, size, _, _ = clips.load(Path(options.name)).clips.shape

@@ -39,7 +39,7 @@ class ClipSetError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Something that makes clips from numbers alone.
+    """A source that makes clips from numbers.
 
     Attributes:
         name: the set's name.
@@ -314,7 +314,7 @@ def _merge_reels(folder: Path, count: int, labels: pd.DataFrame, manifest: dict[
 
 
 def _seal(folder: Path, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
-    """Write the labels and, last, the manifest, whose presence says that the set is complete."""
+    """Write the labels and, last, the manifest, whose presence marks the set as complete."""
     clips = np.load(folder / "clips.npy", mmap_mode="r")
     whole = {
         **manifest,

@@ -37,7 +37,7 @@ LABEL_ALIASES = ("action", "class")  # the first of them that is there is the la
 NEAR = 0.8  # from this likeness on (difflib) a strange name is taken for a misspelt one
 SEPARATORS = (",", ";", "\t")
 NAMED = 3  # how many of many offenders an error names
-LEFT_OUT = 12  # how many files that are no clips are named
+LEFT_OUT = 12  # how many files that are not clips are listed
 
 _log = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ def _rows_under_header(path: Path, text: str, separator: str) -> Iterator[tuple[
 
 
 def _rows_of_list(path: Path, text: str, separator: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a list without a header, whose lines are `path` ("") or path and label."""
+    """Read a list without a header, whose lines are a path (label "") or a path and a label."""
     width = 0
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -292,7 +292,7 @@ def _clips_in(folder: Path) -> list[Path]:
 
 
 def _strangers(folder: Path) -> Iterator[str]:
-    """What in a class folder is no clip, and why."""
+    """List what in a class folder is not a clip, and why."""
     for entry in _visible(folder):
         if entry.is_symlink() and not entry.exists():
             yield f"{folder.name}/{entry.name} (a broken link)"

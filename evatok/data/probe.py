@@ -1,4 +1,4 @@
-"""What a video file holds, told by its packets: which frames are shown when, and whether decord may decode them."""
+"""Probe a video file by its packets: which frames are shown when, and whether decord may decode them."""
 
 import importlib.util
 import itertools
@@ -28,7 +28,7 @@ MOST_PIXELS = 2**26  # of a frame: 8192 x 8192, some 200 MB as RGB
 
 
 class VideoError(EvatokError, ValueError):
-    """A file that cannot become the clip asked for; `path` is the file, `reason` a plain sentence."""
+    """A file that cannot become the requested clip; `path` is the file, `reason` a plain sentence."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(str(path), reason)  # the same two arguments, so that the error can be pickled
@@ -56,7 +56,7 @@ class Probe:
     time_base: float  # seconds
     lasts: float  # seconds for which the last frame is shown
     doubt: str  # why the file is not given to decord; empty where it is
-    loss: str = ""  # what the header claims beyond the F frames; empty for a whole file
+    loss: str = ""  # what the header claims beyond the F frames; empty for a complete file
 
     @property
     def times(self) -> np.ndarray:
@@ -101,7 +101,7 @@ def probe(path: Path) -> Probe:
 
 
 def scan(path: Path) -> Probe:
-    """Decode the whole video for its presentation times, where its packets do not tell them."""
+    """Decode the complete video for its presentation times, which its packets lack."""
     with opened(path) as (container, stream):
         ticks = [tick(path, frame) for frame in container.decode(stream)]
         base = float(stream.time_base or 0)

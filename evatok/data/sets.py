@@ -156,7 +156,7 @@ def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float |
         return clips.load(held)
     pixels, labels, failures = manifest.decode_manifest(rows, frames=frames, size=size, fps=fps, count=count)
     if count and len(labels) + len(failures) < len(rows):
-        folder = folder.with_name(f"{folder.name}-{count}")  # the first of them alone
+        folder = folder.with_name(f"{folder.name}-{count}")  # only the first of them
     folder.mkdir(parents=True, exist_ok=True)
     failures.to_csv(folder / "failures.csv", index=False, errors="replace")
     facts = {"name": path.stem, "split": split, "splits_by": made_by, "fps": fps, "failures": len(failures)}

@@ -63,7 +63,7 @@ class _Request(NamedTuple):
     start: float
 
 
-Decoder = Callable[[Path, Probe, np.ndarray, int], dict[int, np.ndarray]]  # wanted indices (n,) -> pictures
+Decoder = Callable[[Path, Probe, np.ndarray, int], dict[int, np.ndarray]]  # requested indices (n,) -> pictures
 
 
 def read_clip(
@@ -346,7 +346,7 @@ def _load_image(path: Path) -> np.ndarray:
 def _square(picture_HWC: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3): the shorter side resized, the centre kept."""
     height, width = picture_HWC.shape[:2]
-    if max(height, width) > LONG * min(height, width):  # the whole strip resized may be a thousand times the picture
+    if max(height, width) > LONG * min(height, width):  # the complete strip resized may be a thousand times the picture
         box = _centre(height, width)
         picture = Image.fromarray(np.ascontiguousarray(picture_HWC))
         return np.asarray(picture.resize((size, size), RESIZE, box=box))
@@ -365,8 +365,8 @@ def _centre(height: int, width: int) -> tuple[float, float, float, float]:
 
 
 def _serve(connection: Connection) -> None:
-    """The decoding process: answer each request with a clip or with the error, until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
+    """Answer each request with a clip or an error until the pipe ends (the decoding process)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process group; the parent ends this process
     die_with_parent(signal.SIGKILL)  # a hung decoder would not see the end of the pipe
     av.logging.set_level(None)
     with suppress(EOFError, BrokenPipeError):

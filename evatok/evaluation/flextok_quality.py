@@ -56,7 +56,7 @@ def quality(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str
 
 @torch.no_grad()
 def token_use(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str, Metric]:
-    """The flow's loss on pure noise with a clip's own tokens, and with another clip's: what tokens tell of layout.
+    """Flow loss on pure noise with a clip's own tokens and with another clip's: what the tokens say about layout.
 
     Also how many different codes the clips' longest sequences hold. Each clip borrows its successor's tokens in its
     batch, so the batch has to hold several.

@@ -23,7 +23,7 @@ JSON_SUFFIXES, YAML_SUFFIXES = (".json",), (".yaml", ".yml")
 
 
 class ConfigFileError(EvatokError, ValueError):
-    """A configuration file that is not plain JSON or YAML, or a key of it or of the command line that is no name."""
+    """A configuration file that is not plain JSON or YAML, or a key, there or on the command line, that is no name."""
 
 
 def guard() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class Refused(ValueError):  # noqa: N818 (its message goes on a sentence)
+class Refused(ValueError):  # noqa: N818 (its message continues a sentence)
     """A value outside its domain; the message says what was given and what is allowed."""
 
 

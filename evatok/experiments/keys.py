@@ -1,6 +1,6 @@
 """Every configuration key of every experiment: what it means and what it may be, once.
 
-An experiment states only its defaults, with the paper's values as comments; `print_config` shows them behind what is
+An experiment states only its defaults, with the paper's values as comments; `print_config` shows them after what is
 said here. Where one experiment means something else by a name, its entry is called `experiment.key`.
 """
 
@@ -112,7 +112,7 @@ _TOKENIZER = {
     "squared": Key(_WEIGHT, "weight of the squared error"),
     "change": Key(_WEIGHT, "weight of the squared error of frame differences within a block"),
     "perceptual": Key(OneOf(PERCEPTUAL), "perceptual metric"),
-    "perceptual_frames": Key(Whole(0, 4096), "frames per clip, drawn anew each step, that it sees; 0: all"),
+    "perceptual_frames": Key(Whole(0, 4096), "frames per clip it compares, drawn again at each step; 0: all"),
     "perceptual_weight": Key(_WEIGHT, "weight of the perceptual term"),
     "quantiser_weight": Key(_WEIGHT, "weight of the codebook term"),
     "entropy_weight": Key(_WEIGHT, "weight of the codebook's use; FSQ and LFQ have none"),
@@ -132,7 +132,7 @@ _TOKENIZER = {
     "semantic_layers": Key(Many(Whole(0, 1000), 1), "its layers with a head each; 0 is the embedding"),
     "semantic_resize": Key(_PIXELS, "pixels its input is resized to; 0 keeps the clips' size"),
     "augment": Key(_FLAG, "DiffAug before the semantic discriminator"),
-    "assignment": Key(OneOf(("router", "uniform", "random")), "who names the assignments; uniform is the baseline"),
+    "assignment": Key(OneOf(("router", "uniform", "random")), "what chooses the assignments; uniform is the baseline"),
     "router": Key(_PATH, "the router that names the assignments"),
     "uniform_tokens": Key(Whole(0, 2**20), "tokens per block of uniform; 0: the second longest level"),
 }
@@ -162,14 +162,14 @@ _ROUTER = {
     "routers": Key(Text(empty=True, form="paths or patterns, separated by commas"), 'routers to measure; "": none'),
     "weights": Key(Many(Real(0, 2)), "w_q of max-proxy-reward points"),
     "thresholds": Key(Whole(0, 10**4), "points of the threshold rule"),
-    "draws": Key(Whole(0, 10**6), "bootstrap draws of clips behind every spread and interval"),
+    "draws": Key(Whole(0, 10**6), "bootstrap draws of clips, for every spread and interval"),
     "i3d_bf16": Key(_FLAG, "rFVD's network in bfloat16, for real and reconstructed clips alike"),
 }
 
 _GENERATOR = {
     "model": Key(OneOf(GENERATOR_SIZES), "network size: B has 99M parameters, L 327M, XL 633M"),
     "task": Key(OneOf(TASKS), "class (class-to-video) or frames (five frames are given)"),
-    "tokenizer": Key(_PATH, "whose codes are learnt"),
+    "tokenizer": Key(_PATH, "tokenizer whose codes are learnt"),
     "given": Key(OneOf(("levels", "row")), "given frames: levels (longest, middle) or row (about uniform_tokens)"),
     "positions": Key(OneOf(("learned", "rope")), "of symbols; learned ones are absolute"),
     "class_dropout": Key(_SHARE, "share of clips whose class is hidden, for guidance"),
@@ -183,7 +183,7 @@ _GENERATOR = {
     "generator": Key(_PATH, "the generator that draws"),
     "classifier": Key(_PATH_OR_NONE, 'of class consistency; "": not measured'),
     "count": Key(_CLIPS, "samples, and as many real clips; 0: all the protocol asks"),
-    "classes": Key(_WORDS, 'classes of the samples, in turns; "": those of the real clips'),
+    "classes": Key(_WORDS, 'classes of the samples, round-robin; "": those of the real clips'),
     "guidance": Key(Real(0, 1000), "classifier-free; 1: none"),
     "top_k": Key(Whole(0, 2**24), "0: no limit"),
     "top_p": Key(Real(0, 1, "(]"), "1: no limit"),
@@ -223,7 +223,7 @@ _VTOK = {
     "key": Key(Whole(1, 64), "spatial tokens per frame: a square number"),
     "residual": Key(OneOf(RESIDUALS), "what vtok makes a motion token of"),
     "frames_sampled": Key(Whole(1, 4096), "evenly spaced frames of strategy frames"),
-    "vtok_understanding.start": Key(_PATH_OR_NONE, 'model to go on from, of whatever strategy; "": fresh weights'),
+    "vtok_understanding.start": Key(_PATH_OR_NONE, 'model to start from, of any strategy; "": fresh weights'),
     "test_clips": Key(_SOME_CLIPS, "clips of the test split to measure on"),
 }
 
@@ -256,7 +256,7 @@ _OTHERWISE = {
     "sample.shard_length": Key(Whole(1, 10**6), "samples that an interruption loses at most"),
     "sample.split": Key(OneOf(SPLITS, empty=True), "of the real clips where not the protocol's; stands in no table"),
     "sample.temperature": Key(Real(0.001, 1000), "of the symbols drawn"),
-    "sample.tokenizer": Key(_PATH, "whose codes the generator was trained on"),
+    "sample.tokenizer": Key(_PATH, "tokenizer whose codes the generator was trained on"),
     "sample.work": Key(_PATH, _SHARDS),
     "stage2_curation.batch": Key(_BATCH, "clips scored together"),
     "stage2_curation.perceptual_frames": Key(Whole(0, 4096), "frames per block that it sees, spread evenly; 0: all"),
@@ -271,7 +271,7 @@ _OTHERWISE = {
     "vtok_understanding.per_clip": Key(_PATH_OR_NONE, 'folder of every question\'s outcome; "": none'),
     "vtok_understanding.steps": Key(Whole(0, 10**9), "optimiser steps; 0 measures `start` under this strategy"),
     "vtok_understanding.width": Key(Whole(8, 2**16), "of the language model"),
-    "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "who names the lengths of the training clips"),
+    "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "what chooses the lengths of the training clips"),
 }
 
 _VIDEOFLEXTOK = {
@@ -281,7 +281,7 @@ _VIDEOFLEXTOK = {
     "latent_clips": Key(_SOME_CLIPS, "training clips that patch-pca is fitted to"),
     "form": Key(OneOf(FORMS, empty=True), 'how tokens are arranged; "": the size\'s own'),
     "decoder_mask": Key(OneOf(DECODER_MASKS, empty=True), 'attention of the decoder; "": as it is by default'),
-    "drop": Key(OneOf(DROPS, empty=True), 'what stands for a dropped token; "": the size\'s own'),
+    "drop": Key(OneOf(DROPS, empty=True), 'what replaces a dropped token; "": the size\'s own'),
     "registers": Key(Whole(0, 2**16), "most tokens per latent frame; 0: the size's own"),
     "videoflextok_stage1.start": Key(
         OneOf(("whitened", "plain")), "whitened: pooled registers, orthogonal embeddings, open gates"

@@ -25,7 +25,7 @@ class OutputError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Outputs:
-    """The configuration keys that name what an experiment writes; an empty value means that it is not wanted.
+    """The configuration keys that name what an experiment writes; an empty value means that it is not written.
 
     Attributes:
         folders: keys of folders.

@@ -38,7 +38,7 @@ class StoreError(EvatokError, ValueError):
 
 
 class RunFolder(FileStorageObserver):
-    """Sacred's file store, with JSON files that are always valid and whole, even after a kill."""
+    """Sacred's file store, with JSON files that stay valid and complete, even after a kill."""
 
     def save_json(self, obj: Any, filename: str) -> None:
         """Write `obj` in one step, with null for what is not finite."""
@@ -46,7 +46,7 @@ class RunFolder(FileStorageObserver):
         write_json(Path(str(self.dir)) / filename, content)
 
     def save_cout(self) -> None:
-        """Write what was printed; a full disk is told with the file."""
+        """Write what was printed; a full disk is reported with the file's name."""
         with writing(Path(str(self.dir)) / "cout.txt"):
             super().save_cout()
 

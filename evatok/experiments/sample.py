@@ -1,6 +1,6 @@
 """Write clips with a generator, look at them, and measure them against as many real ones (EVATok Sec. 4.3, 4.4).
 
-Classes come as often as among the real clips, or are named; frame prediction goes on from the real clips' first five
+Classes come as often as among the real clips, or are named; frame prediction continues the real clips' first five
 frames. `output` holds every frame as a PNG, a sheet with the tokens of each block, and the clips moving side by side.
 gFVD compares N samples with N real clips. Class consistency is the share of samples in which a classifier of real clips
 sees the class asked for; the same share on real clips and on their reconstructions is what it could reach at best. A
@@ -160,7 +160,7 @@ def protocol_of(config: dict[str, Any], video: VideoGenerator) -> Protocol:
 
 
 def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
-    """As many real clips as samples are wanted.
+    """Return as many real clips as samples are requested.
 
     Raises:
         ConfigError: a number of clips that is needed, or a split of a protocol that brings no clips.
@@ -182,7 +182,7 @@ def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
 
 
 def class_names(config: dict[str, Any], video: VideoGenerator, real: ClipSet) -> list[str]:
-    """The class of every sample: the real clips', or the named ones in turns; [] for frame prediction.
+    """The class of every sample: the real clips', or the named ones round-robin; [] for frame prediction.
 
     Raises:
         ConfigError: classes for a generator that has none.
@@ -191,7 +191,7 @@ def class_names(config: dict[str, Any], video: VideoGenerator, real: ClipSet) ->
     asked = _words(config["classes"])
     if video.task != "class":
         if asked:
-            raise tracking.ConfigError("config key classes: this generator goes on from frames, it has no classes")
+            raise tracking.ConfigError("config key classes: this generator continues frames, it has no classes")
         return []
     names = [asked[number % len(asked)] for number in range(len(real))] if asked else _labels(video, real)
     for name in dict.fromkeys(names):
@@ -200,7 +200,7 @@ def class_names(config: dict[str, Any], video: VideoGenerator, real: ClipSet) ->
 
 
 def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names: list[str]) -> SampleRequest:
-    """What is asked of the generator."""
+    """Build the sample request from the configuration."""
     how = Sampling(config["guidance"], config["temperature"], config["top_k"], config["top_p"])
     return SampleRequest(
         video,

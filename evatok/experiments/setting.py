@@ -83,7 +83,7 @@ def claim_folder(
 
 
 def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What tells two trainings apart that differ in a configuration key, which one of them may not know."""
+    """Describe the configuration keys in which two trainings differ; one of them may lack a key."""
     if key not in before:
         return f"it began before there was a key {key}, now {now[key]!r}"
     return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that there is no more")

@@ -149,7 +149,7 @@ class Scorer:
         with tqdm(total=total, desc="stage 2", unit="visit", disable=None) as bar:
             for start, stop in ranges:
                 path = candidate_table.shard_path(self.folder, start, stop)
-                # Processes of one `shard` are told apart before; i/n and j/m of other n and m may meet here.
+                # Processes of one `shard` never overlap; shares i/n and j/m of different n and m may.
                 with sole_writer(lock_of(self.folder, path.stem), f"the shard of clips {start}..{stop - 1}"):
                     if path.exists():
                         continue

@@ -1,8 +1,9 @@
 """Stage 3: train a router to name the max-proxy-reward assignment in one pass (EVATok Sec. 3.3).
 
 The paper's router is a ViT with cross-entropy over all candidates; `target=hard` and `head=joint` is that one. Few
-scored clips starve 625 hard classes, so a router may also learn from whole rows of the table (`target=soft` or
-`reward`), with a head a block (`head=per_block`), or see hand-made statistics (`router=pyramid`, `router=features`).
+scored clips starve 625 hard classes, so a router may also learn from all scores of a clip (`target=soft` or
+`reward`), have one head per block (`head=per_block`), or read hand-made statistics (`router=pyramid`,
+`router=features`).
 
     python -m evatok.experiments.stage3_router with toy
     python -m evatok.experiments.stage3_router with embedded target=soft
@@ -215,7 +216,7 @@ class Lesson:
 
 
 class Objective:
-    """The loss of one step: a batch of clips, their reward rows, the configured target."""
+    """Loss of one step: clips, their rewards under every candidate, the configured target."""
 
     def __init__(self, lesson: Lesson, config: dict[str, Any], module: AnyRouter) -> None:
         self.lesson, self.config = lesson, config

@@ -1,6 +1,6 @@
 """Stage 5: train a Llama-like model on the codes of a tokenizer, adaptive or fixed (EVATok Sec. 4.3, 4.4).
 
-It learns clips of a class (`task=class`), or to go on from five given frames (`task=frames`). The tokenizer codes all
+It learns clips of a class (`task=class`), or to continue five given frames (`task=frames`). The tokenizer codes all
 clips once, plain and mirrored, into the cache; training then sees codes alone. `assignment=router` lets a router name
 the lengths, `assignment=uniform` makes the baseline of fixed length. Run again, the same command resumes a
 killed run, be it coding or training.
@@ -162,7 +162,7 @@ class GeneratorTask(runner.Task[Generator]):
 
 
 class Objective:
-    """The loss of one step: a batch of coded clips, each in the variant that its epoch takes."""
+    """Loss of one step: coded clips, each in the variant that its epoch uses."""
 
     def __init__(self, lesson: Lesson, config: dict[str, Any]) -> None:
         self.lesson, self.config = lesson, config
@@ -184,7 +184,7 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
     """What the validation clips cost under a model that knows their conditions.
 
     Bits a code and bits a length symbol tell how well each is guessed. Tokenizers of different lengths compare by bits
-    a clip alone, lengths included: a code of a short clip has more to tell.
+    per clip are, lengths included: a code of a short clip carries more.
     """
     was_training = module.training
     module.eval()
@@ -221,7 +221,7 @@ def check(config: dict[str, Any]) -> None:
 
 
 def pace(folder: Path, lesson: Lesson, config: dict[str, Any]) -> dict[str, float]:
-    """Seconds a step and symbols a second, over all of a training so far."""
+    """Measure seconds per step and symbols per second over the whole training so far."""
     last = loop.read_curve(folder)[-1]
     seconds = loop.seconds_spent(folder)
     symbols = lesson.train.coded.mean_tokens + lesson.grammar.candidates.blocks

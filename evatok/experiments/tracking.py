@@ -109,7 +109,7 @@ class Experiment(sacred.Experiment):
         return complaint
 
     def _keys_of(self, run: Run) -> dict[str, keys.Key]:
-        """The declaration of each key, told to print_config before what the experiment itself says of its default."""
+        """Look up each key's declaration; print_config shows it before the experiment's own comment on the default."""
         if not self.declared:
             return {}
         declared = keys.of(self.path, set(run.config) - {"__doc__"})
@@ -318,7 +318,7 @@ class Tracker:
 
 
 def _check_seed(updates: Mapping[str, Any]) -> None:
-    """Sacred asserts on a seed that is no integer, and invents one for None."""
+    """Refuse a seed that is not an integer: Sacred asserts on it, and invents one for None."""
     seed = updates.get("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed: expected an int from 0 to 2**32 - 1, got {seed!r}; print_config shows the defaults")

@@ -1,4 +1,4 @@
-"""Train the small classifier by which generated clips are seen to follow, or not to follow, the class asked for.
+"""Train the clip classifier that scores the class consistency of generated clips.
 
 Classes come equally often in every batch, for four clips in five of the embedded set rest. Where a label a frame is
 known (the embedded set's column `motions`), the steps from frame to frame learn from it as well. Mirroring keeps every

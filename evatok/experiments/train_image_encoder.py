@@ -119,7 +119,7 @@ class Objective:
 
 @torch.no_grad()
 def f1_of(module: ImageEncoder, stills: ClipSet, device: str) -> dict[str, records.Metric]:
-    """F1 in percent of the pairs told to be seen, over all of them and over each group."""
+    """Compute F1 in percent of the predicted pairs, over all of them and per group."""
     wanted = image_encoder.said(stills.labels["caption"].tolist())
     parts = [
         module.seen(module.raw(to_network(stills.clips[start : start + 128], device)[:, :, 0])).cpu().numpy() > 0

@@ -69,7 +69,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         fps=config["fps"],
     )
     real = _mean([seam_ratio(real, at) for real, _ in _batches(clips, config)], "seam_ratio")
-    metrics = {"seam_ratio_real": replace(real, direction=None)}  # what clips have that nobody coded
+    metrics = {"seam_ratio_real": replace(real, direction=None)}  # of real clips: a reference, neither better nor worse
     for tokens in config["kept"]:
         for mode in MODES:
             metrics |= measured(tokenizer, clips, config, tokens, mode)
@@ -103,7 +103,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 def measured(
     tokenizer: VideoFlexTok, clips: ClipSet, config: dict[str, Any], tokens: int, mode: str
 ) -> dict[str, Metric]:
-    """PSNR, seam ratio and tokens per clip at one length, chunks conditioned or alone."""
+    """Measure PSNR, seam ratio and tokens per clip at one length, chunks conditioned or independent."""
     at, values, ratios, counts = seams(tokenizer.config, config["frames"]), [], [], []
     for real, numbers in _batches(clips, config):
         with autocast(config):

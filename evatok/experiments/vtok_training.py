@@ -44,7 +44,7 @@ MODEL: dict[str, Any] = {
     "batch": 48,
     "per_clip": "results/per_clip",
 }
-"""Defaults of a language model's training (paper: LLaVA-Next with LLaMA3-8B behind CLIP-L/336, batch 16, EMA 0.999)."""
+"""Defaults of a language model's training (paper: LLaVA-Next with LLaMA3-8B on CLIP-L/336, batch 16, EMA 0.999)."""
 
 OUTPUTS = Outputs((*TRAINING.folders, "per_clip"), TRAINING.files, TRAINING.owned)
 """What such a training writes."""
@@ -52,7 +52,7 @@ OUTPUTS = Outputs((*TRAINING.folders, "per_clip"), TRAINING.files, TRAINING.owne
 
 @dataclass(frozen=True)
 class Taught:
-    """Clips with what is read of them and asked about them."""
+    """Clips with their features and their questions."""
 
     clips: ClipSet
     features: Features

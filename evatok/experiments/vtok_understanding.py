@@ -38,7 +38,7 @@ def config() -> None:
     fps = 6  # 3, 6 or, with clips of 12 FPS, 12
     residual = "grid"
     frames_sampled = 4
-    protocol = "moving-shapes-understanding"  # clips of 6 FPS; with -12fps or -3fps behind it, of so many
+    protocol = "moving-shapes-understanding"  # clips of 6 FPS; of 12 or 3 with the ending -12fps or -3fps
     train_clips = 4000
     limit = 0
     start = "results/checkpoints/vtok-stills-toy.safetensors"  # the model of stage A

@@ -154,7 +154,7 @@ def around(gain: float, half: float | None) -> tuple[float, float] | None:
 
 
 def verdict(ends: tuple[float, float] | None, *, or_equal: bool = False) -> str:
-    """What an interval of a gain says of the claim that there is one; with `or_equal`, that there is no loss."""
+    """Judge the claim of a gain by its interval; with `or_equal`, the claim of no loss."""
     if ends is None:
         return UNSURE
     low, high = ends

@@ -112,7 +112,7 @@ def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
 
 
 def proxy_record(results: Path, size: str) -> Record | None:
-    """The newest stage 1 record whose checkpoint is the proxy that lies in `results`."""
+    """Find the newest stage 1 record of the proxy in `results`."""
     path = results / "checkpoints" / f"proxy-{size}.safetensors"
     if not path.exists():
         return None
@@ -230,7 +230,7 @@ def shown(cell: Cell) -> str:
 
 
 def tail(row: tables.Row) -> dict[str, str]:
-    """The record behind a stage's hours; of the share those of the stages."""
+    """Name the record of a stage's hours; for the share, those of the stages."""
     return {"record": "" if row[0].row == SHARE else next((cell.record for cell in row if cell.record), "-")}
 
 
@@ -240,14 +240,14 @@ def _cell(
     paper: Mapping[tuple[str, str], float],
     value: float | None,
     unit: str,
-    behind: list[Record],
+    sources: list[Record],
     size: str,
 ) -> Cell:
     published_value = paper.get((row, measure))
     if value is None:
         return Cell(row, measure, published_value, None, unit, None, "paper-only", None)
-    ids = " ".join(record.id for record in behind)
-    return Cell(row, measure, published_value, value, unit, len(behind), size, ids)
+    ids = " ".join(record.id for record in sources)
+    return Cell(row, measure, published_value, value, unit, len(sources), size, ids)
 
 
 def _parent(record: Record, role: str) -> str | None:
@@ -256,7 +256,7 @@ def _parent(record: Record, role: str) -> str | None:
 
 
 def _same_work(one: Record, other: Record) -> bool:
-    """Whether a clip cost the same: one tokenizer, search, perceptual metric and precision."""
+    """Whether the cost per clip was the same: one tokenizer, search, perceptual metric and precision."""
     keys = ("search", "perceptual", "bf16", "batch", "device")
     same = all(one.config.get(key) == other.config.get(key) for key in keys)
     return same and one.model["tokenizer"] == other.model["tokenizer"]

@@ -52,7 +52,7 @@ def chosen_records(folder: Path) -> Chosen:
 
 
 def _study(record: Record) -> list[Any]:
-    """What records have in common whose metrics may stand side by side."""
+    """Return what records must share for their metrics to be comparable."""
     told = [record.protocol.get(key) for key in ("table", "quality", "reference", "scale")]
     return [record.model.get("sha256"), *told]
 
@@ -74,7 +74,7 @@ def panels_of(frame: pd.DataFrame) -> list[str]:
 
 
 def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
-    """`<set>/<rule>` by saving: all measured rules of a set, or the paper's router alone."""
+    """`<set>/<rule>` by saving: all measured rules of a set, or only the paper's router."""
     cells = []
     for row in SETS:
         held = chosen.get(row, {})

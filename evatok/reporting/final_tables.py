@@ -29,9 +29,9 @@ UNIFORM = {"toy": 16, "small": 256, "paper": 256}
 """Tokens per block of the uniform rows, by size: the paper's 1,024 per clip, and for the toy what its finals, trained
 on the older levels {4..64}, were trained under."""
 COLUMNS = ("psnr", "lpips", "st_lpips", "rfvd", "rtokens")
-"""ST-LPIPS is no LPIPS and has a column of its own."""
+"""ST-LPIPS is not LPIPS and has its own column."""
 MOTION = ("motion_ratio", "motion_correlation")
-"""Columns of motion, which stand after the others where a record of the table tells them."""
+"""Columns of motion, after the others, if a record of the table has them."""
 OF_A_SET = ("rfvd",)
 """Metrics whose spread in records is a deviation over choices of clips, not half an interval."""
 MEASURED = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"

@@ -192,7 +192,7 @@ def rivals(folder: Path, ours: Record) -> list[Record]:
 
 
 def nearest(ours: Record, others: list[Record]) -> Record | None:
-    """The record whose bits per pixel are nearest, by their ratio; of equals the newest."""
+    """Find the record with the nearest bits per pixel, by ratio; the newest of equals."""
     bits = ours.metrics["bits_per_pixel"].value
     held = [record for record in others if "bits_per_pixel" in record.metrics]
     return min(reversed(held), key=lambda r: abs(r.metrics["bits_per_pixel"].value / bits - 1), default=None)

@@ -11,7 +11,7 @@ from evatok.tokenizers.videoflextok.long import chunk_starts
 
 
 def tokens_of(config: VideoFlexTokConfig, frames: int, per_frame: int) -> int:
-    """Tokens of a clip in chunks, each latent frame's counted once."""
+    """Count the tokens of a clip in chunks, each latent frame once."""
     chunks = len(chunk_starts(config, frames))
     return per_frame * (config.blocks + (chunks - 1) * (config.blocks - 1))
 

@@ -17,7 +17,7 @@ _NAME = re.compile(r"(psnr|seam_ratio|tokens)_k(\d+)_(conditioned|alone)")
 
 
 def claims_of(record: Record) -> list[Sign]:
-    """Conditioned chunks join, and better than chunks alone."""
+    """Claim: conditioned chunks join, and better than independent ones."""
     signs = []
     for name in record.metrics:
         found = _NAME.fullmatch(name)

@@ -30,7 +30,7 @@ OF_TOKENIZER: dict[str, Column] = {
     "rtokens": (RECONSTRUCTION, "mean_tokens", 1, "tokens"),
 }
 EQUAL_COMPUTE = 0.05
-"""Trainings are of equal compute where steps times batch times tokens a clip differ by no more than this share."""
+"""Trainings are of equal compute where steps times batch times tokens per clip differ by no more than this share."""
 
 
 def of_generator(source: str) -> dict[str, Column]:
@@ -103,7 +103,7 @@ def adaptive(name: str, equal: str = "steps", given: str = "levels") -> Spec:
 
 
 def published(name: str) -> Spec:
-    """A row that the paper alone has."""
+    """A row that only the paper has."""
     return Spec(name, None)
 
 

@@ -68,7 +68,7 @@ def _records(chosen: Chosen, row: tables.Row) -> dict[str, str]:
 
 
 def _belongs(cell: Cell, spec: GeneratorTable) -> bool:
-    """Whether a table has this cell: rows that the paper alone has show what it printed, ours every column."""
+    """Whether a table has this cell: rows that only the paper has show what it printed, ours every column."""
     papers = {row.name for row in spec.specs if row.trained is None}
     return cell.row not in papers or cell.paper is not None or cell.ours is not None
 

@@ -36,7 +36,7 @@ class Mask:
 
 
 def masks(assignment: tuple[int, ...], patches: int) -> dict[str, Mask]:
-    """The masks with which the tokenizer runs a clip of this assignment, by the names of TITLES."""
+    """Build the masks under which the tokenizer runs a clip with this assignment, by the names of TITLES."""
     at = layout.Layout.of(torch.tensor([assignment]))
     tokens = at.block[0].numpy()
     grid = np.repeat(np.arange(len(assignment)), patches)

@@ -1,4 +1,4 @@
-"""The network behind a training's record: what its operations are counted of.
+"""The network of a training's record, for counting its operations.
 
 Sizes change in the course of a project, so that "toy" in an older record is another network than "toy" today. A record
 tells its network itself (`model.network`); those from before it did name their checkpoint by its hash, whose header

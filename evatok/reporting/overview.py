@@ -87,7 +87,7 @@ BESIDE_THE_PAPER = {
 }
 """Rows that are shown although the paper has none of them."""
 POINTS = {"table3": "w_q solved for", "table3_wq1.2": "w_q = 1.2"}
-"""What tells rows of the same name apart."""
+"""What distinguishes rows of the same name."""
 INTRODUCTION = """# Results
 
 Written by `python reproductions/readme.py` from the tables in `tables/`, which `python -m reproductions` rebuilds from

@@ -44,7 +44,7 @@ def better(row: str, record: Record | None, name: str, rival: str, paper: Mappin
 
 
 def _half(one: Metric, other: Metric) -> float | None:
-    """Half the 95 % interval of a difference of two values whose records hold standard errors."""
+    """Half the 95 % interval of the difference of two values with recorded standard errors."""
     if one.spread is None or other.spread is None:
         return None
     return 1.96 * math.hypot(one.spread, other.spread)

@@ -27,7 +27,7 @@ class TableError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table. `paper` or `ours` is None where there is none; `n` samples are behind `ours`.
+    """One value of a table. `paper` or `ours` is None where it is absent; `ours` comes from `n` samples.
 
     `spread` is what the records tell of its spread (over clips, or the deviation over training seeds); `interval` is
     half a 95 % interval of the value. None: not measured.
@@ -59,7 +59,7 @@ Row = Sequence[Cell]
 
 
 def both(cell: Cell) -> str:
-    """`ours (paper)` to two decimals; a dash stands for what is not measured."""
+    """`ours (paper)` to two decimals; a dash where nothing is measured."""
     ours, paper = ("-" if value is None else f"{value:.2f}" for value in (cell.ours, cell.paper))
     return f"{ours} ({paper})"
 

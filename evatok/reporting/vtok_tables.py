@@ -94,7 +94,7 @@ def parts(rows: Rows, names: Sequence[str]) -> str:
 
 
 def above(rows: Rows, first: str, second: str, paper: str, *, metric: str = AVERAGE, least: float = 0.0) -> Sign:
-    """`first` is better than `second` by more than `least` points: the whole interval lies above it."""
+    """`first` is better than `second` by more than `least` points: the interval lies entirely above it."""
     what = metric.removeprefix(f"{AVERAGE}.").replace(AVERAGE, "average")
     more = f" by {least:g} points" if least else ""
     name = f"{rows[first].spec.label} above {rows[second].spec.label}{more}, {what}"

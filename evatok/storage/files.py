@@ -158,12 +158,12 @@ def cache_folder() -> Path:
 
 
 def _writer() -> str:
-    """This process, as the name of a partial file tells it."""
+    """Identify this process, for the name of a partial file."""
     return f"{socket.gethostname().replace('.', '-')}-{os.getpid()}"
 
 
 def _remove_abandoned(folder: Path, name: str) -> None:
-    """Remove partial files of `name` whose writer was a process of this machine and lives no more."""
+    """Remove partial files of `name` whose writer was a process of this machine and is gone."""
     host, _, _ = _writer().rpartition("-")
     start = f".{name}.{host}-"
     for entry in os.scandir(folder):

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that names its holder, ends with it, and says how to go on where it is held.
+"""One writer at a time: a lock that names its holder, ends with it, and says how to proceed where it is held.
 
 A lock is a file, taken with flock: the kernel lets go of it however its holder ends, `kill -9` included, so on one
 machine a lock that can be taken is nobody's. The file holds who has it. On a network file system that is only half of
@@ -61,7 +61,7 @@ def sole_writer(path: Path | str, what: str = "", *, wait: bool = False) -> Iter
         ended.set()
         beat.join()
         if _is_at(handle, path):
-            path.unlink(missing_ok=True)  # while it is held: nobody else can have taken this very file
+            path.unlink(missing_ok=True)  # while it is held: no other process can have taken this file
         os.close(handle)
 
 

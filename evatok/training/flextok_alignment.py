@@ -1,6 +1,6 @@
 """Representation alignment (REPA, arXiv 2410.06940) of the decoder: what it is to resemble, and through which head.
 
-The target is a frozen encoder's features, brought to the decoder's patches and standardised per channel. Without that
+The target is a frozen encoder's features, resized to the decoder's patches and standardised per channel. Without that
 the features of a small encoder are nearly one and the same vector (cosine to their mean 0.99 for videomae-toy), and a
 cosine loss is solved without anything being learnt.
 
@@ -36,7 +36,7 @@ class Teacher:
     """
 
     def __init__(self, encoder: FrozenEncoder, config: VideoFlexTokConfig) -> None:
-        """Raises AlignmentError where the encoder's grid cannot be brought to the decoder's."""
+        """Raise AlignmentError unless the encoder's grid can be resized to the decoder's."""
         self.encoder, self.config = encoder, config
         self.of_images = isinstance(encoder, Images)
         self.skipped = 1 if config.causal_first and not self.of_images else 0
@@ -46,7 +46,7 @@ class Teacher:
         fits = self.of_images or (self.frames > 0 and steps % self.frames == 0)
         if not fits or any(own % wanted for own, wanted in zip(grid, config.grid, strict=True)):
             raise AlignmentError(
-                f"{encoder.source}: its grid {(steps, *grid)} cannot be brought to {self.frames} latent frames of "
+                f"{encoder.source}: its grid {(steps, *grid)} cannot be resized to {self.frames} latent frames of "
                 f"{config.grid} patches: each must be a multiple; choose another size for the encoder"
             )
         self.width = encoder.width * self.per_frame

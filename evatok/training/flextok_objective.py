@@ -27,7 +27,7 @@ from evatok.training.objective import Batches
 
 
 class FlexTrainee(nn.Module):
-    """What a step moves: the network, and the head through which its decoder meets the teacher."""
+    """What is trained: the network, and the head that maps decoder features to the teacher's."""
 
     def __init__(self, network: FlexNetwork, teacher: Teacher | None = None) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class FlexTrainee(nn.Module):
 
 @dataclass(frozen=True)
 class Draws:
-    """All that is drawn at random for a batch.
+    """Everything drawn at random for a batch.
 
     Attributes:
         lengths: (B, T) tokens kept.
@@ -101,7 +101,7 @@ class FlexObjective:
         return total, {**terms, "tokens": draws.lengths.sum(1).float().mean()}
 
     def draw(self, latents: torch.Tensor, generator: torch.Generator) -> Draws:
-        """The random choices of a step, from a generator on the CPU."""
+        """Draw the random choices of a step from a generator on the CPU."""
         clips, device = len(latents), latents.device
         lengths = self.dropout.lengths(clips, generator)
         null = torch.rand(clips, generator=generator) < self.null_probability

@@ -1,6 +1,6 @@
-"""What strategies read of clips: features of the frozen image encoder, and for Video-LaViT's a field of motion.
+"""Features that strategies read: those of the frozen image encoder, and for Video-LaViT's a motion field.
 
-Whole grids of all frames are half a megabyte a clip, and no strategy needs them: kept are the first frame's whole grid
+Complete grids of all frames are half a megabyte per clip, and no strategy needs them: kept are the first frame's grid
 and 4 x 4 cells of every frame, in float16, in the cache of features, shard by shard.
 
 Legend: B clips, T frames, S steps of motion, h x w cells of a frame, D width.
@@ -26,8 +26,8 @@ from evatok.vtok.strategies import LAVIT_FRAMES, StrategyError
 SIDE = 4  # cells along each axis that are kept of every frame
 MOTION_SIDE, MOTION_CHANNELS = 8, 4 * len(SCALES)
 _SHARD = 50  # clips
-_VERSION = "1"  # of what is kept; a change makes all features again
-_SHRINK = 2  # motion is sought at half size: what moves fast is slow there
+_VERSION = "1"  # of what is kept; a change recomputes all features
+_SHRINK = 2  # motion is estimated at half size, where fast motion is slower
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Features:
         return len(self.first)
 
     def take(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Features:
-        """Those of some clips, in float32."""
+        """Select clips, in float32."""
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         motion = None if self.motion is None else self.motion[index].to(device).float()
         return Features(self.first[index].to(device).float(), self.frames[index].to(device).float(), motion)
@@ -57,7 +57,7 @@ class Features:
 def features_of(
     encoder: ImageEncoder, clips: ClipSet, *, device: torch.device | str = "cpu", store: ShardStore | None = None
 ) -> Features:
-    """Features of all clips (N, T, H, W, 3), from the cache or computed and kept now, in float16.
+    """Compute features of all clips (N, T, H, W, 3) in float16, reading those in the cache.
 
     A killed computation resumes.
     """

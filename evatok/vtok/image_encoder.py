@@ -1,9 +1,9 @@
-"""F: the frozen image encoder of key frames and residuals, trained on single frames and the words said of them.
+"""F: the frozen image encoder of key frames and residuals, trained on single frames and their captions.
 
-It plays the part that CLIP has in the paper: supervised by language, of images only. Each cell of its grid tells what
-it sees by logits of word pairs (colour and shape, colour and fill, colour and size); a pair counts as seen if any cell
-sees it, by logsumexp over the cells. A second head draws each cell's patch again from its feature alone, so that where
-things lie within a cell is kept.
+It takes CLIP's part in the paper: supervised by language, on images only. Each cell of its grid predicts
+logits of word pairs (colour and shape, colour and fill, colour and size); a pair counts as seen if any cell
+sees it, by logsumexp over the cells. A second head reconstructs each cell's patch from its feature, so that
+positions within a cell are kept.
 
 Legend: N frames, P pairs of words, h x w cells, D width.
 """
@@ -30,7 +30,7 @@ FILLS = ("solid", "hollow")
 PAIRS: tuple[tuple[str, str], ...] = tuple(
     (colour, word) for words in (SHAPES, FILLS, tuple(SIZES)) for colour in COLOURS for word in words
 )
-"""P: every colour with every shape, every fill and every size."""
+"""The P pairs: every colour with every shape, every fill and every size."""
 CELL = 8  # pixels a side
 _GROUPS = 8
 _POSITIVE = 4.0  # weight of a pair that is there: most are not
@@ -59,7 +59,7 @@ class ImageEncoderConfig:
 class ImageEncoder(Trained, nn.Module):
     """Frames (N, 3, H, W) in [0, 1] to a grid of features (N, h, w, D), standardised over training frames.
 
-    The first layer has no norm: normalised over the picture, a colour would depend on all others.
+    The first layer has no norm: normalised over the frame, a colour would depend on all others.
     """
 
     KIND = "image_encoder"
@@ -106,7 +106,7 @@ class ImageEncoder(Trained, nn.Module):
         return self.layers(frames - 0.5)
 
     def losses(self, frames: torch.Tensor, said_NP: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What training minimises: `words`, cross-entropy of the pairs; `patches`, L1 of the frame drawn again."""
+        """Compute what training minimises: `words`, cross-entropy of the pairs; `patches`, L1 of the reconstruction."""
         grid = self.raw(frames)
         weight = torch.full((said_NP.shape[1],), _POSITIVE, device=said_NP.device)
         words = F.binary_cross_entropy_with_logits(self.seen(grid), said_NP.float(), pos_weight=weight)
@@ -114,13 +114,13 @@ class ImageEncoder(Trained, nn.Module):
         return {"words": words, "patches": (drawn - frames).abs().mean()}
 
     def seen(self, grid_NDhw: torch.Tensor) -> torch.Tensor:
-        """(N, P) logits of the pairs of words: the soft maximum over the cells."""
+        """Compute logits (N, P) of the word pairs: the soft maximum over the cells."""
         cells = self.words(grid_NDhw).flatten(2)
         return cells.logsumexp(-1) - math.log(cells.shape[-1])
 
     @torch.no_grad()
     def standardise(self, frames: torch.Tensor) -> None:
-        """Take mean and deviation of the features from frames."""
+        """Set mean and deviation from the features of frames."""
         values = self.raw(frames).transpose(0, 1).flatten(1)
         self.mean.copy_(values.mean(1))
         self.deviation.copy_(values.std(1).clamp_min(1e-6))

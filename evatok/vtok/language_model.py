@@ -1,8 +1,8 @@
 """A small causal language model that reads visual tokens and answers questions about them.
 
-All questions of a clip are packed behind one visual prefix: each sees the prefix and its own words and no other
-question, so that the answers are those of one question at a time (`visual_first`; the paper prints the text first,
-Eq. 6, which would need a prefix for each). An answer is one symbol, told by likelihood at a question's last word.
+All questions of a clip are packed after one visual prefix: each sees the prefix and its own words but no other
+question, so that the answers equal those of one question at a time (`visual_first`; the paper prints the text first,
+Eq. 6, which would need a prefix for each). An answer is one symbol, the likeliest at a question's last word.
 
 Legend: B clips, L visual tokens, Q questions, W words of all questions together, V symbols, D width.
 """
@@ -31,7 +31,7 @@ LONGEST = 8  # words of a question
 
 
 class LanguageModelError(EvatokError, ValueError):
-    """A question, word or strategy that a language model does not know."""
+    """An unknown question, word or strategy."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class VideoLanguageModel(Trained, nn.Module):
         return model
 
     def start_from(self, other: VideoLanguageModel) -> list[str]:
-        """Take over what `other` has learned, whatever its strategy; returns the parameters that begin anew."""
+        """Copy the weights of `other`, whatever its strategy; returns the parameters that start fresh."""
         own, theirs = self.state_dict(), other.state_dict()
         fresh = self.visual.start_from(other.visual)
         text = {name: value for name, value in theirs.items() if not name.startswith("visual.")}

@@ -77,7 +77,7 @@ class Outcomes:
         return cls(arrays[RIGHT].astype(np.float64), arrays[ASKED].astype(np.int64))
 
     def mask(self, metric: str = AVERAGE) -> np.ndarray:
-        """(N, Q) booleans: the questions behind `accuracy` or `accuracy.<category or need>`.
+        """(N, Q) booleans: the questions of `accuracy` or `accuracy.<category or need>`.
 
         Raises:
             ScoringError: no such category or need.

@@ -36,7 +36,7 @@ class Strategy:
             key frame and a motion field's tokens) and "omni" (a key frame and tubes of later frames) are our readings
             of Video-LaViT's and OmniTokenizer's strategies.
         key: S, tokens of a frame: a square number up to 64.
-        fps: motion tokens a second of "vtok".
+        fps: motion tokens per second of "vtok".
         residual: what "vtok" makes a motion token of: "grid" (Eq. 14: features of a frame less those of the key frame,
             4 x 4 cells side by side), "mean" (the same, averaged over the picture), and as controls "absolute" (no
             difference), "previous" (less those of the frame before), "shuffled" (grid, tokens in random order).

@@ -22,7 +22,7 @@ from evatok.vtok.features import MOTION_CHANNELS, SIDE, Features, pooled
 from evatok.vtok.strategies import LAVIT_GRID, OMNI_FRAMES, OMNI_TUBES, Strategy, StrategyError
 
 CELLS = 8  # cells along each axis in the table of places
-MOMENTS = 61  # entries of the table of times: 12 a second for 5 s
+MOMENTS = 61  # entries of the table of times: 12 per second for 5 s
 _KEY, _MOTION = 0, 1  # kinds
 _STRENGTH = 0.5  # of the codes that positions start from, beside features of deviation 1
 

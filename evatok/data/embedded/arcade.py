@@ -52,7 +52,7 @@ NEAR_STATIC_GAMES = frozenset(
 RECIPE: dict[str, Any] = {
     "version": 1,
     "games": list(GAMES),  # game of a clip: index modulo their number
-    "frame_skip": 4,  # emulator frames (60 Hz) a clip frame: 15 fps
+    "frame_skip": 4,  # emulator frames (60 Hz) per clip frame: 15 fps
     "hold_probability": 0.85,  # the pressed button stays pressed for another clip frame
     "mode": "random among those that can be played alone",
     "difficulty": "random",
@@ -65,7 +65,7 @@ RECIPE: dict[str, Any] = {
     "blank_spread": 2.0,  # a clip whose pixels all have a standard deviation below this is played again
     "attempts": 8,
 }
-"""Everything, besides seed, index, frames and size, that decides a clip's bytes; part of a set's manifest."""
+"""Everything besides seed, index, frames and size that determines a clip's bytes; part of a set's manifest."""
 
 
 def recipe_of(games: tuple[str, ...]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def freedoom_reel(
     The stream also names the split (`evatok.data.clips.stream`), and so the maps.
 
     Clip i of the stream is clip i % REEL of reel i // REEL. A reel is one life of the game process, because the
-    phase of animated textures carries over from episode to episode: a clip made alone would differ from the same
+    phase of animated textures carries over from episode to episode: a clip made by itself would differ from the same
     clip made after others.
     Raises ClipSetError where the temporary folder is mounted noexec.
     """
@@ -176,7 +176,7 @@ def _episode(
 
 @contextmanager
 def _game(wad: str, *, large: bool) -> Iterator[Any]:
-    """A game process that leaves no file behind, meets none of an earlier one, and ends with this process."""
+    """Run a game process that leaves no file, sees none of an earlier one, and ends with this process."""
     _remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         settings = Path(folder) / "settings.ini"

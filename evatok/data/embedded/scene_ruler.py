@@ -1,4 +1,4 @@
-"""The ruler of `moving-shapes`: answers questions about a clip from its pixels, by rules and templates alone.
+"""The ruler of `moving-shapes`: answers questions about a clip from its pixels, by rules and templates only.
 
 Each pixel is taken for background plus a share of the palette's colour that explains it best. The share, cut out around
 the object of a colour, is compared with drawn shapes of all radii, solid and hollow; what moves how is told from the

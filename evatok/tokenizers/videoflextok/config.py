@@ -11,10 +11,10 @@ from evatok.models.latents.codec import is_causal, latent_frames
 FORMS = ("time-causal", "flexible", "flat", "grid")
 """How the encoder arranges tokens.
 
-time-causal: K registers per latent frame, behind the frame's patches; a register sees all that is earlier (Sec. 3.1).
+time-causal: K registers per latent frame, after the frame's patches; a register sees all that is earlier (Sec. 3.1).
 flexible: the same, but across frames a register sees only registers of its own rank and below, and patches see no
     registers: the first k codes of every frame follow from k registers, and cost less than K.
-flat: T * K registers behind all patches, under full attention; one order over all of them (Table 2's control).
+flat: T * K registers after all patches, under full attention; one order over all of them (Table 2's control).
 grid: no registers: patches themselves are quantised, K = P, and there is no order (Appendix D's control).
 """
 

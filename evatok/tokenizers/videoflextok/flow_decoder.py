@@ -65,7 +65,7 @@ class FlowDecoder(nn.Module):
     def forward(
         self, noised_BTPV: torch.Tensor, sigma_B: torch.Tensor, condition: Condition, tap: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Velocities, and patch features (B, T, P, D) behind layer `tap`, counted from 1, else None."""
+        """Return velocities, and patch features (B, T, P, D) after layer `tap` (counted from 1), else None."""
         patches = self.embedding(noised_BTPV) + self.patch_position
         tokens, present = self._tokens(condition)
         count = tokens.shape[1]

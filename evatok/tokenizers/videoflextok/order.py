@@ -28,7 +28,7 @@ class Order:
         """T frames of P patches and of `tokens` tokens.
 
         Args:
-            tokens_first: tokens before patches (the decoder's), else behind them (the encoder's).
+            tokens_first: tokens before patches (the decoder's), else after them (the encoder's).
             flat: T * `tokens` tokens in one order that belong to no frame; their frame is -1.
         """
         of_patches = _grid(frames, patches)
