@@ -25,6 +25,9 @@ from types import FrameType, TracebackType
 PACKAGE = Path(__file__).resolve().parent
 ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
 
+LONGEST_LINE = 1500
+"""Characters of an error's line at most."""
+
 _GO_ON = "what is saved stays, and the same command goes on from there"
 _WAYS_OUT = {
     errno.ENOENT: "give a path that exists",
@@ -34,6 +37,7 @@ _WAYS_OUT = {
     errno.EISDIR: "give a file",
     errno.ENOTDIR: "a file is in the way of a folder: move it, or give another path",
     errno.EEXIST: "it is in the way: move it, or give another path",
+    errno.ELOOP: "a link leads back to itself: remove it, or give another path",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ENOSPC: "make room, or give another path; then the same command goes on from what is saved",
     errno.EDQUOT: "make room, or give another path; then the same command goes on from what is saved",
@@ -85,8 +89,16 @@ def report(name: str, error: BaseException) -> int:
 
 
 def line_of(error: BaseException) -> str:
-    """What went wrong and the way out, in one line; of names that are not UTF-8 the odd bytes are replaced."""
-    return " ".join(_told(error).split()).encode(errors="replace").decode()
+    """What went wrong and the way out, in one line that a terminal shows.
+
+    Bytes of names that are not UTF-8 are replaced, characters that are not printable written as escapes, and the middle
+    of a line longer than `LONGEST_LINE` is left out: a damaged file may have put anything into it.
+    """
+    line = " ".join(_told(error).split()).encode(errors="replace").decode()
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    if len(line) <= LONGEST_LINE:
+        return line
+    return f"{line[: LONGEST_LINE - 305]} ... {line[-300:]}"
 
 
 @contextmanager

@@ -83,8 +83,10 @@ def test_a_damaged_curve_is_one_line_and_a_resumed_training_mends_it(tmp_path, c
     with pytest.raises(loop.TrainingError, match=r"curve\.jsonl: not a complete curve"):
         loop.read_curve(tmp_path)
     path.write_text('{"step": 1, "loss": 0.5}\n' + content)
-    curve.drop_lines_after(path, 5)
+    curve.drop_lines_after(path, 1)
     assert loop.read_curve(tmp_path) == [{"step": 1, "loss": 0.5}]
+    with pytest.raises(loop.TrainingError, match="its lines after step 1 of 5 are missing or damaged; delete it"):
+        curve.drop_lines_after(path, 5)
 
 
 def test_a_damaged_state_is_one_line(tmp_path):

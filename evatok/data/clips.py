@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import shutil
@@ -23,12 +24,15 @@ from einops import rearrange
 from tqdm import tqdm
 
 from evatok.errors import EvatokError, end_quietly
-from evatok.storage.files import cache_folder, disk_of, memory_bytes, replacing, reserve, told_bytes
+from evatok.storage.files import cache_folder, disk_of, memory_bytes, replacing, reserve, sha256_file, told_bytes
 
 SPLITS = ("train", "validation", "test")
 
 MOST_CLIPS = 1_000_000
 """Clips of an embedded set, ten times as many as the paper scores: more are a slip of the pen, and days of work."""
+
+_LABELS, _SEAL = "labels.csv", "labels_and_manifest_sha256"
+_log = logging.getLogger(__name__)
 
 Reel = tuple[np.ndarray, list[dict[str, Any]]]
 
@@ -215,19 +219,20 @@ def save(folder: Path | str, clips: np.ndarray, labels: pd.DataFrame, manifest: 
 
 
 def load(folder: Path | str) -> ClipSet:
-    """Open a set, and compare every pixel with the manifest's hash, once per process.
+    """Open a set, and compare every pixel with the manifest's hash, once per process, and the labels with theirs.
 
     Labels are as they were written: what looks like a number in the column `label` stays a word.
 
     Raises:
-        ClipSetError: no set there, or the arrays are not what the manifest says.
+        ClipSetError: no set there, or arrays or labels are not what the manifest says.
     """
     folder = Path(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         shape, sha256 = manifest["shape"], manifest["sha256"]
         clips = np.load(folder / "clips.npy", mmap_mode="r")
-        labels = pd.read_csv(folder / "labels.csv", index_col="clip", dtype={"label": str}, keep_default_na=False)
+        labels = pd.read_csv(folder / _LABELS, index_col="clip", dtype={"label": str}, keep_default_na=False)
+        seal = manifest.pop(_SEAL, None)  # what tells sets apart in records are their pixels
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         told = f"no complete clip set ({type(error).__name__}: {error})"
         raise ClipSetError(f"{folder}: {told}; delete the folder and build it again") from error
@@ -235,6 +240,13 @@ def load(folder: Path | str) -> ClipSet:
         raise ClipSetError(f"{folder}: clips {clips.shape}, labels {len(labels)}, manifest says {shape}")
     if _sha256_of_file(folder / "clips.npy", clips) != sha256:
         raise ClipSetError(f"{folder}: pixels do not match the manifest's sha256; delete the folder and build it again")
+    if seal is None:
+        _log.info("%s was written before sets had a hash of their labels: they cannot be verified", folder)
+    elif seal != _seal_of(folder, manifest):
+        raise ClipSetError(
+            f"{folder}: labels or manifest are not what was written, by the manifest's {_SEAL}; delete the folder and "
+            "build it again"
+        )
     return ClipSet(clips, labels, manifest, folder)
 
 
@@ -313,6 +325,12 @@ def _merge_reels(folder: Path, count: int, labels: pd.DataFrame, manifest: dict[
     _seal(folder, labels, manifest)
 
 
+def _seal_of(folder: Path, manifest: dict[str, Any]) -> str:
+    """Hash of a set's labels and of all else that its manifest says."""
+    told = json.dumps(json.loads(json.dumps(manifest)), sort_keys=True).encode()  # as it is read again
+    return hashlib.sha256(sha256_file(folder / _LABELS).encode() + told).hexdigest()
+
+
 def _seal(folder: Path, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
     """Write the labels and, last, the manifest, whose presence marks the set as complete."""
     clips = np.load(folder / "clips.npy", mmap_mode="r")
@@ -322,7 +340,8 @@ def _seal(folder: Path, labels: pd.DataFrame, manifest: dict[str, Any]) -> None:
         "shape": list(clips.shape),
         "sha256": _sha256_of_file(folder / "clips.npy", clips),
     }
-    with replacing(folder / "labels.csv") as partial:
+    with replacing(folder / _LABELS) as partial:
         labels.rename_axis("clip").to_csv(partial)
+    whole[_SEAL] = _seal_of(folder, whole)
     with replacing(folder / "manifest.json") as partial:
         partial.write_text(json.dumps(whole, indent=2) + "\n")

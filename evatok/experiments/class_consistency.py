@@ -55,7 +55,7 @@ class ClassConsistency:
 
     def measure(self, fake: np.ndarray, real: ClipSet) -> dict[str, Rates]:
         """Rates of clips "generated", "real" and, under the tokenizer's own assignments, "reconstructed"."""
-        told = [str(name) for name in code_cache.labels_of(real, self.video.checkpoint.facts["label"])]
+        told = [str(name) for name in code_cache.labels_of(real, self.video.checkpoint.facts.get("label", ""))]
         found = {"generated": self.judge.judge(fake, self.names), "real": self.judge.judge(real.clips, told)}
         if self.rule is not None:
             found["reconstructed"] = self.judge.judge(self._reconstructed(real, self.rule), told)
@@ -83,11 +83,11 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
         ConfigError: another router than the one that taught the generator.
     """
     facts, shape = video.checkpoint.facts, video.tokenizer.config
-    if facts["assignment"] == "uniform":
-        return Fixed(shape.candidates, facts["row"][:1])  # every block has the same tokens
+    if facts.get("assignment") == "uniform":
+        return Fixed(shape.candidates, facts.get("row", [])[:1])  # every block has the same tokens
     if not config["router"]:
         return None
-    router, taught = Router.load(config["router"], config["device"]), video.checkpoint.parents["router"]
+    router, taught = Router.load(config["router"], config["device"]), video.checkpoint.parents.get("router", "")
     if router.checkpoint.sha256 != taught:
         raise tracking.ConfigError(
             f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, the generator learned from the "

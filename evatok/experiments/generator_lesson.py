@@ -13,11 +13,13 @@ from evatok.assignments.rules import Fixed, Rule
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.experiments.setting import uniform_tokens
+from evatok.experiments.tracking import ConfigError
 from evatok.generation import code_cache, video_generator
 from evatok.generation.code_cache import CodedSet, Coder
 from evatok.generation.grammar import Grammar, Sequences
 from evatok.generation.transformer import Condition, GeneratorConfig
 from evatok.routing.rules import load_routed
+from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 
@@ -109,8 +111,9 @@ def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> tuple[i
         ConfigError: tokens that are no level.
     """
     shape = tokenizer.config
-    own = tokenizer.checkpoint.facts.get("row", [shape.candidates.baseline])
-    return (uniform_tokens(config, shape, own[0]),) * shape.candidates.blocks
+    with checkpoints.built_from(config["tokenizer"]):
+        own = checkpoints.listed(tokenizer.checkpoint.facts.get("row", [shape.candidates.baseline]), int)[0]
+    return (uniform_tokens(config, shape, own),) * shape.candidates.blocks
 
 
 def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...]) -> tuple[int, ...]:
@@ -123,10 +126,20 @@ def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[i
 def rule_of(
     config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...] | None, prefix: tuple[int, ...]
 ) -> Rule:
-    """The configured rule of assignment."""
+    """The configured rule of assignment.
+
+    Raises:
+        ConfigError: another router than the one under which the tokenizer was trained.
+    """
     if row is not None:
         return Fixed(tokenizer.config.candidates, row[:1])  # every block has the same tokens
-    return load_routed(config["router"], tokenizer.config, config["device"], prefix)
+    rule = load_routed(config["router"], tokenizer.config, config["device"], prefix)
+    if (taught := tokenizer.checkpoint.parents.get("router", rule.parents["router"])) != rule.parents["router"]:
+        raise ConfigError(
+            f"config key router: {config['router']} is {rule.parents['router'][:12]}, the tokenizer was trained under "
+            f"the assignments of {taught[:12]}; give that one, or assignment=uniform"
+        )
+    return rule
 
 
 def clips_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, split: str) -> ClipSet:

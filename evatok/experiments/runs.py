@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import warnings
 from datetime import UTC, datetime
@@ -19,11 +20,12 @@ import pandas as pd
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.storage import records
-from evatok.storage.files import write_json, writing
+from evatok.storage.files import replacing, write_json, writing
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred
+    from sacred.dependencies import get_digest
     from sacred.observers import FileStorageObserver, MongoObserver, RunObserver
     from sacred.observers.mongo import parse_mongo_db_arg
     from sacred.serializer import flatten
@@ -44,6 +46,25 @@ class RunFolder(FileStorageObserver):
         """Write `obj` in one step, with null for what is not finite."""
         content = records.plain(flatten(obj), filename, nonfinite_as_null=True)
         write_json(Path(str(self.dir)) / filename, content)
+
+    def find_or_save(self, filename: str, store_dir: Path) -> Path:
+        """Keep a copy of a file under a name that holds its hash: a copy that a kill cut short would stay for good."""
+        source = Path(filename)
+        path = Path(store_dir) / f"{source.stem}_{get_digest(filename)}{source.suffix}"
+        if not path.exists():
+            with replacing(path, size=source.stat().st_size) as partial:
+                shutil.copyfile(source, partial)
+        return path
+
+    def interrupted_event(self, interrupt_time: datetime, status: str) -> None:
+        """Store that the run was interrupted, unless that was before it was stored."""
+        if self.run_entry is not None:
+            super().interrupted_event(interrupt_time, status)
+
+    def failed_event(self, fail_time: datetime, fail_trace: list[str]) -> None:
+        """Store that the run failed, unless that was before it was stored."""
+        if self.run_entry is not None:
+            super().failed_event(fail_time, fail_trace)
 
     def save_cout(self) -> None:
         """Write what was printed; a full disk is reported with the file's name."""

@@ -238,7 +238,7 @@ def measured(
         "parents": video.checkpoint.parents,
         "facts": video.checkpoint.facts,
         "task": video.task,
-        "assignment": video.checkpoint.facts["assignment"],
+        "assignment": video.checkpoint.facts.get("assignment", ""),
         "parameters": sum(p.numel() for p in video.module.parameters()),
         "classes": config["classes"] or "as among the real clips",
     }
@@ -293,7 +293,7 @@ def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples
 
 
 def _labels(video: VideoGenerator, real: ClipSet) -> list[str]:
-    return [str(name) for name in code_cache.labels_of(real, video.checkpoint.facts["label"])]
+    return [str(name) for name in code_cache.labels_of(real, video.checkpoint.facts.get("label", ""))]
 
 
 def _words(text: str) -> list[str]:

@@ -22,6 +22,7 @@ from evatok.experiments.tokenizer_parts import prepared, shape_of
 from evatok.metrics import catalogue
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.metrics.pixels import psnr
+from evatok.models.encoders import depth_of
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.training import loop
@@ -213,6 +214,14 @@ def check(config: dict[str, Any]) -> None:
         raise tracking.ConfigError(
             f"config key alignment_layer: {config['alignment_layer']} of a decoder of {shape.decoder_layers} layers"
         )
+    if config["alignment"] != "none":
+        depth_of(config["alignment"])
+    if config["discriminator"] == "semantic":
+        deepest, depth = max(config["semantic_layers"]), depth_of(config["semantic_encoder"])
+        if deepest > depth:
+            raise tracking.ConfigError(
+                f"config key semantic_layers: {deepest} of an encoder of {depth} layers ({config['semantic_encoder']})"
+            )
 
 
 def facts_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evatok.generation.grammar import Grammar
+from evatok.storage import checkpoints
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class GeneratorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GeneratorConfig:
-        return cls(**values)
+        return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

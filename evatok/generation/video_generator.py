@@ -81,7 +81,7 @@ class VideoGenerator(Trained):
             CheckpointError: a tokenizer that is absent, damaged or of another kind.
             GenerationError: the generator was trained on another tokenizer.
         """
-        expected = checkpoint.parents["tokenizer"]
+        expected = str(checkpoint.parents["tokenizer"])
         tokenizer = tokenizer or _tokenizer_beside(path, expected)
         decoder = AdaptiveTokenizer.load(tokenizer)
         if (given := decoder.checkpoint.sha256) != expected:
@@ -89,10 +89,9 @@ class VideoGenerator(Trained):
                 f"{path} was trained on the codes of tokenizer {expected[:12]}, {tokenizer} is {given[:12]}: pass "
                 "the tokenizer it was trained on, or train a generator on this one"
             )
-        module, facts = Generator(GeneratorConfig.from_dict(checkpoint.config)), checkpoint.facts
-        classes, prefix = tuple(facts["classes"]), tuple(facts["prefix"])
-        grammar = Grammar.of(decoder.config)
-        return cls(module, grammar, decoder, checkpoint, facts["task"], classes, prefix, **parts)
+        module = Generator(GeneratorConfig.from_dict(checkpoint.config))
+        task, classes, prefix = _taught(checkpoint)
+        return cls(module, Grammar.of(decoder.config), decoder, checkpoint, task, classes, prefix, **parts)
 
     @property
     def device(self) -> torch.device:
@@ -300,3 +299,14 @@ def condition_symbols(codes: Codes, grammar: Grammar) -> torch.Tensor:
 def condition_length(prefix: Sequence[int]) -> int:
     """C, the number of symbols of a condition: its codes and one length per block."""
     return sum(prefix) + len(prefix)
+
+
+def _taught(checkpoint: Checkpoint) -> tuple[str, tuple[str, ...], tuple[int, ...]]:
+    """Task, classes and prefix that a generator was taught. Raises built-in errors for odd ones."""
+    facts = checkpoint.facts
+    task, classes, prefix = facts["task"], checkpoints.listed(facts["classes"], str), facts["prefix"]
+    words = {"assignment": facts.get("assignment", ""), "label": facts.get("label", "")}
+    if task not in TASKS or not all(isinstance(word, str) for word in words.values()):
+        raise ValueError(f"task {task!r:.60}, {words!r:.120}")
+    checkpoints.listed(facts.get("row", []), int)
+    return task, classes, checkpoints.listed(prefix, int)

@@ -20,6 +20,7 @@ from evatok.data.clips import to_network
 from evatok.errors import EvatokError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.models.trained import Trained
+from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 
 _WILSON = 1.96  # standard deviations in half a 95 % interval
@@ -73,7 +74,7 @@ class Classifier(Trained):
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:
         module, facts = ClipClassifier(ClassifierConfig.from_dict(checkpoint.config)), checkpoint.facts
-        return cls(module, checkpoint, tuple(facts["classes"]), str(facts["label"]), **parts)
+        return cls(module, checkpoint, checkpoints.listed(facts["classes"], str), str(facts["label"]), **parts)
 
     def predict(self, clips: np.ndarray, batch: int = 64) -> np.ndarray:
         """(N,) class indices of uint8 clips (N, T, H, W, 3), by majority vote of their steps.

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from evatok.storage import checkpoints
+
 SCALES = (1, 2, 4)  # at which motion is estimated
 _TEXTURELESS = 1e-4  # squared gradient in a window of noise
 _GROUPS = 8  # of the norms; every width is a multiple
@@ -46,7 +48,7 @@ class ClassifierConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClassifierConfig:
-        return cls(**values)
+        return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

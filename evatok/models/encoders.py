@@ -39,6 +39,7 @@ __all__ = [
     "EncoderError",
     "FrozenEncoder",
     "VideoMAE",
+    "depth_of",
     "load_encoder",
     "quiet",
 ]
@@ -72,6 +73,20 @@ def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEnco
         raise EncoderError(str(error)) from error
     model = _network(family, folder, source)
     return family(model, source=source, weights_sha256=_sha256(files), resize=resize, **_pixels(folder, source))
+
+
+def depth_of(source: str | Path) -> int:
+    """Transformer layers of an encoder, from its configuration alone. Raises EncoderError as `load_encoder`."""
+    import transformers
+
+    source = str(source)
+    folder = _folder(source)
+    _model_type(folder, source)
+    try:
+        return int(transformers.AutoConfig.from_pretrained(folder, local_files_only=True).num_hidden_layers)
+    except Exception as error:  # as in `_network`
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EncoderError(f"{source}: cannot read its {_CONFIG} ({reason}); download it again") from error
 
 
 def _folder(source: str) -> Path:

@@ -154,13 +154,14 @@ def _save_mp4(picture: np.ndarray, path: Path, fps: float) -> None:
     padding = [(0, 0), (0, picture.shape[1] % 2), (0, picture.shape[2] % 2), (0, 0)]
     even = np.pad(picture, padding, constant_values=WHITE)  # 4:2:0 halves both sides
     rate = Fraction(fps).limit_denominator(1000)
-    # The same frames are the same bytes: nothing is left to the number of cores, the clock, or the library's version.
+    # The same frames are the same bytes: nothing is left to the number of cores, the clock, or the library's version,
+    # and nothing to what lay in memory before, which x264's macroblock tree reads in its assembly.
     with replacing(path) as partial, av.open(str(partial), "w", "mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
         stream.codec_context.time_base = 1 / rate
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": _CRF, "preset": "medium", "flags": "+bitexact", "x264-params": "threads=1"}
+        stream.options = {"crf": _CRF, "preset": "medium", "flags": "+bitexact", "x264-params": "threads=1:mbtree=0"}
         for number, picture in enumerate(even):
             shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             shown = shown.reformat(format="yuv420p", interpolation="BICUBIC")

@@ -20,6 +20,7 @@ from torch import nn
 from evatok.assignments.candidates import CandidateSet
 from evatok.models.attention import Attention
 from evatok.routing.statistics import CLIP_STATISTICS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
+from evatok.storage import checkpoints
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ class RouterConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RouterConfig:
         """Build from JSON values, in which tuples are lists."""
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**arguments)
+        return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -21,6 +21,7 @@ from evatok.data.clips import to_network
 from evatok.errors import EvatokError
 from evatok.models.trained import Trained
 from evatok.routing.networks import RouterConfig, StatisticsRouter, build_router
+from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.evatok import TokenizerConfig
 
@@ -39,7 +40,9 @@ class OperatingPoint:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> OperatingPoint:
-        return cls(values["metric"], values["w_q"], Scale.from_dict(values["scale"]))
+        """Build from JSON. Raises TypeError or LookupError for what is no operating point."""
+        scale = checkpoints.shaped(Scale, values["scale"])
+        return checkpoints.shaped(cls, {"metric": values["metric"], "w_q": values["w_q"], "scale": scale})
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,8 @@ def read(path: Path | str) -> CandidateTable:
         clips = arrow["clip"].to_numpy()
         _check_rows(clips, scores)
         table = CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
+        if table.seconds is not None and not 0 <= table.seconds < math.inf:
+            raise ValueError(f"it says that scoring took {table.seconds} seconds")
         if sha256 not in (None, table.sha256):
             raise ValueError("content does not match its sha256")
         return table
@@ -172,8 +175,8 @@ def check_named(path: Path | str, table: CandidateTable, folder: Path | str) -> 
     named = {
         record.model["table"]: record.id
         for record in records.query(folder, kind="stage2_curation", superseded=True)
-        if record.model.get("tokenizer") == table.origin["tokenizer"]
-        and record.protocol.get("manifest", {}).get("sha256") == table.origin["data"]["sha256"]
+        if record.model.get("tokenizer") == table.origin.get("tokenizer")
+        and record.protocol.get("manifest", {}).get("sha256") == table.origin.get("data", {}).get("sha256")
     }
     if named and table.sha256 not in named and _header(pq.read_schema(path))[1] is None:
         raise CurationError(
@@ -216,11 +219,11 @@ def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | 
     Raises:
         CurationError: the regenerated clips differ.
     """
-    data = table.origin["data"]
+    data = table.origin.get("data", {})
     if not np.array_equal(table.clips, np.arange(len(table.clips))):
         raise CurationError(
-            f"the candidate table of {data['name']} ({data['split']}) holds clips {table.clips[0]}..{table.clips[-1]} "
-            "with gaps, not the first of the set: run stage2_curation again"
+            f"the candidate table of {data.get('name')} ({data.get('split')}) holds clips {table.clips[0]}.."
+            f"{table.clips[-1]} with gaps, not the first of the set: run stage2_curation again"
         )
     clips = clips_again(table, size=size, frames=frames, fps=fps)
     if clips.sha256 != data["sha256"]:

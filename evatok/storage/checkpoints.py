@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +22,10 @@ from torch import nn
 from evatok.errors import EvatokError
 from evatok.storage.files import replacing
 
+Shape = TypeVar("Shape")
+
 _PLAIN = 2**16  # a number of codes, frames or pixels that is never suspicious
 _USUAL_WIDTH = 4096
-_WHOLE = ("heads", "layers", "width", "levels", "frames", "size", "patch", "blocks", "classes", "codebook", "registers")
 
 
 class CheckpointError(EvatokError, ValueError):
@@ -124,7 +125,7 @@ def _read(path: Path, *, header_only: bool = False) -> tuple[dict[str, Any], dic
         raise CheckpointError(f"{path}: a checkpoint is a file, and this is none; name the .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            header = _header(json.loads((file.metadata() or {})["evatok"]))
+            header = _header((file.metadata() or {})["evatok"])
             names = [] if header_only else list(file.keys())
             return header, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
@@ -140,7 +141,7 @@ def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
     for path in sorted(file for file in folder.glob("*.safetensors") if file.is_file()):
         try:
             with safe_open(path, framework="pt") as file:
-                header = _header(json.loads((file.metadata() or {})["evatok"]))
+                header = _header((file.metadata() or {})["evatok"])
         except (SafetensorError, OSError, KeyError, ValueError):
             continue
         if header["kind"] == kind:
@@ -166,6 +167,38 @@ def built_from(path: Path | str) -> Iterator[None]:
         ) from error
 
 
+def shaped(kind: type[Shape], values: dict[str, Any]) -> Shape:
+    """A dataclass of numbers, words and tuples of them, made from JSON, where tuples are lists.
+
+    Raises:
+        TypeError: a name that it lacks, or a value of another type, such as 2.5 layers.
+    """
+    asked = get_type_hints(kind)
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in arguments.items():
+        if name in asked and not _is_of(value, asked[name]):
+            raise TypeError(f"{name} is {value!r:.60}")
+    return kind(**arguments)
+
+
+def listed(values: Any, kind: type[Shape]) -> tuple[Shape, ...]:
+    """The entries of a JSON list. Raises TypeError for anything else, and for an entry of another type."""
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise TypeError(f"{values!r:.60} is no list of {kind.__name__}")
+    return tuple(values)
+
+
+def _is_of(value: Any, asked: Any) -> bool:
+    """Whether a value is of an annotated type; a whole number is a float, but True is no number."""
+    parts = get_args(asked)
+    if get_origin(asked) is tuple:
+        kinds = parts[:1] * len(value) if isinstance(value, tuple) and Ellipsis in parts else parts
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, value, kinds))
+    if parts:  # one of several
+        return any(_is_of(value, part) for part in parts)
+    return type(value) is asked or (asked is float and type(value) is int) or asked is Any
+
+
 def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Raise CheckpointError for a header that asks for more than its file holds, before hours go into building that.
 
@@ -176,8 +209,6 @@ def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, tor
     side = max((max(value.shape, default=1) for value in weights.values()), default=1)
     values = sum(value.numel() for value in weights.values())
     for key, asked in _numbers(config):
-        if isinstance(asked, float) and any(word in key for word in _WHOLE):
-            raise CheckpointError(f"{path}: its header says {key} {asked}, no whole number; fetch or train it again")
         limit = tensors if "layers" in key else max(side, _USUAL_WIDTH) if "width" in key else max(values, _PLAIN)
         if not 0 <= asked <= limit:
             raise CheckpointError(
@@ -203,14 +234,21 @@ def _refuse_non_finite(weights: dict[str, torch.Tensor], consequence: str) -> No
             raise CheckpointError(f"{consequence}: its weight {name} holds NaN or infinity; train it again")
 
 
-def _header(values: Any) -> dict[str, Any]:
+def _header(text: str) -> dict[str, Any]:
+    values = json.loads(text, parse_constant=_refuse_constant)
     names = {field.name for field in fields(Checkpoint)} - {"weights"}
     if not isinstance(values, dict) or values.keys() != names:
         raise ValueError(f"its header should hold {', '.join(sorted(names))}")
     for name, value in values.items():
         if not isinstance(value, str if name in ("kind", "sha256") else dict):
             raise ValueError(f"its header says {name} {value!r:.60}")
+    if not all(isinstance(parent, str) for parent in values["parents"].values()):
+        raise ValueError(f"its header says parents {values['parents']!r:.60}")
     return values
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"its header says {word}, which is no number")
 
 
 def _sha256(header: dict[str, Any], weights: dict[str, torch.Tensor]) -> str:

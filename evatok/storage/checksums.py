@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from evatok.errors import EvatokError
@@ -33,8 +34,9 @@ def check(folder: Path) -> None:
         except (ValueError, AttributeError) as error:
             raise ChecksumError(f"{folder / NAME} does not hold names and their sha256") from error
     for path in (path for path in folder.iterdir() if path.is_symlink()):
-        if _is_sha256(path.resolve().name):  # the hub's cache calls large files by their content
-            named[path.name] = path.resolve().name
+        target = Path(os.path.realpath(path)).name  # which takes a link that leads back to itself as it is
+        if _is_sha256(target):  # the hub's cache calls large files by their content
+            named[path.name] = target
     for name, sha256 in sorted(named.items()):
         path = folder / name
         if Path(name).name != name or not path.is_file():

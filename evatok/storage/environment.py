@@ -94,5 +94,8 @@ def _processor() -> str:
 
 
 def _reduced(path: str, root: Path) -> str:
-    resolved = Path(path).resolve()
+    try:
+        resolved = Path(path).resolve()
+    except (OSError, RuntimeError):  # a link that leads back to itself
+        return Path(path).name
     return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else Path(path).name

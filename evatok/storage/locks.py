@@ -50,19 +50,19 @@ def sole_writer(path: Path | str, what: str = "", *, wait: bool = False) -> Iter
     Raises:
         LockedError: it is held; the message names the holder and the way out.
     """
-    path = Path(path)
-    handle = _taken(path, what or str(path.parent), wait)
-    ended = threading.Event()
-    beat = threading.Thread(target=_keep_alive, args=(handle, ended), name=f"lock {path.name}", daemon=True)
-    beat.start()
+    path, ended, beat = Path(path), threading.Event(), None
+    handles: list[int] = []  # filled within: an interruption finds what is there to be let go of
     try:
+        _take(path, what or str(path.parent), wait, handles)
+        beat = threading.Thread(target=_keep_alive, args=(handles[0], ended), name=f"lock {path.name}", daemon=True)
+        beat.start()
         yield
     finally:
         ended.set()
-        beat.join()
-        if _is_at(handle, path):
-            path.unlink(missing_ok=True)  # while it is held: no other process can have taken this file
-        os.close(handle)
+        if beat is not None and beat.ident is not None:
+            beat.join()
+        for handle in handles:
+            _let_go(handle, path)
 
 
 def lock_of(folder: Path | str, name: str = "writer") -> Path:
@@ -70,7 +70,8 @@ def lock_of(folder: Path | str, name: str = "writer") -> Path:
     return Path(folder) / f".{name}.lock"
 
 
-def _taken(path: Path, what: str, wait: bool) -> int:
+def _take(path: Path, what: str, wait: bool, handles: list[int]) -> None:
+    """Put the handle of the lock file, once it is held, into `handles`."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -80,16 +81,25 @@ def _taken(path: Path, what: str, wait: bool) -> int:
                     os.close(handle)
                     continue
                 _refuse_other_machine(handle, path, what)
+                handles.append(handle)
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, json.dumps(_me()).encode(), 0)
-                return handle
+                return
             if not wait:
                 raise LockedError(_told(_holder(handle), path, what))
         except BaseException:
-            os.close(handle)
+            if handle not in handles:
+                os.close(handle)
             raise
         os.close(handle)
         time.sleep(_POLL)
+
+
+def _let_go(handle: int, path: Path) -> None:
+    """End the lock."""
+    if _is_at(handle, path):
+        path.unlink(missing_ok=True)  # while it is held: nobody else can have taken this very file
+    os.close(handle)
 
 
 def _flock(handle: int, path: Path) -> bool:

@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 
 from evatok.assignments.candidates import CandidateSet
+from evatok.storage import checkpoints
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class TokenizerConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenizerConfig:
         """Build from JSON values, in which tuples are lists."""
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**arguments)
+        return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -48,16 +48,27 @@ def append_line(path: Path, line: dict[str, float]) -> None:
 
 
 def drop_lines_after(path: Path, step: int) -> None:
-    """Drop lines written after the state that training resumes from, and a line truncated by a kill."""
+    """Drop lines written after the state that training resumes from, and a line truncated by a kill.
+
+    A file that is not there stays so. Raises TrainingError where lines up to that state are missing or damaged: a kill
+    cannot have done that, and nobody should notice only at the end that they are gone.
+    """
     if not path.exists():
         return
-    kept = []
+    kept, reached = [], 0.0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if _parse(text)["step"] <= step:
-                kept.append(text)
+            line = _parse(text)
         except ValueError:
             break
+        if line["step"] <= step:
+            kept.append(text)
+            reached = line["step"]
+    if reached < step:
+        raise TrainingError(
+            f"{path}: not a complete curve, its lines after step {reached:g} of {step} are missing or damaged; delete "
+            f"it to go on without its lines, or {path.parent} to train again"
+        )
     with replacing(path) as partial:
         partial.write_text("".join(line + "\n" for line in kept))
 

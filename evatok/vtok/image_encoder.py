@@ -24,6 +24,7 @@ from torch import nn
 from evatok.data.embedded.scenes import COLOURS, SHAPES, SIZES
 from evatok.errors import EvatokError
 from evatok.models.trained import Trained
+from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 
 FILLS = ("solid", "hollow")
@@ -90,7 +91,7 @@ class ImageEncoder(Trained, nn.Module):
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:
-        encoder = cls(ImageEncoderConfig(**checkpoint.config), **parts)
+        encoder = cls(checkpoints.shaped(ImageEncoderConfig, checkpoint.config), **parts)
         encoder.checkpoint = checkpoint
         return encoder
 

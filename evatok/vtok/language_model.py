@@ -22,6 +22,7 @@ from evatok.data.embedded.scene_text import vocabulary
 from evatok.errors import EvatokError
 from evatok.models.attention import Attention
 from evatok.models.trained import Trained
+from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 from evatok.vtok.features import Features
 from evatok.vtok.strategies import Strategy
@@ -85,8 +86,8 @@ class VideoLanguageModel(Trained, nn.Module):
         """See `Trained.of_checkpoint`. Raises LanguageModelError for a checkpoint of another vocabulary."""
         if checkpoint.facts.get("vocabulary") != list(vocabulary()):
             raise LanguageModelError(f"{path}: its vocabulary is not the current one of moving-shapes; train it again")
-        shape, strategy = checkpoint.config["model"], checkpoint.config["strategy"]
-        model = cls(LanguageModelConfig(**shape), Strategy.from_dict(strategy), **parts)
+        shape = checkpoints.shaped(LanguageModelConfig, checkpoint.config["model"])
+        model = cls(shape, Strategy.from_dict(checkpoint.config["strategy"]), **parts)
         model.checkpoint = checkpoint
         return model
 

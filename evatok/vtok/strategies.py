@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from evatok.errors import EvatokError
+from evatok.storage import checkpoints
 
 KINDS = ("none", "key", "frames", "vtok", "lavit", "omni")
 RESIDUALS = ("grid", "mean", "absolute", "previous", "shuffled", "pooled")
@@ -70,7 +71,7 @@ class Strategy:
         odd = sorted(set(values) - names)
         if odd:
             raise StrategyError(f"a strategy has no {odd[0]!r}, only {', '.join(sorted(names))}")
-        return cls(**values)
+        return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

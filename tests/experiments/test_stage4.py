@@ -17,7 +17,6 @@ from evatok.routing.trained_router import Router, RoutingError
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training import loop, losses
-from evatok.training.discriminators import DiscriminatorError
 from evatok.training.loop import TrainingError
 from tests.factories import curve_of, saved_router
 
@@ -177,11 +176,11 @@ def test_an_encoder_for_other_clips_is_refused(stage4, tmp_path):
     shape = VideoMAEConfig(image_size=32, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     VideoMAEModel(shape).save_pretrained(tmp_path / "other")
     with pytest.raises(EncoderError, match="32"):
-        stage4(semantic_encoder=str(tmp_path / "other"))
+        stage4(semantic_encoder=str(tmp_path / "other"), semantic_layers=[1])
 
 
 def test_a_layer_the_encoder_lacks_is_a_clear_error(stage4):
-    with pytest.raises(DiscriminatorError, match=r"layers \[7\] of an encoder"):
+    with pytest.raises(ConfigError, match="key semantic_layers: 7 of an encoder of 2 layers"):
         stage4(semantic_layers=[7])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from evatok.errors import EvatokError
 from evatok.models.latents.codec import is_causal, latent_frames
+from evatok.storage import checkpoints
 
 FORMS = ("time-causal", "flexible", "flat", "grid")
 """How the encoder arranges tokens.
@@ -84,8 +85,7 @@ class VideoFlexTokConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VideoFlexTokConfig:
         """From JSON, where tuples have become lists."""
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**arguments)
+        return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
