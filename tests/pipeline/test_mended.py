@@ -118,12 +118,12 @@ def test_a_generator_learns_codes_under_the_router_of_its_tokenizer_alone(tokeni
     config = {"router": "other.safetensors", "device": "cpu"}
     held = checkpoints.Checkpoint("tokenizer", {}, {}, {}, {}, "t" * 64)
     for parents in ({}, {"router": "b" * 64}):
-        taught = dataclasses.replace(held, parents=parents)
-        assert generator_lesson.rule_of(config, tokenizer, taught, None, ()).parents == {"router": "b" * 64}
-    taught = dataclasses.replace(held, parents={"router": "a" * 64})
+        tokenizer.checkpoint = dataclasses.replace(held, parents=parents)
+        assert generator_lesson.rule_of(config, tokenizer, None, ()).parents == {"router": "b" * 64}
+    tokenizer.checkpoint = dataclasses.replace(held, parents={"router": "a" * 64})
     with pytest.raises(ConfigError, match=r"key router: other\.safetensors is b{12}, the tokenizer .* of a{12}; give"):
-        generator_lesson.rule_of(config, tokenizer, taught, None, ())
-    assert generator_lesson.rule_of(config, tokenizer, taught, (4, 4, 4), ()).parents == {}, "a fixed row has no router"
+        generator_lesson.rule_of(config, tokenizer, None, ())
+    assert generator_lesson.rule_of(config, tokenizer, (4, 4, 4), ()).parents == {}, "a fixed row has no router"
 
 
 def test_the_depth_of_an_encoder_is_known_without_its_weights(tmp_path):
