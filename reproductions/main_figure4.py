@@ -3,7 +3,7 @@
     python reproductions/main_figure4.py            seconds; no GPU, no download, no PyTorch
 
 Reads the records of `evatok.experiments.curves`, of each set and metric the newest, and writes
-results/figures/main_figure4.{svg,csv}, the tokens each rule saves at the quality of the middle uniform row as
+results/figures/main_figure4.{svg,csv}, the tokens each rule saves at the quality of the fixed-length baseline as
 results/tables/main_figure4.{csv,md}, and the paper's claims with verdicts as main_figure4_signs.{csv,md}.
 
 Expected (paper): at the rFVD of uniform-1,024 routers save 56 % of the tokens (WebVid) and 42 % (UCF-101).

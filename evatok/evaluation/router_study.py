@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet
 from evatok.evaluation import router_quality
+from evatok.metrics.perceptual import SomeFrames, perceptual_metric
 from evatok.routing.trained_router import Rankings, Router
 from evatok.search import candidate_table, tree
 from evatok.storage import checkpoints, environment, records
@@ -28,12 +30,11 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 SETS = {
     "validation": "freedoom-validation",
     "test": "freedoom-test",
-    "unseen": "arcade-validation",
-    "seen_games": "arcade-seen-validation",
-    "held_out_games": "arcade-held-out-validation",
+    "unseen": "arcade-seen-validation",
+    "unseen_by_proxy": "arcade-held-out-validation",
 }
-"""Rows and their candidate tables. The proxy was trained on all of the games (`unseen`, older tables), on those of its
-own training set, or on none; no router was trained on any."""
+"""Rows and their candidate tables. No router was trained on a game; the proxy was on those of `unseen`, as the paper's
+was on UCF-101, and on none of those of `unseen_by_proxy`."""
 ROUTERS = {"router": "hard", "router_soft": "soft", "pyramid_router": "pyramid", "feature_router": "features"}
 """Rows and their kinds of router."""
 # Logits differ in the last bits between processors, which can flip a near tie.
@@ -149,7 +150,11 @@ def losses_of(shelf: Shelf, clips: ClipSet) -> np.ndarray:
 def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable) -> candidate_table.CandidateTable:
     """Score clips for which no stored table is valid, with the shipped proxy."""
     tokenizer = AdaptiveTokenizer.load(shelf.proxy)
-    scores = tree.score_set(tokenizer, clips.clips)
+    name, frames = table.origin["perceptual"], table.origin.get("perceptual_frames", 0)
+    bf16 = table.origin.get("precision") == "bf16"
+    metric = perceptual_metric(name, dtype=torch.bfloat16 if bf16 else torch.float32)
+    perceptual = SomeFrames(metric, frames) if metric is not None and frames else metric
+    scores = tree.score_set(tokenizer, clips.clips, bf16=bf16, perceptual=perceptual, name=name)
     data = {**table.origin["data"], "sha256": clips.sha256, "versions": clips.manifest["versions"]}
     origin = {**table.origin, "tokenizer": tokenizer.checkpoint.sha256, "data": data}
     return candidate_table.CandidateTable(np.arange(len(clips)), scores, origin)

@@ -17,19 +17,25 @@ PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
 TRAIN_TABLE = f"{WORK}/embedded/train.parquet"
 FINAL_STEPS = 2000
 PIXELS_AND_FVD = "psnr,ssim,l1,mse,rfvd,kvd,rfvd_extrapolated"
+CURVE_METRICS = "psnr,l1,st_lpips_alex,rfvd"
 ALL_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
 
 SCORED = {
     "freedoom-validation": ("freedoom", "validation", 320),
     "freedoom-test": ("freedoom", "test", 320),
     "arcade-seen-validation": ("arcade-seen", "validation", 320),
-    "arcade-held-out-validation": ("arcade-held-out", "validation", 320),
-    "freedoom-train": ("freedoom", "train", 3072),
+    "arcade-held-out-validation": ("arcade-held-out", "validation", 128),
+    "freedoom-train": ("freedoom", "train", 1536),
 }
 """Candidate tables: data, split, clips."""
 
-POINTS: dict[str, dict[str, Any]] = {"matched": {"token_share": 0.704}, "wq1.2": {"token_share": 0.0}}
-"""Operating points of Table 3: the w_q that saves what the paper's router saves, and the paper's w_q."""
+POINTS: dict[str, dict[str, Any]] = {
+    "matched": {"token_share": 0.704},
+    "wq1.2": {"token_share": 0.0},
+    "st-lpips": {"token_share": 0.0, "metric": "st-lpips"},
+}
+"""Operating points of Table 3: the w_q that saves what the paper's router saves, and the paper's w_q, both with L1 for
+quality; and the paper's w_q with ST-LPIPS, the nearest to its LPIPS."""
 
 ROUTERS: dict[str, dict[str, Any]] = {
     "hard": {"target": "hard", "steps": 1000},
@@ -143,9 +149,12 @@ def _proxy_figures() -> Iterable[Recipe]:
         }
         needs = ("router-toy-pyramid-matched",) if name == "routed" else ("proxy-toy-motion",)
         yield Recipe(f"evaluate-proxy-{name}", "evaluate", settings, "", needs=needs)
-    yield Recipe(
-        "curves", "curves", needs=tuple(f"router-toy-pyramid-{p}" for p in ("wq1.2", "wq0.8", "wq1.4", "wq1.8"))
-    )
+    routers = tuple(f"router-toy-{kind}-{point}" for kind in ROUTERS for point in ("matched", "wq1.2"))
+    further = tuple(f"router-toy-pyramid-wq{w_q}" for w_q in (0.8, 1.4, 1.8))
+    for name in SCORED:
+        if not name.endswith("-train"):
+            settings = {"table": f"{TABLES}/{name}.parquet", "metrics": CURVE_METRICS}
+            yield Recipe(f"curves-{name}", "curves", settings, needs=(*routers, *further, f"scores-{name}"), hours=0.5)
 
 
 def _finals(seed: int) -> Iterable[Recipe]:

@@ -18,7 +18,13 @@ from evatok.reporting.tables import Cell
 from evatok.storage import records
 from evatok.storage.records import Record
 
-SETS = {"validation": "freedoom", "unseen": "arcade"}
+SETS = {
+    "validation": ("freedoom", "validation"),
+    "test": ("freedoom", "test"),
+    "unseen": ("arcade-seen", "validation"),
+    "unseen_by_proxy": ("arcade-held-out", "validation"),
+}
+"""Data and split of each set; the paper shows validation and unseen clips."""
 PANELS = ("st_lpips_alex", "rfvd", "psnr")
 """The paper's panels are LPIPS, which ST-LPIPS stands in for here and is not, and rFVD; PSNR is its Fig. 5's."""
 SAVINGS = {"saving_rfvd": "rfvd", "saving_st_lpips": "st_lpips_alex", "saving_psnr": "psnr"}
@@ -41,9 +47,11 @@ def chosen_records(folder: Path) -> Chosen:
 
     Measurements of a part of the clips do not count.
     """
+    by_age = sorted(records.query(folder, kind="curves", limit=None), key=lambda record: record.created)
     chosen: Chosen = {}
-    for row, name in SETS.items():
-        found = sorted(records.query(folder, kind="curves", set=name, limit=None), key=lambda record: record.created)
+    for row, (data, split) in SETS.items():
+        of_set = [record for record in by_age if (record.protocol["set"], record.protocol["split"]) == (data, split)]
+        found = [record for record in of_set if _proxy(record) == _proxy(by_age[-1])]
         together = [record for record in found if _study(record) == _study(found[-1])]
         held = {metric: record for record in together for metric in PANELS if metric in record.protocol["metrics"]}
         if held:
@@ -51,10 +59,14 @@ def chosen_records(folder: Path) -> Chosen:
     return chosen
 
 
+def _proxy(record: Record) -> Any:
+    return record.model.get("sha256")
+
+
 def _study(record: Record) -> list[Any]:
     """Return what records must share for their metrics to be comparable."""
     told = [record.protocol.get(key) for key in ("table", "quality", "reference", "scale")]
-    return [record.model.get("sha256"), *told]
+    return [_proxy(record), *told]
 
 
 def frame_of(chosen: Chosen) -> pd.DataFrame:
@@ -76,7 +88,7 @@ def panels_of(frame: pd.DataFrame) -> list[str]:
 def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
     """`<set>/<rule>` by saving: all measured rules of a set, or only the paper's router."""
     cells = []
-    for row in SETS:
+    for row in _shown(chosen):
         held = chosen.get(row, {})
         measured = {rule for record in held.values() for rule in record.model["savings"]} or {"router"}
         for rule in RULES:
@@ -101,7 +113,7 @@ def cell_of(row: str, rule: str, metric: str, record: Record | None, paper: Mapp
 def caption(chosen: Chosen) -> str:
     named = {record.protocol["reference"] for held in chosen.values() for record in held.values()}
     references = sorted(name.replace("uniform.", "") for name in named)
-    against = f"{' and '.join(references)} tokens a block" if references else "the middle level in every block"
+    against = f"{' and '.join(references)} tokens a block" if references else "the fixed-length baseline"
     return (
         f"Main Fig. 4, ours (paper): percent of the tokens saved at the quality of the uniform row of {against} "
         "(paper: 256, 1,024 a clip), read off the curve through a rule's points. A dash: not measured, or no points of "
@@ -112,7 +124,7 @@ def caption(chosen: Chosen) -> str:
 def all_signs(chosen: Chosen) -> list[claims.Sign]:
     """The claims about every set by every panel's metric."""
     found = []
-    for row in SETS:
+    for row in _shown(chosen):
         for metric in PANELS:
             record = chosen.get(row, {}).get(metric)
             frame = None if record is None else curve_claims.frame_of(record, row)
@@ -120,12 +132,17 @@ def all_signs(chosen: Chosen) -> list[claims.Sign]:
     return found
 
 
+def _shown(chosen: Chosen) -> list[str]:
+    """The measured sets, and those of the paper."""
+    return [row for row in SETS if row in chosen or row in curve_claims.PAPER_SAVES]
+
+
 def tell_missing(chosen: Chosen) -> None:
     """Print the commands that would measure the sets, or the metrics, that no record holds."""
-    for row, name in SETS.items():
+    for row, (data, split) in SETS.items():
         missing = [metric for metric in PANELS if metric not in chosen.get(row, {})]
         if missing:
-            told = f"table=results/tables/candidates/{name}-validation.parquet \"metrics='{','.join(missing)}'\""
+            told = f"table=results/tables/candidates/{data}-{split}.parquet \"metrics='{','.join(missing)}'\""
             print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded {told}")
 
 
@@ -142,7 +159,7 @@ def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> No
         for row, line in zip(rows, axes, strict=True):
             for metric, panel in zip(metrics, line, strict=True):
                 _panel(panel, frame[(frame["set"] == row) & (frame["metric"] == metric)])
-                panel.set_title(f"{row}: {SETS[row]}")
+                panel.set_title(f"{row}: {SETS[row][0]}")
                 panel.set_ylabel(catalogue.of(metric).with_unit)
         handles = {
             text: line for panel in axes.flat for line, text in zip(*panel.get_legend_handles_labels(), strict=True)

@@ -26,12 +26,12 @@ class Highlight:
 HIGHLIGHTS = (
     Highlight(
         "The router, in one pass, beats the best uniform assignment of each clip (proxy-reward percentile)",
-        "table3",
+        "table3_wq1.2",
         "validation: router better than best_uniform, proxy-reward percentile",
     ),
     Highlight(
         "Control: on games that no router saw, it beats the single assignment that is best for them all",
-        "table3",
+        "table3_wq1.2",
         "unseen: router better than best_fixed, proxy-reward percentile",
     ),
     Highlight(
@@ -80,7 +80,7 @@ written is left out."""
 BESIDE_THE_PAPER = {
     *(
         f"{clips}/{row}"
-        for clips in ("validation", "unseen")
+        for clips in ("validation", "test", "unseen", "unseen_by_proxy")
         for row in ("pyramid_router", "best_fixed", "adaptok_row", "infotok", "random")
     ),
     *("fixed length", "EVATok, fewer given tokens", "games, uniform", "games, router"),

@@ -14,7 +14,7 @@ from evatok.reporting import claims, router_claims, tables
 from evatok.reporting.tables import Cell, Table
 from evatok.storage.records import Record
 
-NAMES = {"matched": "table3", "wq1.2": "table3_wq1.2"}
+NAMES = {"matched": "table3", "wq1.2": "table3_wq1.2", "st-lpips": "table3_st_lpips"}
 """Tables by operating point."""
 METRICS = ("top1", "top5", "percentile")
 PICTURED = 8
@@ -53,10 +53,11 @@ def to_cells(record: Record | None, row: str, size: str, paper: Mapping[tuple[st
 def caption(shelf: Shelf, point: str) -> str:
     router = shelf.trained("router", point)
     weights = f"w_q = {router.point.w_q:.3f}, w_l = {2 - router.point.w_q:.3f}"
-    middle = router.config.levels[len(router.config.levels) // 2]
+    baseline = router.config.candidates.baseline
     what = {
-        "matched": f"solved for, so that the best assignments average 0.70 of the tokens of {middle} per block",
+        "matched": f"solved for, so that the best assignments average 0.70 of the tokens of {baseline} per block",
         "wq1.2": "the paper's weight",
+        "st-lpips": "the paper's weight, and the quality nearest to its LPIPS, of one frame per block",
     }[point]
     return (
         f"Supplement Table 3, ours (paper), in percent; {shelf.size} size, quality {router.point.metric}, "

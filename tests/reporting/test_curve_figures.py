@@ -53,6 +53,7 @@ def synthetic(folder: Path, model: Mapping[str, object] | None = None, **protoco
                 metrics[f"{rule}.saving.{name}"] = Metric(found["value"], "%", 320, "higher")
     told = {
         "set": "freedoom",
+        "split": "validation",
         "clips": 320,
         "limit": None,
         "reference": "uniform.16",
