@@ -91,9 +91,9 @@ def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
     if proxy is None:
         return {}, [*remarks, f"no record is of results/checkpoints/proxy-{size}.safetensors: nothing to rest on"]
     found["stage 1"] = training_cost(results, proxy)
-    routers = [
-        r for r in records.query(folder, "stage3_router", size) if _parent(r, "tokenizer") == proxy.model["sha256"]
-    ]
+    # Parents decide what belongs together: what this proxy's finals stand on counts, though it was made again since.
+    every = records.query(folder, "stage3_router", size, superseded=True)
+    routers = [r for r in every if _parent(r, "tokenizer") == proxy.model["sha256"]]
     finals = [r for r in records.query(folder, "stage4_final", size) if _parent(r, "router")]
     shas = {router.model["sha256"] for router in routers}
     final = next((r for r in reversed(finals) if _parent(r, "router") in shas), None)
@@ -146,7 +146,7 @@ def curation_cost(results: Path, size: str, router: Record, remarks: list[str]) 
     Several processes may have scored it, each a part, and only the one that merged has a record. Where that one scored
     nothing itself, the seconds a clip are those of the other tables under the same tokenizer, and a remark says so.
     """
-    made = records.query(results / "records", "stage2_curation", size)
+    made = records.query(results / "records", "stage2_curation", size, superseded=True)
     table = next((r for r in reversed(made) if r.model["table"] == _parent(router, "train_table")), None)
     if table is None:
         return None
