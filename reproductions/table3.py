@@ -8,9 +8,10 @@ shipped routers on them, and reads the stored scores of all candidates. Rows: th
 clip, the router (the paper's: a ViT trained on the best candidate alone), the same ViT trained on all scores of a clip
 (`router_soft`), an MLP on what pooling would lose of each block (`pyramid_router`), and controls the paper lacks:
 the best single assignment, one of AdapTok's published shape and InfoTok's ELBO rule, both at the tokens of the best
-assignments, and random ones. `unseen` are clips of the Arcade set, which no router was trained on; the proxy was, as
-the paper's second proxy was on UCF-101. Without the extra evatok[arcade] the values of the unseen clips are read from
-an earlier record.
+assignments, and random ones. Sets: `validation`, `test`; `unseen`, games that no router was trained on and the proxy
+was, as the paper's second proxy was on UCF-101; `unseen_by_proxy`, games that neither was. Without the extra
+evatok[arcade] the values of games are read from earlier records. Tables: quality by L1 at the weight solved for and at
+the paper's, and by ST-LPIPS at the paper's.
 
 With --stored nothing is measured, and all rows are read from their records: seconds.
 
