@@ -171,5 +171,5 @@ def _weight(quality: np.ndarray, candidates: CandidateSet, levels: np.ndarray, t
     """Find the proxy reward (N, A) whose best assignments average about `tokens` of these levels."""
     scale = reward.Scale.of(quality, candidates)
     totals = levels[np.searchsorted(candidates.levels, candidates.rows)].sum(1)
-    rewards = [reward.proxy_reward(quality, candidates, scale, w_q) for w_q in np.linspace(0.1, 1.9, 37)]
+    rewards = [reward.proxy_reward(quality, candidates, scale, w_q) for w_q in np.linspace(0.1, 1.98, 189)]
     return min(rewards, key=lambda table: abs(float(totals[reward.best(table)].mean()) - tokens))

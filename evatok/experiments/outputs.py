@@ -15,9 +15,7 @@ from evatok.errors import EvatokError
 from evatok.storage import records
 from evatok.storage.locks import lock_of, sole_writer
 
-FREE_KEYS = frozenset(
-    {"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile", "shard"}
-)
+FREE_KEYS = frozenset({"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"})
 """Where results go, how often they are saved and on what they are computed; everything else decides the numbers."""
 
 
