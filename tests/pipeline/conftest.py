@@ -9,7 +9,7 @@ import pytest
 from battery.base import Base
 from battery.running import Server
 
-KILLS, INPUTS = 1, 6
+KILLS, INPUTS = 1, 1
 """Kills of each experiment and inputs of each kind where nothing else is asked: as many as CI has time for."""
 
 
