@@ -17,7 +17,7 @@ from benchmarks.ratios import Pass, Ratio, once, slope
 from benchmarks.setting import Setting, noise, real_clips, tokenizer_of
 from evatok.assignments import reward
 from evatok.metrics.perceptual import METRICS as PERCEPTUAL
-from evatok.metrics.perceptual import SomeFrames, perceptual_metric
+from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, scoring_metric
 from evatok.routing.trained_router import OperatingPoint
 from evatok.search import candidate_table
 from evatok.search.beam import beam_search, search_evaluations, search_set
@@ -205,12 +205,11 @@ def operating_points(setting: Setting) -> list[OperatingPoint]:
     return [OperatingPoint("l1", 1.2, reward.Scale(-0.25, 0.02, float(totals.mean()), float(totals.std())))]
 
 
-def _perceptual(setting: Setting, point: OperatingPoint) -> SomeFrames | None:
+def _perceptual(setting: Setting, point: OperatingPoint) -> PerceptualDistance | SomeFrames | None:
     """The perceptual metric of an operating point, on one frame per block as stage 2 scores it; None for L1."""
     if point.metric not in PERCEPTUAL:
         return None
-    metric = perceptual_metric(point.metric, setting.device, torch.bfloat16 if setting.bf16 else torch.float32)
-    return None if metric is None else SomeFrames(metric, 1)
+    return scoring_metric(point.metric, 1, setting.device, bf16=setting.bf16)
 
 
 def _shipped(setting: Setting) -> bool:

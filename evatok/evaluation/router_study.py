@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet
 from evatok.evaluation import router_quality
-from evatok.metrics.perceptual import SomeFrames, perceptual_metric
+from evatok.metrics.perceptual import scoring_metric
 from evatok.routing.trained_router import Rankings, Router
 from evatok.search import candidate_table, tree
 from evatok.storage import checkpoints, environment, records
@@ -152,8 +151,7 @@ def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable
     tokenizer = AdaptiveTokenizer.load(shelf.proxy)
     name, frames = table.origin["perceptual"], table.origin.get("perceptual_frames", 0)
     bf16 = table.origin.get("precision") == "bf16"
-    metric = perceptual_metric(name, dtype=torch.bfloat16 if bf16 else torch.float32)
-    perceptual = SomeFrames(metric, frames) if metric is not None and frames else metric
+    perceptual = scoring_metric(name, frames, bf16=bf16)
     scores = tree.score_set(tokenizer, clips.clips, bf16=bf16, perceptual=perceptual, name=name)
     data = {**table.origin["data"], "sha256": clips.sha256, "versions": clips.manifest["versions"]}
     origin = {**table.origin, "tokenizer": tokenizer.checkpoint.sha256, "data": data}

@@ -3,8 +3,8 @@
 What a tokenizer loses of a class (a motion, a game) shows in how far its reconstructions stay behind the real clips,
 and in which classes. A chance guess is right in one clip of as many as there are classes, on the balanced rate.
 
-    python -m evatok.experiments.classes_seen with toy
-    python -m evatok.experiments.classes_seen with embedded   motions of 320 clips at 64 and 128 tokens per block
+    python -m evatok.experiments.classes_seen with toy    of 32 clips
+    python -m evatok.experiments.classes_seen             motions of 320 clips at 64 and 128 tokens per block
 """
 
 from __future__ import annotations
@@ -46,11 +46,6 @@ def config() -> None:
 @ex.named_config
 def toy() -> None:
     clips = 32
-
-
-@ex.named_config
-def embedded() -> None:
-    clips = 320
 
 
 @tracking.main(ex, Outputs(folders=("records_folder",)))

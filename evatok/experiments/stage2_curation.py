@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from evatok.data.clips import ClipSet, pixels_sha256
@@ -27,12 +26,13 @@ from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics import catalogue
-from evatok.metrics.perceptual import PerceptualDistance, SomeFrames, perceptual_metric
+from evatok.metrics.perceptual import scoring_metric
 from evatok.search import candidate_table
 from evatok.search.tree import score_set, visits
 from evatok.storage import records
 from evatok.storage.filenames import file_name
 from evatok.storage.locks import lock_of, sole_writer
+from evatok.storage.shards import ranges
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 ex = tracking.experiment("stage2_curation", __doc__, keys.RUN)
@@ -110,7 +110,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     scorer = Scorer(tokenizer, clips, config, origin(tokenizer, clips, config))
     folder = scorer.folder
     mine = my_ranges(len(clips), config["shard_length"], share)
-    everything = candidate_table.ranges(len(clips), config["shard_length"])
+    everything = ranges(len(clips), config["shard_length"])
     for start, stop in everything:
         path = candidate_table.shard_path(folder, start, stop)
         if path.exists():
@@ -134,7 +134,9 @@ class Scorer:
     ) -> None:
         self.tokenizer, self.clips, self.config, self.origin = tokenizer, clips, config, made_by
         self.folder = Path(config["work"]) / file_name(f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}")
-        self.perceptual = _perceptual(config)
+        self.perceptual = scoring_metric(
+            config["perceptual"], config["perceptual_frames"], config["device"], bf16=config["bf16"]
+        )
 
     def shard_origin(self, start: int, stop: int) -> dict[str, Any]:
         """A shard names its own clips' hash, so that a set may later be scored further."""
@@ -175,14 +177,6 @@ class Scorer:
         return candidate_table.CandidateTable(np.arange(start, stop), scores, made_by, seconds)
 
 
-def _perceptual(config: dict[str, Any]) -> PerceptualDistance | SomeFrames | None:
-    dtype = torch.bfloat16 if config["bf16"] else torch.float32
-    metric = perceptual_metric(config["perceptual"], config["device"], dtype)
-    if metric is None or not config["perceptual_frames"]:
-        return metric
-    return SomeFrames(metric, config["perceptual_frames"])
-
-
 def share_of(shard: str) -> tuple[int, int]:
     """The i and n of `i/n`. Raises ConfigError unless 0 <= i < n."""
     index, _, count = shard.partition("/")
@@ -195,7 +189,7 @@ def my_ranges(clips: int, length: int, share: tuple[int, int]) -> list[tuple[int
     """The shard files that share i of n, and this rank under torchrun, is to make."""
     (index, count), rank = share, int(os.environ.get("RANK", 0))
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    return candidate_table.ranges(clips, length)[index * ranks + rank :: count * ranks]
+    return ranges(clips, length)[index * ranks + rank :: count * ranks]
 
 
 def origin(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, Any]:

@@ -172,6 +172,17 @@ class SomeFrames:
         return self.metric.distance(features_a, features_b)
 
 
+def scoring_metric(
+    name: str, frames: int, device: str | torch.device = "cpu", *, bf16: bool = False
+) -> "PerceptualDistance | SomeFrames | None":
+    """The metric by which stage 2 scores blocks, on `frames` of each (0: all), trunk in bfloat16 if `bf16`.
+
+    None for "none"; raises as `perceptual_metric`.
+    """
+    metric = perceptual_metric(name, device, torch.bfloat16 if bf16 else torch.float32)
+    return SomeFrames(metric, frames) if metric is not None and frames else metric
+
+
 def lpips_distance(model: Any, *, weights_sha256: dict[str, str] | None = None) -> PerceptualDistance:
     """Wrap an `lpips.LPIPS` module (version 0.1, with heads, net "vgg" or "alex") as a distance of clips.
 

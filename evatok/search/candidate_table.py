@@ -27,6 +27,7 @@ from evatok.errors import EvatokError
 from evatok.metrics.catalogue import quality
 from evatok.storage import records
 from evatok.storage.files import replacing
+from evatok.storage.shards import ranges
 
 _MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
 _WORDS = ("name", "source", "split", "sha256")
@@ -81,11 +82,6 @@ class CandidateTable:
         for name in sorted(self.scores):
             digest.update(name.encode() + np.ascontiguousarray(self.scores[name]).tobytes())
         return digest.hexdigest()
-
-
-def ranges(clips: int, length: int) -> list[tuple[int, int]]:
-    """Split a set into shards: ranges [start, stop) of at most `length` clips."""
-    return [(start, min(start + length, clips)) for start in range(0, clips, length)]
 
 
 def shard_path(folder: Path | str, start: int, stop: int) -> Path:

@@ -14,7 +14,7 @@ from evatok.experiments.stage2_curation import my_ranges, share_of
 from evatok.experiments.tracking import ConfigError
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable, CurationError
-from evatok.storage import records
+from evatok.storage import records, shards
 from evatok.storage.environment import environment
 
 ORIGIN = {"levels": [2, 4], "blocks": 2, "tokenizer": "ab" * 32, "precision": "fp32", "data": {"name": "noise"}}
@@ -30,7 +30,7 @@ def table(start: int = 0, stop: int = CLIPS, **origin) -> CandidateTable:
 @pytest.fixture
 def folder(tmp_path):
     """All three shards of ten clips."""
-    for start, stop in candidate_table.ranges(CLIPS, LENGTH):
+    for start, stop in shards.ranges(CLIPS, LENGTH):
         candidate_table.write(candidate_table.shard_path(tmp_path / "set", start, stop), table(start, stop))
     return tmp_path / "set"
 
@@ -230,7 +230,7 @@ def test_a_table_with_gaps_is_not_paired_with_the_first_clips_of_the_set():
 
 @given(clips=st.integers(0, 500), length=st.integers(1, 64))
 def test_ranges_cover_every_clip_once(clips, length):
-    ranges = candidate_table.ranges(clips, length)
+    ranges = shards.ranges(clips, length)
     assert [clip for start, stop in ranges for clip in range(start, stop)] == list(range(clips))
     assert all(0 < stop - start <= length for start, stop in ranges)
 
@@ -238,7 +238,7 @@ def test_ranges_cover_every_clip_once(clips, length):
 @given(clips=st.integers(0, 300), length=st.integers(1, 64), count=st.integers(1, 9))
 def test_the_parts_i_of_n_share_the_shards_out(clips, length, count):
     parts = [my_ranges(clips, length, (i, count)) for i in range(count)]
-    assert sorted(shard for part in parts for shard in part) == candidate_table.ranges(clips, length)
+    assert sorted(shard for part in parts for shard in part) == shards.ranges(clips, length)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -249,7 +249,7 @@ def test_ranks_split_a_part_further(monkeypatch):
             monkeypatch.setenv("RANK", str(rank))
             monkeypatch.setenv("WORLD_SIZE", "3")
             parts += my_ranges(100, 7, (i, 2))
-    assert sorted(parts) == candidate_table.ranges(100, 7)
+    assert sorted(parts) == shards.ranges(100, 7)
 
 
 @pytest.mark.parametrize("shard", ["", "1", "2/2", "-1/2", "0/0", "a/b", "0/1/2", "0.5/2"])
