@@ -24,6 +24,7 @@ from types import FrameType, TracebackType
 
 PACKAGE = Path(__file__).resolve().parent
 ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 LONGEST_LINE = 1500
 """Characters of an error's line at most."""
@@ -120,6 +121,29 @@ def terminable(error: BaseException | None = None) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the end of a short section that must happen wholly or not at all.
+
+    In the main thread, where Python runs handlers; other threads are never interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    # Those that were not set from Python cannot be put back.
+    previous = {number: handler for number in _STOPPING if (handler := signal.getsignal(number)) is not None}
+    try:
+        for number in previous:
+            signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def die_with_parent(number: int) -> None:

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 
 from evatok import errors
-from evatok.errors import EvatokError
+from evatok.errors import EvatokError, undisturbed
 from evatok.experiments import config_files, keys, runs
 from evatok.experiments.domains import Refused
 from evatok.experiments.outputs import FREE_KEYS, Outputs
@@ -255,7 +255,8 @@ class Tracker:
             if isinstance(observer, FileStorageObserver):
                 return Path(str(observer.dir))
         if self._run._id is None:
-            self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="evatok-run-")
+            with undisturbed():  # or the folder could be made and not be known to be
+                self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="evatok-run-")
             return Path(self._temporary.name)
         folder = runs.runs_folder() / self._run.experiment_info["name"] / f"mongo-{self._run._id}"
         folder.mkdir(parents=True, exist_ok=True)

