@@ -24,7 +24,7 @@ from types import FrameType, TracebackType
 
 PACKAGE = Path(__file__).resolve().parent
 ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_STOPPING: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 
 LONGEST_LINE = 1500
 """Characters of an error's line at most."""
@@ -60,8 +60,14 @@ class EvatokError(Exception):
     """An error of the project's own: its message says what is wrong and the way out."""
 
 
-class Terminated(BaseException):
-    """SIGTERM, as something that can be cleaned up after."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as something that can be cleaned up after.
+
+    No `except Exception` takes it for a fault, and what ends in order at Ctrl-C does so here: Sacred, too, which
+    stores the run with this status.
+    """
+
+    STATUS = "PREEMPTED"
 
 
 @contextmanager
@@ -75,7 +81,7 @@ def one_line(name: str, *, debug: bool = False) -> Iterator[None]:
     try:
         with terminable():
             yield
-    except (Exception, KeyboardInterrupt, Terminated) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
         sys.exit(report(name, error))
@@ -84,9 +90,9 @@ def one_line(name: str, *, debug: bool = False) -> Iterator[None]:
 def report(name: str, error: BaseException) -> int:
     """Print the line for `error` to stderr; returns the exit code."""
     print(f"{name}: {line_of(error)}", file=sys.stderr)
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    return TERMINATED if isinstance(error, Terminated) else ERROR
+    if isinstance(error, Terminated):
+        return TERMINATED
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else ERROR
 
 
 def line_of(error: BaseException) -> str:
@@ -103,8 +109,8 @@ def line_of(error: BaseException) -> str:
 
 
 @contextmanager
-def terminable(error: BaseException | None = None) -> Iterator[None]:
-    """Raise `error`, by default Terminated, in the main thread at the first SIGTERM; forked processes die of it."""
+def terminable() -> Iterator[None]:
+    """Raise Terminated in the main thread at the first SIGTERM; forked processes die of it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,7 +120,7 @@ def terminable(error: BaseException | None = None) -> Iterator[None]:
         if os.getpid() != owner:
             os._exit(TERMINATED)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # let the cleaning up finish
-        raise error or Terminated()
+        raise Terminated
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
@@ -137,7 +143,7 @@ def undisturbed() -> Iterator[None]:
     previous = {number: handler for number in _STOPPING if (handler := signal.getsignal(number)) is not None}
     try:
         for number in previous:
-            signal.signal(number, lambda number, frame: came.append(number))
+            signal.signal(number, lambda number, _: came.append(number))
         yield
     finally:
         for number, handler in previous.items():
@@ -198,10 +204,10 @@ def quiet_interrupts(name: str) -> None:
 
 def _told(error: BaseException) -> str:
     message = str(error) or type(error).__name__
-    if isinstance(error, KeyboardInterrupt):
-        return f"stopped by Ctrl-C; {_GO_ON}"
     if isinstance(error, Terminated):
         return f"stopped by SIGTERM; {_GO_ON}"
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped by Ctrl-C; {_GO_ON}"
     if isinstance(error, EvatokError):
         return message
     if isinstance(error, MemoryError) or _says(error, _NO_MEMORY):

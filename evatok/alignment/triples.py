@@ -19,6 +19,7 @@ from evatok.data.embedded.scene_text import CATEGORIES, NEEDS, OPTIONS, Question
 from evatok.evaluation import protocols
 from evatok.evaluation.folders import FolderClips
 from evatok.evaluation.protocols import Protocol
+from evatok.storage.files import ordinary
 from evatok.vtok.scoring import ScoringError
 
 ONE_EACH = "moving-shapes-align"
@@ -106,7 +107,7 @@ def answers_in(path: Path, triples: Triples) -> list[list[str]]:
             among a question's options.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(ordinary(path), dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ScoringError(f"{path}: no CSV of answers ({error}); columns clip, category, answer are needed") from error
     lacking = {"clip", "category", "answer"} - set(table)

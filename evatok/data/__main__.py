@@ -22,7 +22,7 @@ from evatok import errors
 from evatok.data import clips, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.pictures.contact_sheet import contact_sheet
-from evatok.storage.files import cache_folder
+from evatok.storage.files import cache_folder, ordinary
 
 COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
 NAMED = 8  # labels, or failures, that are named; the rest is a number
@@ -191,7 +191,7 @@ def _print_failures(found: ClipSet) -> None:
     if not found.manifest["failures"] or found.folder is None:
         return
     listing = found.folder / "failures.csv"
-    failures = pd.read_csv(listing, dtype=str, keep_default_na=False)
+    failures = pd.read_csv(ordinary(listing), dtype=str, keep_default_na=False)
     for path, reason in failures.head(NAMED).itertuples(index=False):
         print(f"  {path}: {reason}")
     if len(failures) > NAMED:

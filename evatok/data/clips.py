@@ -24,7 +24,17 @@ from einops import rearrange
 from tqdm import tqdm
 
 from evatok.errors import EvatokError, end_quietly
-from evatok.storage.files import cache_folder, disk_of, memory_bytes, replacing, reserve, sha256_file, told_bytes
+from evatok.storage.arrays import read_array
+from evatok.storage.files import (
+    cache_folder,
+    disk_of,
+    memory_bytes,
+    ordinary,
+    replacing,
+    reserve,
+    sha256_file,
+    told_bytes,
+)
 
 SPLITS = ("train", "validation", "test")
 
@@ -228,10 +238,10 @@ def load(folder: Path | str) -> ClipSet:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads(ordinary(folder / "manifest.json").read_text())
         shape, sha256 = manifest["shape"], manifest["sha256"]
-        clips = np.load(folder / "clips.npy", mmap_mode="r")
-        labels = pd.read_csv(folder / _LABELS, index_col="clip", dtype={"label": str}, keep_default_na=False)
+        clips = read_array(folder / "clips.npy", mmap_mode="r")
+        labels = pd.read_csv(ordinary(folder / _LABELS), index_col="clip", dtype={"label": str}, keep_default_na=False)
         seal = manifest.pop(_SEAL, None)  # what tells sets apart in records are their pixels
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         told = f"no complete clip set ({type(error).__name__}: {error})"

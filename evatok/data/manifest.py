@@ -31,6 +31,7 @@ from evatok.data.video import (
     read_frames_folder,
 )
 from evatok.errors import EvatokError
+from evatok.storage.files import ordinary
 
 COLUMNS = ("path", "label", "start", "split")
 LABEL_ALIASES = ("action", "class")  # the first of them that is there is the label where no column `label` is
@@ -158,7 +159,7 @@ def _lines(path: Path) -> dict[int, dict[str, str]]:
     if not path.is_file():
         raise ManifestError(f"{path}: a manifest is a CSV file, and this is none")  # a pipe would be waited for
     try:
-        text = path.read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
+        text = ordinary(path).read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
         first = next((line for line in text.split("\n") if line.strip()), "")
         under = [separator for separator in SEPARATORS if "path" in _cells(first, separator)]
         if not under and (of_list := _separator_of_list(first, path.absolute().parent)) is not None:
@@ -277,7 +278,7 @@ def _refuse_duplicates(path: Path, frame: pd.DataFrame, lines: list[int]) -> Non
 
 
 def _refuse_missing(path: Path, frame: pd.DataFrame) -> None:
-    missing = [name for name in frame["path"].unique() if not Path(name).exists()]
+    missing = [name for name in frame["path"].unique() if not _exists(Path(name))]
     if missing:
         total = f"{len(missing)} of {frame['path'].nunique()} files are missing"
         raise ManifestError(f"{path}: {total}: {_few(missing)}; relative paths begin at the manifest's folder")

@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from evatok.errors import EvatokError
+from evatok.storage.files import ordinary
 
 DECORD_CODECS = (
     "h264",
@@ -115,7 +116,7 @@ def scan(path: Path) -> Probe:
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream, read by one thread; within, what FFmpeg refuses is a VideoError."""
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(ordinary(path)), metadata_errors="replace") as container:
             streams = [stream for stream in container.streams.video if not _is_cover(stream)]
             if not streams:
                 raise VideoError(path, "it has no video stream, only " + _kinds(container))

@@ -23,6 +23,7 @@ from PIL import Image
 
 from evatok.data.probe import Probe, VideoError, opened, probe, scan, tick, upright
 from evatok.errors import die_with_parent
+from evatok.storage.files import ordinary
 
 RESIZE = Image.Resampling.BICUBIC  # Pillow widens the kernel as it shrinks, so this is antialiased
 VIDEO_SUFFIXES = (
@@ -331,7 +332,7 @@ def _decode_av(path: Path, held: Probe, wanted: np.ndarray, size: int) -> dict[i
 
 def _load_image(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with Image.open(ordinary(path)) as image:
             if image.mode[0] in "IF":
                 raise VideoError(path, f"pixels of mode {image.mode} are not 8-bit; convert the images to 8-bit first")
             return np.asarray(image.convert("RGB"))

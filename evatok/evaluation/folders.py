@@ -6,7 +6,6 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,8 @@ from PIL import Image
 from evatok.data.probe import opened, probe
 from evatok.data.video import VIDEO_SUFFIXES, ClipReader, images_in, natural_order, read_frames_folder
 from evatok.errors import EvatokError
-from evatok.storage.files import sha256_file
+from evatok.storage.arrays import read_array
+from evatok.storage.files import ordinary, sha256_file
 
 
 class EvaluationError(EvatokError, ValueError):
@@ -68,7 +68,7 @@ class FolderClips:
             return _array(path)
         if self.kind == "images":
             images = images_in(path)
-            with Image.open(images[0]) as first:
+            with Image.open(ordinary(images[0])) as first:
                 self._fits(path, len(images), first.height, first.width)
             return read_frames_folder(path, frames=frames, size=size)
         with opened(path) as (_, stream):
@@ -106,17 +106,9 @@ def _clip_files(folder: Path) -> tuple[str, list[Path]]:
 def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """Read the array of a .npy file. Raises EvaluationError for a file without a complete array of numbers."""
     try:
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, BadZipFile) as error:
-        reason = str(error).partition(". ")[0]  # without numpy's advice to unpickle
-        raise EvaluationError(
-            f"{path} is not a complete array of numbers as written by numpy.save ({reason})"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise EvaluationError(
-            f"{path} holds several arrays (.npz): save each clip, or all in one array, with numpy.save"
-        )
-    return array
+        return read_array(path, mmap_mode)
+    except ValueError as error:
+        raise EvaluationError(f"{path}: {error}") from error
 
 
 def _one_array(files: list[Path]) -> np.ndarray | None:

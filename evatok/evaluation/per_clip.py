@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evatok.storage.environment import REPOSITORY
-from evatok.storage.files import replacing, sha256_file
+from evatok.storage.files import ordinary, replacing, sha256_file
 from evatok.storage.records import Record, RecordError
 
 if TYPE_CHECKING:
@@ -60,9 +59,9 @@ def read(record: Record, root: Path = REPOSITORY) -> Arrays | None:
         if sha256_file(path) != artifact.sha256:
             raise RecordError(f"{path}: its content is not what {record.id} names; restore it, or measure again")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(ordinary(path), allow_pickle=False) as file:
                 arrays |= {key: file[key] for key in file.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # as in `read_array`
             raise RecordError(f"{path}: not a file of arrays ({error})") from error
     return arrays
 

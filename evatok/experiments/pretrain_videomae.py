@@ -18,8 +18,6 @@ features, beside those of the same network untrained.
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +36,7 @@ from evatok.metrics import catalogue
 from evatok.metrics.probe import balanced_accuracy, ridge_probe
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
 from evatok.storage import checksums, records
-from evatok.storage.files import write_json
+from evatok.storage.files import replacing_folder, write_json
 from evatok.tokenizers.initialise import sine_cosine
 from evatok.training import loop
 
@@ -258,26 +256,19 @@ def hidden_places(batch: int, shape: Any, config: dict[str, Any], generator: tor
 
 def ship(encoder: Any, folder: Path) -> None:
     """Write an encoder in half precision as a folder that transformers reads, in place of an older one."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("partial", "old"))
-    with quiet():
-        copy.deepcopy(encoder).cpu().half().save_pretrained(partial)
     shape = encoder.config
-    write_json(
-        partial / "preprocessor_config.json",
-        {
-            "image_processor_type": "VideoMAEImageProcessor",
-            "image_mean": list(IMAGENET_MEAN),
-            "image_std": list(IMAGENET_DEVIATION),
-            "size": {"shortest_edge": shape.image_size},
-            "crop_size": {"height": shape.image_size, "width": shape.image_size},
-        },
-    )
-    checksums.write(partial)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    pixels = {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_DEVIATION),
+        "size": {"shortest_edge": shape.image_size},
+        "crop_size": {"height": shape.image_size, "width": shape.image_size},
+    }
+    with replacing_folder(folder) as partial:
+        with quiet():
+            copy.deepcopy(encoder).cpu().half().save_pretrained(partial)
+        write_json(partial / "preprocessor_config.json", pixels)
+        checksums.write(partial)
 
 
 @torch.no_grad()

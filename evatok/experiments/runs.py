@@ -20,7 +20,7 @@ import pandas as pd
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.storage import records
-from evatok.storage.files import replacing, write_json, writing
+from evatok.storage.files import ordinary, replacing, write_json, writing
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -119,7 +119,7 @@ def _row(path: Path, died_after: float | None) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise ValueError("a pipe, a folder or a broken link")
-        return _read_row(json.loads(path.read_text(encoding="utf-8")), path, died_after)
+        return _read_row(json.loads(ordinary(path).read_text(encoding="utf-8")), path, died_after)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         name = path.parent.parent.name
         return {

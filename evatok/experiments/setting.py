@@ -12,7 +12,7 @@ from evatok.experiments.outputs import FREE_KEYS, Outputs
 from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.models import precision
 from evatok.storage import records
-from evatok.storage.files import write_json
+from evatok.storage.files import ordinary, write_json
 from evatok.tokenizers.evatok import TokenizerConfig
 from evatok.training import loop
 from evatok.training.loop import Recipe
@@ -92,7 +92,7 @@ def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
 def _read_claim(path: Path) -> dict[str, Any]:
     """What a training folder was claimed for. Raises ConfigError for a file that says nothing of the kind."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(ordinary(path).read_text(encoding="utf-8"))
         whole = isinstance(found["config"], dict) and isinstance(found["inputs"], str) and "steps" in found["config"]
         changes = found.get("changes", [])
         if not whole or not isinstance(changes, list) or not isinstance(found["run"], str | None):

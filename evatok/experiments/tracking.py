@@ -56,7 +56,7 @@ with warnings.catch_warnings():
     from sacred.dependencies import gather_sources_and_dependencies
     from sacred.observers import FileStorageObserver
     from sacred.run import Run
-    from sacred.utils import ConfigAddedError, NamedConfigNotFoundError, SacredError, SacredInterrupt
+    from sacred.utils import ConfigAddedError, NamedConfigNotFoundError, SacredError
 
 sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would put every refresh of a progress bar into cout.txt
 config_files.guard()
@@ -69,12 +69,6 @@ Main = Callable[[dict[str, Any], "Tracker"], dict[str, Any] | None]
 
 class ConfigError(EvatokError, ValueError):
     """A configuration value the experiment cannot start with."""
-
-
-class Preempted(SacredInterrupt):
-    """Raised inside a run by SIGTERM; Sacred records the run with this status."""
-
-    STATUS = "PREEMPTED"
 
 
 class _Raised(BaseException):
@@ -191,7 +185,7 @@ def main(ex: Experiment, outputs: Outputs = NOTHING) -> Callable[[Main], Main]:
             tracker = Tracker(_run, outputs)
             tracker.info({"environment": tracker.environment()})
             _seed_everything(config["seed"])
-            with errors.terminable(Preempted("stopped by SIGTERM")), outputs.held(ex.path, config):
+            with errors.terminable(), outputs.held(ex.path, config):
                 result = function(config, tracker)
             return records.plain(result, "result", nonfinite_as_null=True)
 
@@ -404,8 +398,6 @@ def _seed_everything(seed: int) -> None:
 def _for_user(error: BaseException | None, ex: Experiment) -> BaseException:
     """`error`, or what it means in this project's words where Sacred raised it."""
     assert error is not None
-    if isinstance(error, Preempted):
-        return errors.Terminated()
     if isinstance(error, ConfigAddedError):
         return ConfigError(_unknown_key(list(error.__conflicting_configs__), error.__config__))
     if isinstance(error, NamedConfigNotFoundError):

@@ -28,6 +28,7 @@ from evatok.models.encoder_families import (
     VideoMAE,
 )
 from evatok.storage import checksums
+from evatok.storage.files import ordinary
 
 __all__ = [
     "FAMILIES",
@@ -117,7 +118,7 @@ def _model_type(folder: Path, source: str) -> str:
 
 def _json(path: Path, source: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(ordinary(path).read_text())
     except (OSError, ValueError) as error:
         raise EncoderError(f"{source}: {path.name} is missing or not JSON ({type(error).__name__})") from error
     if not isinstance(content, dict):
@@ -177,7 +178,7 @@ def _sha256(files: Sequence[Path]) -> str:
     """Hash the content of the weight files, one after the other."""
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
+        with ordinary(path).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

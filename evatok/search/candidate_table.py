@@ -26,7 +26,7 @@ from evatok.data.sets import clip_set
 from evatok.errors import EvatokError
 from evatok.metrics.catalogue import quality
 from evatok.storage import records
-from evatok.storage.files import replacing
+from evatok.storage.files import ordinary, replacing
 from evatok.storage.shards import ranges
 
 _MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
@@ -114,7 +114,7 @@ def read(path: Path | str) -> CandidateTable:
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise ValueError("it is not a file")  # reading a pipe would block
-        arrow = pq.read_table(path, page_checksum_verification=True)
+        arrow = pq.read_table(ordinary(path), page_checksum_verification=True)
         origin, sha256 = _header(arrow.schema)
         _check_origin(origin)
         size = len(CandidateSet(tuple(origin["levels"]), origin["blocks"]))

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from evatok.errors import EvatokError
-from evatok.storage.files import sha256_file, write_json
+from evatok.storage.files import ordinary, sha256_file, write_json
 
 NAME = "checksums.json"
 
@@ -30,7 +30,7 @@ def check(folder: Path) -> None:
     named: dict[str, str] = {}
     if (folder / NAME).exists():
         try:
-            named = dict(json.loads((folder / NAME).read_text()).items())
+            named = dict(json.loads(ordinary(folder / NAME).read_text()).items())
         except (ValueError, AttributeError) as error:
             raise ChecksumError(f"{folder / NAME} does not hold names and their sha256") from error
     for path in (path for path in folder.iterdir() if path.is_symlink()):

@@ -30,6 +30,22 @@ class CacheError(EvatokError):
     """No place for the cache."""
 
 
+class NotAFileError(EvatokError, OSError):
+    """A pipe, a device or a folder in the place of a file."""
+
+
+def ordinary(path: Path | str) -> Path:
+    """The path itself, of a file that can be read without waiting for a writer.
+
+    Raises:
+        NotAFileError: something else is there.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise NotAFileError(f"{path}: not a file; move away what is there")
+    return path
+
+
 @contextmanager
 def replacing(path: Path | str, *, beside: Path | None = None, size: int | None = None) -> Iterator[Path]:
     """A new file to write to, which becomes `path` in one step on leaving, flushed to the disk and readable by all.
@@ -64,6 +80,34 @@ def replacing(path: Path | str, *, beside: Path | None = None, size: int | None 
     finally:
         for _, remove in made:
             remove()
+
+
+@contextmanager
+def replacing_folder(folder: Path | str) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `folder` on leaving; an exception removes it.
+
+    What a killed writer of the same `folder` left is removed here.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent, folder.name)
+    start = folder.parent / f".{folder.name}.{_writer()}"
+    partial, old = (start.with_name(f"{start.name}.{part}{PARTIAL}") for part in ("new", "old"))
+
+    def remove_both() -> None:
+        for path in (partial, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+    remove = CleanUp(remove_both)
+    try:
+        partial.mkdir()
+        yield partial
+        with undisturbed():
+            if folder.exists():
+                folder.rename(old)
+            partial.rename(folder)
+    finally:
+        remove()
 
 
 @contextmanager
@@ -143,7 +187,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def sha256_file(path: Path | str) -> str:
     """The file's SHA-256 in hex, read in pieces."""
-    with Path(path).open("rb") as file:
+    with ordinary(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -177,7 +221,7 @@ def _remove_abandoned(folder: Path, name: str) -> None:
         pid = entry.name.removeprefix(start).partition(".")[0]
         if pid.isdecimal() and not is_alive(int(pid)):
             with suppress(OSError):
-                Path(entry.path).unlink()
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else Path(entry.path).unlink()
 
 
 def is_alive(pid: int) -> bool:

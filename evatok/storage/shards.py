@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from evatok.errors import EvatokError
-from evatok.storage.files import cache_folder, replacing, sha256_file
+from evatok.storage.files import cache_folder, ordinary, replacing, sha256_file
 
 Arrays = dict[str, np.ndarray]
 Piece = TypeVar("Piece")
@@ -169,7 +169,7 @@ def package_version(*packages: ModuleType) -> str:
 
 def _read(path: Path, made_by: Mapping[str, Any]) -> Arrays:
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(ordinary(path), framework="np") as file:
             header = json.loads((file.metadata() or {})["evatok"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         made, sha256 = header["made_by"], header["sha256"]

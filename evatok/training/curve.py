@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from evatok.storage.files import replacing, writing
+from evatok.storage.files import ordinary, replacing, writing
 from evatok.training.recipe import TrainingError
 
 
@@ -34,7 +34,7 @@ def read_curve(folder: Path) -> list[dict[str, float]]:
     """Read the logged lines of a training folder. Raises TrainingError for a file that is not a curve."""
     path = folder / "curve.jsonl"
     try:
-        lines = [_parse(text) for text in path.read_text(encoding="utf-8").splitlines()]
+        lines = [_parse(text) for text in ordinary(path).read_text(encoding="utf-8").splitlines()]
         if not lines:
             raise ValueError("it is empty")
     except (OSError, ValueError) as error:
@@ -56,7 +56,7 @@ def drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept, reached = [], 0.0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in ordinary(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = _parse(text)
         except ValueError:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from evatok.storage.files import ordinary
 from evatok.training import state
 from evatok.training.curve import Window, append_line, drop_lines_after, read_curve
 from evatok.training.recipe import SCHEDULES, Recipe, TrainingError
@@ -130,7 +131,10 @@ def seconds_spent(folder: Path) -> float:
 
 def _of_state(path: Path, name: str) -> float:
     try:
-        return float(torch.load(path, weights_only=True, map_location="cpu", mmap=True)[name])
+        value = float(torch.load(ordinary(path), weights_only=True, map_location="cpu", mmap=True)[name])
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value}")
+        return value
     except Exception as error:  # a damaged file raises nearly anything
         raise _cannot_resume(path, error) from error
 

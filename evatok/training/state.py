@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from evatok.storage.files import replacing
+from evatok.storage.files import ordinary, replacing
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ def read(path: Path) -> dict[str, Any]:
     """Read a state, on the CPU.
 
     Raises:
-        ValueError: the content is not what was written. PyTorch's own errors for a file it cannot read.
+        ValueError: the content is not what was written.
+        NotAFileError: a pipe, a device or a folder. PyTorch's own errors for a file it cannot read.
     """
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    state: dict[str, Any] = torch.load(ordinary(path), weights_only=True, map_location="cpu")
     if state.keys() == PARTS:
         log.warning("%s was written before states had a hash: it cannot be verified", path)
         return state

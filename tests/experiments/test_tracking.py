@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from evatok import errors
 from evatok.experiments import tracking
 from evatok.experiments.runs import list_runs
 from evatok.storage import environment
@@ -344,7 +345,7 @@ def test_sigterm_is_handled_only_inside_main():
 
 
 def test_sigterm_ends_a_run_as_preempted(runs):
-    with pytest.raises(tracking.Preempted):
+    with pytest.raises(errors.Terminated):
         training(lambda config, tracker: (signal.raise_signal(signal.SIGTERM), time.sleep(5))).run()
     assert stored(runs, "run.json")["status"] == "PREEMPTED"
 

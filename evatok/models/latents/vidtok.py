@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 
 from evatok.models.latents.codec import LatentCodec, LatentError, is_causal, weights_sha256
+from evatok.storage.files import ordinary
 
 VERSION = "1.1"
 _SOURCE = "evatok.json"
@@ -112,7 +113,7 @@ class VidTok(LatentCodec):
 
 def _check_version(folder: Path) -> None:
     try:
-        told = json.loads((folder / _SOURCE).read_text())
+        told = json.loads(ordinary(folder / _SOURCE).read_text())
     except FileNotFoundError as error:
         raise LatentError(
             f"{folder}: no {_SOURCE}; put VidTok's causal KL weights of version {VERSION} there in diffusers' format, "
