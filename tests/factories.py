@@ -125,6 +125,9 @@ class TinyEncoder(nn.Module):
             self.layers = nn.ModuleList(nn.Linear(self.width, self.width) for _ in range(self.depth))
         self.weights_sha256 = f"{seed:064x}"
 
+    def width_of(self, layer: int) -> int:
+        return self.width
+
     def grid(self, frames: int, size: int) -> tuple[int, int, int]:
         return frames // 2, size // 4, size // 4
 

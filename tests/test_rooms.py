@@ -11,9 +11,9 @@ from evatok.storage.environment import REPOSITORY
 FLOORS = (
     ("errors",),
     ("storage",),
-    ("assignments", "pictures"),
+    ("assignments", "pictures", "weights"),
     ("models",),
-    ("data", "weights", "tokenizers"),
+    ("data", "tokenizers"),
     ("routing", "metrics"),
     ("search", "training", "vtok"),
     ("evaluation",),

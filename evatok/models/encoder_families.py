@@ -29,8 +29,8 @@ class FrozenEncoder(nn.Module):
     """A frozen vision encoder: maps clips to features, differentiable with respect to the clips.
 
     Attributes:
-        width: D, dimension of a feature.
-        depth: transformer layers.
+        width: D, dimension of a feature of the last layer; `width_of` another one.
+        depth: layers after the embedding: a transformer's, or a convolutional network's blocks.
         source: the folder or hub name it was loaded from.
         weights_sha256: hash of the weight files, for records.
         resize: side in pixels to resize clips to first, or None.
@@ -68,8 +68,12 @@ class FrozenEncoder(nn.Module):
         """Stay in eval mode, whatever module it is part of."""
         return super().train(False)
 
+    def width_of(self, layer: int) -> int:
+        """D, dimension of a feature of `layer`; in a transformer that of all."""
+        return self.width
+
     def grid(self, frames: int, size: int) -> tuple[int, int, int]:
-        """Feature grid (T', H', W') of clips of `frames` frames of `size` x `size` pixels.
+        """Feature grid (T', H', W') of the last layer for clips of `frames` frames of `size` x `size` pixels.
 
         Raises:
             EncoderError: clips that this encoder does not accept.

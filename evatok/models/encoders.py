@@ -1,4 +1,4 @@
-"""Load frozen vision encoders from folders in transformers' format, or from the hub.
+"""Load frozen vision encoders from folders in transformers' format, from the hub, or from the package index.
 
 The final tokenizer uses two of them (EVATok Sec. 3.4): its decoder's features are aligned to one, and another, under
 trainable heads, is its discriminator.
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from evatok.models.efficientnet import WIDTHS, EfficientNet, EfficientNetLite0
 from evatok.models.encoder_families import (
     FAMILIES,
     IMAGENET_DEVIATION,
@@ -29,14 +30,17 @@ from evatok.models.encoder_families import (
 )
 from evatok.storage import checksums
 from evatok.storage.files import ordinary
+from evatok.weights import WeightsError, efficientnet
 
 __all__ = [
     "FAMILIES",
     "IMAGENET_DEVIATION",
     "IMAGENET_MEAN",
+    "NAMED",
     "VJEPA2",
     "DINOv2",
     "DINOv3",
+    "EfficientNet",
     "EncoderError",
     "FrozenEncoder",
     "VideoMAE",
@@ -44,6 +48,9 @@ __all__ = [
     "load_encoder",
     "quiet",
 ]
+
+NAMED = {"efficientnet-lite0": True, "efficientnet-lite0:frames": False}
+"""Encoders that are no folder: by name, and whether they read the change from frame to frame too."""
 
 _CONFIG = "config.json"
 _PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -53,16 +60,19 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEncoder:
-    """Load an encoder in float32 from a local folder in transformers' format, or from the hub by name.
+    """Load an encoder in float32: one of `NAMED`, a local folder in transformers' format, or from the hub by name.
 
     Args:
-        source: a folder with config.json and safetensors weights, or "owner/name" (from the hub's cache if there).
+        source: one of `NAMED`, whose weights are fetched once into EVATOK_CACHE; a folder with config.json and
+            safetensors weights; or "owner/name" (from the hub's cache if there).
         resize: side in pixels to resize clips to first (bilinear); None leaves them as they are.
 
     Raises:
         EncoderError: weights that are absent, damaged, incomplete or of an unknown family.
     """
     source = str(source)
+    if source in NAMED:
+        return _efficientnet(source, resize)
     folder = _folder(source)
     family = FAMILIES[_model_type(folder, source)]
     files = sorted(folder.glob(_WEIGHTS))
@@ -77,10 +87,12 @@ def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEnco
 
 
 def depth_of(source: str | Path) -> int:
-    """Transformer layers of an encoder, from its configuration alone. Raises EncoderError as `load_encoder`."""
+    """Layers of an encoder, from its name or configuration alone. Raises EncoderError as `load_encoder`."""
     import transformers
 
     source = str(source)
+    if source in NAMED:
+        return len(WIDTHS) - 1
     folder = _folder(source)
     _model_type(folder, source)
     try:
@@ -90,12 +102,24 @@ def depth_of(source: str | Path) -> int:
         raise EncoderError(f"{source}: cannot read its {_CONFIG} ({reason}); download it again") from error
 
 
+def _efficientnet(source: str, resize: int | None) -> EfficientNet:
+    try:
+        state = efficientnet.load()
+    except WeightsError as error:
+        raise EncoderError(f"{source}: {error}") from error
+    network = EfficientNetLite0()
+    network.load_published(state)
+    options = {"source": source, "weights_sha256": efficientnet.SHA256, "resize": resize}
+    return EfficientNet(network, differences=NAMED[source], **options)
+
+
 def _folder(source: str) -> Path:
     """Return the folder of the encoder's files, downloaded from the hub if necessary."""
     if Path(source).is_dir():
         return Path(source)
     missing = (
-        f"{source}: no such encoder; put a folder with {_CONFIG} and safetensors there, or make the toy one: {_TOY}"
+        f"{source}: no such encoder; put a folder with {_CONFIG} and safetensors there, make the toy one ({_TOY}), or "
+        f"name one of {', '.join(NAMED)}"
     )
     if not _HUB_NAME.fullmatch(source):
         raise EncoderError(missing)

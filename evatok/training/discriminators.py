@@ -1,7 +1,8 @@
 """Discriminators: map a clip to logits, positive where it looks real (EVATok Secs. 3.1 and 3.4).
 
 `TransformerDiscriminator` is trained from scratch on pixels, as in LARP; `SemanticDiscriminator` trains small heads
-on features of a frozen video encoder, as StyleGAN-T (arXiv 2301.09515) and GigaTok do on those of an image encoder.
+on features of a frozen encoder, of videos as the paper's or of images as those of StyleGAN-T (arXiv 2301.09515) and
+GigaTok.
 
 Legend: B clips, K temporal blocks, N patches, D width, L features per clip, X logits per clip.
 """
@@ -107,9 +108,9 @@ class TransformerDiscriminator(nn.Module):
 class SemanticDiscriminator(nn.Module):
     """Map clips (B, 3, T, H, W) in [0, 1] to logits (B, X), one for each feature of each listed layer.
 
-    A head per layer reads the frozen encoder's features of that layer as a sequence. Gradients reach the clips through
-    the encoder; only the heads are trained. The encoder is not a sub-module: it stays in eval mode and out of
-    parameters and state, which only holds its hash.
+    A head per layer, as wide as the layer, reads the frozen encoder's features of that layer as a sequence. Gradients
+    reach the clips through the encoder; only the heads are trained. The encoder is not a sub-module: it stays in eval
+    mode and out of parameters and state, which only holds its hash.
 
     Args:
         layers: of the encoder: 0 is its embedding, 1 to `depth` its layers.
@@ -128,7 +129,7 @@ class SemanticDiscriminator(nn.Module):
         # In a tuple, so that nn.Module does not register it as a sub-module.
         self._outside = (encoder.requires_grad_(False).eval(),)
         self.layers = tuple(layers)
-        self.heads = nn.ModuleList(SemanticHead(encoder.width, kernel) for _ in layers)
+        self.heads = nn.ModuleList(SemanticHead(encoder.width_of(layer), kernel) for layer in layers)
 
     @property
     def encoder(self) -> FrozenEncoder:

