@@ -26,6 +26,7 @@ from evatok.experiments import (
     stage2_curation,
     stage3_router,
     stage4_final,
+    tokenizer_training,
     tracking,
 )
 from evatok.experiments.outputs import Outputs
@@ -167,6 +168,8 @@ def jobs(config: dict[str, Any]) -> list[Job]:
     settings |= {"router": "pyramid", "target": "soft"}
     found.append(job("router", stage3_router.ex, router, "checkpoint", **settings))
     final = {**sizes, "steps": config["final_steps"], "alignment": str(encoder), "semantic_encoder": str(encoder)}
+    if config["size"] == "toy":  # whose own discriminator has another encoder
+        final |= {"semantic_layers": tokenizer_training.TOY["semantic_layers"], "semantic_frames": 0}
     for rule in ("uniform", "router"):
         settings = {**final, "compile": config["compile"], "assignment": rule, "router": str(router)}
         outcome = folder / f"final-{rule}.safetensors"

@@ -18,6 +18,7 @@ from evatok.generation.transformer import GENERATOR_SIZES
 from evatok.generation.video_generator import TASKS
 from evatok.metrics import catalogue
 from evatok.metrics.perceptual import METRICS as PERCEPTUAL
+from evatok.models.encoders import NAMED
 from evatok.models.quantisers import CODES
 from evatok.routing.trained_router import TARGETS
 from evatok.search.tree import SEARCHES
@@ -55,6 +56,7 @@ _DATA_WORDS = "freedoom, arcade, mixed, a built set's folder, a manifest CSV, a 
 SCORED = [entry.scored for entry in catalogue.METRICS if entry.scored]
 """Metrics that stage 2 stores."""
 
+_ENCODERS = f"a folder, a hub's name, {', '.join(NAMED)}"
 _OWN_VIDEOS = "videos of a protocol that brings none: manifest CSV, folder of class folders, built set"
 _ASSIGNMENT = r"random|router:[^\0]+|uniform:\s*\d+\s*|fixed:\s*\d+\s*(,\s*\d+\s*)+"
 _RULE = Text(pattern=_ASSIGNMENT, form="one of uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random")
@@ -116,21 +118,24 @@ _TOKENIZER = {
     "perceptual_weight": Key(_WEIGHT, "weight of the perceptual term"),
     "quantiser_weight": Key(_WEIGHT, "weight of the codebook term"),
     "entropy_weight": Key(_WEIGHT, "weight of the codebook's use; FSQ and LFQ have none"),
-    "alignment": Key(_DATA, "frozen encoder that the decoder is to resemble: a folder, a hub's name, or none"),
+    "alignment": Key(_DATA, f"frozen encoder that the decoder is to resemble: {_ENCODERS}, or none"),
     "alignment_weight": Key(_WEIGHT, "weight of the alignment"),
     "alignment_layer": Key(Whole(1, 1000), "decoder layer that resembles it, counted from 1"),
     "alignment_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0 keeps the clips' size"),
-    "discriminator": Key(OneOf(("none", "transformer", "semantic")), "semantic: on a frozen VideoMAE"),
+    "discriminator": Key(OneOf(("none", "transformer", "semantic")), "semantic: heads on a frozen encoder"),
     "adversarial_weight": Key(_WEIGHT, "weight of the adversarial term"),
     "adversarial_adaptive": Key(_FLAG, "scale it by the gradients' ratio at the last layer, VQGAN's rule"),
     "discriminator_start": Key(Whole(0, 10**9), "first step with a discriminator"),
+    "discriminator_warmup": Key(Whole(0, 10**9), "steps it learns before it weighs in the tokenizer's loss"),
     "discriminator_interval": Key(_STEPS, "it learns every so many steps"),
     "discriminator_rate": Key(_RATE, "its constant learning rate"),
     "lecam": Key(_WEIGHT, "weight of LeCam regularisation of the transformer discriminator"),
     "label_smoothing": Key(_SHARE, "of the transformer discriminator's real labels"),
-    "semantic_encoder": Key(_DATA, "encoder of the semantic discriminator: a folder or a hub's name"),
+    "semantic_encoder": Key(_DATA, f"encoder of the semantic discriminator: {_ENCODERS}"),
     "semantic_layers": Key(Many(Whole(0, 1000), 1), "its layers with a head each; 0 is the embedding"),
     "semantic_resize": Key(_PIXELS, "pixels its input is resized to; 0 keeps the clips' size"),
+    "semantic_frames": Key(Whole(0, 4096), "successive frames per clip it sees, drawn again at each step; 0: all"),
+    "semantic_lecam": Key(_WEIGHT, "weight of LeCam regularisation of the semantic discriminator"),
     "augment": Key(_FLAG, "DiffAug before the semantic discriminator"),
     "assignment": Key(OneOf(("router", "uniform", "random")), "what chooses the assignments; uniform is the baseline"),
     "router": Key(_PATH, "the router that names the assignments"),
@@ -138,6 +143,8 @@ _TOKENIZER = {
 }
 
 _ENCODER = {
+    "encoder_layers": Key(Many(Whole(0, 1000)), "layers of which the probe reads the mean features; []: the last"),
+    "encoder_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0 keeps the clips' size"),
     "probe_data": Key(_DATA, "labelled clips of the linear probe, named as `data`; none leaves it out"),
     "probe_labels": Key(Many(Text(form="a column")), "columns of their labels"),
     "probe_train_clips": Key(_CLIPS, "clips of the training split that the probe learns from"),
@@ -245,6 +252,8 @@ _OTHERWISE = {
     "evaluate.checkpoint": Key(_PATH, 'a tokenizer\'s, or "identity"'),
     "evaluate.data": Key(_PATH_OR_NONE, _OWN_VIDEOS),
     "evaluate.work": Key(_PATH, _SHARDS),
+    "probe_encoder.encoder": Key(_DATA, f"the frozen encoder: {_ENCODERS}"),
+    "probe_encoder.batch": Key(_BATCH, "clips encoded together"),
     "pretrain_videomae.checkpoint": Key(_PATH, "folder of the finished encoder"),
     "sample.batch": Key(_BATCH, "samples drawn together"),
     "sample.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer; the metrics' networks always run in float32"),

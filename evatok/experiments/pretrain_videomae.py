@@ -31,9 +31,10 @@ from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
+from evatok.experiments.probe_encoder import CLASSIFIER, probed
 from evatok.experiments.setting import autocast, of_size
 from evatok.metrics import catalogue
-from evatok.metrics.probe import balanced_accuracy, ridge_probe
+from evatok.metrics.probe import mean_features
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, FrozenEncoder, VideoMAE, load_encoder, quiet
 from evatok.storage import checksums, records
 from evatok.storage.files import replacing_folder, write_json
@@ -301,38 +302,12 @@ def probes(encoder: FrozenEncoder, config: dict[str, Any]) -> dict[str, records.
     train = _clips(config, config["probe_data"], "train", config["probe_train_clips"])
     test = _clips(config, config["probe_data"], "validation", config["probe_clips"])
     untrained = VideoMAE(_network(config).videomae, source="untrained").to(config["device"])
+    how = {"batch": config["batch"], "device": config["device"], "bf16": config["bf16"]}
     seen = {
-        name: [mean_features(network, clips, config) for clips in (train, test)]
+        name: [mean_features(network, clips.clips, [network.depth], **how) for clips in (train, test)]
         for name, network in (("", encoder), ("_untrained", untrained))
     }
-    found = {}
-    for label in config["probe_labels"]:
-        known, asked = (_label(clips, label) for clips in (train, test))
-        for name, (train_features, test_features) in seen.items():
-            said = ridge_probe(train_features, known, test_features)
-            found[f"probe_{label}{name}"] = balanced_accuracy(said, asked)
-        guess = 1 / len(np.unique(asked))
-        found[f"probe_{label}_guess"] = catalogue.of("probe").measured(guess, len(test), 0.0)
-    return found
-
-
-@torch.no_grad()
-def mean_features(encoder: FrozenEncoder, clips: ClipSet, config: dict[str, Any]) -> torch.Tensor:
-    """(N, D) features of the last layer, averaged over each clip."""
-    means = []
-    for start in range(0, len(clips), config["batch"]):
-        pixels = to_network(clips.clips[start : start + config["batch"]], config["device"])
-        with autocast(config):
-            (features,) = encoder(pixels, [encoder.depth])
-        means.append(features.float().mean((1, 2, 3)).cpu())
-    return torch.cat(means)
-
-
-def _label(clips: ClipSet, label: str) -> np.ndarray:
-    if label not in clips.labels:
-        known = ", ".join(map(str, clips.labels.columns))
-        raise tracking.ConfigError(f"config key probe_labels: clip set {clips.name} has no {label!r}, it has {known}")
-    return clips.labels[label].to_numpy(dtype=str)
+    return probed(seen, train, test, config["probe_labels"])
 
 
 def _network(config: dict[str, Any]) -> Any:
@@ -387,7 +362,7 @@ def _protocol(config: dict[str, Any], train_set: ClipSet) -> dict[str, Any]:
         "probe": {
             "data": config["probe_data"],
             "train_clips": config["probe_train_clips"],
-            "classifier": "class-balanced ridge on the mean feature of the last layer, strength by leave-one-out",
+            "classifier": f"{CLASSIFIER} on the mean feature of the last layer, strength by leave-one-out",
             "accuracy": "balanced: mean over labels",
         },
     }

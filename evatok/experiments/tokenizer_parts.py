@@ -120,6 +120,7 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
         return None, {}
     common = {
         "start": config["discriminator_start"],
+        "warmup": config["discriminator_warmup"],
         "interval": config["discriminator_interval"],
         "learning_rate": config["discriminator_rate"],
     }
@@ -130,9 +131,15 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
         )
         return Adversary(network, its, config["seed"]), {}
     encoder = load_encoder(config["semantic_encoder"], resize=config["semantic_resize"] or None)
-    encoder.grid(shape.frames, shape.size)
+    encoder.grid(config["semantic_frames"] or shape.frames, shape.size)
     judge = SemanticDiscriminator(encoder, config["semantic_layers"]).to(config["device"])
-    its = AdversaryConfig(loss="hinge", augment=config["augment"], **common)
+    its = AdversaryConfig(
+        loss="hinge",
+        lecam=config["semantic_lecam"],
+        augment=config["augment"],
+        frames=config["semantic_frames"],
+        **common,
+    )
     return Adversary(judge, its, config["seed"]), {"discriminator_encoder": encoder.weights_sha256}
 
 

@@ -65,6 +65,7 @@ def settings() -> None:
     adversarial_weight = 0.3  # not stated; LARP: 0.3, GigaTok: 0.5
     adversarial_adaptive = False  # not stated
     discriminator_start = 0  # not stated; LARP: 0, GigaTok: 80000
+    discriminator_warmup = 0  # not stated; LARP and GigaTok: 0
     discriminator_interval = 1  # LARP: 5
     discriminator_rate = 3e-5  # LARP: 3e-5
     lecam = 0.001  # LARP: 0.001
@@ -72,6 +73,8 @@ def settings() -> None:
     semantic_encoder = "results/checkpoints/videomae-toy"  # paper: VideoMAE-B
     semantic_layers = [2, 5, 8, 11]  # not stated; GigaTok's
     semantic_resize = 0  # VideoMAE-B needs 224
+    semantic_frames = 0
+    semantic_lecam = 0.0  # not stated; GigaTok: none
     augment = True  # not stated; GigaTok's kind
     compile = False
     save_every = 100

@@ -5,12 +5,37 @@ Legend: N training clips, M test clips, D features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
+from evatok.data.clips import to_network
 from evatok.metrics import catalogue
+from evatok.models.encoders import FrozenEncoder
+from evatok.models.precision import autocast
 from evatok.storage.records import Metric
+
+
+@torch.no_grad()
+def mean_features(
+    encoder: FrozenEncoder,
+    pixels: np.ndarray,
+    layers: Sequence[int],
+    *,
+    batch: int,
+    device: str = "cpu",
+    bf16: bool = False,
+) -> torch.Tensor:
+    """Features (N, D) of uint8 clips (N, T, H, W, 3): those of each layer averaged over the clip, side by side."""
+    means = []
+    for start in range(0, len(pixels), batch):
+        clips = to_network(pixels[start : start + batch], device)
+        with autocast(device, bf16):
+            found = encoder(clips, layers)
+        means.append(torch.cat([features.float().mean((1, 2, 3)) for features in found], dim=1).cpu())
+    return torch.cat(means)
 
 
 def ridge_probe(features: torch.Tensor, labels: np.ndarray, asked: torch.Tensor) -> np.ndarray:

@@ -28,17 +28,20 @@ class AdversaryConfig:
 
     Attributes:
         loss: "hinge" (GigaTok, with its semantic discriminator) or "non_saturating" (LARP, with its transformer).
-        start: first step with an adversarial loss.
+        start: first step in which the discriminator learns.
+        warmup: steps from `start` on in which it learns, but does not weigh in the tokenizer's loss.
         interval: steps between updates of the discriminator, from `start` on (LARP: 5).
         learning_rate: Adam's, constant (LARP: 3e-5).
         lecam: weight of the LeCam regulariser in the discriminator's loss (LARP: 0.001); 0 disables it.
         lecam_decay: decay of its running means per discriminator step (LeCam: 0.999).
         smoothing: draw real labels from [1 - smoothing, 1]; only for "non_saturating".
         augment: apply DiffAug to the clips that the discriminator sees.
+        frames: successive frames of each clip that it sees, from a place drawn anew for every clip and update; 0: all.
     """
 
     loss: str = "hinge"
     start: int
+    warmup: int = 0
     interval: int = 1
     learning_rate: float
     betas: tuple[float, float] = (0.5, 0.9)
@@ -46,12 +49,16 @@ class AdversaryConfig:
     lecam_decay: float = 0.999
     smoothing: float = 0.0
     augment: bool = False
+    frames: int = 0
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"unknown adversarial loss {self.loss!r}: {' or '.join(LOSSES)}")
-        if self.interval < 1 or self.start < 0:
-            raise ValueError(f"interval must be at least 1 and start at least 0, got {self.interval} and {self.start}")
+        if self.interval < 1 or min(self.start, self.warmup, self.frames) < 0:
+            raise ValueError(
+                "interval must be at least 1, start, warmup and frames at least 0, got "
+                f"{self.interval}, {self.start}, {self.warmup} and {self.frames}"
+            )
         if self.smoothing and self.loss == "hinge":
             raise ValueError(f"smoothing {self.smoothing} needs loss non_saturating: the hinge loss has no labels")
 
@@ -71,8 +78,12 @@ class Adversary:
         self.mean_real = self.mean_fake = 0.0
 
     def active(self, step: int) -> bool:
-        """Whether the adversarial loss is active at this step."""
+        """Whether the discriminator learns at this step, or may."""
         return step >= self.config.start
+
+    def plays(self, step: int) -> bool:
+        """Whether the tokenizer's loss has an adversarial term at this step."""
+        return step >= self.config.start + self.config.warmup
 
     def learn(
         self, real: torch.Tensor, fake: torch.Tensor, step: int, generator: torch.Generator
@@ -101,9 +112,9 @@ class Adversary:
     def generator_loss(self, fake: torch.Tensor, step: int, generator: torch.Generator) -> torch.Tensor:
         """The tokenizer's adversarial term (), unweighted, differentiable only with respect to `fake`.
 
-        0 before `start`. The discriminator gets no gradients, and its state does not change.
+        0 before `start` and during the warm-up. The discriminator gets no gradients, and its state does not change.
         """
-        if not self.active(step):
+        if not self.plays(step):
             return fake.new_zeros(())
         (augmented,) = self._augmented(self._own_generator(generator), fake)
         with _frozen(self.discriminator, self.trained):
@@ -163,11 +174,21 @@ class Adversary:
         return step_generator(self.seed, int(torch.randint(2**62, (), generator=generator)))
 
     def _augmented(self, generator: torch.Generator, *batches: torch.Tensor) -> list[torch.Tensor]:
-        """Augment batches of clips for the discriminator, a reconstruction exactly as its original."""
+        """Cut and augment batches of clips for the discriminator, a reconstruction exactly as its original."""
+        if 0 < self.config.frames < batches[0].shape[2]:
+            starts = torch.randint(
+                batches[0].shape[2] - self.config.frames + 1, (len(batches[0]),), generator=generator
+            )
+            batches = tuple(_windows(clips, starts.tolist(), self.config.frames) for clips in batches)
         if not self.config.augment:
             return list(batches)
         seed = int(torch.randint(2**62, (), generator=generator))
         return [diff_augment(clips, torch.Generator().manual_seed(seed)) for clips in batches]
+
+
+def _windows(clips: torch.Tensor, starts: list[int], frames: int) -> torch.Tensor:
+    """Frames start to start + `frames` of each clip (B, 3, T, H, W): (B, 3, frames, H, W)."""
+    return torch.stack([clip[:, start : start + frames] for clip, start in zip(clips, starts, strict=True)])
 
 
 @contextmanager

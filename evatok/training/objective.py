@@ -102,7 +102,7 @@ class TokenizerObjective:
             made = module.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
         terms = self._terms(module, real, made, generator)
         logged = self._adversarial(real, made.clips, terms, step, generator)
-        total = losses.weighted_sum(terms, self._weights_of(module, terms))
+        total = losses.weighted_sum(terms, self._weights_of(module, terms, step))
         return total, {**terms, **logged, "tokens": lengths.sum(1).float().mean()}
 
     def _terms(
@@ -147,7 +147,7 @@ class TokenizerObjective:
     def _adversarial(
         self, real: torch.Tensor, fake: torch.Tensor, terms: Terms, step: int, generator: torch.Generator
     ) -> Terms:
-        """Train the discriminator, then add the adversarial term to `terms`; returns what to log."""
+        """Train the discriminator, then add the adversarial term to `terms`, 0 in its warm-up; returns what to log."""
         if self.adversary is None or not self.adversary.active(step):
             return {}
         with autocast(real.device, self.bf16):
@@ -155,8 +155,8 @@ class TokenizerObjective:
             terms["adversarial"] = self.adversary.generator_loss(fake, step, generator)
         return logged
 
-    def _weights_of(self, module: TokenizerWithHead, terms: Terms) -> dict[str, float]:
-        if not self.adaptive or "adversarial" not in terms:
+    def _weights_of(self, module: TokenizerWithHead, terms: Terms, step: int) -> dict[str, float]:
+        if not self.adaptive or self.adversary is None or not self.adversary.plays(step):
             return self.weights
         names = [name for name in ("l1", "squared", "perceptual") if name in terms]
         reconstruction = torch.stack([self.weights[name] * terms[name] for name in names]).sum()

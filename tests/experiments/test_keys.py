@@ -17,6 +17,7 @@ EXPERIMENTS = (
     "curves",
     "evaluate",
     "pretrain_videomae",
+    "probe_encoder",
     "sample",
     "stage1_proxy",
     "stage2_curation",

@@ -111,9 +111,15 @@ def test_uniform_assignments_are_the_middle_level_or_the_one_asked_for(stage4, t
     assert checkpoints.load(Path(run.result["checkpoint"]), "tokenizer").facts["row"] == [expected]
 
 
-@pytest.mark.parametrize("discriminator", ["transformer", "semantic"])
-def test_a_killed_training_goes_on_where_it_stopped_opponent_and_all(stage4, tmp_path, monkeypatch, discriminator):
-    whole = stage4("whole", discriminator=discriminator)
+@pytest.mark.parametrize(
+    "opponent",
+    [
+        {"discriminator": "transformer"},
+        {"discriminator": "semantic", "discriminator_warmup": 3, "semantic_lecam": 0.1},
+    ],
+)
+def test_a_killed_training_goes_on_where_it_stopped_opponent_and_all(stage4, tmp_path, monkeypatch, opponent):
+    whole = stage4("whole", **opponent)
     one_step = loop._one_step
 
     def mortal(*arguments):
@@ -123,9 +129,9 @@ def test_a_killed_training_goes_on_where_it_stopped_opponent_and_all(stage4, tmp
 
     monkeypatch.setattr(loop, "_one_step", mortal)
     with pytest.raises(KeyboardInterrupt):
-        stage4("broken", discriminator=discriminator)
+        stage4("broken", **opponent)
     monkeypatch.setattr(loop, "_one_step", one_step)
-    again = stage4("broken", discriminator=discriminator)
+    again = stage4("broken", **opponent)
     assert again.result["metrics"] == whole.result["metrics"]
     assert curve_of(tmp_path, "broken") == curve_of(tmp_path, "whole")
 
@@ -146,6 +152,21 @@ def test_the_discriminator_waits_for_its_first_step(stage4, tmp_path):
     early, late = curve_of(tmp_path)[:2], curve_of(tmp_path)[2:]
     assert not any("adversarial" in line for line in early)
     assert all("adversarial" in line for line in late)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_in_its_warm_up_the_discriminator_learns_and_the_tokenizer_learns_as_without_it(stage4, tmp_path, adaptive):
+    plain = {"assignment": "uniform", "alignment": "none", "flip": False}
+    stage4("without", discriminator="none", **plain)
+    stage4("warm", discriminator_warmup=2, adversarial_adaptive=adaptive, **plain)
+    for step, (line, alone) in enumerate(zip(curve_of(tmp_path, "warm"), curve_of(tmp_path, "without"), strict=True)):
+        assert 0 < line["discriminator_accuracy"] < 1
+        if step < 2:
+            assert line["adversarial"] == 0
+            assert line["loss"] == alone["loss"]
+        else:
+            assert line["adversarial"] != 0
+            assert line["loss"] != alone["loss"]
 
 
 def test_networks_that_differ_in_their_losses_only_start_alike(stage4, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from test_discriminators import striped
 from torch import nn
 
+from evatok.models.efficientnet import EfficientNet, EfficientNetLite0
 from evatok.training.adversary import Adversary, AdversaryConfig
 from evatok.training.discriminators import (
     SemanticDiscriminator,
@@ -31,6 +32,16 @@ def semantic(**changes) -> Adversary:
     torch.manual_seed(0)
     network = SemanticDiscriminator(TinyEncoder(), (1, 3))
     return Adversary(network, AdversaryConfig(**(GIGATOK | changes)), seed=1)
+
+
+def on_pictures(**changes) -> Adversary:
+    """Heads on an untrained image network that sees frames and their changes, after a warm-up of three steps."""
+    torch.manual_seed(0)
+    trunk = EfficientNet(EfficientNetLite0(), weights_sha256="0" * 64, resize=32)
+    network = SemanticDiscriminator(trunk, (2, 4), kernel=3)
+    settings = {"warmup": 3, "lecam": 0.1, "frames": 3}
+    torch.manual_seed(0)
+    return Adversary(network, AdversaryConfig(**(GIGATOK | settings | changes)), seed=1)
 
 
 BOTH = pytest.mark.parametrize("make", [transformer, semantic])
@@ -64,18 +75,19 @@ def saved(adversary: Adversary) -> dict:
     return torch.load(file, weights_only=True)
 
 
-@BOTH
-def test_a_resumed_adversary_is_the_unbroken_one_bit_for_bit(make):
+@pytest.mark.parametrize("make", [transformer, semantic, on_pictures])
+@pytest.mark.parametrize("broken_off", [3, 7])
+def test_a_resumed_adversary_is_the_unbroken_one_bit_for_bit(make, broken_off):
     unbroken, first = make(interval=2), make(interval=2)
     lines = play(unbroken, 0, 10)
-    begun = play(first, 0, 5)
+    begun = play(first, 0, broken_off)
     torch.manual_seed(99)
     resumed = make(interval=2)
     for parameter in resumed.trained:
         nn.init.constant_(parameter, 0.5)
     resumed.load_state_dict(saved(first))
     torch.manual_seed(7)
-    assert begun + play(resumed, 5, 10) == lines
+    assert begun + play(resumed, broken_off, 10) == lines
     mine, other = resumed.state_dict(), unbroken.state_dict()
     assert mine["mean_real"] == other["mean_real"] != 0
     for name, value in mine["discriminator"].items():
@@ -99,6 +111,55 @@ def test_nothing_happens_before_the_start():
     assert unchanged(adversary, before)
     assert [adversary.active(step) for step in range(5)] == [False, False, False, True, True]
     assert "discriminator" in play(adversary, 3, 4)[0]
+
+
+@pytest.mark.parametrize("make", [transformer, semantic, on_pictures])
+def test_in_the_warm_up_it_learns_and_the_term_is_nothing(make):
+    adversary = make(start=1, warmup=2, frames=0)
+    before = weights(adversary)
+    lines = play(adversary, 0, 5)
+    assert ["discriminator" in line for line in lines] == [False, True, True, True, True]
+    assert [line["adversarial"] != 0 for line in lines] == [False, False, False, True, True]
+    assert not unchanged(adversary, before)
+    assert [adversary.plays(step) for step in range(5)] == [False, False, False, True, True]
+    fake = noise().requires_grad_()
+    assert not adversary.generator_loss(fake, 2, step_generator(0, 2)).requires_grad
+
+
+def test_a_warm_up_leaves_what_is_learned_as_it_is():
+    """The discriminator learns the same from the same reconstructions, whether the tokenizer listens or not."""
+    one, other = semantic(warmup=2), semantic()
+    for step in range(4):
+        for adversary in (one, other):
+            generator = step_generator(0, step)
+            adversary.learn(noise(4, step), striped(noise(4, step + 1000)), step, generator)
+            adversary.generator_loss(striped(noise(4, step)), step, generator)
+    assert unchanged(one, weights(other))
+
+
+def test_it_sees_as_many_successive_frames_as_it_is_told_the_same_of_both():
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            seen.append(clips.detach())
+            return clips.mean((1, 2, 3, 4)) * self.weight
+
+    adversary = Adversary(Spy(), AdversaryConfig(**(GIGATOK | {"augment": False, "frames": 3})), seed=1)
+    numbered = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(64, 3, 8, 2, 2)
+    adversary.learn(numbered, numbered + 100, 0, step_generator(0, 0))
+    real, fake = (clips[:, 0, :, 0, 0] for clips in seen)
+    assert real.shape == (64, 3)
+    assert torch.equal(fake, real + 100)
+    assert torch.equal(real, real[:, :1] + torch.arange(3.0))
+    assert set(real[:, 0].tolist()) == {0, 1, 2, 3, 4, 5}
+    whole = Adversary(Spy(), AdversaryConfig(**(GIGATOK | {"augment": False, "frames": 8})), seed=1)
+    whole.learn(numbered, numbered, 0, step_generator(0, 0))
+    assert torch.equal(seen[-1], numbered)
 
 
 def test_the_discriminator_learns_only_every_interval_from_the_start_on():
@@ -148,6 +209,11 @@ def test_lecam_follows_the_logits_with_its_decay():
     expected = 0.75 * 0.25 * first["logit_real"] + 0.25 * second["logit_real"]
     assert adversary.mean_real == pytest.approx(expected)
     assert "lecam" in first
+    hinge = play(semantic(lecam=0.5), 0, 2)[1]
+    without = play(semantic(), 0, 2)[1]
+    assert hinge["lecam"] > 0
+    assert "lecam" not in without
+    assert hinge["logit_real"] != without["logit_real"]
     assert "lecam" not in play(transformer(lecam=0.0), 0, 1)[0]
 
 
@@ -186,6 +252,7 @@ def test_it_plays_under_autocast_with_weights_in_float32(make):
     [
         ({"loss": "wasserstein"}, "unknown adversarial loss 'wasserstein'"),
         ({"interval": 0}, "interval must be at least 1"),
+        ({"warmup": -1}, "warmup and frames at least 0, got 1, 0, -1 and 0"),
         ({"loss": "hinge", "smoothing": 0.1}, "the hinge loss has no labels"),
     ],
 )

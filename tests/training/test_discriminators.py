@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from evatok.models.efficientnet import EfficientNet, EfficientNetLite0
 from evatok.training import losses
 from evatok.training.augmentation import diff_augment
 from evatok.training.discriminators import (
@@ -108,6 +109,35 @@ def test_heads_are_loaded_on_the_encoder_they_were_trained_on_and_on_no_other():
     assert torch.equal(other.eval()(clips), network.eval()(clips))
     with pytest.raises(ValueError, match="trained on encoder 000000000000"):
         semantic(seed=1).load_state_dict(state)
+
+
+def pictures(sha256: str = "0" * 64, **options) -> SemanticDiscriminator:
+    """Heads on two depths of an untrained image network that sees frames and, with `differences`, their changes."""
+    torch.manual_seed(0)
+    trunk = EfficientNet(EfficientNetLite0(), weights_sha256=sha256, **options)
+    return SemanticDiscriminator(trunk, (3, 5))
+
+
+def test_layers_of_several_widths_and_grids_get_a_head_each():
+    network, clips = pictures(), noise(2, size=32).requires_grad_()
+    logits = network.train()(clips)
+    assert logits.shape == (2, 4 * (8 * 8 + 4 * 4))
+    assert [head.logit.weight.shape[1] for head in network.heads] == [2 * 24, 2 * 40]
+    logits.square().sum().backward()
+    assert (clips.grad.abs().amax((1, 3, 4)) > 0).all()
+    assert all(p.grad is not None for p in network.heads.parameters())
+    assert all(p.grad is None for p in network.encoder.parameters())
+    assert not any(module.training for module in network.encoder.modules())
+
+
+def test_heads_on_another_trunk_or_on_other_views_of_it_are_refused():
+    state = pictures().state_dict()
+    assert not any(name.startswith(("encoder", "_outside")) for name in state)
+    pictures().load_state_dict(state)
+    with pytest.raises(ValueError, match="trained on encoder 000000000000, not on 111111111111"):
+        pictures("1" * 64).load_state_dict(state)
+    with pytest.raises(RuntimeError, match="size mismatch for heads"):
+        pictures(differences=False).load_state_dict(state)
 
 
 def test_heads_are_spectrally_normal_and_evaluation_leaves_them_as_they_are():
