@@ -253,6 +253,7 @@ _OTHERWISE = {
     "evaluate.data": Key(_PATH_OR_NONE, _OWN_VIDEOS),
     "evaluate.work": Key(_PATH, _SHARDS),
     "probe_encoder.encoder": Key(_DATA, f"the frozen encoder: {_ENCODERS}"),
+    "probe_encoder.probe_data": Key(_DATA, f"labelled clips: {_DATA_WORDS}"),
     "probe_encoder.batch": Key(_BATCH, "clips encoded together"),
     "pretrain_videomae.checkpoint": Key(_PATH, "folder of the finished encoder"),
     "sample.batch": Key(_BATCH, "samples drawn together"),

@@ -5,7 +5,8 @@ of fixed length, `assignment=random` a proxy under the same recipe. Run again, t
 killed run.
 
     python -m evatok.experiments.stage4_final with toy
-    python -m evatok.experiments.stage4_final with toy discriminator=semantic assignment=uniform
+    python -m evatok.experiments.stage4_final with toy discriminator=transformer assignment=uniform
+    python -m evatok.experiments.stage4_final with toy semantic start_from=PROXY.safetensors
     python -m evatok.experiments.stage4_final print_config
 """
 
@@ -41,7 +42,16 @@ def config() -> None:
 ex.add_named_config(
     "toy",
     {**TOY, "data": "mixed", "adversarial_weight": 0.3, "adversarial_adaptive": True}
-    | {"discriminator_start": 200, "discriminator_rate": 3e-4},
+    | {"discriminator_start": 200, "discriminator_rate": 3e-4}
+    # Maps of 8 x 8 and of 4 x 4, of as many frames as a block has: a step costs as much as with the transformer.
+    | {"semantic_encoder": "efficientnet-lite0", "semantic_layers": [5, 11], "semantic_frames": 4}
+    | {"semantic_lecam": 0.1},
+)
+# For toys that start from a finished proxy: heads that have learned before they weigh, and a weight that stays small.
+ex.add_named_config(
+    "semantic",
+    {"discriminator": "semantic", "discriminator_start": 0, "discriminator_warmup": 100}
+    | {"adversarial_adaptive": False, "adversarial_weight": 0.1},
 )
 ex.add_named_config("small", {**SMALL, "uniform_tokens": 256})
 ex.add_named_config(

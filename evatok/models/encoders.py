@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -52,6 +52,8 @@ __all__ = [
 NAMED = {"efficientnet-lite0": True, "efficientnet-lite0:frames": False}
 """Encoders that are no folder: by name, and whether they read the change from frame to frame too."""
 
+Found = TypeVar("Found")
+
 _CONFIG = "config.json"
 _PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS = "model*.safetensors"
@@ -87,11 +89,12 @@ def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEnco
 
 
 def depth_of(source: str | Path) -> int:
-    """Layers of an encoder, from its name or configuration alone. Raises EncoderError as `load_encoder`."""
+    """Layers of an encoder, from its configuration alone. Raises EncoderError as `load_encoder`."""
     import transformers
 
     source = str(source)
     if source in NAMED:
+        _published(source, efficientnet.bring)
         return len(WIDTHS) - 1
     folder = _folder(source)
     _model_type(folder, source)
@@ -103,14 +106,17 @@ def depth_of(source: str | Path) -> int:
 
 
 def _efficientnet(source: str, resize: int | None) -> EfficientNet:
-    try:
-        state = efficientnet.load()
-    except WeightsError as error:
-        raise EncoderError(f"{source}: {error}") from error
     network = EfficientNetLite0()
-    network.load_published(state)
+    network.load_published(_published(source, efficientnet.load))
     options = {"source": source, "weights_sha256": efficientnet.SHA256, "resize": resize}
     return EfficientNet(network, differences=NAMED[source], **options)
+
+
+def _published(source: str, find: Callable[[], Found]) -> Found:
+    try:
+        return find()
+    except WeightsError as error:
+        raise EncoderError(f"{source}: {error}") from error
 
 
 def _folder(source: str) -> Path:

@@ -179,12 +179,12 @@ def offline(tmp_path, monkeypatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("offline")
-def test_without_network_the_error_says_what_to_put_where_and_the_depth_is_known(tmp_path):
+@pytest.mark.parametrize("ask", [load_encoder, depth_of])
+def test_without_network_the_error_says_what_to_put_where(tmp_path, ask):
     with pytest.raises(EncoderError, match=r"efficientnet-lite0: .*no network") as caught:
-        load_encoder("efficientnet-lite0")
+        ask("efficientnet-lite0")
     assert efficientnet.ARCHIVE in str(caught.value)
     assert str(tmp_path) in str(caught.value)
-    assert depth_of("efficientnet-lite0") == depth_of("efficientnet-lite0:frames") == 16
 
 
 @pytest.mark.skipif(not efficientnet.path().exists(), reason="python -m evatok.weights prefetch efficientnet-lite0")
@@ -194,4 +194,5 @@ def test_it_is_loaded_by_name_with_and_without_changes():
     x = clips()
     torch.testing.assert_close(whole(x, [5])[0][..., : WIDTHS[5]], load_encoder("efficientnet-lite0:frames")(x, [5])[0])
     assert frames.resize == 64
+    assert frames.depth == depth_of("efficientnet-lite0") == 16
     assert frames.width_of(5) == WIDTHS[5]
