@@ -44,6 +44,7 @@ def config() -> None:
     probe_clips = 320
     fps = None
     batch = 16
+    bf16 = None
 
 
 @ex.named_config
@@ -64,7 +65,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         clip_set(config["probe_data"], split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
         for split, count in (("train", config["probe_train_clips"]), ("validation", config["probe_clips"]))
     )
-    how = {"batch": config["batch"], "device": config["device"]}
+    how = {key: config[key] for key in ("batch", "device", "bf16")}
     features = [mean_features(encoder, clips.clips, layers, **how) for clips in (train, test)]
     metrics = probed({"": features}, train, test, config["probe_labels"])
     record = records.new_record(
