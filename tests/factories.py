@@ -21,6 +21,7 @@ from evatok.generation.grammar import Grammar
 from evatok.generation.transformer import Generator, GeneratorConfig
 from evatok.generation.video_generator import condition_length
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
+from evatok.models.efficientnet import EfficientNetLite0
 from evatok.models.latents import PatchPCA
 from evatok.routing.networks import RouterConfig, build_router
 from evatok.routing.trained_router import OperatingPoint
@@ -136,6 +137,24 @@ class TinyEncoder(nn.Module):
         for layer in self.layers:
             made.append(made[-1] + layer(made[-1]).tanh())
         return [made[layer] for layer in layers]
+
+
+def published_efficientnet() -> dict[str, torch.Tensor]:
+    """Random tensors of EfficientNet-Lite0 as they are published, through which its deepest maps depend on pictures.
+
+    Convolutions without bias, each with the batch norm after it; always the same ones.
+    """
+    drawn = torch.Generator().manual_seed(1)
+    state = {"_fc.weight": torch.randn(1000, 1280, generator=drawn) / 36, "_fc.bias": torch.zeros(1000)}
+    for convolution, name, norm in EfficientNetLite0()._published_names():
+        shape, width = convolution.weight.shape, len(convolution.weight)
+        state[f"{name}.weight"] = torch.randn(shape, generator=drawn) * 2 / shape[1:].numel() ** 0.5
+        for part in ("running_mean", "bias"):
+            state[f"{norm}.{part}"] = torch.randn(width, generator=drawn) / 4
+        for part in ("running_var", "weight"):
+            state[f"{norm}.{part}"] = torch.rand(width, generator=drawn) + 0.5
+        state[f"{norm}.num_batches_tracked"] = torch.tensor(1)
+    return state
 
 
 def noise(count: int = 4, seed: int = 0, *, frames: int = 4, size: int = 16) -> torch.Tensor:

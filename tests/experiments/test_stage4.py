@@ -12,13 +12,15 @@ from transformers import VideoMAEConfig, VideoMAEModel
 
 from evatok.experiments import stage4_final, tokenizer_training
 from evatok.experiments.tracking import ConfigError
+from evatok.models.efficientnet import EfficientNet
 from evatok.models.encoders import EncoderError
 from evatok.routing.trained_router import Router, RoutingError
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training import loop, losses
 from evatok.training.loop import TrainingError
-from tests.factories import curve_of, saved_router
+from evatok.weights import efficientnet
+from tests.factories import curve_of, published_efficientnet, saved_router
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller")]
 
@@ -167,6 +169,19 @@ def test_in_its_warm_up_the_discriminator_learns_and_the_tokenizer_learns_as_wit
         else:
             assert line["adversarial"] != 0
             assert line["loss"] != alone["loss"]
+
+
+def test_a_trunk_by_name_judges_a_few_frames_and_the_tokenizer_names_it(stage4, monkeypatch):
+    monkeypatch.setattr(efficientnet, "load", published_efficientnet)
+    monkeypatch.setattr(efficientnet, "bring", lambda: None)
+    seen = []
+    trunk = EfficientNet.forward
+    monkeypatch.setattr(EfficientNet, "forward", lambda self, x, layers: seen.append(x.shape) or trunk(self, x, layers))
+    where = {"semantic_encoder": "efficientnet-lite0", "semantic_layers": [5, 8], "semantic_frames": 3}
+    run = stage4(steps=1, assignment="uniform", alignment="none", **where)
+    assert seen == [(4, 3, 3, 64, 64)] * 3, "real clips, reconstructions, and these again for the tokenizer"
+    parents = checkpoints.load(Path(run.result["checkpoint"]), "tokenizer").parents
+    assert parents["discriminator_encoder"] == efficientnet.SHA256
 
 
 def test_networks_that_differ_in_their_losses_only_start_alike(stage4, tmp_path):

@@ -14,27 +14,14 @@ from evatok.models.efficientnet import EPSILON, STAGES, WIDTHS, EfficientNet, Ef
 from evatok.models.encoders import EncoderError, depth_of, load_encoder
 from evatok.weights import efficientnet
 from evatok.weights.index import ArchiveError
-from tests.factories import noise
-
-
-def published(network: EfficientNetLite0) -> dict[str, torch.Tensor]:
-    """Random tensors as they are published: convolutions without bias, each with the batch norm after it."""
-    torch.manual_seed(1)
-    state: dict[str, torch.Tensor] = {"_fc.weight": torch.randn(1000, 1280) / 36, "_fc.bias": torch.randn(1000)}
-    for convolution, name, norm in network._published_names():
-        shape, width = convolution.weight.shape, len(convolution.weight)
-        state[f"{name}.weight"] = torch.randn(shape) * 2 / shape[1:].numel() ** 0.5
-        state |= {f"{norm}.{part}": torch.randn(width) / 4 for part in ("running_mean", "bias")}
-        state |= {f"{norm}.{part}": torch.rand(width) + 0.5 for part in ("running_var", "weight")}
-        state[f"{norm}.num_batches_tracked"] = torch.tensor(1)
-    return state
+from tests.factories import noise, published_efficientnet
 
 
 @pytest.fixture(scope="module")
 def network() -> EfficientNetLite0:
     """An untrained network whose deepest maps still depend on the pictures, always the same one."""
     made = EfficientNetLite0().eval().requires_grad_(False)
-    made.load_published(published(made))
+    made.load_published(published_efficientnet())
     return made
 
 
@@ -77,16 +64,17 @@ def logits_of(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 
 def test_folded_batch_norms_and_padding_leave_the_published_network_as_it_is(network):
-    state, images = {name: value.double() for name, value in published(network).items()}, torch.randn(2, 3, 64, 64)
-    expected = logits_of(state, images.double())
+    state = {name: value.double() for name, value in published_efficientnet().items()}
+    images = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = logits_of(state, images)
     assert (expected[0] - expected[1]).std() > 0.1
     folded = EfficientNetLite0().double().eval()
     folded.load_published(state)
-    torch.testing.assert_close(folded(images.double()), expected)
+    torch.testing.assert_close(folded(images), expected)
 
 
 def test_a_tensor_that_is_missing_or_left_over_is_named(network):
-    state = published(network)
+    state = published_efficientnet()
     with pytest.raises(ValueError, match=r"1 tensors belong to no layer of EfficientNet-Lite0, _se\.weight first"):
         EfficientNetLite0().load_published({**state, "_se.weight": torch.zeros(1)})
     del state["_blocks.3._bn1.running_var"]
@@ -187,12 +175,14 @@ def test_without_network_the_error_says_what_to_put_where(tmp_path, ask):
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.skipif(not efficientnet.path().exists(), reason="python -m evatok.weights prefetch efficientnet-lite0")
-def test_it_is_loaded_by_name_with_and_without_changes():
-    whole, frames = load_encoder("efficientnet-lite0"), load_encoder("efficientnet-lite0:frames", resize=64)
+def test_it_is_loaded_by_name_with_and_without_changes(monkeypatch):
+    monkeypatch.setattr(efficientnet, "load", published_efficientnet)
+    monkeypatch.setattr(efficientnet, "bring", lambda: None)
+    whole, frames = load_encoder("efficientnet-lite0"), load_encoder("efficientnet-lite0:frames")
     assert whole.weights_sha256 == frames.weights_sha256 == efficientnet.SHA256
     x = clips()
-    torch.testing.assert_close(whole(x, [5])[0][..., : WIDTHS[5]], load_encoder("efficientnet-lite0:frames")(x, [5])[0])
-    assert frames.resize == 64
-    assert frames.depth == depth_of("efficientnet-lite0") == 16
+    torch.testing.assert_close(whole(x, [5])[0][..., : WIDTHS[5]], frames(x, [5])[0])
     assert frames.width_of(5) == WIDTHS[5]
+    assert frames.depth == depth_of("efficientnet-lite0") == 16
+    resized = load_encoder("efficientnet-lite0:frames", resize=64)
+    assert resized(x, [5])[0].shape[2:4] == (8, 8)
