@@ -37,6 +37,9 @@ POINTS: dict[str, dict[str, Any]] = {
 """Operating points of Table 3: the w_q that saves what the paper's router saves, and the paper's w_q, both with L1 for
 quality; and the paper's w_q with ST-LPIPS, the nearest to its LPIPS."""
 
+FURTHER_POINTS = (("pyramid", 0.8), ("pyramid", 1.4), ("pyramid", 1.8), ("pyramid", 1.9), ("hard", 1.9))
+"""Further routers of main Fig. 4, by kind and w_q: those of 1.9 reach the tokens of the fixed-length baseline."""
+
 ROUTERS: dict[str, dict[str, Any]] = {
     "hard": {"target": "hard", "steps": 1000},
     "soft": {"target": "soft", "steps": 1000},
@@ -59,7 +62,7 @@ def every_recipe() -> dict[str, Recipe]:
         Recipe("proxy-toy-motion", "stage1_proxy", outcome=PROXY, hours=2.5),
         *map(_scores, SCORED),
         *(_router(kind, point) for point in POINTS for kind in ROUTERS),
-        *(_router("pyramid", f"wq{w_q}", {"token_share": 0.0, "w_q": w_q}) for w_q in (0.8, 1.4, 1.8)),
+        *(_router(kind, f"wq{w_q}", {"token_share": 0.0, "w_q": w_q}) for kind, w_q in FURTHER_POINTS),
         *_proxy_figures(),
         *(final for seed in range(3) for final in _finals(seed)),
         *_generators(),
@@ -150,7 +153,7 @@ def _proxy_figures() -> Iterable[Recipe]:
         needs = ("router-toy-pyramid-matched",) if name == "routed" else ("proxy-toy-motion",)
         yield Recipe(f"evaluate-proxy-{name}", "evaluate", settings, "", needs=needs)
     routers = tuple(f"router-toy-{kind}-{point}" for kind in ROUTERS for point in ("matched", "wq1.2"))
-    further = tuple(f"router-toy-pyramid-wq{w_q}" for w_q in (0.8, 1.4, 1.8))
+    further = tuple(f"router-toy-{kind}-wq{w_q}" for kind, w_q in FURTHER_POINTS)
     for name in SCORED:
         if not name.endswith("-train"):
             settings = {"table": f"{TABLES}/{name}.parquet", "metrics": CURVE_METRICS}

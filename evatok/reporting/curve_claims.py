@@ -125,7 +125,7 @@ def gap_of(groups: Mapping[str, pd.DataFrame], rule: str, metric: str) -> Compar
 
 def saves(row: str, where: str, savings: Mapping[str, Any], metric: str) -> Sign:
     """The paper's kind of router reaches the quality of the fixed-length baseline with fewer tokens."""
-    name, paper = f"{where}: the router saves tokens at uniform's quality", PAPER_SAVES[row]
+    name, paper = f"{where}: the router saves tokens at uniform's quality", PAPER_SAVES.get(row, "-")
     found = savings.get("router", {}).get(metric)
     if found is None:
         return Sign(name, paper, "-", UNKNOWN)
