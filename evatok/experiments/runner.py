@@ -114,7 +114,10 @@ def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, An
 
 
 def finished(config: dict[str, Any], tracker: Tracker, kind: str, measured: Measured, seconds: float) -> dict[str, Any]:
-    """Record what was measured of the network at the configured checkpoint, on which so many seconds were spent."""
+    """Record what was measured of the network at the configured checkpoint, on which so many seconds were spent.
+
+    The record supersedes that of the checkpoint that was at the same path, if there is one.
+    """
     path = Path(config["checkpoint"])
     record = records.new_record(
         kind=kind,
@@ -127,7 +130,7 @@ def finished(config: dict[str, Any], tracker: Tracker, kind: str, measured: Meas
         artifacts=optional_artifact("checkpoint", path / "model.safetensors" if path.is_dir() else path)
         | measured.artifacts,
     )
-    written = tracker.record(record)
+    written = tracker.record(record, outcome="checkpoint")
     if (curve := Path(config["work"]) / "curve.jsonl").exists():
         tracker.artifact(curve)
     return {"complete": True, "checkpoint": str(path), "record": written}

@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -297,14 +297,18 @@ class Tracker:
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         self._run.add_artifact(str(path), name=name, content_type=kind)
 
-    def record(self, record: Record) -> str:
+    def record(self, record: Record, *, outcome: str = "", free: Iterable[str] = ()) -> str:
         """Write a record to the configured `records_folder`; returns its id.
 
         A command that had finished before writes none: the id is that of the record which holds its numbers, and
         the log says so.
+
+        Args:
+            outcome: the artifact that the command made; see `records.write_once`.
+            free: further configuration keys that decide no number.
         """
-        free = {*FREE_KEYS, *self._outputs.folders, *self._outputs.files}
-        path, new = records.write_once(record, self._run.config["records_folder"], free=free)
+        free = {*FREE_KEYS, *self._outputs.folders, *self._outputs.files, *free}
+        path, new = records.write_once(record, self._run.config["records_folder"], free=free, outcome=outcome)
         if not new:
             self._run.run_logger.info("nothing new: %s holds these numbers already", path)
         return path.stem
