@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from evatok.errors import EvatokError
 from evatok.metrics.catalogue import quality
 from evatok.storage import records
 from evatok.storage.files import replacing
+from evatok.storage.locks import lock_of, sole_writer
 from evatok.storage.shards import ranges
 
 _MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
@@ -82,6 +84,37 @@ class CandidateTable:
         for name in sorted(self.scores):
             digest.update(name.encode() + np.ascontiguousarray(self.scores[name]).tobytes())
         return digest.hexdigest()
+
+
+class TableStore:
+    """A folder of Parquet shards, for `evatok.storage.shards.computed`.
+
+    A key holds `start` and `stop`, the range of clips, and `origin`. One process at a time computes a shard.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def path(self, made_by: Mapping[str, Any]) -> Path:
+        return shard_path(self.folder, made_by["start"], made_by["stop"])
+
+    def check(self, made_by: Mapping[str, Any]) -> bool:
+        """Whether a shard is there. Raises CurationError if it is damaged or of another origin."""
+        path = self.path(made_by)
+        if path.exists():
+            check_origin(path, made_by["origin"])
+        return path.exists()
+
+    def get(self, made_by: Mapping[str, Any]) -> CandidateTable | None:
+        return read(self.path(made_by)) if self.check(made_by) else None
+
+    def put(self, made_by: Mapping[str, Any], table: CandidateTable) -> None:
+        write(self.path(made_by), table)
+
+    def claim(self, made_by: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Hold the shard's lock. Raises LockedError where another process computes it."""
+        what = f"the shard of clips {made_by['start']}..{made_by['stop'] - 1}"
+        return sole_writer(lock_of(self.folder, self.path(made_by).stem), what)
 
 
 def shard_path(folder: Path | str, start: int, stop: int) -> Path:

@@ -235,6 +235,21 @@ def test_parts_merged_are_the_whole(stage2, tmp_path):
     assert (pace.value, pace.n) == (pytest.approx(parts.seconds / 7), 7)
 
 
+def test_shares_of_a_set_leave_one_record_whichever_is_asked_for_again(stage2, tmp_path):
+    first = stage2("parts", shard="1/2")
+    second = stage2("parts", shard="0/2")
+    again = stage2("parts", shard="1/2")
+    assert [run.result["complete"] for run in (first, second, again)] == [False, True, True]
+    assert again.result["record"] == second.result["record"]
+    assert len(list((tmp_path / "parts" / "records").iterdir())) == 1
+
+
+def test_a_scoring_whose_time_is_up_ends_after_a_shard_and_is_resumed(stage2, tmp_path):
+    assert stage2(minutes=1e-9).result == {"scored": 2, "shards": 4, "complete": False}
+    again = stage2()
+    assert (again.result["scored"], again.result["complete"]) == (5, True)
+
+
 def test_a_killed_scoring_loses_its_unfinished_shard_alone(stage2, tmp_path):
     stage2()
     whole = candidate_table.read(tmp_path / "one" / "table.parquet")
