@@ -142,8 +142,8 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        for held_back in came[:1]:
+            signal.raise_signal(held_back)
 
 
 def die_with_parent(number: int) -> None:

@@ -12,7 +12,7 @@ import logging
 import math
 import multiprocessing
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,21 @@ def to_network(clips: np.ndarray, device: torch.device | str = "cpu") -> torch.T
         raise ClipSetError(f"clips must be uint8 (B, T, H, W, 3), got {clips.dtype} {clips.shape}")
     pixels = torch.from_numpy(np.array(clips)).to(device)
     return rearrange(pixels, "b t h w c -> b c t h w").float().div_(255)
+
+
+def from_network(pixels: torch.Tensor) -> np.ndarray:
+    """Clips (B, 3, T, H, W) in [0, 1] -> uint8 (B, T, H, W, 3), rounded."""
+    eight_bits = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return rearrange(eight_bits, "b c t h w -> b t h w c").cpu().numpy()
+
+
+def network_batches(
+    clips: np.ndarray, batch: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    """Yield uint8 clips (N, T, H, W, 3) as float32 (B, 3, T, H, W) in [0, 1], with their indices (B,)."""
+    for start in range(0, len(clips), batch):
+        pixels = to_network(clips[start : start + batch], device)
+        yield pixels, np.arange(start, start + len(pixels))
 
 
 def pixels_sha256(clips: np.ndarray) -> str:

@@ -9,13 +9,13 @@ Legend: N clips, B clips of a batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches
 from evatok.metrics import catalogue, pixels
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.models.precision import autocast
@@ -45,7 +45,7 @@ def quality(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str
     for tokens in (0, *tokenizer.config.kept_levels):
         for steps in how.steps:
             made = _Sums()
-            for real, numbers in _batches(clips, how.batch, _device(tokenizer)):
+            for real, numbers in network_batches(clips.clips, how.batch, _device(tokenizer)):
                 with autocast(real.device, how.bf16):
                     codes = tokenizer.encode(real, tokenizer.lengths(tokens, len(real)))
                     fake = tokenizer.decode(codes, steps=steps, seed=how.seed, indices=numbers).float()
@@ -65,7 +65,7 @@ def token_use(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[s
     other: dict[int, list[float]] = defaultdict(list)
     seen: set[int] = set()
     network, levels = tokenizer.network, tokenizer.config.kept_levels
-    for real, numbers in _batches(clips, how.batch, _device(tokenizer)):
+    for real, numbers in network_batches(clips.clips, how.batch, _device(tokenizer)):
         latents = tokenizer.codec.encode(real)
         noise = seeded_noise(latents.shape[1:], how.seed, numbers).to(latents.device)
         sigma = torch.ones(len(real), device=real.device)
@@ -125,17 +125,10 @@ def sharpness(clips: torch.Tensor) -> torch.Tensor:
 
 def _of_codec(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str, Metric]:
     made = _Sums()
-    for real, _ in _batches(clips, how.batch, _device(tokenizer)):
+    for real, _ in network_batches(clips.clips, how.batch, _device(tokenizer)):
         codec = tokenizer.codec
         made.add(real, codec.decode(codec.encode(real), real.shape[2]).clamp(0, 1), how.teacher)
     return {f"{name}_codec": metric for name, metric in made.metrics().items()}
-
-
-def _batches(clips: ClipSet, batch: int, device: torch.device) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """Clips (B, 3, F, H, W) and their numbers (B,)."""
-    for start in range(0, len(clips), batch):
-        real = to_network(clips.clips[start : start + batch], device)
-        yield real, np.arange(start, start + len(real))
 
 
 def _device(tokenizer: VideoFlexTok) -> torch.device:

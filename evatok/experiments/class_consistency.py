@@ -63,7 +63,7 @@ class ClassConsistency:
 
     def facts(self, found: dict[str, Rates]) -> dict[str, Any]:
         """For a record's entry `model`: the classifier's hash, and each class's share and confusions."""
-        shares = {what: {"recall": rates.recall, "confusion": rates.confusion} for what, rates in found.items()}
+        shares = {what: rates.facts for what, rates in found.items()}
         return {
             "classifier": self.judge.checkpoint.sha256,
             "consistency": {"classes": list(self.judge.classes), **shares},
@@ -96,12 +96,18 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
     return Routed(router, shape)
 
 
-def metrics_of(found: dict[str, Rates]) -> dict[str, records.Metric]:
-    """Each rate over clips and as the mean over classes; the spread is half a 95 % interval."""
-    values = {}
+def metrics_of(rates: Rates, name: str = "class_consistency") -> dict[str, records.Metric]:
+    """The rate `name` over clips and `<name>_balanced` over classes; the spread is half a 95 % interval."""
+    balanced = f"{name}_balanced"
+    return {
+        name: catalogue.of(name).measured(rates.accuracy, rates.clips, rates.half_interval),
+        balanced: catalogue.of(balanced).measured(rates.balanced, rates.clips, rates.balanced_half_interval),
+    }
+
+
+def metrics_of_all(found: dict[str, Rates]) -> dict[str, records.Metric]:
+    """Metrics of generated clips under plain names, of others under names that say whose."""
+    metrics: dict[str, records.Metric] = {}
     for what, rates in found.items():
-        name = "class_consistency" + ("" if what == "generated" else f"_{what}")
-        balanced, entry = f"{name}_balanced", catalogue.of(name)
-        values[name] = entry.measured(rates.accuracy, rates.clips, rates.half_interval)
-        values[balanced] = catalogue.of(balanced).measured(rates.balanced, rates.clips, rates.balanced_half_interval)
-    return values
+        metrics |= metrics_of(rates, "class_consistency" + ("" if what == "generated" else f"_{what}"))
+    return metrics

@@ -20,7 +20,6 @@ from typing import Any
 import pandas as pd
 
 from evatok import evaluation
-from evatok.assignments.rules import Rule, RuleError
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.evaluation import (
@@ -37,9 +36,8 @@ from evatok.evaluation.flexible import Flexible, fixed_row
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.setting import optional_artifact, set_threads
+from evatok.experiments.setting import optional_artifact, rule_of, set_threads
 from evatok.metrics.bootstrap import over_choices
-from evatok.routing import rules
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 from evatok.tokenizers.videoflextok import KIND, VideoFlexTok, VideoFlexTokConfig
@@ -147,15 +145,8 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
         "facts": checkpoint.facts,
         "parameters": sum(p.numel() for p in tokenizer.parameters()),
     }
-    return Adaptive(tokenizer, rule_of(config, tokenizer), identity, bf16=config["bf16"])
-
-
-def rule_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> Rule:
-    """The configured rule of assignment. Raises ConfigError for none of its forms, and as `rules.parse`."""
-    try:
-        return rules.parse(config["assignment"], tokenizer.config, seed=config["seed"], device=config["device"])
-    except RuleError as error:
-        raise tracking.ConfigError(f"config key assignment: {error}") from error
+    rule = rule_of(config["assignment"], tokenizer.config, config)
+    return Adaptive(tokenizer, rule, identity, bf16=config["bf16"])
 
 
 def flexible_of(config: dict[str, Any], protocol: Protocol) -> Flexible:

@@ -29,7 +29,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
@@ -329,8 +329,7 @@ def probes(encoder: FrozenEncoder, config: dict[str, Any]) -> dict[str, records.
 def mean_features(encoder: FrozenEncoder, clips: ClipSet, config: dict[str, Any]) -> torch.Tensor:
     """(N, D) features of the last layer, averaged over each clip."""
     means = []
-    for start in range(0, len(clips), config["batch"]):
-        pixels = to_network(clips.clips[start : start + config["batch"]], config["device"])
+    for pixels, _ in network_batches(clips.clips, config["batch"], config["device"]):
         with autocast(config):
             (features,) = encoder(pixels, [encoder.depth])
         means.append(features.float().mean((1, 2, 3)).cpu())

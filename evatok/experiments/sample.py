@@ -119,7 +119,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     values |= {name: catalogue.of(name).measured(value / len(real), len(real)) for name, value in seconds.items()}
     if consistency is not None:
         found = consistency.measure(fake, real)
-        values |= class_consistency.metrics_of(found)
+        values |= class_consistency.metrics_of_all(found)
         facts |= consistency.facts(found)
     if config["output"]:
         files = show(config, real, fake, drawn, names)

@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from evatok.assignments.rules import Rule, RuleError
 from evatok.experiments.outputs import FREE_KEYS, Outputs
 from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.models import precision
+from evatok.routing import rules
 from evatok.storage import records
 from evatok.storage.files import write_json
 from evatok.tokenizers.evatok import TokenizerConfig
@@ -47,6 +49,14 @@ def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
 def autocast(config: dict[str, Any]) -> torch.autocast:
     """bfloat16 autocast on the configured device if `bf16`."""
     return precision.autocast(config["device"], config["bf16"])
+
+
+def rule_of(text: str, shape: TokenizerConfig, config: dict[str, Any], key: str = "assignment") -> Rule:
+    """Parse the assignment rule of the config key `key`. Raises ConfigError for none of its forms, else as `parse`."""
+    try:
+        return rules.parse(text, shape, seed=config["seed"], device=config["device"])
+    except RuleError as error:
+        raise ConfigError(f"config key {key}: {error}") from error
 
 
 def claim_folder(

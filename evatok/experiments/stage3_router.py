@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from evatok.assignments import reward
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches, to_network
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.setting import (
     TRAINING,
@@ -242,8 +242,7 @@ class Objective:
     def _see_all(self, module: AnyRouter, batch: int = 64) -> torch.Tensor:
         """(N, ...) what the router sees of every training clip."""
         clips, device = self.lesson.train_clips.clips, self.config["device"]
-        parts = (clips[start : start + batch] for start in range(0, len(clips), batch))
-        return torch.cat([module.see(to_network(part, device)) for part in parts])
+        return torch.cat([module.see(part) for part, _ in network_batches(clips, batch, device)])
 
 
 def _check_pair(tables: dict[str, candidate_table.CandidateTable]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from evatok.assignments.rules import Rule
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches
 from evatok.data.sets import clip_set
 from evatok.evaluation import flops
 from evatok.experiments import runner, tracking
@@ -261,8 +261,7 @@ def quality_under(
     """Mean PSNR in dB, motion ratio and correlation, and mean tokens over the clips, under a rule of assignment."""
     generator = loop.step_generator(config["seed"], config["steps"])
     values, tokens, moments = [], [], []
-    for start in range(0, len(clips), config["batch"]):
-        real = to_network(clips.clips[start : start + config["batch"]], config["device"])
+    for real, _ in network_batches(clips.clips, config["batch"], config["device"]):
         with autocast(config):
             lengths = rule(real, generator=generator)
             fake = tokenizer(real, lengths).clips.float().clamp(0, 1)

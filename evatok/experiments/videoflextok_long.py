@@ -9,14 +9,12 @@ seam ratio says whether chunks join: the change between frames at seams over tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches
 from evatok.data.sets import clip_set
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
@@ -68,7 +66,10 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         frames=config["frames"],
         fps=config["fps"],
     )
-    real = _mean([seam_ratio(real, at) for real, _ in _batches(clips, config)], "seam_ratio")
+    real = _mean(
+        [seam_ratio(real, at) for real, _ in network_batches(clips.clips, config["batch"], config["device"])],
+        "seam_ratio",
+    )
     metrics = {"seam_ratio_real": replace(real, direction=None)}  # of real clips: a reference, neither better nor worse
     for tokens in config["kept"]:
         for mode in MODES:
@@ -105,7 +106,7 @@ def measured(
 ) -> dict[str, Metric]:
     """Measure PSNR, seam ratio and tokens per clip at one length, chunks conditioned or independent."""
     at, values, ratios, counts = seams(tokenizer.config, config["frames"]), [], [], []
-    for real, numbers in _batches(clips, config):
+    for real, numbers in network_batches(clips.clips, config["batch"], config["device"]):
         with autocast(config):
             codes = encode_long(tokenizer, real, tokens, conditioned=MODES[mode])
             made = decode_long(
@@ -135,13 +136,6 @@ def _mean(parts: list[torch.Tensor], name: str) -> Metric:
         raise tracking.ConfigError("config key data: none of the clips changes from frame to frame")
     half = float(1.96 * values.std() / len(values) ** 0.5) if len(values) > 1 else None
     return catalogue.of(name).measured(float(values.mean()), len(values), half)
-
-
-def _batches(clips: ClipSet, config: dict[str, Any]) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """Clips (B, 3, L, H, W) and their numbers (B,)."""
-    for start in range(0, len(clips), config["batch"]):
-        real = to_network(clips.clips[start : start + config["batch"]], config["device"])
-        yield real, np.arange(start, start + len(real))
 
 
 if __name__ == "__main__":

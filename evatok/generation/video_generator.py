@@ -15,10 +15,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from einops import rearrange
 
 from evatok.assignments.candidates import CandidateSet
-from evatok.data.clips import to_network
+from evatok.data.clips import from_network, to_network
 from evatok.errors import EvatokError
 from evatok.generation import code_cache
 from evatok.generation.code_cache import Coder
@@ -169,8 +168,7 @@ class VideoGenerator(Trained):
     def _decoded(self, codes: Codes, rows: torch.Tensor) -> np.ndarray:
         lengths = codes.lengths[rows]
         part = Codes(codes.codes[rows, : int(lengths.sum(1).max())].to(self.device), lengths.to(self.device))
-        pixels = self.tokenizer.decode(part).float().mul(255).round().to(torch.uint8)
-        return rearrange(pixels, "b c t h w -> b t h w c").cpu().numpy()
+        return from_network(self.tokenizer.decode(part))
 
     def _check(self, task: str, count: int, seeds: Sequence[int]) -> None:
         if self.task != task:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from evatok.data.clips import to_network
+from evatok.data.clips import network_batches
 from evatok.models.encoder_families import FrozenEncoder, Images
 from evatok.tokenizers.videoflextok.blocks import Block, norm
 from evatok.tokenizers.videoflextok.config import VideoFlexTokConfig
@@ -54,7 +54,7 @@ class Teacher:
 
     def fit(self, clips: np.ndarray, device: torch.device | str, batch: int = 16) -> Teacher:
         """Standardise to the features of uint8 clips (N, F, H, W, 3); returns itself."""
-        parts = [self.raw(to_network(clips[at : at + batch], device)) for at in range(0, len(clips), batch)]
+        parts = [self.raw(part) for part, _ in network_batches(clips, batch, device)]
         features = torch.cat(parts).flatten(0, 2).double()
         self.mean = features.mean(0).float()
         self.deviation = features.std(0).clamp_min(1e-6).float()
