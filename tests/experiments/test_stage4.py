@@ -14,11 +14,11 @@ from evatok.experiments import stage4_final, tokenizer_training
 from evatok.experiments.tracking import ConfigError
 from evatok.models.encoders import EncoderError
 from evatok.routing.trained_router import Router, RoutingError
-from evatok.storage import checkpoints, records
+from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training import loop, losses
 from evatok.training.loop import TrainingError
-from tests.factories import curve_of, saved_router
+from tests.factories import FOUR_STEPS, curve_of, places, record_of, saved_router
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller")]
 
@@ -45,15 +45,9 @@ def stage4(tmp_path, data, encoder):
     router = saved_router(tmp_path / "router.safetensors", (2, 4, 8))
 
     def run(name: str = "one", **changes):
-        places = {
-            "work": str(tmp_path / name / "work"),
-            "checkpoint": str(tmp_path / name / "final.safetensors"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
-        sizes = {"train_clips": 10, "validation_clips": 3, "steps": 4, "batch": 4, "warmup": 1}
-        periods = {"log_every": 1, "save_every": 2, "threads": 1}
         encoders = {"alignment": encoder, "alignment_layer": 1, "semantic_encoder": encoder, "semantic_layers": [1, 2]}
-        given = {"data": data, "router": router, **places, **sizes, **periods, **encoders, **changes}
+        written = places(tmp_path / name, "final.safetensors")
+        given = {"data": data, "router": router, **written, **FOUR_STEPS, **encoders, **changes}
         return stage4_final.ex.run(config_updates=given)
 
     return run
@@ -78,7 +72,7 @@ def test_a_final_tokenizer_names_all_it_was_made_from(stage4, tmp_path, encoder)
     assert found.facts["assignment"] == "router"
     assert found.facts["discriminator"] == "semantic"
     assert found.facts["alignment"] is True
-    record = records.read(tmp_path / "one" / "records" / f"{run.result['record']}.json")
+    record = record_of(tmp_path, run)
     assert record.kind == "stage4_final"
     assert record.model["facts"] == found.facts
     assert 4 * 2 <= record.metrics["mean_tokens"].value <= 4 * 8

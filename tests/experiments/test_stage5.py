@@ -24,7 +24,7 @@ from evatok.routing.trained_router import Router
 from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.training import loop
-from tests.factories import curve_of, record_of, saved_router, saved_tokenizer
+from tests.factories import FOUR_STEPS, ONE_LAYER, curve_of, places, record_of, saved_router, saved_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller")]
 
@@ -35,7 +35,7 @@ MOTIONS = ["walk", "turn", "turn", "walk", "idle", "idle", "walk", "turn", "idle
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch, tmp_path) -> None:
     """A network of one layer, and a cache of this test alone."""
-    monkeypatch.setitem(GENERATOR_SIZES, "toy", {"width": 32, "layers": 1, "heads": 2})
+    monkeypatch.setitem(GENERATOR_SIZES, "toy", ONE_LAYER)
     monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
 
 
@@ -58,14 +58,8 @@ def stage5(tmp_path, moving, final):
     router = saved_router(tmp_path / "router.safetensors")
 
     def run(name: str = "one", **changes):
-        places = {
-            "work": str(tmp_path / name / "work"),
-            "checkpoint": str(tmp_path / name / "generator.safetensors"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
-        sizes = {"train_clips": 10, "validation_clips": 5, "steps": 4, "batch": 4, "warmup": 1}
-        periods = {"log_every": 1, "save_every": 2, "threads": 1}
-        given = {"data": moving, "tokenizer": final, "router": router, **places, **sizes, **periods, **changes}
+        inputs = {"data": moving, "tokenizer": final, "router": router, "validation_clips": 5}
+        given = {**FOUR_STEPS, **inputs, **places(tmp_path / name, "generator.safetensors"), **changes}
         return stage5_generator.ex.run(config_updates=given)
 
     return run
