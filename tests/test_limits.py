@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evatok.data import clips, probe, video
+from evatok.data import decoding, probe, reels, video
 from evatok.data.clips import ClipSetError
 from evatok.data.sets import source
 from evatok.errors import EvatokError, line_of
@@ -37,10 +37,10 @@ Usage = namedtuple("Usage", "total used free")
 )
 def test_sets_that_cannot_be_held_are_refused_before_a_game_starts(tmp_path, monkeypatch, asked, complaint):
     made = dataclasses.replace(source("freedoom"), reel=lambda *_: pytest.fail("a reel was made"))
-    monkeypatch.setattr(clips.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**10))
+    monkeypatch.setattr(reels.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**10))
     count = asked.pop("count")
     with pytest.raises(ClipSetError, match=complaint):
-        clips.build(made, "train", count, cache=tmp_path, **asked)
+        reels.build(made, "train", count, cache=tmp_path, **asked)
     assert not list(tmp_path.iterdir())
 
 
@@ -117,7 +117,7 @@ def test_one_odd_run_does_not_lose_the_listing(tmp_path, content):
 def test_a_strip_is_cut_before_it_is_resized_and_stays_small(tmp_path):
     strip = np.zeros((1, 60_000, 3), np.uint8)
     strip[:, 29_990:30_010] = 200
-    square = video._square(strip, 32)
+    square = decoding.square(strip, 32)
     assert square.shape == (32, 32, 3)
     assert (square == 200).all()
     with pytest.raises(ProtocolError, match="60000: one side is more than 16 times the other"):

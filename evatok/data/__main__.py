@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from evatok import errors
-from evatok.data import clips, sets, splits
+from evatok.data import clips, reels, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.pictures.contact_sheet import contact_sheet
 from evatok.storage.files import cache_folder
@@ -202,7 +202,7 @@ def _remake(options: argparse.Namespace, found: ClipSet) -> None:
     if not sets.is_embedded(options.name):
         raise ClipSetError(f"--remake: {options.name} is not made from numbers, only {', '.join(sets.EMBEDDED)} are")
     source, (_, frames, size, _, _) = sets.source(options.name), found.clips.shape
-    made, _ = source.reel(clips.stream(_split(options), options.seed), 0, size, frames)
+    made, _ = source.reel(reels.stream(_split(options), options.seed), 0, size, frames)
     made = made[: len(found)]
     same = (made == found.clips[: len(made)]).all(axis=(1, 2, 3, 4))
     if not same.all():

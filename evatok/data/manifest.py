@@ -21,15 +21,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from evatok.data.decoding import check_sampling
+from evatok.data.image_folder import images_in, natural_order, read_frames_folder
 from evatok.data.probe import VideoError
-from evatok.data.video import (
-    VIDEO_SUFFIXES,
-    ClipReader,
-    check_sampling,
-    images_in,
-    natural_order,
-    read_frames_folder,
-)
+from evatok.data.video import VIDEO_SUFFIXES, ClipReader
 from evatok.errors import EvatokError
 
 COLUMNS = ("path", "label", "start", "split")

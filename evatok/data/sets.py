@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from evatok.data import clips, manifest, splits
-from evatok.data.clips import ClipSet, ClipSetError, ClipSource, Reel
+from evatok.data import clips, manifest, reels, splits
+from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.embedded import arcade, freedoom, mixed, moving_shapes
+from evatok.data.reels import ClipSource, Reel
 from evatok.storage.files import cache_folder
 
 EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed", "moving-shapes", "moving-shapes-stills")
@@ -99,7 +100,7 @@ def clip_set(
     name = str(name)
     _refuse_all_of_embedded(name, split)
     if is_embedded(name):
-        return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
+        return reels.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
     if (path / "manifest.json").exists():
         found = clips.load(path)
@@ -133,7 +134,7 @@ def built(
     _refuse_all_of_embedded(name, split)
     path = Path(name)
     if is_embedded(name):
-        return clips.cached(source(name), split, count, size=size, frames=frames, seed=seed)
+        return reels.cached(source(name), split, count, size=size, frames=frames, seed=seed)
     if (path / "manifest.json").exists():
         return path
     if not path.exists():

@@ -11,8 +11,9 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from evatok.data.image_folder import images_in, natural_order, read_frames_folder
 from evatok.data.probe import opened, probe
-from evatok.data.video import VIDEO_SUFFIXES, ClipReader, images_in, natural_order, read_frames_folder
+from evatok.data.video import VIDEO_SUFFIXES, ClipReader
 from evatok.errors import EvatokError
 from evatok.storage.files import sha256_file
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok.data import clips, sets, splits
-from evatok.data.clips import ClipSet, ClipSetError, ClipSource
+from evatok.data import clips, reels, sets, splits
+from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.manifest import ManifestError
+from evatok.data.reels import ClipSource
 from tests.factories import grey_video
 
 MADE: list[tuple[int, int]] = []  # (stream, reel) in the order of making, by this process
@@ -36,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(count: int, split: str = "train", **arguments: int) -> ClipSet:
-    return clips.build(NOISE, split, count, **{"size": 8, "frames": 3, "workers": 1, **arguments})
+    return reels.build(NOISE, split, count, **{"size": 8, "frames": 3, "workers": 1, **arguments})
 
 
 def test_a_set_holds_the_reels_clips_in_order_and_says_where_they_come_from() -> None:
@@ -57,7 +58,7 @@ def test_a_built_set_is_not_built_again() -> None:
 
 
 def test_a_longer_set_serves_a_shorter_count_under_the_hash_of_the_shorter(tmp_path: Path) -> None:
-    alone = clips.build(NOISE, "train", 5, size=8, frames=3, workers=1, cache=tmp_path / "other")
+    alone = reels.build(NOISE, "train", 5, size=8, frames=3, workers=1, cache=tmp_path / "other")
     build(9)
     MADE.clear()
     served = build(5)
@@ -70,28 +71,28 @@ def test_a_longer_set_serves_a_shorter_count_under_the_hash_of_the_shorter(tmp_p
 def test_a_killed_build_goes_on_with_the_reels_that_are_missing(cache: Path) -> None:
     whole = build(12)
     assert whole.folder is not None
-    reels = whole.folder / "reels"
-    reels.mkdir()
+    held = whole.folder / "reels"
+    held.mkdir()
     for number in (0, 2):  # what a build killed during its third reel may have left
-        clips._make_reel((noise_reel, 0, number, 8, 3, reels))
-    (reels / "000002.csv").unlink()
-    (reels / ".000002.csv.half").write_text("mot")
+        reels._make_reel((noise_reel, 0, number, 8, 3, held))
+    (held / "000002.csv").unlink()
+    (held / ".000002.csv.half").write_text("mot")
     (whole.folder / "manifest.json").unlink()
     MADE.clear()
     assert build(12).sha256 == whole.sha256
     assert MADE == [(0, 1), (0, 2)]
-    assert not reels.exists()
+    assert not held.exists()
 
 
 def test_a_build_overtaken_by_another_process_takes_that_one_s_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = clips._make_reel
+    original = reels._make_reel
 
     def overtaken(job: tuple) -> None:
-        monkeypatch.setattr(clips, "_make_reel", original)
+        monkeypatch.setattr(reels, "_make_reel", original)
         build(6)  # the other process finishes and clears the reels away
         original(job)
 
-    monkeypatch.setattr(clips, "_make_reel", overtaken)
+    monkeypatch.setattr(reels, "_make_reel", overtaken)
     built = build(6)
     assert built.folder is not None
     assert len(clips.load(built.folder)) == 6
@@ -104,13 +105,13 @@ def test_a_reel_that_misses_a_file_is_an_error_and_no_set() -> None:
 
     source = ClipSource("missing", 4, missing, {}, {})
     with pytest.raises(FileNotFoundError, match="the game file"):
-        clips.build(source, "train", 4, size=8, frames=3, workers=1)
+        reels.build(source, "train", 4, size=8, frames=3, workers=1)
 
 
 @pytest.mark.slow
 def test_worker_processes_make_the_same_set(tmp_path: Path) -> None:
     alone = build(12)
-    together = clips.build(NOISE, "train", 12, size=8, frames=3, workers=2, cache=tmp_path / "other")
+    together = reels.build(NOISE, "train", 12, size=8, frames=3, workers=2, cache=tmp_path / "other")
     assert together.sha256 == alone.sha256
 
 

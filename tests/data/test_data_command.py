@@ -10,7 +10,7 @@ from PIL import Image
 
 from evatok.data import clips, sets
 from evatok.data.__main__ import main
-from evatok.data.clips import ClipSource
+from evatok.data.reels import ClipSource
 
 
 def striped_reel(stream: int, number: int, size: int, frames: int) -> tuple[np.ndarray, list[dict]]:

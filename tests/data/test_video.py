@@ -15,15 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from evatok.data import video
+from evatok.data import decoding
+from evatok.data.decoding import check_sampling, pick_frames
+from evatok.data.image_folder import read_frames_folder
 from evatok.data.probe import VideoError, opened, probe
-from evatok.data.video import (
-    ClipReader,
-    check_sampling,
-    pick_frames,
-    read_clip,
-    read_frames_folder,
-)
+from evatok.data.video import ClipReader, read_clip
 
 SIDE = 64  # pixels; 8 bars of 8 pixels, one a bit of the frame's index
 CLOSED = "keyint=12:min-keyint=12:scenecut=0:bframes=3:open-gop=0"
@@ -354,7 +350,7 @@ def test_interlaced_colour_is_the_same_by_every_decoder(tmp_path: Path) -> None:
     with opened(path) as (container, stream):
         assert next(container.decode(stream)).interlaced_frame
     held, wanted = probe(path), np.arange(4)
-    decord_s, av_s = (decode(path, held, wanted, 64) for decode in (video._decode_decord, video._decode_av))
+    decord_s, av_s = (decode(path, held, wanted, 64) for decode in (decoding._decode_decord, decoding._decode_av))
     for index in range(4):
         assert np.abs(decord_s[index].astype(int) - av_s[index]).mean() < 0.5
 

@@ -125,7 +125,7 @@ def test_an_experiment_whose_key_is_not_declared_does_not_start():
 def test_a_value_outside_its_domain_is_one_line_before_any_clip_is_made(
     name, argument, told, capsys, runs, monkeypatch
 ):
-    monkeypatch.setattr("evatok.data.clips.build", lambda *_, **__: pytest.fail("clips are made"))
+    monkeypatch.setattr("evatok.data.reels.build", lambda *_, **__: pytest.fail("clips are made"))
     with pytest.raises(SystemExit) as caught:
         tracking.command_line(experiment(name), [name, "with", "toy", argument])
     assert caught.value.code == 2

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from evatok.data.clips import ClipSetError, Reel
+from evatok.data.clips import ClipSetError
 from evatok.data.embedded import scene_drawing, scene_ruler, scene_text, scenes
 from evatok.data.embedded.scene_text import Asked, Question
 from evatok.data.embedded.scenes import Scene
+from evatok.data.reels import Reel
 
 REEL = 20
 CHECKED_FRAMES = 31

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from evatok.data import clips as clip_sets
 from evatok.data import manifest, sets, splits
 from evatok.data.clips import ClipSet
+from evatok.data.decoding import pick_frames
 from evatok.data.probe import Probe, VideoError, opened, probe, tick, upright
-from evatok.data.video import pick_frames
 from evatok.evaluation.protocols.protocol import RESIZES, Protocol, ProtocolError
 from evatok.storage.files import cache_folder
 
