@@ -72,6 +72,10 @@ class Outputs:
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
+NOTHING = Outputs()
+"""Of an experiment that writes nothing but its run."""
+
+
 def check_place(key: str, path: Path, *, folder: bool) -> None:
     """Raise OutputError, naming the configuration key, for a folder or file that cannot be made or written."""
     told = f"config key {key}: {path}"
