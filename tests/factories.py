@@ -17,9 +17,9 @@ from torch import nn
 from evatok.assignments.reward import Scale
 from evatok.data.embedded.scene_text import vocabulary
 from evatok.experiments.tracking import Experiment
+from evatok.generation.conditions import condition_length
 from evatok.generation.grammar import Grammar
 from evatok.generation.transformer import Generator, GeneratorConfig
-from evatok.generation.video_generator import condition_length
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.models.latents import PatchPCA
 from evatok.routing.networks import RouterConfig, build_router

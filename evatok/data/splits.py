@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evatok.data import manifest
+from evatok.data import class_folders, manifest
 from evatok.data.clips import SPLITS, ClipSetError
 
 ALL = "all"  # every row, of whatever split
@@ -26,7 +26,7 @@ def rows_of(path: Path | str, split: str) -> tuple[pd.DataFrame, str]:
     Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty, and as `check` does.
     """
     path = Path(path)
-    rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
+    rows = manifest.read_manifest(path) if path.is_file() else class_folders.scan_class_folders(path)
     made_by = "the manifest's column split"
     check(path, rows)
     if not rows["split"].ne("").any():

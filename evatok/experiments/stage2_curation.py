@@ -27,7 +27,7 @@ from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics import catalogue
 from evatok.metrics.perceptual import scoring_metric
-from evatok.search import candidate_table
+from evatok.search import candidate_table, table_shards
 from evatok.search.tree import score_set, visits
 from evatok.storage import records
 from evatok.storage.filenames import file_name
@@ -116,7 +116,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     scored = scorer.score(todo)
     if len(scorer.held(everything)) < len(everything):
         return {"scored": scored, "shards": len(todo), "complete": False}
-    merged = candidate_table.merge(scorer.store.folder, len(clips), config["shard_length"])
+    merged = table_shards.merge(scorer.store.folder, len(clips), config["shard_length"])
     table = replace(merged, origin=scorer.origin)
     if config["table"]:
         candidate_table.write(Path(config["table"]), table)
@@ -133,7 +133,7 @@ class Scorer:
     ) -> None:
         self.tokenizer, self.clips, self.config, self.origin = tokenizer, clips, config, made_by
         name = file_name(f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}")
-        self.store = candidate_table.TableStore(Path(config["work"]) / name)
+        self.store = table_shards.TableStore(Path(config["work"]) / name)
         self._keys: dict[Range, dict[str, Any]] = {}
         self.perceptual = scoring_metric(
             config["perceptual"], config["perceptual_frames"], config["device"], bf16=config["bf16"]
@@ -150,7 +150,7 @@ class Scorer:
 
     def held(self, pieces: list[Range]) -> set[Range]:
         """The ranges that are scored. Raises CurationError for a shard that is damaged or of another origin."""
-        there = [piece for piece in pieces if candidate_table.shard_path(self.store.folder, *piece).exists()]
+        there = [piece for piece in pieces if table_shards.shard_path(self.store.folder, *piece).exists()]
         return {piece for piece in there if self.store.check(self.key(piece))}
 
     def score(self, todo: list[Range]) -> int:

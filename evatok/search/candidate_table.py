@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,6 @@ from evatok.errors import EvatokError
 from evatok.metrics.catalogue import quality
 from evatok.storage import records
 from evatok.storage.files import replacing
-from evatok.storage.locks import lock_of, sole_writer
-from evatok.storage.shards import ranges
 
 _MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
 _WORDS = ("name", "source", "split", "sha256")
@@ -86,41 +82,6 @@ class CandidateTable:
         return digest.hexdigest()
 
 
-class TableStore:
-    """A folder of Parquet shards, for `evatok.storage.shards.computed`.
-
-    A key holds `start` and `stop`, the range of clips, and `origin`. One process at a time computes a shard.
-    """
-
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-
-    def path(self, made_by: Mapping[str, Any]) -> Path:
-        return shard_path(self.folder, made_by["start"], made_by["stop"])
-
-    def check(self, made_by: Mapping[str, Any]) -> bool:
-        """Whether a shard is there. Raises CurationError if it is damaged or of another origin."""
-        path = self.path(made_by)
-        if path.exists():
-            check_origin(path, made_by["origin"])
-        return path.exists()
-
-    def get(self, made_by: Mapping[str, Any]) -> CandidateTable | None:
-        return read(self.path(made_by)) if self.check(made_by) else None
-
-    def put(self, made_by: Mapping[str, Any], table: CandidateTable) -> None:
-        write(self.path(made_by), table)
-
-    def claim(self, made_by: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Hold the shard's lock. Raises LockedError where another process computes it."""
-        what = f"the shard of clips {made_by['start']}..{made_by['stop'] - 1}"
-        return sole_writer(lock_of(self.folder, self.path(made_by).stem), what)
-
-
-def shard_path(folder: Path | str, start: int, stop: int) -> Path:
-    return Path(folder) / f"scores-{start:07d}-{stop:07d}.parquet"
-
-
 def write(path: Path | str, table: CandidateTable) -> None:
     """Write a table atomically: a killed writer leaves no file."""
     expected = (len(table.clips), len(table.candidates))
@@ -148,7 +109,7 @@ def read(path: Path | str) -> CandidateTable:
         if Path(path).exists() and not Path(path).is_file():
             raise ValueError("it is not a file")  # reading a pipe would block
         arrow = pq.read_table(path, page_checksum_verification=True)
-        origin, sha256 = _header(arrow.schema)
+        origin, sha256 = header(arrow.schema)
         _check_origin(origin)
         size = len(CandidateSet(tuple(origin["levels"]), origin["blocks"]))
         scores = {
@@ -185,7 +146,7 @@ def _check_origin(origin: Any) -> None:
         raise ValueError(f"{(odd or ['seed'])[0]} is of another kind")
 
 
-def _header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
+def header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
     """Read a table's origin and the sha256 of its content; None if it was written before tables had one."""
     header = json.loads(schema.metadata[b"evatok"])
     if "levels" in header:
@@ -207,7 +168,7 @@ def check_named(path: Path | str, table: CandidateTable, folder: Path | str) -> 
         if record.model.get("tokenizer") == table.origin.get("tokenizer")
         and record.protocol.get("manifest", {}).get("sha256") == table.origin.get("data", {}).get("sha256")
     }
-    if named and table.sha256 not in named and _header(pq.read_schema(path))[1] is None:
+    if named and table.sha256 not in named and header(pq.read_schema(path))[1] is None:
         raise CurationError(
             f"{path}: not the table that record {list(named.values())[-1]} names (sha256 "
             f"{list(named)[-1][:12]}, this one {table.sha256[:12]}); fetch it again, or run stage2_curation again"
@@ -261,60 +222,3 @@ def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | 
             f"{data['versions']}): run stage2_curation again"
         )
     return clips
-
-
-def make_of(origin: dict[str, Any]) -> dict[str, Any]:
-    """Drop from an origin what differs between shards: the number of clips and the hash of their pixels."""
-    data = {key: value for key, value in origin.get("data", {}).items() if key not in ("clips", "sha256")}
-    return {**origin, "data": data}
-
-
-def check_origin(path: Path | str, origin: dict[str, Any]) -> None:
-    """Check that a shard has this origin.
-
-    Raises:
-        CurationError: the shard is damaged, or was scored by another tokenizer, metric or precision, or on other clips.
-    """
-    try:
-        found, _ = _header(pq.read_schema(path))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise CurationError(f"{path}: not a complete candidate table ({error}); delete it and score again") from error
-    differing = sorted(key for key in found.keys() | origin.keys() if found.get(key) != origin.get(key))
-    if differing:
-        key = differing[0]
-        raise CurationError(
-            f"{path}: scored with another {key} ({found.get(key)} instead of {origin.get(key)}); delete the folder, or "
-            "set work=FOLDER"
-        )
-
-
-def merge(folder: Path | str, clips: int, length: int) -> CandidateTable:
-    """Merge all shards of a set into one table, checking that it holds every clip once and has one origin.
-
-    Raises:
-        CurationError: a missing shard, rows of other clips than its range, or shards of different origins.
-    """
-    expected = ranges(clips, length)
-    missing = [r for r in expected if not shard_path(folder, *r).exists()]
-    if missing:
-        raise CurationError(
-            f"{folder}: {len(missing)} of {len(expected)} shards missing, the first for clips "
-            f"{missing[0][0]}..{missing[0][1] - 1}; run stage2_curation again to fill them"
-        )
-    tables = [read(shard_path(folder, *r)) for r in expected]
-    for (start, stop), table in zip(expected, tables, strict=True):
-        path = shard_path(folder, start, stop)
-        if make_of(table.origin) != make_of(tables[0].origin):
-            raise CurationError(f"{path}: scored by another tokenizer or on other clips than the first shard")
-        if not np.array_equal(table.clips, np.arange(start, stop)):
-            raise CurationError(f"{path}: does not hold clips {start}..{stop - 1}")
-    return concatenate(tables)
-
-
-def concatenate(tables: Iterable[CandidateTable]) -> CandidateTable:
-    """Concatenate tables of one origin."""
-    tables = list(tables)
-    scores = {name: np.concatenate([t.scores[name] for t in tables]) for name in tables[0].scores}
-    known = [t.seconds for t in tables if t.seconds is not None]
-    seconds = sum(known) if len(known) == len(tables) else None
-    return CandidateTable(np.concatenate([t.clips for t in tables]), scores, tables[0].origin, seconds)

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from evatok.data.manifest import ManifestError, decode_manifest, read_manifest, scan_class_folders
+from evatok.data.class_folders import scan_class_folders
+from evatok.data.manifest import ManifestError, decode_manifest, read_manifest
 from tests.factories import grey_video
 
 SIDE = 32

@@ -12,16 +12,16 @@ import torch
 from evatok.data import clips as clip_sets
 from evatok.data.clips import to_network
 from evatok.experiments import pretrain_videomae
-from evatok.experiments.pretrain_videomae import (
+from evatok.experiments.tracking import ConfigError
+from evatok.models.encoders import load_encoder
+from evatok.training import loop
+from evatok.training.masked_video import (
     VIDEOMAE_SIZES,
     hidden_patch_error,
     hidden_places,
     mean_colour_error,
     patch_pixels,
 )
-from evatok.experiments.tracking import ConfigError
-from evatok.models.encoders import load_encoder
-from evatok.training import loop
 from tests.factories import FOUR_STEPS, TINY_VIDEOMAE, places, record_of
 
 

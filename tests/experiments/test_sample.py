@@ -17,9 +17,10 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, sample
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import samples
+from evatok.generation.conditions import GenerationError
 from evatok.generation.samples import SampleRequest
 from evatok.generation.sampling import Sampling
-from evatok.generation.video_generator import GenerationError, VideoGenerator
+from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics.class_consistency import ClassificationError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.storage import checkpoints, records

@@ -17,9 +17,10 @@ from evatok.experiments import stage5_generator
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import code_cache
 from evatok.generation.code_cache import CodingError
+from evatok.generation.conditions import GenerationError
 from evatok.generation.sampling import Sampling
 from evatok.generation.transformer import GENERATOR_SIZES
-from evatok.generation.video_generator import GenerationError, VideoGenerator
+from evatok.generation.video_generator import VideoGenerator
 from evatok.routing.trained_router import Router
 from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import AdaptiveTokenizer

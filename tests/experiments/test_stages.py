@@ -19,7 +19,7 @@ from evatok.errors import line_of
 from evatok.experiments import stage1_proxy, stage2_curation, tracking
 from evatok.experiments.tracking import ConfigError
 from evatok.models.precision import bf16_is_native
-from evatok.search import candidate_table
+from evatok.search import candidate_table, table_shards
 from evatok.search.tree import brute_force
 from evatok.storage import checkpoints
 from evatok.storage.locks import LockedError
@@ -306,7 +306,7 @@ def test_both_stages_at_toy_size_agree_on_the_proxy(stage1, tmp_path, data):
         config_updates={"tokenizer": made.result["checkpoint"], "data": data, "clips": 1, "threads": 1, **written}
     )
     assert run.result["complete"] is True
-    table = candidate_table.merge(shards(tmp_path, "two")[0].parent, 1, 64)
+    table = table_shards.merge(shards(tmp_path, "two")[0].parent, 1, 64)
     assert table.scores["psnr"].shape == (1, 625)
     assert table.origin["precision"] == ("bf16" if bf16_is_native("cpu") else "fp32")
     # The uniform candidates are those whose PSNR stage 1 recorded, on other clips and another batch.

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from evatok.data import class_folders, manifest, sets, splits
 from evatok.data import clips as clip_sets
-from evatok.data import manifest, sets, splits
 from evatok.data.clips import ClipSet
 from evatok.data.decoding import pick_frames
 from evatok.data.probe import Probe, VideoError, opened, probe, tick, upright
@@ -117,7 +117,7 @@ def decode(protocol: Protocol, path: Path | str, count: int, seed: int) -> ClipS
 
 
 def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
-    rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
+    rows = manifest.read_manifest(path) if path.is_file() else class_folders.scan_class_folders(path)
     splits.check(path, rows)
     if rows["split"].ne("").any():
         rows = rows[rows["split"] == protocol.split].reset_index(drop=True)

@@ -11,12 +11,12 @@ import pandas as pd
 from evatok.data import clips as clip_sets
 from evatok.evaluation import protocols
 from evatok.evaluation.protocols import PROTOCOLS, Protocol
-from evatok.experiments.pretrain_videomae import VIDEOMAE_SIZES
 from evatok.generation.transformer import GENERATOR_SIZES
 from evatok.routing.networks import ROUTER_SIZES
 from evatok.tokenizers.evatok import TOKENIZER_SIZES
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES
 from evatok.training.discriminators import TRANSFORMER_SIZES
+from evatok.training.masked_video import VIDEOMAE_SIZES
 from tests import factories
 
 FRAMES, PIXELS = 16, 32
