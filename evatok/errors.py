@@ -1,7 +1,7 @@
 """What goes wrong without a fault in the code, and how every command ends for it: one line on stderr, and a code.
 
 2   an error: the line names the file, key or device, and the way out
-130 Ctrl-C, 143 SIGTERM: everything saved so far stays, and the same command goes on from there
+130 Ctrl-C, 143 SIGTERM: everything saved so far is kept, and the same command resumes from it
 
 A traceback is for those who ask for it with `--debug`.
 """
@@ -29,7 +29,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 LONGEST_LINE = 1500
 """Characters of an error's line at most."""
 
-_GO_ON = "what is saved stays, and the same command goes on from there"
+_GO_ON = "saved work is kept, and the same command resumes from it"
 _WAYS_OUT = {
     errno.ENOENT: "give a path that exists",
     errno.EACCES: "give another path, or change its permissions",
@@ -40,8 +40,8 @@ _WAYS_OUT = {
     errno.EEXIST: "it is in the way: move it, or give another path",
     errno.ELOOP: "a link leads back to itself: remove it, or give another path",
     errno.ENAMETOOLONG: "give a shorter path",
-    errno.ENOSPC: "make room, or give another path; then the same command goes on from what is saved",
-    errno.EDQUOT: "make room, or give another path; then the same command goes on from what is saved",
+    errno.ENOSPC: "free some space, or give another path; the same command then resumes from what is saved",
+    errno.EDQUOT: "free some space, or give another path; the same command then resumes from what is saved",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or write less",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
 }
@@ -207,9 +207,9 @@ def _told(error: BaseException) -> str:
     if isinstance(error, MemoryError) or _says(error, _NO_MEMORY):
         return f"out of memory ({_first(message)}): take a smaller batch, fewer clips or workers, or a smaller size"
     if _says(error, _NO_DEVICE):
-        return f"the device is not there ({_first(message)}): give device=cpu, or a device that PyTorch sees"
+        return f"the device is not available ({_first(message)}): give device=cpu, or a device that PyTorch sees"
     if is_no_room(error) and not isinstance(error, OSError):
-        return f"a file could not be written whole ({_first(message)}): {_WAYS_OUT[errno.ENOSPC]}"
+        return f"a file could not be written completely ({_first(message)}): {_WAYS_OUT[errno.ENOSPC]}"
     if isinstance(error, OSError):
         return _of_file(error)
     if isinstance(error, ImportError):

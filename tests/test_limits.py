@@ -29,7 +29,7 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"count": 10**7}, "a set has 1000000 at most"),
+        ({"count": 10**7}, "a set has at most 1000000"),
         ({"count": 32, "frames": 10**7}, "the reels made at once take .* this machine has"),
         ({"count": 32, "size": 10**5}, "the reels made at once take"),
         ({"count": 10**6}, r"making them takes 393 GB, the disk at .* has 10 GB left, 383 GB are missing"),
@@ -45,7 +45,7 @@ def test_sets_that_cannot_be_held_are_refused_before_a_game_starts(tmp_path, mon
 
 
 def test_a_limit_beyond_the_protocol_makes_no_clip():
-    with pytest.raises(ProtocolError, match="limit 100000: protocol embedded-reconstruction measures 320 clips"):
+    with pytest.raises(ProtocolError, match="limit 100000 exceeds the 320 clips that protocol embedded-reconstruction"):
         protocols.clips_of(protocols.get("embedded-reconstruction"), limit=100_000)
 
 
@@ -72,7 +72,7 @@ NO_CLAIMS = [b"", b"{", b"[]", b'{"config": 3}', b'{"config": {}, "inputs": "x",
 @pytest.mark.parametrize("content", NO_CLAIMS)
 def test_a_damaged_claim_is_one_line(tmp_path, content):
     (tmp_path / "training.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"training\.json: damaged, .* delete the folder to train anew"):
+    with pytest.raises(ConfigError, match=r"training\.json: damaged .* delete the folder to train from scratch"):
         claim_folder(tmp_path, {"steps": 1}, "x", None)
 
 
@@ -128,7 +128,7 @@ def test_huge_frames_are_refused_by_their_header(tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "MOST_PIXELS", 100)
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(probe.VideoError, match="frames of 20 x 10 pixels, 100 are read at most"):
+    with pytest.raises(probe.VideoError, match="frames of 20 x 10 pixels exceed the limit of 100 pixels"):
         probe.probe(tmp_path / "x.gif")
 
 

@@ -53,7 +53,7 @@ class ModelJudge:
         encoder = ImageEncoder.load(encoder_path, device)
         model = VideoLanguageModel.load(path, device)
         if model.checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
-            raise ScoringError(f"{path} learned on features of another image encoder than {encoder_path}")
+            raise ScoringError(f"{path} was trained on features of another image encoder than {encoder_path}")
         return cls(model, encoder, model.checkpoint.sha256, ShardStore.of_features())
 
     def answers(self, clips: np.ndarray, questions: list[list[str]]) -> list[list[str]]:

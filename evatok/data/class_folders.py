@@ -21,7 +21,7 @@ def scan_class_folders(root: Path | str) -> pd.DataFrame:
     """
     root = Path(root).absolute()
     if not root.is_dir():
-        raise ManifestError(f"{root}: there is no such folder; it should hold one folder of videos a class")
+        raise ManifestError(f"{root}: there is no such folder; expected one folder of videos per class")
     loose = [entry for entry in _visible(root) if _is_video(entry)]
     if loose:
         raise ManifestError(f"{root}: videos outside a class folder: {few([entry.name for entry in loose])}")

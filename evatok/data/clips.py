@@ -57,7 +57,7 @@ class ClipSet:
     def head(self, count: int) -> ClipSet:
         """The first `count` clips, under their own hash. Raises ClipSetError for none, or more than there are."""
         if not 1 <= count <= len(self):
-            raise ClipSetError(f"clip set {self.name}: {count} clips asked, it has {len(self)}")
+            raise ClipSetError(f"clip set {self.name}: {count} clips requested, it has {len(self)}")
         if count == len(self):
             return self
         clips = self.clips[:count]

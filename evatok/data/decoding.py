@@ -39,7 +39,7 @@ Decoder = Callable[[Path, Probe, np.ndarray, int], dict[int, np.ndarray]]  # req
 def check_sampling(*, frames: int, size: int, fps: float | None) -> None:
     """Raise ValueError unless frames and size are 1 or more and fps is None or above 0."""
     if frames < 1 or size < 1:
-        raise ValueError(f"frames is {frames} and size is {size}: both must be 1 or more")
+        raise ValueError(f"frames and size must be at least 1, got {frames} and {size}")
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise ValueError(f"fps is {fps}: it must be above 0, or None for the file's own frames")
 
@@ -77,10 +77,10 @@ def _cut(request: Request, held: Probe, decode: Decoder) -> np.ndarray:
     path, frames, size, fps, start = request
     indices = pick_frames(held.times, frames=frames, fps=fps, start=start, lasts=held.lasts)
     if len(indices) < frames:
-        asked = f"{_count(len(indices))} from {start:g} s on" + (f" at {fps:g} fps" if fps else "")
+        asked = f"only {_count(len(indices))} from {start:g} s" + (f" at {fps:g} fps" if fps else "")
         seconds = held.times[-1] + held.lasts
         holds = f"it holds {_count(len(held.pts))}, {seconds:.2f} s" + (held.loss and f", though {held.loss}")
-        raise VideoError(path, f"{asked}, {frames} are needed; {holds}")
+        raise VideoError(path, f"{asked}, {frames} needed; {holds}")
     pictures = decode(path, held, np.unique(indices), size)
     return np.stack([pictures[index] for index in indices.tolist()])
 
@@ -99,7 +99,7 @@ def _decode_decord(path: Path, held: Probe, wanted: np.ndarray, size: int) -> di
         for index in wanted.tolist():
             picture = reader[index].asnumpy()
             if picture.shape[2] != 3:  # seen in videos narrower than 64 pixels
-                raise _Disagreement(f"decord makes pictures of {picture.shape[2]} channels")
+                raise _Disagreement(f"decord returns frames of {picture.shape[2]} channels")
             pictures[index] = square(picture, size)
         shown = reader.get_frame_timestamp(wanted)[:, 0]
     except decord.DECORDError as error:
@@ -126,7 +126,7 @@ def _decode_av(path: Path, held: Probe, wanted: np.ndarray, size: int) -> dict[i
             if moment >= last:
                 break
     if len(pictures) < len(wanted):
-        raise _Disagreement(f"{_count(len(wanted) - len(pictures))} of {len(wanted)} asked for cannot be decoded")
+        raise _Disagreement(f"{len(wanted) - len(pictures)} of {len(wanted)} requested frames cannot be decoded")
     return pictures
 
 

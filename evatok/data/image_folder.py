@@ -27,12 +27,14 @@ def read_frames_folder(path: Path | str, *, frames: int = 16, size: int = 128, s
     images = images_in(path)
     wanted = images[start : start + frames]
     if len(wanted) < frames:
-        held = f"{len(wanted)} images from number {start} on, {frames} are needed"
+        held = f"only {len(wanted)} images from index {start}, {frames} needed"
         raise VideoError(path, f"{held}; it holds {len(images)} images ({', '.join(IMAGE_SUFFIXES)})")
     pictures = [_load_image(image) for image in wanted]
     for image, picture in zip(wanted, pictures, strict=True):
         if picture.shape != pictures[0].shape:
-            raise VideoError(path, f"{image.name} is not of the size of {wanted[0].name}; one clip has one size")
+            raise VideoError(
+                path, f"{image.name} and {wanted[0].name} differ in size; all images of a clip need the same"
+            )
     return np.stack([square(picture, size) for picture in pictures])
 
 

@@ -56,7 +56,7 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
         raise ManifestError(f"{path}: there is no such manifest file")
     lines = _lines(path)
     if not lines:
-        raise ManifestError(f"{path}: the manifest names no clip; write one path a line below the header")
+        raise ManifestError(f"{path}: the manifest lists no clips; write one path per line below the header")
     folder = path.absolute().parent
     rows = [
         {
@@ -116,14 +116,16 @@ def decode_manifest(
     failures = rows.iloc[list(reasons)][["path"]].assign(reason=list(reasons.values()))
     if not decoded:
         first = failures.iloc[0]
-        raise ManifestError(f"none of {len(rows)} clips was decoded; first {first['path']}: {first['reason']}")
+        raise ManifestError(
+            f"none of {len(rows)} clips could be decoded; the first, {first['path']}: {first['reason']}"
+        )
     return clips[: len(decoded)], rows.iloc[decoded].reset_index(drop=True), failures
 
 
 def _lines(path: Path) -> dict[int, dict[str, str]]:
     """Line number and row of every line that is not blank."""
     if not path.is_file():
-        raise ManifestError(f"{path}: a manifest is a CSV file, and this is none")  # a pipe would be waited for
+        raise ManifestError(f"{path}: not a regular file, so not a manifest")  # a pipe would be waited for
     try:
         text = path.read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
         first = next((line for line in text.split("\n") if line.strip()), "")
@@ -185,7 +187,7 @@ def _rows_of_list(path: Path, text: str, separator: str) -> Iterator[tuple[int, 
         cells = _cells(line, separator)
         width = width or len(cells)
         if len(cells) != width or width > 2:
-            told = f"{len(cells)} cells in a list without a header, where a line is a path or a path and a label"
+            told = f"{len(cells)} cells in a list without a header, where a line is a path, or a path and a label"
             raise ManifestError(
                 f"{path}, line {number}: {told}; name the columns in a first line: {', '.join(COLUMNS)}"
             )
@@ -204,7 +206,7 @@ def _meant(path: Path, columns: list[str]) -> dict[str, str]:
     misses = {name: near for name in others if (near := _near(name, meant))}
     if misses:
         told = few([f"{name!r} (is it {near}?)" for name, near in misses.items()])
-        raise ManifestError(f"{path}: unknown column {told}; {allowed}: rename it, also where it means something else")
+        raise ManifestError(f"{path}: unknown column {told}; {allowed}: rename it, even if it means something else")
     if "label" not in meant:
         meant |= {name: "label" for name in [name for name in LABEL_ALIASES if name in others][:1]}
     if "path" not in meant or any(columns.count(name) > 1 for name in meant):
@@ -232,7 +234,7 @@ def _start(path: Path, line: int, cell: str) -> float:
     except ValueError:
         start = -1.0
     if not (np.isfinite(start) and start >= 0):
-        raise ManifestError(f"{path}, line {line}: start is {cell!r}; it must be a number from 0 up")
+        raise ManifestError(f"{path}, line {line}: start is {cell!r}; it must be a number of at least 0")
     return start
 
 
@@ -240,14 +242,14 @@ def _refuse_duplicates(path: Path, frame: pd.DataFrame, lines: list[int]) -> Non
     groups = pd.Series(lines).groupby([frame["path"].map(os.path.normpath), frame["start"]])
     twice = [f"lines {', '.join(map(str, group))}" for _, group in groups if len(group) > 1]
     if twice:
-        raise ManifestError(f"{path}: the same path and start more than once: {few(twice)}")
+        raise ManifestError(f"{path}: duplicate path and start: {few(twice)}")
 
 
 def _refuse_missing(path: Path, frame: pd.DataFrame) -> None:
     missing = [name for name in frame["path"].unique() if not Path(name).exists()]
     if missing:
         total = f"{len(missing)} of {frame['path'].nunique()} files are missing"
-        raise ManifestError(f"{path}: {total}: {few(missing)}; relative paths begin at the manifest's folder")
+        raise ManifestError(f"{path}: {total}: {few(missing)}; paths are relative to the manifest's folder")
 
 
 def few(names: list[str], most: int = NAMED) -> str:
@@ -265,7 +267,7 @@ def _read(
     if not path.is_dir():
         return reader.read(path, frames=frames, size=size, fps=fps, start=start, timeout=timeout)
     if fps is not None:
-        raise VideoError(path, f"a folder of images has no times to pick {fps:g} fps from; pass fps=None")
+        raise VideoError(path, f"a folder of images has no timestamps to sample at {fps:g} fps; pass fps=None")
     if not start.is_integer():
         raise VideoError(path, f"start {start:g} is not the index of an image")
     return read_frames_folder(path, frames=frames, size=size, start=int(start))

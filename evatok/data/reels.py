@@ -70,7 +70,7 @@ def build(
     Raises ClipSetError for an unknown split, a negative seed and less than one clip.
     """
     if count < 1:
-        raise ClipSetError(f"clip set {source.name}: {count} clips asked, a set has at least one")
+        raise ClipSetError(f"clip set {source.name}: the number of clips must be at least 1, got {count}")
     found = cached(source, split, count, size=size, frames=frames, seed=seed, cache=cache)
     if found is not None:
         return load(found).head(count)
@@ -97,24 +97,26 @@ def _refuse_too_large(source: ClipSource, count: int, size: int, frames: int, wo
     """Raise ClipSetError, before anything is made, for a set that memory or disk cannot hold."""
     asked = f"clip set {source.name}: {count} clips of {frames} frames, {size} x {size} pixels"
     if count > MOST_CLIPS:
-        raise ClipSetError(f"{asked}: a set has {MOST_CLIPS} at most; ask for fewer clips")
+        raise ClipSetError(f"{asked}: a set has at most {MOST_CLIPS}; request fewer")
     clip = frames * size * size * 3
     reel = clip * source.reel_length * min(workers, -(-count // source.reel_length))
     if reel > (memory := memory_bytes()):
         told = f"the reels made at once take {told_bytes(reel)}, this machine has {told_bytes(memory)}"
-        raise ClipSetError(f"{asked}: {told}; ask for fewer frames or pixels, or fewer workers")
+        raise ClipSetError(f"{asked}: {told}; use fewer frames, pixels or workers")
     while not cache.exists():
         cache = cache.parent
     needed, free = 2 * clip * count, shutil.disk_usage(cache).free  # as reels, then in one file
     if needed > free:
         told = f"making them takes {told_bytes(needed)}, the disk at {disk_of(cache)} has {told_bytes(free)} left"
-        raise ClipSetError(f"{asked}: {told}, {told_bytes(needed - free)} are missing; ask for less, or make room")
+        raise ClipSetError(
+            f"{asked}: {told}, {told_bytes(needed - free)} are missing; request fewer clips, or free some space"
+        )
 
 
 def stream(split: str, seed: int) -> int:
     """The number of the random stream from which a split's reels are made: no two share one."""
     if split not in SPLITS:
-        raise ClipSetError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+        raise ClipSetError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if seed < 0:
         raise ClipSetError(f"seed is {seed}: it must be 0 or more")
     return seed * len(SPLITS) + SPLITS.index(split)

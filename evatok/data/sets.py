@@ -56,7 +56,7 @@ def _newest(name: str) -> ClipSource:
     if name in _ARCADE:
         reel, games = _ARCADE[name]
         return ClipSource(name, arcade.REEL, reel, arcade.recipe_of(games), arcade.recipe_versions())
-    raise ClipSetError(f"unknown embedded set {name!r}: one of {', '.join(EMBEDDED)}")
+    raise ClipSetError(f"unknown embedded set {name!r}; choose one of {', '.join(EMBEDDED)}")
 
 
 def is_embedded(name: str) -> bool:
@@ -106,13 +106,15 @@ def clip_set(
         found = clips.load(path)
         held = found.manifest.get("split", split)
         if split not in (held, splits.ALL):
-            raise ClipSetError(f"{path} holds split {held!r}: it cannot serve as {split} clips")
+            raise ClipSetError(f"{path} holds the split {held!r}, not {split!r}")
         if found.clips.shape[1:] != (frames, size, size, 3):
-            raise ClipSetError(f"{path}: clips are {found.clips.shape[1:]}, {(frames, size, size, 3)} needed")
+            raise ClipSetError(f"{path}: clips have shape {found.clips.shape[1:]}, expected {(frames, size, size, 3)}")
     elif path.exists():
         found = decode(path, split, size=size, frames=frames, fps=fps, count=count)
     else:
-        raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
+        raise ClipSetError(
+            f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
+        )
     return found.head(count) if count else found
 
 
@@ -138,7 +140,9 @@ def built(
     if (path / "manifest.json").exists():
         return path
     if not path.exists():
-        raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
+        raise ClipSetError(
+            f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
+        )
     rows, _ = splits.rows_of(path, split)
     return _decoded(_decoded_folder(rows, split, size=size, frames=frames, fps=fps), count)
 

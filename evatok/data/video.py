@@ -104,7 +104,7 @@ class ClipReader:
         path = Path(path)
         check_sampling(frames=frames, size=size, fps=fps)
         if not (np.isfinite(start) and start >= 0):
-            raise ValueError(f"start is {start}: it must be a number of seconds from 0 up")
+            raise ValueError(f"start is {start}: it must be a number of seconds, at least 0")
         _check_file(path)
         request = Request(path.absolute(), frames, size, fps, start)
         if multiprocessing.current_process().daemon:

@@ -47,7 +47,7 @@ class Flexible(System):
         whole = list(row) * blocks if len(row) == 1 else list(row)
         self.row = tokenizer.checked(torch.tensor([whole]))
         if steps < 1:
-            raise FlexTokError(f"{steps} flow steps: at least 1 is needed")
+            raise FlexTokError(f"the number of flow steps must be at least 1, got {steps}")
         self.tokenizer, self.steps, self.guidance, self.seed, self.bf16 = tokenizer, steps, guidance, seed, bf16
         self.codebook_size = tokenizer.config.codebook_size
         self.length_levels = len(set(whole))

@@ -83,7 +83,7 @@ class FolderClips:
 
     def _checked(self, path: Path, clip: np.ndarray) -> np.ndarray:
         if clip.shape != self.shape or not (clip.dtype == np.uint8 or np.issubdtype(clip.dtype, np.floating)):
-            raise EvaluationError(f"{path}: a clip of {clip.dtype} {clip.shape}, uint8 or float {self.shape} is needed")
+            raise EvaluationError(f"{path}: expected a uint8 or float clip {self.shape}, got {clip.dtype} {clip.shape}")
         return clip
 
 
@@ -99,8 +99,8 @@ def _clip_files(folder: Path) -> tuple[str, list[Path]]:
     }
     kinds = [kind for kind, files in by_kind.items() if files]
     if len(kinds) != 1:
-        held = f"{' and '.join(kinds)} together" if kinds else "no clip (.npy, folders of images, videos)"
-        raise EvaluationError(f"{folder} holds {held}: one kind of clips is needed")
+        held = f"{' and '.join(kinds)} together" if kinds else "no clips (.npy, folders of images, videos)"
+        raise EvaluationError(f"{folder} holds {held}: expected clips of exactly one kind")
     return kinds[0], by_kind[kinds[0]]
 
 

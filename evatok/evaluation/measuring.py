@@ -282,7 +282,9 @@ def checked_output(real: torch.Tensor, output: Output, start: int) -> torch.Tens
         raise EvaluationError(f"{where}: {error}") from error
     lengths, codes = output.lengths, output.codes
     if lengths is not None and (lengths.ndim != 2 or len(lengths) != len(real)):
-        raise EvaluationError(f"{where}: lengths {tuple(lengths.shape)} for {len(real)} clips, (B, K) is needed")
+        raise EvaluationError(f"{where}: lengths must be (B, K) for {len(real)} clips, got {tuple(lengths.shape)}")
     if codes is not None and (lengths is None or codes.shape != (int(lengths.sum()),)):
-        raise EvaluationError(f"{where}: codes {tuple(codes.shape)}, the lengths ask for one per token")
+        raise EvaluationError(
+            f"{where}: codes {tuple(codes.shape)} do not match the lengths, which ask for one code per token"
+        )
     return output.clips.to(real.device).float().clamp(0, 1)

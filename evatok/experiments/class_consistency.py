@@ -90,7 +90,8 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
     router, taught = Router.load(config["router"], config["device"]), video.checkpoint.parents.get("router", "")
     if router.checkpoint.sha256 != taught:
         raise tracking.ConfigError(
-            f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, the generator learned from the "
+            f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, but the generator was "
+            "trained on "
             f'assignments of {taught[:12]}; give that one, or router="" to leave reconstructions out'
         )
     return Routed(router, shape)

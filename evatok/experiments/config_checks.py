@@ -63,7 +63,7 @@ def device_of(name: Any) -> torch.device:
     try:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"config key device: {name!r} is no device; give cpu, cuda or cuda:N") from error
+        raise ConfigError(f"config key device: {name!r} is not a device; give cpu, cuda or cuda:N") from error
 
 
 def check_device(name: str) -> None:
@@ -72,11 +72,11 @@ def check_device(name: str) -> None:
     if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"config key device: {name} is not supported; give cpu, cuda or cuda:N")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("config key device: mps is not there; give device=cpu")
+        raise ConfigError("config key device: mps is not available; give device=cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"config key device: {name} is not there, PyTorch sees no GPU; give device=cpu")
+        raise ConfigError(f"config key device: {name} is not available, PyTorch sees no GPU; give device=cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"config key device: {name} is not there, PyTorch sees {torch.cuda.device_count()} GPUs")
+        raise ConfigError(f"config key device: {name} is not available, PyTorch sees {torch.cuda.device_count()} GPUs")
 
 
 def _type_name(kind: type) -> str:

@@ -90,7 +90,9 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     networks = Networks.load(names, config["device"], config["i3d_bf16"])
     study = Study.read(config)
     if len(study.clips) < 2 and "rfvd" in names:
-        raise tracking.ConfigError("config key limit: rfvd compares sets, one clip is none; measure 2 or leave it out")
+        raise tracking.ConfigError(
+            "config key limit: rfvd compares sets of at least 2 clips; raise limit, or leave rfvd out"
+        )
     bench = study.bench(networks, config)
     measured = bench.measure_all(ShardStore(Path(config["work"])))
     difference = check_agreement(study.table, bench.pairs, measured.arrays)
@@ -225,7 +227,9 @@ def measured_clips(table: candidate_table.CandidateTable, shape: TokenizerConfig
     """The first `limit` of the clips that a table scores."""
     clips = candidate_table.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
     if not 0 <= config["limit"] <= len(clips):
-        raise tracking.ConfigError(f"config key limit: {config['limit']} of {len(clips)} clips; 0 measures all")
+        raise tracking.ConfigError(
+            f"config key limit: {config['limit']} exceeds the {len(clips)} clips of the table; 0 measures all"
+        )
     return clips.head(config["limit"] or len(clips))
 
 
@@ -236,7 +240,9 @@ def found_files(patterns: str) -> list[Path]:
         path = Path(pattern)
         matching = sorted(path.parent.glob(path.name))
         if not matching:
-            raise tracking.ConfigError(f"config key routers: no file {pattern}; empty measures none")
+            raise tracking.ConfigError(
+                f"config key routers: no file matches {pattern}; leave it empty to measure no router"
+            )
         files += [file for file in matching if file not in files]
     return files
 
@@ -254,7 +260,7 @@ def common_scale(routers: list[Router], table: candidate_table.CandidateTable, m
         if router.point.metric != metric:
             raise CurvesError(f"{name} was trained for quality {router.point.metric}: set metric={router.point.metric}")
         if router.point.scale != routers[0].point.scale:
-            raise CurvesError(f"{name} was trained on another scale of reward than the first router: leave it out")
+            raise CurvesError(f"{name} was trained with another reward scale than the first router: leave it out")
     return routers[0].point.scale
 
 
@@ -283,8 +289,9 @@ def check_agreement(table: candidate_table.CandidateTable, pairs: Pairs, measure
     difference = float(measured["psnr"].mean() - scored.mean())
     if not abs(difference) <= TOLERANCE:
         raise CurvesError(
-            f"the candidate table scores these pairs {-difference:+.3f} dB from what is measured now, {TOLERANCE} dB "
-            "are allowed: it is another proxy's, or of other code; run stage2_curation again"
+            f"the candidate table differs by {-difference:+.3f} dB from what is measured now, {TOLERANCE} dB are "
+            "allowed: "
+            "it was scored by another proxy or by other code; run stage2_curation again"
         )
     return difference
 

@@ -105,7 +105,7 @@ class OneOf(Domain):
         if type(value) is not str:
             raise self.wrong_type(value)
         if value not in self.words and not (self.empty and not value):
-            raise Refused(f"{value!r} is none of {self}")
+            raise Refused(f"{value!r} is not one of {self}")
         return value
 
 
@@ -125,7 +125,7 @@ class Text(Domain):
         if type(value) is not str:
             raise self.wrong_type(value)
         if not (self.empty if not value else re.fullmatch(self.pattern, value, re.DOTALL)):
-            raise Refused(f"{value!r} is not {self}" if value else f"it is empty, where {self} is needed")
+            raise Refused(f"{value!r} is not {self}" if value else f"it is empty; {self} is needed")
         return value
 
 

@@ -136,7 +136,8 @@ def rule_of(
     rule = load_routed(config["router"], tokenizer.config, config["device"], prefix)
     if (taught := tokenizer.checkpoint.parents.get("router", rule.parents["router"])) != rule.parents["router"]:
         raise ConfigError(
-            f"config key router: {config['router']} is {rule.parents['router'][:12]}, the tokenizer was trained under "
+            f"config key router: {config['router']} is {rule.parents['router'][:12]}, but the tokenizer was "
+            "trained under "
             f"the assignments of {taught[:12]}; give that one, or assignment=uniform"
         )
     return rule

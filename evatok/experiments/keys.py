@@ -325,7 +325,7 @@ def of(experiment: str, names: Collection[str]) -> dict[str, Key]:
     """The entry of each key of an experiment, its own before the shared one. Raises Refused for one not declared."""
     found = {name: KEYS.get(f"{experiment}.{name}") or KEYS.get(name) for name in sorted(names)}
     if unknown := [name for name, key in found.items() if key is None]:
-        raise Refused(f"config key {unknown[0]} is declared nowhere: give it an entry in evatok/experiments/keys.py")
+        raise Refused(f"config key {unknown[0]} is not declared: add it to evatok/experiments/keys.py")
     return {name: key for name, key in found.items() if key is not None}
 
 
@@ -341,12 +341,14 @@ def check_together(config: Mapping[str, Any]) -> None:
     """Raise Refused for values that are sound each by itself, but not with one another."""
     if "save_every" in config and config["save_every"] % config["log_every"]:
         raise Refused(
-            f"config key save_every: {config['save_every']} is no multiple of log_every {config['log_every']}, so a "
+            f"config key save_every: {config['save_every']} is not a multiple of log_every {config['log_every']}, so a "
             "resumed curve would lose terms"
         )
     for batch, clips in (("batch", "train_clips"), ("router_batch", "scored_clips")):
         if config.get(batch) and 0 < (config.get(clips) or 0) < config[batch]:
-            raise Refused(f"config key {batch}: {config[batch]} clips per step of only {config[clips]} ({clips})")
+            raise Refused(
+                f"config key {batch}: {config[batch]} clips per step, but only {config[clips]} clips ({clips})"
+            )
 
 
 def _way_out(key: Key, name: str, value: Any) -> str:

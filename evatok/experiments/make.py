@@ -114,7 +114,7 @@ def run(recipe: Recipe, **further: Any) -> None:
         # Each share saw the others unfinished: nothing is left to score, and one more run merges them.
         codes = [subprocess.run([sys.executable, *recipe.command(**further)], cwd=REPOSITORY, check=False).returncode]
     if any(codes):
-        raise MakeError(f"{recipe.name} ended with code {max(codes)}; its own line above says why. {_RESUME}")
+        raise MakeError(f"{recipe.name} exited with code {max(codes)}; see its error above. {_RESUME}")
 
 
 _RESUME = "Run the same command again to resume."

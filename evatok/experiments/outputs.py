@@ -81,19 +81,19 @@ def check_place(key: str, path: Path, *, folder: bool) -> None:
     told = f"config key {key}: {path}"
     try:
         if "\0" in str(path):
-            raise ValueError("it holds a zero byte")
+            raise ValueError("it contains a null byte")
         if folder and path.exists() and not path.is_dir():
-            raise OutputError(f"{told} is a file, a folder is needed: move it, or give another path")
+            raise OutputError(f"{told} is a file, not a folder: move it, or give another path")
         if not folder and path.exists() and not path.is_file():
-            raise OutputError(f"{told} is no file, and a file is to be written: give the path of a file")
+            raise OutputError(f"{told} is not a regular file: give the path of a file to write")
         nearest = path if folder else path.parent
         while not nearest.exists() and nearest != nearest.parent:
             nearest = nearest.parent
         if not nearest.is_dir():
-            raise OutputError(f"{told} cannot be made, {nearest} is no folder: move it, or give another path")
+            raise OutputError(f"{told} cannot be created, {nearest} is not a folder: move it, or give another path")
     except (OSError, ValueError) as error:  # a name too long, or with a zero in it
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{told} can be no path ({error}): give another one") from error
+        raise OutputError(f"{told} is not a valid path ({error}): give another one") from error
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"{told} cannot be written, {nearest} is not writable: give another path")

@@ -168,16 +168,19 @@ def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
     """
     count = config["count"] or protocol.clips
     if count is None:
-        raise tracking.ConfigError(f"config key count: protocol {protocol.name} names no number, give one")
+        raise tracking.ConfigError(
+            f"config key count: protocol {protocol.name} does not fix the number of samples, so set it"
+        )
     if count > (protocol.clips or count):
         raise tracking.ConfigError(
-            f"config key count: {count} samples, protocol {protocol.name} has {protocol.clips} real clips to compare"
+            f"config key count: {count} samples requested, but protocol {protocol.name} has only {protocol.clips} "
+            "real clips"
         )
     if not config["split"] or config["split"] == protocol.split:
         found = protocols.clips_of(protocol, config["data"], limit=count)
         return found.head(count)
     if not protocol.embedded:
-        raise tracking.ConfigError(f"config key split: protocol {protocol.name} measures its own, {protocol.split}")
+        raise tracking.ConfigError(f"config key split: protocol {protocol.name} fixes the split, {protocol.split}")
     return clip_set(protocol.data, config["split"], count, size=protocol.size, frames=protocol.frames)
 
 

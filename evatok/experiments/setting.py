@@ -42,7 +42,7 @@ def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
         ConfigError: no such size.
     """
     if size not in sizes:
-        raise ConfigError(f"config key {key}: {size!r} is none of {', '.join(sizes)}")
+        raise ConfigError(f"config key {key}: {size!r} is not one of {', '.join(sizes)}")
     return sizes[size]
 
 
@@ -95,8 +95,8 @@ def claim_folder(
 def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     """Describe the configuration keys in which two trainings differ; one of them may lack a key."""
     if key not in before:
-        return f"it began before there was a key {key}, now {now[key]!r}"
-    return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that there is no more")
+        return f"it was started before the key {key} existed, now {now[key]!r}"
+    return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that no longer exists")
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
@@ -106,11 +106,11 @@ def _read_claim(path: Path) -> dict[str, Any]:
         whole = isinstance(found["config"], dict) and isinstance(found["inputs"], str) and "steps" in found["config"]
         changes = found.get("changes", [])
         if not whole or not isinstance(changes, list) or not isinstance(found["run"], str | None):
-            raise ValueError("it says nothing of a configuration and its inputs")
+            raise ValueError("it lacks a configuration or inputs")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{path}: damaged, so that nothing says what {path.parent} holds ({error}): delete the folder to train "
-            "anew, or set work=FOLDER"
+            f"{path}: damaged ({error}), so what {path.parent} holds is unknown: delete the folder to train "
+            "from scratch, or set work=FOLDER"
         ) from error
     return found
 
@@ -121,7 +121,7 @@ def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
     if before == steps:
         return {"changes": earlier} if earlier else {}
     if done > steps:
-        raise ConfigError(f"config key steps: {folder} holds a training of {done} steps already, {steps} asked")
+        raise ConfigError(f"config key steps: {folder} already holds a training of {done} steps, {steps} requested")
     return {"changes": [*earlier, {"after_step": done, "instead_of": before}]}
 
 
@@ -161,5 +161,5 @@ def uniform_tokens(config: dict[str, Any], shape: TokenizerConfig, default: int)
     """Tokens per block of the configured uniform rows. Raises ConfigError for tokens that are not a level."""
     tokens = int(config["uniform_tokens"] or default)
     if tokens not in shape.levels:
-        raise ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
+        raise ConfigError(f"config key uniform_tokens: {tokens} is not one of the levels {shape.levels}")
     return tokens

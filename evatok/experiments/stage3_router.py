@@ -282,7 +282,7 @@ def _router(config: dict[str, Any], lesson: Lesson) -> AnyRouter:
     )
     if shape.levels != lesson.candidates.levels or shape.blocks != lesson.candidates.blocks:
         raise tracking.ConfigError(
-            f"config key size: a {config['size']} router knows levels {shape.levels} over {shape.blocks} blocks, "
+            f"config key size: a {config['size']} router has levels {shape.levels} over {shape.blocks} blocks, "
             f"the table was scored with {lesson.candidates.levels} over {lesson.candidates.blocks}"
         )
     module = build_router(shape)

@@ -78,7 +78,7 @@ def rule_of(config: dict[str, Any], shape: TokenizerConfig) -> Rule:
         return Fixed(shape.candidates, [uniform_tokens(config, shape, shape.candidates.baseline)])
     if config["assignment"] == "router":
         return load_routed(config["router"], shape, config["device"])
-    raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is none of router, uniform and random")
+    raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is not one of router, uniform, random")
 
 
 if __name__ == "__main__":

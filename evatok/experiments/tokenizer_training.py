@@ -212,7 +212,8 @@ def check(config: dict[str, Any]) -> None:
         )
     if config["alignment"] != "none" and config["alignment_layer"] > shape.decoder_layers:
         raise tracking.ConfigError(
-            f"config key alignment_layer: {config['alignment_layer']} of a decoder of {shape.decoder_layers} layers"
+            f"config key alignment_layer: layer {config['alignment_layer']} of a decoder with only "
+            f"{shape.decoder_layers} layers"
         )
     if config["alignment"] != "none":
         depth_of(config["alignment"])
@@ -220,7 +221,8 @@ def check(config: dict[str, Any]) -> None:
         deepest, depth = max(config["semantic_layers"]), depth_of(config["semantic_encoder"])
         if deepest > depth:
             raise tracking.ConfigError(
-                f"config key semantic_layers: {deepest} of an encoder of {depth} layers ({config['semantic_encoder']})"
+                f"config key semantic_layers: layer {deepest} of an encoder with only {depth} layers "
+                f"({config['semantic_encoder']})"
             )
 
 

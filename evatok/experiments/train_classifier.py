@@ -186,8 +186,8 @@ def frame_numbers(clips: ClipSet, column: str, classes: list[str]) -> np.ndarray
     unknown = {word for told in words for word in told} - set(classes)
     if unknown:
         raise ClassificationError(
-            f"column {column!r} names {min(unknown)!r}, which is no class of the clips: {', '.join(classes)}; set "
-            'frame_label="" to learn from clips alone'
+            f"column {column!r} names {min(unknown)!r}, which is not a class of the clips: {', '.join(classes)}; set "
+            'frame_label="" to train on labels of clips only'
         )
     return np.array([[classes.index(word) for word in told[:-1]] for told in words])
 

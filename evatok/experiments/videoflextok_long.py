@@ -54,10 +54,11 @@ ex.add_named_config("toy", {"size": "toy"})
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
-    checkpoint = tokenizer.checkpoint
     at = seams(tokenizer.config, config["frames"])
     if not at:
-        raise tracking.ConfigError(f"config key frames: {config['frames']} frames are one chunk, without a seam")
+        raise tracking.ConfigError(
+            f"config key frames: {config['frames']} frames are a single chunk without a seam; give more"
+        )
     clips = clip_set(
         config["data"],
         "validation",
@@ -74,7 +75,19 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     for tokens in config["kept"]:
         for mode in MODES:
             metrics |= measured(tokenizer, clips, config, tokens, mode)
-    record = records.new_record(
+    record = _record(config, tracker, tokenizer, clips, metrics)
+    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
+
+
+def _record(
+    config: dict[str, Any],
+    tracker: tracking.Tracker,
+    tokenizer: VideoFlexTok,
+    clips: ClipSet,
+    metrics: dict[str, Metric],
+) -> records.Record:
+    checkpoint = tokenizer.checkpoint
+    return records.new_record(
         kind="videoflextok_long",
         status=config["size"],
         protocol={
@@ -82,7 +95,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             "split": "validation",
             "clips": len(clips),
             "frames": config["frames"],
-            "seams": at,
+            "seams": seams(tokenizer.config, config["frames"]),
             "flow_steps": config["flow_steps"],
             "flow_guidance": config["flow_guidance"],
             "noise_seed": config["noise_seed"],
@@ -98,7 +111,6 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         config=config,
         environment=tracker.environment(),
     )
-    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
 
 
 def measured(

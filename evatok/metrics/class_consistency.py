@@ -98,7 +98,8 @@ class Classifier(Trained):
         unknown = sorted(set(names) - set(self.classes))
         if unknown:
             raise ClassificationError(
-                f"the classifier knows no class {unknown[0]!r}, only {', '.join(self.classes)}: train one on such "
+                f"the classifier was not trained on class {unknown[0]!r}, only on {', '.join(self.classes)}: "
+                "train one on such "
                 "clips with evatok.experiments.train_classifier"
             )
         return np.array([self.classes.index(name) for name in names], dtype=np.int64)
@@ -128,7 +129,8 @@ def rates(expected: np.ndarray, classified: np.ndarray, classes: Sequence[str]) 
     """
     if not len(expected) or expected.shape != classified.shape:
         raise ClassificationError(
-            f"{classified.shape} classes for {expected.shape} expected: one per clip, and at least one"
+            f"classified and expected classes must both be (N,) with N >= 1, got {classified.shape} and "
+            f"{expected.shape}"
         )
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (expected, classified), 1)

@@ -122,7 +122,7 @@ def read(path: Path | str) -> CandidateTable:
         _check_rows(clips, scores)
         table = CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
         if table.seconds is not None and not 0 <= table.seconds < math.inf:
-            raise ValueError(f"it says that scoring took {table.seconds} seconds")
+            raise ValueError(f"its scoring time is {table.seconds} seconds")
         if sha256 not in (None, table.sha256):
             raise ValueError("content does not match its sha256")
         return table
@@ -135,15 +135,15 @@ def _check_origin(origin: Any) -> None:
     """Raise ValueError, LookupError or TypeError unless this can be the header of a table."""
     levels, blocks, data = origin["levels"], origin["blocks"], origin.get("data", {})
     if not isinstance(levels, list) or not all(type(level) is int for level in levels) or type(blocks) is not int:
-        raise ValueError(f"its levels are {levels!r} over {blocks!r} blocks, numbers are needed")
+        raise ValueError(f"its levels and blocks must be integers, got {levels!r} and {blocks!r}")
     if blocks > _MOST_BLOCKS or len(levels) ** max(blocks, 0) > _MOST_CANDIDATES:
         raise ValueError(f"{len(levels)} levels over {blocks} blocks are too many candidates")
     if not isinstance(data, dict):
-        raise ValueError(f"its data are {data!r:.60}")
+        raise ValueError(f"its entry data is not an object: {data!r:.60}")
     words = {"tokenizer": origin.get("tokenizer"), **{key: data.get(key) for key in _WORDS}}
     odd = [key for key, value in words.items() if not isinstance(value, str | None)]
     if odd or not isinstance(data.get("seed"), int | None):
-        raise ValueError(f"{(odd or ['seed'])[0]} is of another kind")
+        raise ValueError(f"its entry {(odd or ['seed'])[0]} has the wrong type")
 
 
 def header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
@@ -197,7 +197,7 @@ def clips_again(
     data = table.origin.get("data", {})
     missing = [key for key in (*_WORDS, "seed", "versions") if key not in data]
     if missing:
-        raise CurationError(f"the candidate table does not say the {missing[0]} of its clips: score them again")
+        raise CurationError(f"the candidate table does not record the {missing[0]} of its clips: score them again")
     seed, count = data["seed"] or 0, len(table.clips)
     source = _BEFORE_VERSIONS.get(data["source"], data["source"])
     return clip_set(source, data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)

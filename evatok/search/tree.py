@@ -101,7 +101,7 @@ def score_set(
         ValueError: an unknown search.
     """
     if search not in SEARCHES:
-        raise ValueError(f"unknown search {search!r}: {' or '.join(SEARCHES)}")
+        raise ValueError(f"unknown search {search!r}; choose {' or '.join(SEARCHES)}")
     device = next(tokenizer.parameters()).device
     parts = []
     for real, _ in network_batches(clips, batch, device):

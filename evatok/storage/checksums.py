@@ -32,7 +32,7 @@ def check(folder: Path) -> None:
         try:
             named = dict(json.loads((folder / NAME).read_text()).items())
         except (ValueError, AttributeError) as error:
-            raise ChecksumError(f"{folder / NAME} does not hold names and their sha256") from error
+            raise ChecksumError(f"{folder / NAME} does not map names to their sha256") from error
     for path in (path for path in folder.iterdir() if path.is_symlink()):
         target = Path(os.path.realpath(path)).name  # which takes a link that leads back to itself as it is
         if _is_sha256(target):  # the hub's cache calls large files by their content
@@ -40,9 +40,9 @@ def check(folder: Path) -> None:
     for name, sha256 in sorted(named.items()):
         path = folder / name
         if Path(name).name != name or not path.is_file():
-            raise ChecksumError(f"{path} is missing, {NAME} names it; fetch or make {folder} again")
+            raise ChecksumError(f"{path} is missing, though {NAME} lists it; fetch or make {folder} again")
         if sha256_file(path) != sha256:
-            raise ChecksumError(f"{path} is not the file that was written (another sha256); fetch or make it again")
+            raise ChecksumError(f"{path} has changed since it was written (its sha256 differs); fetch or make it again")
 
 
 def _is_sha256(name: str) -> bool:

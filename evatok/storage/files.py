@@ -82,7 +82,7 @@ def writing(path: Path, partial: Path | None = None, size: int | None = None) ->
     except Exception as error:
         if not is_no_room(error):
             raise
-        reason = getattr(error, "strerror", None) or "it could not be written whole"
+        reason = getattr(error, "strerror", None) or "it could not be written completely"
         held = partial.stat().st_size if partial and partial.exists() else 0
         raise NoRoomError(_no_room(path, reason, size, shutil.disk_usage(folder).free + held)) from error
 
@@ -129,9 +129,9 @@ def disk_of(path: Path) -> Path:
 def _no_room(path: Path, reason: str, size: int | None, free: int) -> str:
     told = f"{path}: {reason}: the disk at {disk_of(path.parent)} has {told_bytes(free)} left"
     if size is not None:
-        told += f", the file takes {told_bytes(size)}"
+        told += f", the file needs {told_bytes(size)}"
         told += f", {told_bytes(size - free)} are missing" if size > free else ""
-    return f"{told}; make room, or give another path: the same command then goes on from what is saved"
+    return f"{told}; free some space, or give another path: the same command then resumes from what is saved"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -122,7 +122,8 @@ def _flock(handle: int, path: Path) -> bool:
         return False
     except OSError as error:  # ENOLCK, EOPNOTSUPP
         raise LockedError(
-            f"{path}: this file system knows no locks ({error.strerror}), so two runs could write there at once; "
+            f"{path}: this file system does not support locks ({error.strerror}), so two runs could write there "
+            "at once; "
             "give a folder on a local disk"
         ) from error
     return True
@@ -149,8 +150,8 @@ def _refuse_other_machine(handle: int, path: Path, what: str) -> None:
     if now - seen < LEASE:
         os.utime(handle, (seen, seen))
         raise LockedError(
-            f"{_told(holder, path, what)}; its last sign of life is {max(0, now - seen):.0f} s old, and after "
-            f"{LEASE:.0f} s the lock is taken over. If it is dead for certain, delete {path}"
+            f"{_told(holder, path, what)}; it last showed a sign of life {max(0, now - seen):.0f} s ago, and after "
+            f"{LEASE:.0f} s the lock is taken over. If it is certainly dead, delete {path}"
         )
 
 

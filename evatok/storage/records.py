@@ -188,7 +188,7 @@ def read(path: Path | str) -> Record:
     """The record at `path`. Raises RecordError naming the file and the field that is missing or wrong."""
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise RecordError(f"{path}: a record is a file, and this is none; move it away")
+        raise RecordError(f"{path}: not a regular file, so not a record; move it away")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

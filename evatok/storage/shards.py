@@ -202,7 +202,7 @@ def _read(path: Path, made_by: Mapping[str, Any]) -> Arrays:
     if sha256 != _sha256(arrays):
         raise FeatureError(f"{path}: its content does not match its sha256")
     if made != json.loads(json.dumps(made_by)):
-        raise FeatureError(f"{path}: its key is not the one its name is the hash of")
+        raise FeatureError(f"{path}: its name is not the hash of its key")
     return arrays
 
 

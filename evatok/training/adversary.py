@@ -49,7 +49,7 @@ class AdversaryConfig:
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
-            raise ValueError(f"unknown adversarial loss {self.loss!r}: {' or '.join(LOSSES)}")
+            raise ValueError(f"unknown adversarial loss {self.loss!r}; choose {' or '.join(LOSSES)}")
         if self.interval < 1 or self.start < 0:
             raise ValueError(f"interval must be at least 1 and start at least 0, got {self.interval} and {self.start}")
         if self.smoothing and self.loss == "hinge":

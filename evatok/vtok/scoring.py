@@ -90,7 +90,7 @@ class Outcomes:
             return asked & (np.arange(len(CATEGORIES)) == CATEGORIES.index(part))
         if part in NEEDS:
             return asked & (self.needs == NEEDS.index(part))
-        raise ScoringError(f"no category or need {part!r}: one of {', '.join((*CATEGORIES, *NEEDS))}")
+        raise ScoringError(f"no category or need {part!r}; choose one of {', '.join((*CATEGORIES, *NEEDS))}")
 
     def metrics(self) -> dict[str, Metric]:
         """Accuracy in percent over all, each category and each need, with half its 95 % interval as spread."""

@@ -124,8 +124,8 @@ def test_splits_and_seeds_share_no_clip() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"split": "dev"}, "unknown split 'dev': one of train, validation, test"),
-        ({"count": 0}, "0 clips asked"),
+        ({"split": "dev"}, "unknown split 'dev'; choose one of train, validation, test"),
+        ({"count": 0}, "at least 1, got 0"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
@@ -200,7 +200,7 @@ def test_head_gives_what_is_there_and_no_more() -> None:
     built = build(6)
     assert built.head(6) is built
     for count in (0, -1, 7):
-        with pytest.raises(ClipSetError, match=f"{count} clips asked, it has 6"):
+        with pytest.raises(ClipSetError, match=f"{count} clips requested, it has 6"):
             built.head(count)
 
 
@@ -233,7 +233,9 @@ def own(path: Path, split: str = "train", count: int = 0) -> ClipSet:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ClipSetError, match=r"no clips called 'webvid': freedoom, .*mixed, .*or the path"):
+    with pytest.raises(
+        ClipSetError, match=r"no clip set called 'webvid': give one of freedoom, .*mixed, .*or the path"
+    ):
         own(Path("webvid"))
     with pytest.raises(ClipSetError, match="unknown embedded set 'webvid'"):
         sets.source("webvid")
@@ -245,9 +247,9 @@ def test_a_built_folder_serves_its_own_shape_only(tmp_path: Path) -> None:
     moved = Path(shutil.copytree(folder, tmp_path / "mine"))
     assert len(own(moved, count=5)) == 5
     assert len(own(moved)) == 6
-    with pytest.raises(ClipSetError, match="7 clips asked, it has 6"):
+    with pytest.raises(ClipSetError, match="7 clips requested, it has 6"):
         own(moved, count=7)
-    with pytest.raises(ClipSetError, match=r"\(4, 16, 16, 3\), \(16, 64, 64, 3\) needed"):
+    with pytest.raises(ClipSetError, match=r"\(4, 16, 16, 3\), expected \(16, 64, 64, 3\)"):
         sets.clip_set(str(moved), "train", 0, size=64, frames=16)
 
 
@@ -330,14 +332,14 @@ def test_one_file_under_two_names_is_not_in_two_splits(tmp_path: Path) -> None:
     table = write_names(tmp_path, 1)
     (tmp_path / "copy.mp4").symlink_to("0.mp4")
     table.write_text("path,label,split\n0.mp4,a,train\ncopy.mp4,a,validation\n")
-    with pytest.raises(ClipSetError, match=r"0\.mp4 and copy\.mp4 are one file, in splits train and validation"):
+    with pytest.raises(ClipSetError, match=r"0\.mp4 and copy\.mp4 are the same file, in splits train and validation"):
         splits.rows_of(table, "train")
     root = tmp_path / "classes"
     (root / "run").mkdir(parents=True)
     (root / "run" / "0.mp4").write_bytes(b"")
     for number in range(1, 40):
         (root / "run" / f"{number}.mp4").symlink_to("0.mp4")
-    with pytest.raises(ClipSetError, match="are one file, in splits"):
+    with pytest.raises(ClipSetError, match="are the same file, in splits"):
         splits.rows_of(root, "train")
 
 
@@ -349,7 +351,7 @@ def test_too_few_videos_for_a_split_are_refused_with_the_way_out(tmp_path: Path)
     (tmp_path / "mine" / "run" / "0.mp4").touch()
     with pytest.raises(ClipSetError, match="its one file leaves none for test; list them in a manifest CSV"):
         own(tmp_path / "mine", "test")
-    with pytest.raises(ClipSetError, match="unknown split 'dev': one of train, validation, test, all"):
+    with pytest.raises(ClipSetError, match="unknown split 'dev'; choose one of train, validation, test, all"):
         own(table, "dev")
 
 
@@ -361,7 +363,7 @@ def test_all_of_a_set_is_every_clip_of_a_user_s_own_and_no_split_of_an_embedded_
     assert "sha256" in found.manifest["splits_by"]
     assert found.folder is not None
     assert len(own(found.folder, "all")) == 3
-    with pytest.raises(ClipSetError, match="holds split 'all': it cannot serve as train clips"):
+    with pytest.raises(ClipSetError, match="holds the split 'all', not 'train'"):
         own(found.folder, "train")
     for ask in (sets.clip_set, sets.built):
         with pytest.raises(
@@ -404,7 +406,7 @@ def test_no_more_of_a_user_s_videos_is_decoded_than_asked(tmp_path: Path) -> Non
     whole = own(tmp_path / "mine", "all")
     assert len(whole) == 4
     assert own(tmp_path / "mine", "all", count=2).sha256 == two.sha256
-    with pytest.raises(ClipSetError, match="5 clips asked, it has 4"):
+    with pytest.raises(ClipSetError, match="5 clips requested, it has 4"):
         own(tmp_path / "mine", "all", count=5)
 
 

@@ -174,7 +174,7 @@ def test_an_encoder_for_other_clips_is_refused(stage4, tmp_path):
 
 
 def test_a_layer_the_encoder_lacks_is_a_clear_error(stage4):
-    with pytest.raises(ConfigError, match="key semantic_layers: 7 of an encoder of 2 layers"):
+    with pytest.raises(ConfigError, match="key semantic_layers: layer 7 of an encoder with only 2 layers"):
         stage4(semantic_layers=[7])
 
 
@@ -247,5 +247,5 @@ def test_a_training_resumed_with_more_steps_tells_so_and_one_never_changed_does_
     facts = checkpoints.load(Path(longer.result["checkpoint"]), "tokenizer").facts
     assert facts["schedule_changes"] == [{"after_step": 2, "instead_of": 2}]
     assert [line["step"] for line in curve_of(tmp_path)] == [1, 2, 3, 4]
-    with pytest.raises(ConfigError, match="holds a training of 4 steps already, 3 asked"):
+    with pytest.raises(ConfigError, match="already holds a training of 4 steps, 3 requested"):
         stage4(steps=3, **plain)

@@ -258,14 +258,14 @@ def test_clips_without_the_label_or_with_an_unknown_class_are_refused(stage5, da
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "sound"}, "task: 'sound' is none of class, frames"),
-        ({"given": "all"}, "given: 'all' is none of levels, row"),
+        ({"task": "sound"}, "task: 'sound' is not one of class, frames"),
+        ({"given": "all"}, "given: 'all' is not one of levels, row"),
         ({"given": "row"}, "uniform_tokens: given=row takes the level above"),
         ({"assignment": "random"}, "assignment"),
-        ({"assignment": "uniform", "uniform_tokens": 5}, "uniform_tokens: 5 is none of the levels"),
+        ({"assignment": "uniform", "uniform_tokens": 5}, "uniform_tokens: 5 is not one of the levels"),
         ({"positions": "none"}, "positions"),
         ({"dropout": 1.0}, "dropout"),
-        ({"model": "XXL"}, "config key model: 'XXL' is none of toy, small, B, L, XL"),
+        ({"model": "XXL"}, "config key model: 'XXL' is not one of toy, small, B, L, XL"),
         ({"schedule": "linear"}, "schedule: 'linear'"),
     ],
 )

@@ -204,5 +204,5 @@ def test_the_tokenizer_is_found_beside_its_generator_or_must_be_named(tokenizer,
 
 def test_what_is_no_generator_is_refused(tokenizer, tmp_path):
     _, its = saved(tmp_path, tokenizer)
-    with pytest.raises(CheckpointError, match="kind 'tokenizer' where a 'generator'"):
+    with pytest.raises(CheckpointError, match="kind 'tokenizer' where 'generator'"):
         VideoGenerator.load(its, tokenizer=its)

@@ -79,5 +79,5 @@ def check_interrupted(ended: Ended, number: int, out: Path, told: str) -> None:
     assert "Traceback" not in ended.err, told
     if number == signal.SIGKILL:
         return
-    assert "the same command goes on from there" in ended.err.splitlines()[-1], told
+    assert "the same command resumes from it" in ended.err.splitlines()[-1], told
     assert not litter(out), f"{told}: {litter(out)}"

@@ -145,7 +145,7 @@ def test_the_ruler_says_what_it_cannot_read(filmed):
     ruler = scene_ruler.Ruler()
     with pytest.raises(ValueError, match="64 pixels"):
         ruler.answers(filmed[:1, :, :32, :32], [[]])
-    with pytest.raises(ValueError, match="no question of moving-shapes: 'is it nice"):
+    with pytest.raises(ValueError, match="not a question of moving-shapes: 'is it nice"):
         ruler.answers(filmed[:1], [["is it nice ?"]])
     nothing = np.full((1, 4, 64, 64, 3), 40, np.uint8)
     texts = ["how many objects are there at the end ?", "where is the red one from the blue one at the start ?"]

@@ -61,7 +61,9 @@ def stills_reel(stream: int, number: int, size: int = 64, frames: int = 1) -> Re
         ClipSetError: another number of frames than 1.
     """
     if frames != 1:
-        raise ClipSetError(f"moving-shapes-stills: {frames} frames asked, a still has 1 (frames=1, or --frames 1)")
+        raise ClipSetError(
+            f"moving-shapes-stills: a still has 1 frame, {frames} requested (set frames=1, or --frames 1)"
+        )
     made = [_still(stream, number * REEL + place, size) for place in range(REEL)]
     return np.stack([pixels for pixels, _ in made]), [labels for _, labels in made]
 

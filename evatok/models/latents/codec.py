@@ -50,7 +50,7 @@ class LatentCodec(nn.Module):
             held, every = latents.shape[1], self.stride[0]
             raise LatentError(
                 f"{held} latent frames decode to {every * held} frames, or to {every * (held - 1) + 1} with a causal "
-                f"first frame; {frames} were asked"
+                f"first frame; {frames} requested"
             )
         return self._decode(latents, frames)
 

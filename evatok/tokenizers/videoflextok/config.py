@@ -70,16 +70,18 @@ class VideoFlexTokConfig:
             ("drop", self.drop, DROPS),
         ):
             if value not in known:
-                raise FlexTokError(f"{key} {value!r} is none of {', '.join(known)}")
+                raise FlexTokError(f"{key} {value!r} is not one of {', '.join(known)}")
         latent_frames(self.frames, self.stride[0])
         side = self.stride[1] * self.patch
         if self.size % side:
             raise FlexTokError(f"clips of {self.size} pixels: the side must be a multiple of {side}")
         if self.form == "grid" and self.registers != self.patches:
-            raise FlexTokError(f"a grid codes its {self.patches} patches per latent frame, not {self.registers}")
+            raise FlexTokError(
+                f"a grid has one token per patch: registers must be {self.patches}, got {self.registers}"
+            )
         if not 1 <= self.alignment_layer <= self.decoder_layers:
             raise FlexTokError(
-                f"alignment_layer {self.alignment_layer}: the decoder has layers 1..{self.decoder_layers}"
+                f"alignment_layer must be between 1 and {self.decoder_layers}, got {self.alignment_layer}"
             )
 
     @classmethod

@@ -46,7 +46,7 @@ class RegisterEncoder(nn.Module):
         """(B, T, `tokens`, D) features of the first tokens of each frame."""
         config = self.config
         if not 1 <= tokens <= config.registers:
-            raise FlexTokError(f"{tokens} tokens per latent frame: there are 1 to {config.registers}")
+            raise FlexTokError(f"tokens per latent frame must be between 1 and {config.registers}, got {tokens}")
         run = config.registers if self.needs_all else tokens
         patches = self.embedding(patches_BTPV) + self.patch_position
         x_BND, at = rearrange(patches, "b t p d -> b (t p) d"), slice(None)

@@ -102,7 +102,7 @@ def euler(
         FlowError: less than one step, or a velocity that is not finite.
     """
     if steps < 1:
-        raise FlowError(f"{steps} flow steps: at least 1 is needed")
+        raise FlowError(f"the number of flow steps must be at least 1, got {steps}")
     x = noise
     for step in range(steps):
         x = hold(x) if hold else x
@@ -110,7 +110,7 @@ def euler(
         change = velocity(x, sigma).float()
         if not bool(torch.isfinite(change).all()):
             raise FlowError(
-                f"the velocity at noise level {1 - step / steps:.3f} is not finite: the weights are unusable"
+                f"the velocity at noise level {1 - step / steps:.3f} is not finite: the weights may be damaged"
             )
         x = x - change / steps
     return hold(x) if hold else x

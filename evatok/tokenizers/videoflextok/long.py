@@ -66,7 +66,7 @@ def encode_long(tokenizer: VideoFlexTok, clips: torch.Tensor, tokens: int, *, co
     """
     config = tokenizer.config
     if conditioned and config.form == "flat":
-        raise FlexTokError("flat tokens belong to no latent frame, so those of a shared frame cannot be left out")
+        raise FlexTokError("flat tokens belong to no latent frame, so those of an overlapping frame cannot be dropped")
     lengths = tokenizer.lengths(tokens, len(clips))
     found = []
     for start in chunk_starts(config, clips.shape[2]):

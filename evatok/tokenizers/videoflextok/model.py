@@ -112,7 +112,7 @@ class VideoFlexTok(Trained, nn.Module):
         if given != expected:
             raise LatentError(
                 f"{path}: trained on the latents of codec {expected[:12]}, this {self.codec.kind} is {given[:12]}; "
-                "give the codec that it was trained on"
+                "pass the codec it was trained on"
             )
 
     def lengths(self, tokens: int, clips: int) -> torch.Tensor:
@@ -142,7 +142,9 @@ class VideoFlexTok(Trained, nn.Module):
                 "given needs no tokens"
             )
         if config.form == "grid" and bool(((lengths > 0) & (lengths < config.registers)).any()):
-            raise FlexTokError(f"a grid has no order: its lengths are {config.registers} per latent frame, or 0")
+            raise FlexTokError(
+                f"a grid cannot be truncated: its lengths must be {config.registers} or 0 per latent frame"
+            )
         return lengths
 
     @torch.no_grad()
@@ -280,8 +282,8 @@ def _codec_of(config: VideoFlexTokConfig, codec: LatentCodec | Path | str | None
         return codec
     if config.codec == PatchPCA.kind:
         if codec is not None:
-            raise LatentError(f"{path}: its patch-pca codec is in the checkpoint; give no other one")
+            raise LatentError(f"{path}: its patch-pca codec is in the checkpoint; do not pass another")
         return PatchPCA(config.channels)
     if codec is None:
-        raise LatentError(f"{path}: trained on {config.codec} latents; give the folder of its weights as codec")
+        raise LatentError(f"{path}: trained on {config.codec} latents; pass the folder of its weights as codec")
     return VidTok.load(codec)

@@ -29,7 +29,7 @@ class NestedDropout:
     def __post_init__(self) -> None:
         for key, value, known in (("draw", self.draw, DRAWS), ("per", self.per, PER)):
             if value not in known:
-                raise FlexTokError(f"nested dropout: {key} {value!r} is none of {', '.join(known)}")
+                raise FlexTokError(f"nested dropout: {key} {value!r} is not one of {', '.join(known)}")
 
     def lengths(self, clips: int, generator: torch.Generator) -> torch.Tensor:
         """(B, T) tokens kept per frame."""
