@@ -1,9 +1,9 @@
-"""What goes wrong without a fault in the code, and how every command ends for it: one line on stderr, and a code.
+"""Errors for users, and how every command ends on one: a line on stderr and an exit code.
 
 2   an error: the line names the file, key or device, and the way out
 130 Ctrl-C, 143 SIGTERM: everything saved so far is kept, and the same command resumes from it
 
-A traceback is for those who ask for it with `--debug`.
+`--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ _NO_ROOM = ("no space left", "file too large", "pytorchstreamwriter failed", "un
 
 
 class EvatokError(Exception):
-    """An error of the project's own: its message says what is wrong and the way out."""
+    """Base class of the project's errors: the message says what is wrong and the way out."""
 
 
 class Terminated(BaseException):
-    """SIGTERM, as something that can be cleaned up after."""
+    """SIGTERM as an exception, so that cleaning up can run."""
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def report(name: str, error: BaseException) -> int:
 
 
 def line_of(error: BaseException) -> str:
-    """What went wrong and the way out, in one line that a terminal shows.
+    """Describe an error and the way out in one line for a terminal.
 
     Bytes of names that are not UTF-8 are replaced, characters that are not printable written as escapes, and the middle
     of a line longer than `LONGEST_LINE` is left out: a damaged file may have put anything into it.
@@ -125,7 +125,7 @@ def terminable(error: BaseException | None = None) -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end of a short section that must happen wholly or not at all.
+    """Hold Ctrl-C and SIGTERM back until the end of a short section that must complete or not begin.
 
     In the main thread, where Python runs handlers; other threads are never interrupted.
     """
@@ -147,7 +147,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def die_with_parent(number: int) -> None:
-    """For a child process: have the system send it a signal once its parent is gone, were that by `kill -9`.
+    """For a child process: have the system send it a signal once its parent is gone, even by `kill -9`.
 
     On Linux; elsewhere a thread looks for the parent every second.
     """
@@ -182,7 +182,7 @@ def end_quietly() -> None:
 
 
 def quiet_interrupts(name: str) -> None:
-    """Say one line for a Ctrl-C that meets nobody, as while modules are being imported."""
+    """Print one line for a Ctrl-C that nothing handles, as while modules are being imported."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -228,7 +228,7 @@ def _of_file(error: OSError) -> str:
 
 
 def is_no_room(error: BaseException) -> bool:
-    """Whether it says, in its library's words, that a disk, a quota or a limit does not hold what is written."""
+    """Whether an error means, in its library's words, that a disk, quota or limit is exceeded."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return _says(error, _NO_ROOM)
@@ -244,7 +244,7 @@ def _first(message: str) -> str:
 
 
 def _is_deliberate(error: BaseException) -> bool:
-    """Whether a line of this package raised it on purpose: such messages are made for the user."""
+    """Whether this package raised it on purpose, with a message made for the user."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not isinstance(error, ValueError | TypeError | RuntimeError):
         return False
@@ -252,7 +252,7 @@ def _is_deliberate(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of this package that took part, else the last of all."""
+    """The innermost line of this package in the traceback, else of any."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     if not frames:

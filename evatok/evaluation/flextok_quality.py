@@ -1,4 +1,4 @@
-"""What a finished tokenizer reaches at every length and number of flow steps, and whether its tokens are used.
+"""Quality of a finished tokenizer at every length and number of flow steps, and whether its tokens are used.
 
 Samples are drawn with fixed noise seeds, one per clip. Metrics are named <name>_k<tokens per latent frame>_steps<n>;
 k = 0 are samples without tokens, steps = 1 the decoder's mean.
@@ -58,8 +58,8 @@ def quality(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str
 def token_use(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str, Metric]:
     """Flow loss on pure noise with a clip's own tokens and with another clip's: what the tokens say about layout.
 
-    Also how many different codes the clips' longest sequences hold. Each clip borrows its successor's tokens in its
-    batch, so the batch has to hold several.
+    Also the number of different codes in the clips' longest sequences. Each clip borrows the tokens of the next clip
+    in its batch, so the batch must hold several.
     """
     own: dict[int, list[float]] = defaultdict(list)
     other: dict[int, list[float]] = defaultdict(list)

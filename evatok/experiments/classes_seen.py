@@ -1,7 +1,7 @@
-"""In how many clips a trained classifier sees the right class: the real ones, and their reconstructions by assignment.
+"""Measure how often a trained classifier sees the right class in real clips and in their reconstructions.
 
-What a tokenizer loses of a class (a motion, a game) shows in how far its reconstructions stay behind the real clips,
-and in which classes. A chance guess is right in one clip of as many as there are classes, on the balanced rate.
+How far reconstructions fall behind the real clips, and in which classes, shows what a tokenizer loses of a motion or a
+game. On the balanced rate, chance is one over the number of classes.
 
     python -m evatok.experiments.classes_seen with toy    of 32 clips
     python -m evatok.experiments.classes_seen             motions of 320 clips at 64 and 128 tokens per block

@@ -50,7 +50,7 @@ def settle_types(run: Run, declared: Mapping[str, keys.Key]) -> None:
 
 
 def settle_precision(config: dict[str, Any]) -> None:
-    """Say of a `bf16` left at None whether it is on, so that the record does. Raises ConfigError for no bool."""
+    """Resolve a `bf16` of None to True or False, so that the record says which. Raises ConfigError if not a bool."""
     bf16 = config.get("bf16", False)
     if bf16 is None:
         config["bf16"] = bf16_is_native(device_of(config["device"]))
@@ -59,7 +59,7 @@ def settle_precision(config: dict[str, Any]) -> None:
 
 
 def device_of(name: Any) -> torch.device:
-    """The device a `device` key names, there or not. Raises ConfigError for one that no PyTorch knows."""
+    """Parse the `device` key, available or not. Raises ConfigError for an unknown device."""
     try:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -67,7 +67,7 @@ def device_of(name: Any) -> torch.device:
 
 
 def check_device(name: str) -> None:
-    """Raise ConfigError, before any work, for a device that is not there."""
+    """Raise ConfigError, before any work, for a device that is not available."""
     device = device_of(name)
     if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"config key device: {name} is not supported; give cpu, cuda or cuda:N")

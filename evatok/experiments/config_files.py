@@ -83,7 +83,7 @@ def _yaml(file: TextIO) -> Any:
 
 
 def check_keys(value: Any, where: str) -> None:
-    """Raise ConfigFileError, naming `where`, for a key at any depth that Sacred would not store, "py/reduce" say."""
+    """Raise ConfigFileError, naming `where`, for a key at any depth that Sacred cannot store, such as "py/reduce"."""
     if isinstance(value, dict):
         for key, held in value.items():
             try:

@@ -140,7 +140,7 @@ class Study:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Study:
-        """Everything the configuration names, checked to belong together.
+        """Load everything the configuration names, and check that it belongs together.
 
         Raises:
             CheckpointError, CurationError: files that are missing or damaged, clips other than those scored.
@@ -278,10 +278,10 @@ def all_points(
 
 
 def check_agreement(table: candidate_table.CandidateTable, pairs: Pairs, measured: Arrays) -> float | None:
-    """What the pairs' mean PSNR, where it was measured, differs by from the table's, in dB: next to nothing.
+    """Difference in dB of the pairs' mean PSNR, if measured, from the table's, which should be close to 0.
 
     Raises:
-        CurvesError: by more, though weights and clips are the same: the code that reconstructs has changed.
+        CurvesError: the difference is larger, as the code that reconstructs has changed.
     """
     if "psnr" not in measured or "psnr" not in table.scores:
         return None

@@ -1,4 +1,4 @@
-"""What a configuration value may be: its type, and its range or set of values, as one object that says so in words."""
+"""Domains of configuration values: type and range or set of values, with a description in words."""
 
 from __future__ import annotations
 

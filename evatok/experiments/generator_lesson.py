@@ -1,4 +1,4 @@
-"""What a generator learns from: clips coded by a tokenizer, their classes or given frames, and their grammar."""
+"""What a generator is trained on: clips coded by a tokenizer, their classes or given frames, and their grammar."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that a generator learns from, coded, and what its checkpoint has to tell of it."""
+    """Everything a generator is trained on, coded, and what its checkpoint records of it."""
 
     train: Part
     validation: Part

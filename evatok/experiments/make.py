@@ -4,7 +4,7 @@
     python -m evatok.experiments.make --dry-run table3
     python -m evatok.experiments.make router-toy-pyramid-wq1.2
 
-What is there already is not made again; delete it, or give --again, to do so.
+Existing files are not made again; delete it, or give --again, to do so.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def members(name: str) -> list[Recipe]:
-    """The recipe of a name, or those of a group, without what they need."""
+    """The recipe of a name, or those of a group, without their dependencies."""
     known = recipes.every_recipe()
     return [known[member] for member in recipes.groups().get(name, (name,)) if member in known]
 
 
 def is_made(recipe: Recipe) -> bool:
-    """Whether its file is there and up to date. What makes a record only is run again: seconds once it is measured."""
+    """Whether its file exists and is up to date. A recipe that makes only a record is run again, in seconds."""
     return state_of(recipe) == "made"
 
 

@@ -1,4 +1,4 @@
-"""Where an experiment writes: checked before any work is done for it, and written by one run at a time."""
+"""Where an experiment writes: checked before any work, and locked for one run at a time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from evatok.storage import records
 from evatok.storage.locks import lock_of, sole_writer
 
 FREE_KEYS = frozenset({"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"})
-"""Where results go, how often they are saved and on what they are computed; everything else decides the numbers."""
+"""Keys that do not change the numbers: where results go, how often they are saved, and on which device they are "
+"computed."""
 
 
 class OutputError(EvatokError, ValueError):
-    """A place that cannot be written to."""
+    """A path that cannot be written to."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Outputs:
 
     @contextmanager
     def held(self, name: str, config: Mapping[str, Any]) -> Iterator[None]:
-        """Check every place of `config`, and keep other runs out of them meanwhile.
+        """Check every path of `config`, and lock it against other runs.
 
         Args:
             name: of the experiment.
@@ -65,7 +66,7 @@ class Outputs:
             yield
 
     def _digest(self, config: Mapping[str, Any]) -> str:
-        """What a command asks for, in eight digits: equal for two that would compute the same."""
+        """Eight hex digits of what a command asks for, equal for two that would compute the same."""
         free = {*FREE_KEYS, *self.folders, *self.files}
         asked = {key: value for key, value in config.items() if key not in free}
         asked["rank"] = os.environ.get("RANK", "0")
@@ -73,7 +74,7 @@ class Outputs:
 
 
 NOTHING = Outputs()
-"""Of an experiment that writes nothing but its run."""
+"""For an experiment that writes nothing but its run."""
 
 
 def check_place(key: str, path: Path, *, folder: bool) -> None:

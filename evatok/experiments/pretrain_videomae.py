@@ -1,4 +1,4 @@
-"""Pre-train a VideoMAE on the tokenizer's own clips (Tong et al. 2022), for where no public weights can be had.
+"""Pre-train a VideoMAE on the tokenizer's own clips (Tong et al. 2022), where no public weights are available.
 
 EVATok's final stage leans on frozen encoders: VideoMAE-B in the discriminator, V-JEPA 2-L as the target of the
 alignment (Sec. 3.4). Those are downloads of a GB; a toy of the same make is trained here in minutes. Nine tenths of

@@ -1,4 +1,4 @@
-"""What the stages share: threads, precision, and the folder in which a training may be resumed."""
+"""What the stages share: threads, precision, assignment rules, and the training folder."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
-    """What a training folder was claimed for. Raises ConfigError for a file that says nothing of the kind."""
+    """Read what a training folder was claimed for. Raises ConfigError for a damaged file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         whole = isinstance(found["config"], dict) and isinstance(found["inputs"], str) and "steps" in found["config"]
@@ -126,16 +126,16 @@ def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def schedule_changes(folder: Path) -> dict[str, Any]:
-    """The fact that a training was resumed with another number of steps: after which, and instead of how many.
+    """Changes of the number of steps when a training was resumed: after which step, instead of how many.
 
-    No fact where it never was.
+    Empty if it never changed.
     """
     changes = _read_claim(folder / _CLAIM).get("changes")
     return {"schedule_changes": changes} if changes else {}
 
 
 def recipe(config: dict[str, Any]) -> Recipe:
-    """The training recipe a flat configuration asks for."""
+    """Build the training recipe of a flat configuration."""
     return Recipe(
         steps=config["steps"],
         learning_rate=config["learning_rate"],

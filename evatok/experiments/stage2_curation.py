@@ -1,7 +1,7 @@
 """Stage 2: score every clip under every candidate assignment with the proxy tokenizer (EVATok Sec. 3.2).
 
-Shards of the candidate table are written one by one, so a killed run loses at most one; run again, the command
-fills what is missing. `shard=i/n` lets n processes share a set; whichever finishes last merges the table. Labels
+Shards of the candidate table are written one by one, so a killed run loses at most one; rerun, the command
+fills what is missing. `shard=i/n` lets n processes share a set; the last to finish merges the table. Labels
 for any weights (w_q, w_l) are computed from the same table afterwards.
 
     python -m evatok.experiments.stage2_curation with embedded split=validation clips=320
@@ -198,14 +198,14 @@ def share_of(shard: str) -> tuple[int, int]:
 
 
 def my_ranges(clips: int, length: int, share: tuple[int, int]) -> list[Range]:
-    """The shard files that share i of n, and this rank under torchrun, is to make."""
+    """The shards of share i of n, and of this rank under torchrun."""
     (index, count), rank = share, int(os.environ.get("RANK", 0))
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     return ranges(clips, length)[index * ranks + rank :: count * ranks]
 
 
 def origin(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, Any]:
-    """What a shard's header says: everything that decides its numbers."""
+    """A shard's header: everything that determines its numbers."""
     shape = tokenizer.config
     return {
         "levels": list(shape.levels),

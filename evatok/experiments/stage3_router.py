@@ -185,7 +185,7 @@ class Lesson:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Lesson:
-        """Tables, their clips, and the operating point, which the training table alone decides.
+        """Tables, their clips, and the operating point, which only the training table determines.
 
         Raises:
             CurationError: tables that differ in more than their clips, clips that are not those that were scored.

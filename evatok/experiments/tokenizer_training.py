@@ -124,7 +124,7 @@ class Plan:
 
     Attributes:
         kind: of its record.
-        rule: names the assignments while training.
+        rule: assignment rule in training.
         facts: how it was trained, for the checkpoint's header.
         measure: metrics of the finished tokenizer on the validation clips, for the record.
     """
@@ -138,7 +138,7 @@ class Plan:
 def train_tokenizer(
     config: dict[str, Any], tracker: tracking.Tracker, plan_of: Callable[[TokenizerConfig], Plan]
 ) -> dict[str, Any]:
-    """Train, save, measure and record a tokenizer; with `minutes`, as far as they reach."""
+    """Train, save, measure and record a tokenizer; stops after `minutes`."""
     check(config)
     return runner.train(config, tracker, partial(TokenizerTask, plan_of))
 
@@ -202,7 +202,7 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise ConfigError for what no training can be made of, before clips are made."""
+    """Raise ConfigError for settings that cannot be trained with, before clips are made."""
     shape = shape_of(config)
     quantiser = shape.quantiser
     if config["entropy_weight"] and quantiser not in ("vq", "simvq"):
@@ -227,7 +227,7 @@ def check(config: dict[str, Any]) -> None:
 
 
 def facts_of(config: dict[str, Any]) -> dict[str, Any]:
-    """How a tokenizer was trained, by which tables tell one from another."""
+    """How a tokenizer was trained: the facts that tell the rows of a table apart."""
     return {
         "size": config["size"],
         "steps": config["steps"],
@@ -288,7 +288,7 @@ def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipS
 
 
 def held_out(train_set: ClipSet, validation_set: ClipSet) -> bool:
-    """Whether validation clips are others than the training clips; a built set without a split serves both."""
+    """Whether validation clips differ from the training clips; a built set without a split serves both."""
     return train_set.folder is None or train_set.folder != validation_set.folder
 
 
@@ -298,7 +298,7 @@ def validation_data(config: dict[str, Any]) -> str:
 
 
 def _last_of_discriminator(folder: Path) -> dict[str, records.Metric]:
-    """How sure the discriminator was in the last lines of the curve: 1.0 says that it has won, and taught nothing."""
+    """Accuracy of the discriminator in the last lines of the curve: at 1.0 it has won and teaches nothing."""
     name, last = "discriminator_accuracy", loop.read_curve(folder)[-1]
     if name not in last:
         return {}

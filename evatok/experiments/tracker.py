@@ -77,7 +77,7 @@ class Tracker:
         self._run.info = {**self._run.info, **records.plain(facts, "info", nonfinite_as_null=True)}
 
     def resumes(self, run_id: str) -> None:
-        """Say that this run continues `run_id` ("stage1_proxy/11")."""
+        """Record that this run continues `run_id` ("stage1_proxy/11")."""
         if not re.fullmatch(r"[^/\s]+/[^/\s]+", run_id):
             raise ConfigError(f"cannot resume {run_id!r}: a run is named <experiment>/<number>")
         self.info({"resumes": run_id})
@@ -119,7 +119,7 @@ class Tracker:
 
 
 def _existing(path: Path | str) -> Path:
-    """Sacred switches a store off for the rest of the run at the first file it cannot copy: check before."""
+    """Check that a file exists: Sacred would switch a store off for the rest of the run if it could not copy it."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not a file, so it cannot be stored with the run")
     return Path(path)

@@ -1,6 +1,6 @@
-"""Everything the experiments share with Sacred: configuration checks, scalars, signals, errors in one line.
+"""The glue between the experiments and Sacred: configuration, signals, errors in one line.
 
-An experiment declares its configuration and one main function; nothing else in the project knows Sacred:
+An experiment declares its configuration and one main function:
 
     ex = tracking.experiment("stage1_proxy", __doc__)
 

@@ -1,4 +1,4 @@
-"""Clips longer than VideoFlexTok's own: chunks with and without the frame before given (VideoFlexTok Sec. 3.4, Fig. 8).
+"""Long clips with VideoFlexTok: chunks conditioned on the previous one, and independent ones (Sec. 3.4, Fig. 8).
 
 Conditioned chunks are given the last generated frames of the chunk before, which the decoder learns in stage 2. The
 seam ratio says whether chunks join: the change between frames at seams over that elsewhere.

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with the weights, what they are weights of, and their hash.
 
-The header carries kind, configuration, parents, and a sha256 over itself and all tensors, so that a file cut
-short, edited, or made for something else is refused with the reason.
+The header carries kind, configuration, parents, and a sha256 over itself and all tensors, so that a file that is
+truncated, edited, or meant for something else is refused with the reason.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _read(path: Path, *, header_only: bool = False) -> tuple[dict[str, Any], dic
 
 
 def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
-    """Headers of the checkpoints of one kind in a folder, by path, without their weights; other files are passed over.
+    """Headers of the checkpoints of one kind in a folder, by path, without their weights; other files are skipped.
 
     Nothing is verified: read what is to be used with `load`.
     """
@@ -151,10 +151,10 @@ def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
 
 @contextmanager
 def built_from(path: Path | str) -> Iterator[None]:
-    """Within, whatever the header of a checkpoint leads to where no such model exists is one CheckpointError.
+    """Turn whatever an invalid header of a checkpoint leads to into one CheckpointError.
 
-    A header may be sound JSON under the right hash and still ask for -1 heads, or hold a word for a number: what that
-    ends in, deep in the construction of a network, depends on the key.
+    A header may be valid JSON under the right hash and still ask for -1 heads, or hold a word for a number; the error,
+    deep in the construction of a network, then depends on the key.
     """
     try:
         yield
@@ -189,7 +189,7 @@ def listed(values: Any, kind: type[Shape]) -> tuple[Shape, ...]:
 
 
 def _is_of(value: Any, asked: Any) -> bool:
-    """Whether a value is of an annotated type; a whole number is a float, but True is no number."""
+    """Whether a value is of an annotated type; an int is a float, but True is not a number."""
     parts = get_args(asked)
     if get_origin(asked) is tuple:
         kinds = parts[:1] * len(value) if isinstance(value, tuple) and Ellipsis in parts else parts

@@ -1,4 +1,4 @@
-"""The hashes of a folder's files, in a file beside them: what was changed since they were written is not used."""
+"""Hashes of a folder's files, in a file beside them, so that files changed since are not used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "checksums.json"
 
 
 class ChecksumError(EvatokError, ValueError):
-    """A file that is missing, or is not the one that was written."""
+    """A file that is missing, or has changed since it was written."""
 
 
 def write(folder: Path) -> None:
@@ -23,9 +23,9 @@ def write(folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Compare files with what is written of them: in `checksums.json`, or, in the hub's cache, in their names.
+    """Compare files with their recorded hashes: in `checksums.json`, or, in the hub's cache, in their names.
 
-    Files of which nothing is written pass. Raises ChecksumError.
+    Files without a recorded hash pass. Raises ChecksumError.
     """
     named: dict[str, str] = {}
     if (folder / NAME).exists():

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: the one writer of everything that lies under a final name."""
+"""Atomic writes: files are either complete or absent. Nothing else writes under a final name."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PARTIAL = ".partial"
 
 
 class NoRoomError(EvatokError, OSError):
-    """A disk, a quota or a limit of file sizes that does not hold what is to be written."""
+    """A disk, quota or file size limit too small for what is to be written."""
 
 
 class CacheError(EvatokError):
-    """No place for the cache."""
+    """There is no folder for the cache."""
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def reserve(path: Path, size: int) -> None:
 
 
 def told_bytes(count: float) -> str:
-    """A number of bytes for people: 1.5 GB."""
+    """Format a number of bytes: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -110,7 +110,7 @@ def told_bytes(count: float) -> str:
 
 
 def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its container's if that is less."""
+    """Bytes of memory that this process may use: the machine's, or its container's if less."""
     held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
@@ -148,10 +148,10 @@ def sha256_file(path: Path | str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where everything that can be made again lies: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache.
+    """The cache folder: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
-        CacheError: none of them is set, and this user has no home.
+        CacheError: none of them is set, and this user has no home folder.
     """
     chosen = os.environ.get("EVATOK_CACHE")
     try:

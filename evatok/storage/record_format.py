@@ -28,7 +28,7 @@ class RecordError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured value: its unit ("dB", "clips/s", "" for none), the number of samples `n` it comes from, which
+    """A measured value: its unit ("dB", "clips/s", "" for none), the number of samples `n` it comes from, which
     direction is better ("higher", "lower", or None where neither is) and its spread (None: not measured)."""
 
     value: float

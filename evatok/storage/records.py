@@ -1,7 +1,7 @@
-"""What a measured number must carry: one JSON file per set of numbers, written once, checked when read.
+"""Records of measured numbers: one JSON file per set of numbers, written once, checked when read.
 
 A record's id ends in a hash of its content, so a file edited by hand no longer fits its name. Records are
-only ever added: a wrong one is superseded by another that names it. Paths inside a record are relative to
+only ever added: a wrong or outdated one is superseded by another that names it. Paths inside a record are relative to
 the repository, never absolute, so that a record means the same on every machine.
 """
 
@@ -87,9 +87,9 @@ def write_once(
 ) -> tuple[Path, bool]:
     """Write a record, unless `folder` holds one of the same numbers already: its path, and whether it is new.
 
-    The same are records of one kind, status, protocol, model (but for `run` and `supersedes_because`), configuration,
-    and artifacts by content, whose numbers agree up to rounding. What is timed (unit "s") is not compared. Records that
-    were superseded are not found.
+    Records are the same if kind, status, protocol, model (but for `run` and `supersedes_because`), configuration and
+    artifacts by content are equal, and numbers agree up to rounding. Timings (unit "s") are not compared, and
+    superseded records are not considered.
 
     Args:
         free: configuration keys that may differ.

@@ -1,8 +1,8 @@
-"""Representation alignment (REPA, arXiv 2410.06940) of the decoder: what it is to resemble, and through which head.
+"""Representation alignment (REPA, arXiv 2410.06940) of the decoder: its target and its readout head.
 
-The target is a frozen encoder's features, resized to the decoder's patches and standardised per channel. Without that
-the features of a small encoder are nearly one and the same vector (cosine to their mean 0.99 for videomae-toy), and a
-cosine loss is solved without anything being learnt.
+The target is a frozen encoder's features, resized to the decoder's patches and standardised per channel. Otherwise the
+features of a small encoder are nearly constant (cosine to their mean 0.99 for videomae-toy), and a cosine loss can be
+solved without learning anything.
 
 Legend: B clips, F frames, T latent frames, P patches per frame, D the decoder's width, S the target's.
 """
@@ -80,7 +80,7 @@ class Teacher:
 
 class ReadoutHead(nn.Module):
     """Decoder features (B, T, P, D) to (B, T', P, S): a transformer of two layers over patches, causal in time as the
-    decoder is (F.1), and a linear map. It belongs to the training: a finished tokenizer does not have it."""
+    decoder is (F.1), and a linear map. It is used in training only: a finished tokenizer does not have it."""
 
     def __init__(self, config: VideoFlexTokConfig, teacher: Teacher, depth: int = 2) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Answers scored: shares by category and by what must be seen, and paired differences between rows with intervals.
+"""Score answers: accuracy by category and by what must be seen, and paired differences between rows with intervals.
 
 Two rows that answered the same questions are compared clip by clip, as a clip's questions are easy or hard together:
-draws are of clips. With several seeds a row is the mean of its seeds; the interval is over clips alone.
+draws are of clips. With several seeds a row is the mean of its seeds; the interval is over clips only.
 
 Legend: N clips, Q questions of a clip.
 """

@@ -25,7 +25,7 @@ OMNI_TUBES, OMNI_FRAMES, OMNI_CELLS = 4, 4, 16  # tubes of the frames after the 
 
 
 class StrategyError(EvatokError, ValueError):
-    """A strategy that is not known, contradicts itself, or cannot read a clip."""
+    """An unknown or inconsistent strategy, or one that cannot read a clip."""
 
 
 @dataclass(frozen=True)

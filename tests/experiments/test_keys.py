@@ -146,5 +146,5 @@ def test_print_config_says_what_a_key_means_what_it_may_be_and_what_the_paper_ha
     tracking.command_line(experiment("stage4_final"), ["stage4_final", "print_config"])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if " = " in line}
     assert "AdamW's; in [0, 10] (not stated; GigaTok's)" in lines["weight_decay"]
-    assert "where to compute; cpu, cuda or cuda:N" in lines["device"]
+    assert "device to compute on; cpu, cuda or cuda:N" in lines["device"]
     assert all(str(key.domain) in lines[name] for name, key in keys.of("stage4_final", lines).items())

@@ -25,7 +25,7 @@ DROPS = ("truncate", "mask")
 
 
 class FlexTokError(EvatokError, ValueError):
-    """A tokenizer that cannot be built as asked, or clips, lengths or codes that it does not take."""
+    """A configuration that cannot be built, or clips, lengths or codes that do not fit the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VideoFlexTokConfig:
         registers: K, the most tokens per latent frame.
         form, decoder_mask, drop: see FORMS, DECODER_MASKS and DROPS.
         pooled: registers start from pooled patch embeddings instead of from learned vectors alone (ours).
-        alignment_layer: decoder layer that is to resemble a frozen encoder, from 1.
+        alignment_layer: decoder layer that is aligned with a frozen encoder, counted from 1.
     """
 
     frames: int = 17
@@ -99,7 +99,7 @@ class VideoFlexTokConfig:
 
     @property
     def causal_first(self) -> bool:
-        """Whether the first latent frame codes one frame alone."""
+        """Whether the first latent frame codes a single frame."""
         return is_causal(self.frames, self.stride[0])
 
     @property

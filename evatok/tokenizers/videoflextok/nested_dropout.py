@@ -19,7 +19,7 @@ PER = ("batch", "clip", "frame")
 
 @dataclass(frozen=True)
 class NestedDropout:
-    """How kept lengths are drawn, and what shares a draw: the batch, a clip, or a latent frame."""
+    """How kept lengths are drawn, and whether per batch, per clip or per latent frame."""
 
     tokens: int
     frames: int
