@@ -103,12 +103,7 @@ def clip_set(
         return reels.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
     if (path / "manifest.json").exists():
-        found = clips.load(path)
-        held = found.manifest.get("split", split)
-        if split not in (held, splits.ALL):
-            raise ClipSetError(f"{path} holds the split {held!r}, not {split!r}")
-        if found.clips.shape[1:] != (frames, size, size, 3):
-            raise ClipSetError(f"{path}: clips have shape {found.clips.shape[1:]}, expected {(frames, size, size, 3)}")
+        found = _loaded(path, split, (frames, size, size, 3))
     elif path.exists():
         found = decode(path, split, size=size, frames=frames, fps=fps, count=count)
     else:
@@ -116,6 +111,17 @@ def clip_set(
             f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
         )
     return found.head(count) if count else found
+
+
+def _loaded(path: Path, split: str, shape: tuple[int, ...]) -> ClipSet:
+    """Open a built set. Raises ClipSetError for another split or clips of another shape."""
+    found = clips.load(path)
+    held = found.manifest.get("split", split)
+    if split not in (held, splits.ALL):
+        raise ClipSetError(f"{path} holds the split {held!r}, not {split!r}")
+    if found.clips.shape[1:] != shape:
+        raise ClipSetError(f"{path}: clips have shape {found.clips.shape[1:]}, expected {shape}")
+    return found
 
 
 def built(

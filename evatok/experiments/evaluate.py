@@ -100,7 +100,22 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     metrics = {**result.metrics, **spread_over_choices(config, protocol, result, measure)}
     tracker.info({"resumed_clips": result.resumed, "damaged_shards": result.damaged})
     _keep_per_clip(result, tracker)
-    record = records.new_record(
+    record = _record(config, tracker, result, metrics)
+    return {
+        "record": tracker.record(record),
+        "comparable": protocols.comparable(record),
+        "clips": result.protocol["measured_clips"],
+        "resumed": result.resumed,
+        "metrics": {name: metric.value for name, metric in metrics.items()},
+        **({"psnr_ceiling": result.model["psnr_ceiling"]} if "psnr" in metrics else {}),
+        "intervals": result.intervals,
+    }
+
+
+def _record(
+    config: dict[str, Any], tracker: tracking.Tracker, result: Evaluation, metrics: dict[str, records.Metric]
+) -> records.Record:
+    return records.new_record(
         kind="evaluate",
         status=config["size"],
         protocol=result.protocol,
@@ -110,16 +125,6 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment=tracker.environment(),
         artifacts=beside(result, config["per_clip"]),
     )
-    written = tracker.record(record)
-    return {
-        "record": written,
-        "comparable": protocols.comparable(record),
-        "clips": result.protocol["measured_clips"],
-        "resumed": result.resumed,
-        "metrics": {name: metric.value for name, metric in metrics.items()},
-        **({"psnr_ceiling": result.model["psnr_ceiling"]} if "psnr" in metrics else {}),
-        "intervals": result.intervals,
-    }
 
 
 def system_of(config: dict[str, Any], protocol: Protocol) -> System:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from evatok import evaluation
@@ -29,6 +28,7 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.outputs import Outputs
+from evatok.experiments.sample_output import block_facts, show
 from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, SampleRequest, Samples
@@ -36,7 +36,6 @@ from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics import catalogue
 from evatok.models.precision import autocast
-from evatok.pictures import gallery
 from evatok.storage import records
 from evatok.storage.shards import ShardStore
 
@@ -109,9 +108,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     consistency = ClassConsistency.of(config, video, names) if judged else None
     wish = wish_of(config, video, real, names)
     with tqdm(total=len(real), desc="sample", unit="clip", disable=None) as bar:
-        drawn = samples.draw(
-            wish, ShardStore(Path(config["work"])), shard_length=config["shard_length"], tick=bar.update
-        )
+        store = ShardStore(Path(config["work"]))
+        drawn = samples.draw(wish, store, shard_length=config["shard_length"], tick=bar.update)
     tracker.info({"resumed_samples": drawn.resumed})
     fake, decoding = decoded(video, drawn, wish)
     told, values, facts = measured(config, protocol, metrics, real, fake, drawn, wish)
@@ -123,8 +121,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         facts |= consistency.facts(found)
     if config["output"]:
         files = show(config, real, fake, drawn, names)
-        tracker.artifact(files["sheet"])
-        tracker.artifact(files["tokens"])
+        for kept in ("sheet", "tokens"):
+            tracker.artifact(files[kept])
     record = records.new_record(
         kind="sample",
         status=config["size"],
@@ -134,9 +132,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         config=config,
         environment=tracker.environment(),
     )
-    written = tracker.record(record)
     return {
-        "record": written,
+        "record": tracker.record(record),
         "comparable": protocols.comparable(record),
         "samples": len(real),
         "resumed": drawn.resumed,
@@ -265,34 +262,6 @@ def measured(
     if config["classes"]:
         told = {**told, "deviations": [*told["deviations"], "classes were chosen"], "comparable": False}
     return told, values, facts
-
-
-def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
-    """Mean tokens of each block, and how many samples gave it each level."""
-    levels = video.tokenizer.config.levels
-    histogram = [{str(level): int((block == level).sum()) for level in levels} for block in drawn.tokens.T]
-    return {"tokens_per_block": drawn.tokens.mean(0).tolist(), "levels_per_block": histogram}
-
-
-def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples, names: list[str]) -> dict[str, Path]:
-    """Write some samples to look at, all classes in turn, and the tokens of all; returns the files."""
-    folder = Path(config["output"])
-    chosen = gallery.in_turns(names or ["clip"] * len(fake), config["show"])
-    real_beside = None if names else np.asarray(real.clips[chosen])
-    files = gallery.write_samples(
-        folder,
-        fake[chosen],
-        {number: names[number] if names else "" for number in chosen},
-        drawn.tokens[chosen],
-        beside=real_beside,
-        moving=config["moving"],
-        fps=config["fps"],
-    )
-    table = pd.DataFrame(drawn.tokens, columns=[f"block_{number}" for number in range(drawn.tokens.shape[1])])
-    if names:
-        table.insert(0, "class", names)
-    table.rename_axis("sample").to_csv(folder / "tokens.csv")
-    return {**files, "tokens": folder / "tokens.csv"}
 
 
 def _labels(video: VideoGenerator, real: ClipSet) -> list[str]:

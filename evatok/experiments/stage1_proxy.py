@@ -16,7 +16,8 @@ from evatok.assignments.rules import Fixed, Random
 from evatok.data.clips import ClipSet
 from evatok.experiments import keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING
-from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
+from evatok.experiments.tokenizer_measures import quality_under
+from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train_tokenizer
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 

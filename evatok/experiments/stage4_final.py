@@ -16,7 +16,8 @@ from typing import Any
 from evatok.assignments.rules import Fixed, Random, Rule
 from evatok.experiments import keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING, uniform_tokens
-from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
+from evatok.experiments.tokenizer_measures import quality_under
+from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train_tokenizer
 from evatok.routing.rules import load_routed
 from evatok.tokenizers.evatok import TokenizerConfig
 

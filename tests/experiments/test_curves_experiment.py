@@ -18,7 +18,7 @@ from evatok.data.clips import to_network
 from evatok.evaluation import EvaluationError, tradeoff
 from evatok.evaluation.pairs import PairRunner
 from evatok.experiments import curves as experiment
-from evatok.experiments.curves import CurvesError
+from evatok.experiments.curves_study import CurvesError
 from evatok.experiments.tracking import ConfigError
 from evatok.metrics import pixels
 from evatok.metrics.frechet import frechet_distance_of_features

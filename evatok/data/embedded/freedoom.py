@@ -297,5 +297,4 @@ def _area_resize(screen: np.ndarray, size: int) -> np.ndarray:
 
     height, width, _ = screen.shape
     left = (width - height) // 2
-    square = Image.fromarray(screen[:, left : left + height])
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(screen[:, left : left + height]).resize((size, size), Image.Resampling.BOX))
