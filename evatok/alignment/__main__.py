@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the options ask for."""
+    """Run what the options ask for."""
     triples = asked_of.triples_of(protocols.get(options.protocol), options.limit)
     if options.prompts:
         options.prompts.parent.mkdir(parents=True, exist_ok=True)

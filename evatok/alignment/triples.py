@@ -1,4 +1,4 @@
-"""What samples of a text-to-video model are asked: prompts with one question each, and the samples that answer them.
+"""Questions for samples of a text-to-video model: prompts, their questions, and the samples to judge.
 
 A protocol such as moving-shapes-align asks one question a prompt, of the seven categories in turn; one that asks all
 seven can be given as well. Samples are named by their prompt's number, so that none answers for another.
@@ -41,7 +41,7 @@ class Triples:
         return [[question.text for question in asked] for asked in self.questions]
 
     def table(self) -> pd.DataFrame:
-        """One row a question: the prompt's number and text, category, question, answer, options, need."""
+        """One row per question: the prompt's number and text, category, question, answer, options, need."""
         rows = [
             {
                 "clip": number,
@@ -101,7 +101,7 @@ def samples_of(folder: Path, triples: Triples) -> FolderClips:
 
 
 def answers_in(path: Path, triples: Triples) -> list[list[str]]:
-    """Answers of a judge elsewhere, from a CSV with the columns clip, category and answer.
+    """Answers of an external judge, from a CSV with the columns clip, category and answer.
 
     Raises:
         ScoringError: no such file or columns, other clips or categories than were asked, or an answer that is not
@@ -137,7 +137,7 @@ def answers_in(path: Path, triples: Triples) -> list[list[str]]:
 
 
 def right(triples: Triples, given: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 7) whether answers are right and (N, 7) places of the needs, -1 where nothing was asked."""
+    """(N, 7) whether answers are right and (N, 7) indices of the needs, -1 where nothing was asked."""
     held = np.zeros((len(triples), len(CATEGORIES)))
     needs = np.full(held.shape, -1, dtype=np.int64)
     for row, (questions, answers) in enumerate(zip(triples.questions, given, strict=True)):

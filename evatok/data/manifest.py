@@ -115,10 +115,8 @@ def decode_manifest(
                 reasons[row] = error.reason
     failures = rows.iloc[list(reasons)][["path"]].assign(reason=list(reasons.values()))
     if not decoded:
-        first = failures.iloc[0]
-        raise ManifestError(
-            f"none of {len(rows)} clips could be decoded; the first, {first['path']}: {first['reason']}"
-        )
+        path, reason = failures.iloc[0][["path", "reason"]]
+        raise ManifestError(f"none of {len(rows)} clips could be decoded; the first, {path}: {reason}")
     return clips[: len(decoded)], rows.iloc[decoded].reset_index(drop=True), failures
 
 

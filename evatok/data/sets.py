@@ -156,7 +156,7 @@ def built(
 def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float | None, count: int = 0) -> ClipSet:
     """Decode a manifest CSV or a folder of classes into the cache, once; failures land in failures.csv there.
 
-    A video that has changed since is decoded anew. `count` clips (0: all) are decoded and no more, if the cache does
+    A video that has changed since is decoded again. `count` clips (0: all) are decoded and no more, if the cache does
     not hold as many already.
     """
     path = Path(path)

@@ -106,9 +106,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment=tracker.environment(),
     )
     tracker.info({"resumed_pairs": measured.resumed, "damaged_shards": measured.damaged})
-    written = tracker.record(record)
     return {
-        "record": written,
+        "record": tracker.record(record),
         "clips": len(study.clips),
         "points": [point.name for point in study.points],
         "pairs": len(bench.pairs),

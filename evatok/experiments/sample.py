@@ -104,8 +104,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     metrics = evaluation.chosen_metrics(protocol, _words(config["metrics"])) if config["metrics"] else ()
     real = real_clips(config, protocol)
     names = class_names(config, video, real)
-    judged = bool(config["classifier"]) and video.task == "class"
-    consistency = ClassConsistency.of(config, video, names) if judged else None
+    consistency = ClassConsistency.of(config, video, names) if names and config["classifier"] else None
     wish = wish_of(config, video, real, names)
     with tqdm(total=len(real), desc="sample", unit="clip", disable=None) as bar:
         store = ShardStore(Path(config["work"]))

@@ -162,7 +162,7 @@ def untrained(sizes: dict[str, Any], *, seed: int, normalise_patches: bool) -> A
 
 @torch.no_grad()
 def _start(network: Any) -> None:
-    """A start from which a small network learns in minutes; the model stays VideoMAE's.
+    """Initialise so that a small network learns in minutes; the model stays VideoMAE's.
 
     transformers' own start (deviation 0.02) is made to be overwritten and slow to leave. Linear maps begin as in
     VideoMAE's code; attention looks first at what is near and alike; and the decoder, which does not ship, knows
