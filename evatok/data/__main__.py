@@ -87,13 +87,15 @@ def _parser() -> _Parser:
         choices=(*clips.SPLITS, splits.ALL),
         help=f"default: validation of an embedded set, {splits.ALL} of your own",
     )
-    shared.add_argument("--clips", type=_positive, help=f"default: {CLIPS} of an embedded set, else all")
+    shared.add_argument(
+        "--clips", type=_positive, help=f"number of clips (default: {CLIPS} of an embedded set, else all)"
+    )
     shared.add_argument("--count", type=_positive, dest="clips", help="the same as --clips")
-    shared.add_argument("--size", type=_positive, help=f"pixels a side (default: {SIZE}, or as built)")
+    shared.add_argument("--size", type=_positive, help=f"side in pixels (default: {SIZE}, or as built)")
     shared.add_argument("--frames", type=_positive, help=f"frames per clip (default: {FRAMES}, or as built)")
-    shared.add_argument("--seed", type=_whole, default=0, help="of an embedded set (default: 0)")
-    shared.add_argument("--fps", type=_rate, help="frames per second taken from a video (default: its own)")
-    shared.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    shared.add_argument("--seed", type=_whole, default=0, help="seed of an embedded set (default: 0)")
+    shared.add_argument("--fps", type=_rate, help="frames per second sampled from a video (default: its own)")
+    shared.add_argument("--workers", type=_positive, default=2, help="number of processes (default: 2)")
     shared.add_argument("--debug", action="store_true", help="show an error's traceback")
     parser = _Parser("python -m evatok.data", description="Build, check and look at clip sets.")
     commands = parser.add_subparsers(required=True, metavar="build|check|show")

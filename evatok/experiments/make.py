@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes or groups of them")
     parser.add_argument("--list", action="store_true", help="show all recipes and groups")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and the hours they take")
-    parser.add_argument("--again", action="store_true", help="make the named ones again even if they are there")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and the hours they would take")
+    parser.add_argument("--again", action="store_true", help="make the named ones again even if they exist")
     options = parser.parse_args(argv)
     if options.list or not options.names:
         print(listing())

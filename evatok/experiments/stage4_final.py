@@ -1,8 +1,7 @@
 """Stage 4: train the final tokenizer from scratch, each clip under the assignment a router names (EVATok Sec. 3.4).
 
 The router is frozen and sees the clip as the tokenizer does, mirrored or not; `assignment=uniform` trains the baseline
-of fixed length, `assignment=random` a proxy under the same recipe. Run again, the same command resumes a
-killed run.
+of fixed length, `assignment=random` a proxy under the same recipe. The same command resumes a killed run.
 
     python -m evatok.experiments.stage4_final with toy
     python -m evatok.experiments.stage4_final with toy discriminator=semantic assignment=uniform

@@ -2,8 +2,8 @@
 
 It learns clips of a class (`task=class`), or to continue five given frames (`task=frames`). The tokenizer codes all
 clips once, plain and mirrored, into the cache; training then sees codes alone. `assignment=router` lets a router name
-the lengths, `assignment=uniform` makes the baseline of fixed length. Run again, the same command resumes a
-killed run, be it coding or training.
+the lengths, `assignment=uniform` makes the baseline of fixed length. The same command resumes a killed
+run, in coding or in training.
 
     python -m evatok.experiments.stage5_generator with toy
     python -m evatok.experiments.stage5_generator with toy assignment=uniform tokenizer=PATH

@@ -3,8 +3,7 @@
 The strategy decides which visual tokens a clip becomes: none, key, frames, vtok, lavit or omni (`evatok.vtok`). All
 start from the model of stage A (`vtok_stills`), read the same frozen features and see the same clips in the same order.
 Accuracy is of multiple choice by likelihood, over all questions, each category, and each need (what must be seen); the
-outcome of every question is kept, so that rows are compared pair by pair. Run again, the same command resumes a killed
-run.
+outcome of every question is kept, so that rows are compared pair by pair. The same command resumes a killed run.
 
     python -m evatok.experiments.vtok_understanding with toy                                    VTok, 46 tokens
     python -m evatok.experiments.vtok_understanding with toy strategy=frames frames_sampled=8   128 tokens
