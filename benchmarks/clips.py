@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.ratios import Ratio, interleaved, once
 from benchmarks.setting import Setting
-from evatok.data import clips
+from evatok.data import reels
 from evatok.data.video import ClipReader
 
 RATE, SECONDS, GAP = 30, 20, 30  # of the file: frames per second, length, frames between keyframes
@@ -44,7 +44,7 @@ def embedded(setting: Setting) -> list[Ratio]:
         with tempfile.TemporaryDirectory() as folder:
             shape, count = setting.tokenizer, 2 * setting.source.reel_length
             arguments = {"size": shape.size, "frames": shape.frames, "workers": workers, "cache": Path(folder)}
-            return once(lambda: clips.build(setting.source, "train", count, **arguments)) / count  # type: ignore[arg-type]
+            return once(lambda: reels.build(setting.source, "train", count, **arguments)) / count  # type: ignore[arg-type]
 
     one, two = make(1), make(2)
     note = f"clips of {setting.source.name} made by one process, against two"

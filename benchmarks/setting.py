@@ -16,7 +16,8 @@ import torch
 
 from evatok.assignments import reward
 from evatok.assignments.candidates import CandidateSet
-from evatok.data.clips import ClipSource, stream, to_network
+from evatok.data.clips import to_network
+from evatok.data.reels import ClipSource, stream
 from evatok.data.sets import source
 from evatok.generation.transformer import GENERATOR_SIZES
 from evatok.models.precision import autocast

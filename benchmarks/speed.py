@@ -47,12 +47,12 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    options.add_argument("--size", choices=("toy", "small", "paper"), default="toy", help="of the networks")
+    options.add_argument("--size", choices=("toy", "small", "paper"), default="toy", help="size of the networks")
     options.add_argument("--fp32", action="store_true", help="disable bfloat16 autocast")
     options.add_argument(
-        "--compile", action="store_true", help="also measure torch.compile, which takes some minutes more"
+        "--compile", action="store_true", help="also measure torch.compile, which takes a few minutes more"
     )
-    options.add_argument("--repeats", type=int, default=3, help="turns per measurement")
+    options.add_argument("--repeats", type=int, default=3, help="repetitions per measurement")
     options.add_argument("--only", nargs="+", metavar="NAME", help="only these measurements")
     options.add_argument("--list", action="store_true", help="list the measurements")
     options.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")

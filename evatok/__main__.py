@@ -1,4 +1,4 @@
-"""One command for everything: `evatok COMMAND ...` is `python -m MODULE ...` of the module that the command names.
+"""The command `evatok`: `evatok COMMAND ...` runs `python -m MODULE ...` of the module that the command names.
 
 evatok                                    lists the commands
 evatok data build freedoom --clips 32     python -m evatok.data build freedoom --clips 32

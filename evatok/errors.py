@@ -1,9 +1,9 @@
-"""What goes wrong without a fault in the code, and how every command ends for it: one line on stderr, and a code.
+"""Errors for users, and how every command ends on one: a line on stderr and an exit code.
 
 2   an error: the line names the file, key or device, and the way out
-130 Ctrl-C, 143 SIGTERM: everything saved so far stays, and the same command goes on from there
+130 Ctrl-C, 143 SIGTERM: everything saved so far is kept, and the same command resumes from it
 
-A traceback is for those who ask for it with `--debug`.
+`--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STOPPING: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 LONGEST_LINE = 1500
 """Characters of an error's line at most."""
 
-_GO_ON = "what is saved stays, and the same command goes on from there"
+_GO_ON = "saved work is kept, and the same command resumes from it"
 _WAYS_OUT = {
     errno.ENOENT: "give a path that exists",
     errno.EACCES: "give another path, or change its permissions",
@@ -40,8 +40,8 @@ _WAYS_OUT = {
     errno.EEXIST: "it is in the way: move it, or give another path",
     errno.ELOOP: "a link leads back to itself: remove it, or give another path",
     errno.ENAMETOOLONG: "give a shorter path",
-    errno.ENOSPC: "make room, or give another path; then the same command goes on from what is saved",
-    errno.EDQUOT: "make room, or give another path; then the same command goes on from what is saved",
+    errno.ENOSPC: "free some space, or give another path; the same command then resumes from what is saved",
+    errno.EDQUOT: "free some space, or give another path; the same command then resumes from what is saved",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or write less",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
 }
@@ -57,13 +57,13 @@ _NO_ROOM = ("no space left", "file too large", "pytorchstreamwriter failed", "un
 
 
 class EvatokError(Exception):
-    """An error of the project's own: its message says what is wrong and the way out."""
+    """Base class of the project's errors: the message says what is wrong and the way out."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as something that can be cleaned up after.
+    """SIGTERM as an exception, so that cleaning up can run.
 
-    No `except Exception` takes it for a fault, and what ends in order at Ctrl-C does so here: Sacred, too, which
+    No `except Exception` takes it for a fault, and whatever ends in order at Ctrl-C does so here: Sacred, too, which
     stores the run with this status.
     """
 
@@ -96,7 +96,7 @@ def report(name: str, error: BaseException) -> int:
 
 
 def line_of(error: BaseException) -> str:
-    """What went wrong and the way out, in one line that a terminal shows.
+    """Describe an error and the way out in one line for a terminal.
 
     Bytes of names that are not UTF-8 are replaced, characters that are not printable written as escapes, and the middle
     of a line longer than `LONGEST_LINE` is left out: a damaged file may have put anything into it.
@@ -131,7 +131,7 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end of a short section that must happen wholly or not at all.
+    """Hold Ctrl-C and SIGTERM back until the end of a short section that must complete or not begin.
 
     In the main thread, where Python runs handlers; other threads are never interrupted.
     """
@@ -148,12 +148,12 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        for held_back in came[:1]:
+            signal.raise_signal(held_back)
 
 
 def die_with_parent(number: int) -> None:
-    """For a child process: have the system send it a signal once its parent is gone, were that by `kill -9`.
+    """For a child process: have the system send it a signal once its parent is gone, even by `kill -9`.
 
     On Linux; elsewhere a thread looks for the parent every second.
     """
@@ -188,7 +188,7 @@ def end_quietly() -> None:
 
 
 def quiet_interrupts(name: str) -> None:
-    """Say one line for a Ctrl-C that meets nobody, as while modules are being imported."""
+    """Print one line for a Ctrl-C that nothing handles, as while modules are being imported."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -213,9 +213,9 @@ def _told(error: BaseException) -> str:
     if isinstance(error, MemoryError) or _says(error, _NO_MEMORY):
         return f"out of memory ({_first(message)}): take a smaller batch, fewer clips or workers, or a smaller size"
     if _says(error, _NO_DEVICE):
-        return f"the device is not there ({_first(message)}): give device=cpu, or a device that PyTorch sees"
+        return f"the device is not available ({_first(message)}): give device=cpu, or a device that PyTorch sees"
     if is_no_room(error) and not isinstance(error, OSError):
-        return f"a file could not be written whole ({_first(message)}): {_WAYS_OUT[errno.ENOSPC]}"
+        return f"a file could not be written completely ({_first(message)}): {_WAYS_OUT[errno.ENOSPC]}"
     if isinstance(error, OSError):
         return _of_file(error)
     if isinstance(error, ImportError):
@@ -234,7 +234,7 @@ def _of_file(error: OSError) -> str:
 
 
 def is_no_room(error: BaseException) -> bool:
-    """Whether it says, in its library's words, that a disk, a quota or a limit does not hold what is written."""
+    """Whether an error means, in its library's words, that a disk, quota or limit is exceeded."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return _says(error, _NO_ROOM)
@@ -250,7 +250,7 @@ def _first(message: str) -> str:
 
 
 def _is_deliberate(error: BaseException) -> bool:
-    """Whether a line of this package raised it on purpose: such messages are made for the user."""
+    """Whether this package raised it on purpose, with a message made for the user."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not isinstance(error, ValueError | TypeError | RuntimeError):
         return False
@@ -258,7 +258,7 @@ def _is_deliberate(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of this package that took part, else the last of all."""
+    """The innermost line of this package in the traceback, else of any."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     if not frames:

@@ -59,7 +59,7 @@ def run(name: str, options: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to rebuild (default: all)")
-    parser.add_argument("--list", action="store_true", help="name them")
+    parser.add_argument("--list", action="store_true", help="list them")
     parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
     arguments = parser.parse_args(argv)
     known = items()

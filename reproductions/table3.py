@@ -38,11 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
     parser.add_argument("--size", default="toy", help="size of proxy and routers: toy, small or paper")
-    parser.add_argument("--workers", type=int, default=2, help="processes that make clips")
-    parser.add_argument("--stored", action="store_true", help="measure nothing, show the records there are")
+    parser.add_argument("--workers", type=int, default=2, help="processes that render clips")
+    parser.add_argument("--stored", action="store_true", help="measure nothing, show the stored records")
     parser.add_argument("--data", default="", help="your own videos: a manifest CSV or a folder of class folders")
-    parser.add_argument("--fps", type=float, default=None, help="frames per second taken from them (default: theirs)")
-    parser.add_argument("--limit", type=int, default=0, help="use so many of their clips (default: all)")
+    parser.add_argument(
+        "--fps", type=float, default=None, help="frames per second sampled from them (default: their own)"
+    )
+    parser.add_argument("--limit", type=int, default=0, help="number of their clips to use (default: all)")
     arguments = parser.parse_args(argv)
     with errors.one_line("table3"):
         report(Shelf(arguments.results, arguments.size), *scored(arguments))

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from evatok.data import clips as clip_sets
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
-from tests.factories import SMALLER, TINY
+from tests.factories import SMALLER, TINY, gratings
 
 # Bit for bit comparisons need a fixed number of threads, and arrays this small gain nothing from more.
 torch.set_num_threads(1)
@@ -84,16 +84,5 @@ def clips() -> torch.Tensor:
 
 @pytest.fixture
 def moving_clips() -> Callable[..., np.ndarray]:
-    """A maker of uint8 clips (N, T, H, W, 3): coloured gratings that drift at their own speed, plus noise."""
-
-    def make(count: int, frames: int = 16, size: int = 64, seed: int = 0) -> np.ndarray:
-        random = np.random.default_rng(seed)
-        t, y, x = np.meshgrid(np.arange(frames), np.arange(size), np.arange(size), indexing="ij")
-        clips = []
-        for _ in range(count):
-            waves, speed, phase = random.uniform(0.05, 0.6, (2, 3)), random.uniform(-1, 1, 3), random.uniform(0, 6, 3)
-            angle = x[..., None] * waves[0] + y[..., None] * waves[1] + t[..., None] * speed + phase
-            clips.append(127 + 90 * np.sin(angle) + random.normal(0, 8, angle.shape))
-        return np.clip(np.stack(clips), 0, 255).astype(np.uint8)
-
-    return make
+    """A maker of uint8 clips (N, T, H, W, 3), see `factories.gratings`."""
+    return gratings

@@ -17,9 +17,9 @@ from torch import nn
 from evatok.assignments.reward import Scale
 from evatok.data.embedded.scene_text import vocabulary
 from evatok.experiments.tracking import Experiment
+from evatok.generation.conditions import condition_length
 from evatok.generation.grammar import Grammar
 from evatok.generation.transformer import Generator, GeneratorConfig
-from evatok.generation.video_generator import condition_length
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.models.efficientnet import EfficientNetLite0
 from evatok.models.latents import PatchPCA
@@ -95,6 +95,51 @@ ENVIRONMENT = {
     "wall_seconds": 3600.0,
 }
 """The environment of made-up records."""
+
+
+FOUR_STEPS = {
+    **{"train_clips": 10, "validation_clips": 3, "steps": 4, "batch": 4, "warmup": 1},
+    **{"log_every": 1, "save_every": 2, "threads": 1},
+}
+"""Settings of a training of four steps that is saved at the second."""
+
+TINY_VIDEOMAE = {
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
+"""8 x 2 x 2 tokens of 16 x 16 x 16 clips."""
+
+ONE_LAYER = {"width": 32, "layers": 1, "heads": 2}
+"""The network of a small generator."""
+
+
+def places(folder: Path, checkpoint: str = "model.safetensors") -> dict[str, str]:
+    """Settings with which a training writes only to a folder."""
+    return {
+        "work": str(folder / "work"),
+        "checkpoint": str(folder / checkpoint),
+        "records_folder": str(folder / "records"),
+    }
+
+
+def gratings(count: int, frames: int = 16, size: int = 64, seed: int = 0) -> np.ndarray:
+    """uint8 clips (N, T, H, W, 3): coloured gratings that drift at their own speed, plus noise."""
+    random = np.random.default_rng(seed)
+    t, y, x = np.meshgrid(np.arange(frames), np.arange(size), np.arange(size), indexing="ij")
+    clips = []
+    for _ in range(count):
+        waves, speed, phase = random.uniform(0.05, 0.6, (2, 3)), random.uniform(-1, 1, 3), random.uniform(0, 6, 3)
+        angle = x[..., None] * waves[0] + y[..., None] * waves[1] + t[..., None] * speed + phase
+        clips.append(127 + 90 * np.sin(angle) + random.normal(0, 8, angle.shape))
+    return np.clip(np.stack(clips), 0, 255).astype(np.uint8)
 
 
 def configured(experiment: Experiment, *named: str, **updates: object) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_a_file_is_named_with_the_reason_and_the_way_out(tmp_path):
     assert line == f"{tmp_path / 'absent'}: No such file or directory; give a path that exists"
     assert line_of(caught(tmp_path.read_text)).endswith("Is a directory; give a file")
     assert "a file is in the way of a folder" in line_of(caught((tmp_path / "file" / "x").read_text))
-    assert "make room" in line_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "state.pt"))
+    assert "free some space" in line_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "state.pt"))
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_a_file_is_named_with_the_reason_and_the_way_out(tmp_path):
         (MemoryError(), "out of memory (MemoryError): take a smaller batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9\nadvice"), "can't allocate memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory (CUDA out of memory"),
-        (AssertionError("Torch not compiled with CUDA enabled"), "the device is not there"),
-        (RuntimeError("unexpected pos 64 vs 0"), "a file could not be written whole"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "the device is not available"),
+        (RuntimeError("unexpected pos 64 vs 0"), "a file could not be written completely"),
         (ModuleNotFoundError("No module named 'ale_py'"), "No module named 'ale_py': install the package"),
         (KeyError("task"), "unexpected KeyError: 'task'"),
     ],
@@ -107,7 +107,7 @@ def test_the_data_command_stops_at_a_signal(monkeypatch, capsys, number):
     with pytest.raises(SystemExit) as found:
         data_main(["build", "freedoom"])
     assert found.value.code == 128 + number
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command resumes from it" in capsys.readouterr().err
 
 
 def test_an_interrupt_while_modules_are_imported_is_one_line():

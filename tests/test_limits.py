@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evatok.data import clips, probe, video
+from evatok.data import decoding, probe, reels, video
 from evatok.data.clips import ClipSetError
 from evatok.data.sets import source
 from evatok.errors import EvatokError, line_of
@@ -29,7 +29,7 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"count": 10**7}, "a set has 1000000 at most"),
+        ({"count": 10**7}, "a set has at most 1000000"),
         ({"count": 32, "frames": 10**7}, "the reels made at once take .* this machine has"),
         ({"count": 32, "size": 10**5}, "the reels made at once take"),
         ({"count": 10**6}, r"making them takes 393 GB, the disk at .* has 10 GB left, 383 GB are missing"),
@@ -37,15 +37,15 @@ Usage = namedtuple("Usage", "total used free")
 )
 def test_sets_that_cannot_be_held_are_refused_before_a_game_starts(tmp_path, monkeypatch, asked, complaint):
     made = dataclasses.replace(source("freedoom"), reel=lambda *_: pytest.fail("a reel was made"))
-    monkeypatch.setattr(clips.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**10))
+    monkeypatch.setattr(reels.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**10))
     count = asked.pop("count")
     with pytest.raises(ClipSetError, match=complaint):
-        clips.build(made, "train", count, cache=tmp_path, **asked)
+        reels.build(made, "train", count, cache=tmp_path, **asked)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_limit_beyond_the_protocol_makes_no_clip():
-    with pytest.raises(ProtocolError, match="limit 100000: protocol embedded-reconstruction measures 320 clips"):
+    with pytest.raises(ProtocolError, match="limit 100000 exceeds the 320 clips that protocol embedded-reconstruction"):
         protocols.clips_of(protocols.get("embedded-reconstruction"), limit=100_000)
 
 
@@ -72,7 +72,7 @@ NO_CLAIMS = [b"", b"{", b"[]", b'{"config": 3}', b'{"config": {}, "inputs": "x",
 @pytest.mark.parametrize("content", NO_CLAIMS)
 def test_a_damaged_claim_is_one_line(tmp_path, content):
     (tmp_path / "training.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"training\.json: damaged, .* delete the folder to train anew"):
+    with pytest.raises(ConfigError, match=r"training\.json: damaged .* delete the folder to train from scratch"):
         claim_folder(tmp_path, {"steps": 1}, "x", None)
 
 
@@ -117,7 +117,7 @@ def test_one_odd_run_does_not_lose_the_listing(tmp_path, content):
 def test_a_strip_is_cut_before_it_is_resized_and_stays_small(tmp_path):
     strip = np.zeros((1, 60_000, 3), np.uint8)
     strip[:, 29_990:30_010] = 200
-    square = video._square(strip, 32)
+    square = decoding.square(strip, 32)
     assert square.shape == (32, 32, 3)
     assert (square == 200).all()
     with pytest.raises(ProtocolError, match="60000: one side is more than 16 times the other"):
@@ -128,7 +128,7 @@ def test_huge_frames_are_refused_by_their_header(tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "MOST_PIXELS", 100)
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(probe.VideoError, match="frames of 20 x 10 pixels, 100 are read at most"):
+    with pytest.raises(probe.VideoError, match="frames of 20 x 10 pixels exceed the limit of 100 pixels"):
         probe.probe(tmp_path / "x.gif")
 
 

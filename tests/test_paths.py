@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from evatok.data import clips, sets
-from evatok.data.manifest import read_manifest, scan_class_folders
-from evatok.data.video import read_frames_folder
+from evatok.data.class_folders import scan_class_folders
+from evatok.data.image_folder import read_frames_folder
+from evatok.data.manifest import read_manifest
 from evatok.evaluation import FolderClips, per_clip
 from evatok.experiments import runs
 from evatok.metrics.class_consistency import Classifier

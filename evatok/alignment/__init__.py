@@ -1,1 +1,1 @@
-"""Whether clips show what their captions say: judges that answer questions about clips, and the command to use them."""
+"""Text alignment of generated clips: judges that answer questions about clips, and the command that runs them."""

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the options ask for."""
+    """Run what the options ask for."""
     triples = asked_of.triples_of(protocols.get(options.protocol), options.limit)
     if options.prompts:
         options.prompts.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="samples, named by their prompts' numbers")
-    what.add_argument("--prompts", type=Path, metavar="CSV", help="write prompts and questions there, and end")
+    what.add_argument("--prompts", type=Path, metavar="CSV", help="write prompts and questions to this file and exit")
     what.add_argument("--answers", type=Path, metavar="CSV", help="score these answers: columns clip, category, answer")
     what.add_argument("--real", action="store_true", help="judge the real clips of the prompts")
     parser.add_argument("--protocol", default=asked_of.ONE_EACH, help=f"default: {asked_of.ONE_EACH}")
@@ -123,15 +123,17 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder",
         type=Path,
         default=Path("results/checkpoints/vtok-image-encoder-toy.safetensors"),
-        help="image encoder of such a model",
+        help="image encoder of that model",
     )
-    parser.add_argument("--limit", type=_positive, help="the first prompts alone; not comparable")
-    parser.add_argument("--name", default="", help="of what made the samples, for the record")
-    parser.add_argument("--status", choices=records.STATUSES, default="toy", help="of the record (default: toy)")
+    parser.add_argument("--limit", type=_positive, help="only the first prompts; not comparable")
+    parser.add_argument("--name", default="", help="name of the model that made the samples, for the record")
+    parser.add_argument("--status", choices=records.STATUSES, default="toy", help="status of the record (default: toy)")
     parser.add_argument(
         "--records", type=_folder, default=Path("results/records"), help="folder of the record; '': none"
     )
-    parser.add_argument("--per-clip", type=Path, default=Path("results/per_clip"), help="folder of outcomes")
+    parser.add_argument(
+        "--per-clip", type=Path, default=Path("results/per_clip"), help="folder of the outcomes of every question"
+    )
     parser.add_argument("--debug", action="store_true", help="show an error's traceback")
     return parser
 
@@ -142,7 +144,7 @@ def _folder(text: str) -> Path | None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Who answers questions about clips: the ruler, which measures pixels, or a model that learned to (`ModelJudge`).
+"""Judges that answer questions about clips: the ruler, which measures pixels, or a trained model (`ModelJudge`).
 
 A learned judge is a model of `vtok_understanding`, of another seed than any row it judges. It stands for the paper's
 Qwen2.5-VL; how often it is right on real clips says how far it can be trusted.
@@ -44,7 +44,7 @@ class ModelJudge:
 
     @classmethod
     def load(cls, path: Path, encoder_path: Path, device: torch.device | str = "cpu") -> ModelJudge:
-        """A model's checkpoint with the image encoder it learned on.
+        """Load a model's checkpoint with the image encoder it was trained on.
 
         Raises:
             CheckpointError: absent, damaged, or of something else.
@@ -53,7 +53,7 @@ class ModelJudge:
         encoder = ImageEncoder.load(encoder_path, device)
         model = VideoLanguageModel.load(path, device)
         if model.checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
-            raise ScoringError(f"{path} learned on features of another image encoder than {encoder_path}")
+            raise ScoringError(f"{path} was trained on features of another image encoder than {encoder_path}")
         return cls(model, encoder, model.checkpoint.sha256, ShardStore.of_features())
 
     def answers(self, clips: np.ndarray, questions: list[list[str]]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What samples of a text-to-video model are asked: prompts with one question each, and the samples that answer them.
+"""Questions for samples of a text-to-video model: prompts, their questions, and the samples to judge.
 
 A protocol such as moving-shapes-align asks one question a prompt, of the seven categories in turn; one that asks all
 seven can be given as well. Samples are named by their prompt's number, so that none answers for another.
@@ -42,7 +42,7 @@ class Triples:
         return [[question.text for question in asked] for asked in self.questions]
 
     def table(self) -> pd.DataFrame:
-        """One row a question: the prompt's number and text, category, question, answer, options, need."""
+        """One row per question: the prompt's number and text, category, question, answer, options, need."""
         rows = [
             {
                 "clip": number,
@@ -68,7 +68,9 @@ def triples_of(protocol: Protocol, limit: int | None = None) -> Triples:
     """
     if protocol.metrics != ("accuracy",) or not protocol.embedded:
         asking = ", ".join(name for name, one in protocols.PROTOCOLS.items() if one.metrics == ("accuracy",))
-        raise ScoringError(f"protocol {protocol.name} has no questions here: of {asking} those of moving-shapes do")
+        raise ScoringError(
+            f"protocol {protocol.name} has no questions here; those of moving-shapes have, among {asking}"
+        )
     real = protocols.clips_of(protocol, limit=limit)
     labels = real.labels.to_dict("records")
     single = protocol.name == ONE_EACH
@@ -94,13 +96,13 @@ def samples_of(folder: Path, triples: Triples) -> FolderClips:
     for number, name in enumerate(found.names or []):
         if not name.isdecimal() or int(name) != number:
             raise ScoringError(
-                f"{folder}: sample {name!r} stands where that of prompt {number} should; name it {number}"
+                f"{folder}: found sample {name!r} where prompt {number} is expected; name the file {number}"
             )
     return found
 
 
 def answers_in(path: Path, triples: Triples) -> list[list[str]]:
-    """Answers of a judge elsewhere, from a CSV with the columns clip, category and answer.
+    """Answers of an external judge, from a CSV with the columns clip, category and answer.
 
     Raises:
         ScoringError: no such file or columns, other clips or categories than were asked, or an answer that is not
@@ -109,10 +111,12 @@ def answers_in(path: Path, triples: Triples) -> list[list[str]]:
     try:
         table = pd.read_csv(ordinary(path), dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise ScoringError(f"{path}: no CSV of answers ({error}); columns clip, category, answer are needed") from error
+        raise ScoringError(
+            f"{path}: not a CSV of answers ({error}); it needs the columns clip, category, answer"
+        ) from error
     lacking = {"clip", "category", "answer"} - set(table)
     if lacking:
-        raise ScoringError(f"{path}: no column {min(lacking)!r}; columns clip, category, answer are needed")
+        raise ScoringError(f"{path}: missing column {min(lacking)!r}; it needs the columns clip, category, answer")
     given = {(row["clip"], row["category"]): row["answer"].strip() for row in table.to_dict("records")}
     asked = {
         (str(number), question.category): question
@@ -126,7 +130,7 @@ def answers_in(path: Path, triples: Triples) -> list[list[str]]:
     for key, question in asked.items():
         if given[key] and given[key] not in question.options:
             told = ", ".join(question.options)
-            raise ScoringError(f"{path}: clip {key[0]}, {key[1]}: {given[key]!r} is none of {told}")
+            raise ScoringError(f"{path}: clip {key[0]}, {key[1]}: {given[key]!r} is not one of {told}")
     return [
         [given[str(number), question.category] for question in questions]
         for number, questions in enumerate(triples.questions)
@@ -134,7 +138,7 @@ def answers_in(path: Path, triples: Triples) -> list[list[str]]:
 
 
 def right(triples: Triples, given: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 7) whether answers are right and (N, 7) places of the needs, -1 where nothing was asked."""
+    """(N, 7) whether answers are right and (N, 7) indices of the needs, -1 where nothing was asked."""
     held = np.zeros((len(triples), len(CATEGORIES)))
     needs = np.full(held.shape, -1, dtype=np.int64)
     for row, (questions, answers) in enumerate(zip(triples.questions, given, strict=True)):
@@ -148,5 +152,5 @@ def right(triples: Triples, given: list[list[str]]) -> tuple[np.ndarray, np.ndar
 def _question(row: Mapping[Hashable, object], category: str) -> Question:
     answer = str(row[f"a_{category}"])
     if answer not in OPTIONS[category]:
-        raise ScoringError(f"the answer {answer!r} of {category} is none of {', '.join(OPTIONS[category])}")
+        raise ScoringError(f"the answer {answer!r} of {category} is not one of {', '.join(OPTIONS[category])}")
     return Question(category, (str(row[f"q_{category}"]),), answer, str(row[f"need_{category}"]))

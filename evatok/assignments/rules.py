@@ -86,7 +86,7 @@ class Random(Rule):
         if generator is not None:
             return self.candidates.sample(len(clips), generator).to(clips.device)
         if numbers is None:
-            raise RuleError("random assignments need the clips' numbers, or a generator")
+            raise RuleError("random assignments need the clips' indices, or a generator")
         drawn = [int(np.random.default_rng([self.seed, int(n)]).integers(len(self.candidates))) for n in numbers]
         return torch.from_numpy(self.candidates.row(np.array(drawn, dtype=np.int64))).to(clips.device)
 
@@ -105,5 +105,5 @@ class Listed(Rule):
         self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         if numbers is None:
-            raise RuleError("a list of assignments needs the clips' numbers")
+            raise RuleError("a list of assignments needs the clips' indices")
         return torch.from_numpy(self.assignments[numbers]).to(clips.device)

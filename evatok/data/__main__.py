@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from evatok import errors
-from evatok.data import clips, sets, splits
+from evatok.data import clips, reels, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.pictures.contact_sheet import contact_sheet
 from evatok.storage.files import cache_folder, ordinary
@@ -87,13 +87,15 @@ def _parser() -> _Parser:
         choices=(*clips.SPLITS, splits.ALL),
         help=f"default: validation of an embedded set, {splits.ALL} of your own",
     )
-    shared.add_argument("--clips", type=_positive, help=f"default: {CLIPS} of an embedded set, else all")
+    shared.add_argument(
+        "--clips", type=_positive, help=f"number of clips (default: {CLIPS} of an embedded set, else all)"
+    )
     shared.add_argument("--count", type=_positive, dest="clips", help="the same as --clips")
-    shared.add_argument("--size", type=_positive, help=f"pixels a side (default: {SIZE}, or as built)")
+    shared.add_argument("--size", type=_positive, help=f"side in pixels (default: {SIZE}, or as built)")
     shared.add_argument("--frames", type=_positive, help=f"frames per clip (default: {FRAMES}, or as built)")
-    shared.add_argument("--seed", type=_whole, default=0, help="of an embedded set (default: 0)")
-    shared.add_argument("--fps", type=_rate, help="frames per second taken from a video (default: its own)")
-    shared.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    shared.add_argument("--seed", type=_whole, default=0, help="seed of an embedded set (default: 0)")
+    shared.add_argument("--fps", type=_rate, help="frames per second sampled from a video (default: its own)")
+    shared.add_argument("--workers", type=_positive, default=2, help="number of processes (default: 2)")
     shared.add_argument("--debug", action="store_true", help="show an error's traceback")
     parser = _Parser("python -m evatok.data", description="Build, check and look at clip sets.")
     commands = parser.add_subparsers(required=True, metavar="build|check|show")
@@ -109,7 +111,7 @@ def _parser() -> _Parser:
 
 def _whole(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
     return int(text)
 
 
@@ -125,7 +127,7 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = 0.0
     if not (np.isfinite(rate) and rate > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return rate
 
 
@@ -202,7 +204,7 @@ def _remake(options: argparse.Namespace, found: ClipSet) -> None:
     if not sets.is_embedded(options.name):
         raise ClipSetError(f"--remake: {options.name} is not made from numbers, only {', '.join(sets.EMBEDDED)} are")
     source, (_, frames, size, _, _) = sets.source(options.name), found.clips.shape
-    made, _ = source.reel(clips.stream(_split(options), options.seed), 0, size, frames)
+    made, _ = source.reel(reels.stream(_split(options), options.seed), 0, size, frames)
     made = made[: len(found)]
     same = (made == found.clips[: len(made)]).all(axis=(1, 2, 3, 4))
     if not same.all():

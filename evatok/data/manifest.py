@@ -21,15 +21,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from evatok.data.decoding import check_sampling
+from evatok.data.image_folder import read_frames_folder
 from evatok.data.probe import VideoError
-from evatok.data.video import (
-    VIDEO_SUFFIXES,
-    ClipReader,
-    check_sampling,
-    images_in,
-    natural_order,
-    read_frames_folder,
-)
+from evatok.data.video import VIDEO_SUFFIXES, ClipReader
 from evatok.errors import EvatokError
 from evatok.storage.files import ordinary
 
@@ -38,7 +33,6 @@ LABEL_ALIASES = ("action", "class")  # the first of them that is there is the la
 NEAR = 0.8  # from this likeness on (difflib) a strange name is taken for a misspelt one
 SEPARATORS = (",", ";", "\t")
 NAMED = 3  # how many of many offenders an error names
-LEFT_OUT = 12  # how many files that are not clips are listed
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +57,7 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
         raise ManifestError(f"{path}: there is no such manifest file")
     lines = _lines(path)
     if not lines:
-        raise ManifestError(f"{path}: the manifest names no clip; write one path a line below the header")
+        raise ManifestError(f"{path}: the manifest lists no clips; write one path per line below the header")
     folder = path.absolute().parent
     rows = [
         {
@@ -78,33 +72,6 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     _refuse_duplicates(path, frame, list(lines))
     _refuse_missing(path, frame)
     return frame
-
-
-def scan_class_folders(root: Path | str) -> pd.DataFrame:
-    """List root/<class>/<videos> in natural order, labelled by class; a folder of images there is one clip.
-
-    Raises ManifestError for a missing root, videos outside a class, a class without clips, or a deeper folder
-    without images: nothing that looks like a clip is passed over. Hidden entries are; other files, broken links and
-    what is no regular file are named once in the log.
-    """
-    root = Path(root).absolute()
-    if not root.is_dir():
-        raise ManifestError(f"{root}: there is no such folder; it should hold one folder of videos a class")
-    loose = [entry for entry in _visible(root) if _is_video(entry)]
-    if loose:
-        raise ManifestError(f"{root}: videos outside a class folder: {_few([entry.name for entry in loose])}")
-    clips = {folder.name: _clips_in(folder) for folder in _visible(root) if folder.is_dir()}
-    bare = [label for label, paths in clips.items() if not paths]
-    if bare or not clips:
-        held = f"class folders without a clip: {_few(bare)}" if bare else "it holds no class folder"
-        raise ManifestError(f"{root}: {held}; expected <class>/<video> ({', '.join(VIDEO_SUFFIXES)})")
-    strangers = [name for label in clips for name in _strangers(root / label)]
-    if strangers:
-        _tell(f"{root}: {len(strangers)} left out: {_few(strangers, LEFT_OUT)}")
-    named = [(str(path), readable(label)) for label, paths in clips.items() for path in paths]
-    paths, labels = zip(*named, strict=True)
-    # As objects: other strings of pandas refuse names that are not UTF-8.
-    return pd.DataFrame({"path": pd.Series(paths, dtype=object), "label": labels, "start": 0.0, "split": ""})
 
 
 def readable(name: str) -> str:
@@ -149,15 +116,15 @@ def decode_manifest(
                 reasons[row] = error.reason
     failures = rows.iloc[list(reasons)][["path"]].assign(reason=list(reasons.values()))
     if not decoded:
-        first = failures.iloc[0]
-        raise ManifestError(f"none of {len(rows)} clips was decoded; first {first['path']}: {first['reason']}")
+        path, reason = failures.iloc[0][["path", "reason"]]
+        raise ManifestError(f"none of {len(rows)} clips could be decoded; the first, {path}: {reason}")
     return clips[: len(decoded)], rows.iloc[decoded].reset_index(drop=True), failures
 
 
 def _lines(path: Path) -> dict[int, dict[str, str]]:
     """Line number and row of every line that is not blank."""
     if not path.is_file():
-        raise ManifestError(f"{path}: a manifest is a CSV file, and this is none")  # a pipe would be waited for
+        raise ManifestError(f"{path}: not a regular file, so not a manifest")  # a pipe would be waited for
     try:
         text = ordinary(path).read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
         first = next((line for line in text.split("\n") if line.strip()), "")
@@ -219,7 +186,7 @@ def _rows_of_list(path: Path, text: str, separator: str) -> Iterator[tuple[int, 
         cells = _cells(line, separator)
         width = width or len(cells)
         if len(cells) != width or width > 2:
-            told = f"{len(cells)} cells in a list without a header, where a line is a path or a path and a label"
+            told = f"{len(cells)} cells in a list without a header, where a line is a path, or a path and a label"
             raise ManifestError(
                 f"{path}, line {number}: {told}; name the columns in a first line: {', '.join(COLUMNS)}"
             )
@@ -237,15 +204,15 @@ def _meant(path: Path, columns: list[str]) -> dict[str, str]:
     others = [name for name in columns if name not in meant]
     misses = {name: near for name in others if (near := _near(name, meant))}
     if misses:
-        told = _few([f"{name!r} (is it {near}?)" for name, near in misses.items()])
-        raise ManifestError(f"{path}: unknown column {told}; {allowed}: rename it, also where it means something else")
+        told = few([f"{name!r} (is it {near}?)" for name, near in misses.items()])
+        raise ManifestError(f"{path}: unknown column {told}; {allowed}: rename it, even if it means something else")
     if "label" not in meant:
         meant |= {name: "label" for name in [name for name in LABEL_ALIASES if name in others][:1]}
     if "path" not in meant or any(columns.count(name) > 1 for name in meant):
         raise ManifestError(f"{path}: the header is {', '.join(columns)}; {allowed}, each once")
     unused = [name or "(no name)" for name in columns if name not in meant]
     if unused:
-        _tell(f"{path}: columns that are not used: {', '.join(unused)}")
+        log_once(f"{path}: columns that are not used: {', '.join(unused)}")
     return meant
 
 
@@ -256,7 +223,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 @functools.cache  # a manifest is read several times on the way to its clips, and says this once
-def _tell(told: str) -> None:
+def log_once(told: str) -> None:
     _log.info("%s", readable(told))
 
 
@@ -266,7 +233,7 @@ def _start(path: Path, line: int, cell: str) -> float:
     except ValueError:
         start = -1.0
     if not (np.isfinite(start) and start >= 0):
-        raise ManifestError(f"{path}, line {line}: start is {cell!r}; it must be a number from 0 up")
+        raise ManifestError(f"{path}, line {line}: start is {cell!r}; it must be a number of at least 0")
     return start
 
 
@@ -274,44 +241,17 @@ def _refuse_duplicates(path: Path, frame: pd.DataFrame, lines: list[int]) -> Non
     groups = pd.Series(lines).groupby([frame["path"].map(os.path.normpath), frame["start"]])
     twice = [f"lines {', '.join(map(str, group))}" for _, group in groups if len(group) > 1]
     if twice:
-        raise ManifestError(f"{path}: the same path and start more than once: {_few(twice)}")
+        raise ManifestError(f"{path}: duplicate path and start: {few(twice)}")
 
 
 def _refuse_missing(path: Path, frame: pd.DataFrame) -> None:
     missing = [name for name in frame["path"].unique() if not _exists(Path(name))]
     if missing:
         total = f"{len(missing)} of {frame['path'].nunique()} files are missing"
-        raise ManifestError(f"{path}: {total}: {_few(missing)}; relative paths begin at the manifest's folder")
+        raise ManifestError(f"{path}: {total}: {few(missing)}; paths are relative to the manifest's folder")
 
 
-def _clips_in(folder: Path) -> list[Path]:
-    entries = _visible(folder)
-    empty = [entry.name for entry in entries if entry.is_dir() and not images_in(entry)]
-    if empty:
-        raise ManifestError(f"{folder}: folders without images: {_few(empty)}; videos lie directly in their class")
-    return [entry for entry in entries if entry.is_dir() or _is_video(entry)]
-
-
-def _strangers(folder: Path) -> Iterator[str]:
-    """List what in a class folder is not a clip, and why."""
-    for entry in _visible(folder):
-        if entry.is_symlink() and not entry.exists():
-            yield f"{folder.name}/{entry.name} (a broken link)"
-        elif not entry.is_dir() and not entry.is_file():
-            yield f"{folder.name}/{entry.name} (not a regular file)"
-        elif entry.is_file() and not _is_video(entry):
-            yield f"{folder.name}/{entry.name} (by its name no video)"
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural_order)
-
-
-def _is_video(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _few(names: list[str], most: int = NAMED) -> str:
+def few(names: list[str], most: int = NAMED) -> str:
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
@@ -326,7 +266,7 @@ def _read(
     if not path.is_dir():
         return reader.read(path, frames=frames, size=size, fps=fps, start=start, timeout=timeout)
     if fps is not None:
-        raise VideoError(path, f"a folder of images has no times to pick {fps:g} fps from; pass fps=None")
+        raise VideoError(path, f"a folder of images has no timestamps to sample at {fps:g} fps; pass fps=None")
     if not start.is_integer():
         raise VideoError(path, f"start {start:g} is not the index of an image")
     return read_frames_folder(path, frames=frames, size=size, start=int(start))

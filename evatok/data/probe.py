@@ -76,7 +76,7 @@ def probe(path: Path) -> Probe:
         packets, damaged, turned = _walk(container, stream)
         stamped = [packet for packet in packets if not packet.is_discard]
         if not stamped:
-            raise VideoError(path, "it holds no whole video frame")
+            raise VideoError(path, "it holds no complete video frame")
         ticks = [packet.pts for packet in stamped]
         if None in ticks or len(set(ticks)) < len(ticks):
             return scan(path)
@@ -121,7 +121,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             if not streams:
                 raise VideoError(path, "it has no video stream, only " + _kinds(container))
             if streams[0].codec_context is None:
-                raise VideoError(path, "its codec is not one that FFmpeg knows (is the file damaged?)")
+                raise VideoError(path, "FFmpeg does not know its codec (is the file damaged?)")
             _refuse_large(path, streams[0].codec_context.width, streams[0].codec_context.height)
             streams[0].codec_context.thread_count = 1
             yield container, streams[0]
@@ -133,7 +133,8 @@ def _refuse_large(path: Path, width: int, height: int) -> None:
     """Raise VideoError for frames of more pixels than any camera's: a small file may claim as many as it likes."""
     if width * height > MOST_PIXELS:
         raise VideoError(
-            path, f"frames of {width} x {height} pixels, {MOST_PIXELS} are read at most; scale it down first"
+            path,
+            f"frames of {width} x {height} pixels exceed the limit of {MOST_PIXELS} pixels; scale the video down first",
         )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from evatok.data import clips, manifest, splits
-from evatok.data.clips import ClipSet, ClipSetError, ClipSource, Reel
+from evatok.data import clips, manifest, reels, splits
+from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.embedded import arcade, freedoom, mixed, moving_shapes
+from evatok.data.reels import ClipSource, Reel
 from evatok.storage.files import cache_folder
 
 EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed", "moving-shapes", "moving-shapes-stills")
@@ -55,7 +56,7 @@ def _newest(name: str) -> ClipSource:
     if name in _ARCADE:
         reel, games = _ARCADE[name]
         return ClipSource(name, arcade.REEL, reel, arcade.recipe_of(games), arcade.recipe_versions())
-    raise ClipSetError(f"unknown embedded set {name!r}: one of {', '.join(EMBEDDED)}")
+    raise ClipSetError(f"unknown embedded set {name!r}; choose one of {', '.join(EMBEDDED)}")
 
 
 def is_embedded(name: str) -> bool:
@@ -99,20 +100,28 @@ def clip_set(
     name = str(name)
     _refuse_all_of_embedded(name, split)
     if is_embedded(name):
-        return clips.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
+        return reels.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
     if (path / "manifest.json").exists():
-        found = clips.load(path)
-        held = found.manifest.get("split", split)
-        if split not in (held, splits.ALL):
-            raise ClipSetError(f"{path} holds split {held!r}: it cannot serve as {split} clips")
-        if found.clips.shape[1:] != (frames, size, size, 3):
-            raise ClipSetError(f"{path}: clips are {found.clips.shape[1:]}, {(frames, size, size, 3)} needed")
+        found = _loaded(path, split, (frames, size, size, 3))
     elif path.exists():
         found = decode(path, split, size=size, frames=frames, fps=fps, count=count)
     else:
-        raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
+        raise ClipSetError(
+            f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
+        )
     return found.head(count) if count else found
+
+
+def _loaded(path: Path, split: str, shape: tuple[int, ...]) -> ClipSet:
+    """Open a built set. Raises ClipSetError for another split or clips of another shape."""
+    found = clips.load(path)
+    held = found.manifest.get("split", split)
+    if split not in (held, splits.ALL):
+        raise ClipSetError(f"{path} holds the split {held!r}, not {split!r}")
+    if found.clips.shape[1:] != shape:
+        raise ClipSetError(f"{path}: clips have shape {found.clips.shape[1:]}, expected {shape}")
+    return found
 
 
 def built(
@@ -133,11 +142,13 @@ def built(
     _refuse_all_of_embedded(name, split)
     path = Path(name)
     if is_embedded(name):
-        return clips.cached(source(name), split, count, size=size, frames=frames, seed=seed)
+        return reels.cached(source(name), split, count, size=size, frames=frames, seed=seed)
     if (path / "manifest.json").exists():
         return path
     if not path.exists():
-        raise ClipSetError(f"no clips called {name!r}: {', '.join(EMBEDDED)}, or the path of a set or manifest")
+        raise ClipSetError(
+            f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
+        )
     rows, _ = splits.rows_of(path, split)
     return _decoded(_decoded_folder(rows, split, size=size, frames=frames, fps=fps), count)
 
@@ -145,7 +156,7 @@ def built(
 def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float | None, count: int = 0) -> ClipSet:
     """Decode a manifest CSV or a folder of classes into the cache, once; failures land in failures.csv there.
 
-    A video that has changed since is decoded anew. `count` clips (0: all) are decoded and no more, if the cache does
+    A video that has changed since is decoded again. `count` clips (0: all) are decoded and no more, if the cache does
     not hold as many already.
     """
     path = Path(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evatok.data import manifest
+from evatok.data import class_folders, manifest
 from evatok.data.clips import SPLITS, ClipSetError
 
 ALL = "all"  # every row, of whatever split
@@ -26,7 +26,7 @@ def rows_of(path: Path | str, split: str) -> tuple[pd.DataFrame, str]:
     Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty, and as `check` does.
     """
     path = Path(path)
-    rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
+    rows = manifest.read_manifest(path) if path.is_file() else class_folders.scan_class_folders(path)
     made_by = "the manifest's column split"
     check(path, rows)
     if not rows["split"].ne("").any():
@@ -53,15 +53,13 @@ def check(path: Path, rows: pd.DataFrame) -> None:
             near = difflib.get_close_matches(name.lower(), sorted(set(rows["split"]) & set(SPLITS)), n=1, cutoff=0.75)
             if near:
                 count = int(rows["split"].eq(name).sum())
-                raise ClipSetError(
-                    f"{path}: {count} rows have split {name!r}, others {near[0]!r}: write one name alike"
-                )
+                raise ClipSetError(f"{path}: {count} rows have split {name!r}, others {near[0]!r}: spell it one way")
         _refuse_shared(path, rows, starts=True)
     elif not empty.all():
         first = manifest.readable(Path(rows["path"][empty].iloc[0]).name)
         raise ClipSetError(
             f"{path}: {int(empty.sum())} of {len(rows)} rows have an empty split, {first} the first: fill it in every "
-            f"row, or leave the column out to have files dealt {_shares()}"
+            f"row, or drop the column to have files split {_shares()}"
         )
 
 
@@ -72,7 +70,7 @@ def _refuse_shared(path: Path, rows: pd.DataFrame, *, starts: bool) -> None:
         other, its = seen.setdefault((os.path.realpath(video), start if starts else 0.0), (video, split))
         if its != split:
             names = " and ".join(manifest.readable(Path(name).name) for name in (other, video))
-            raise ClipSetError(f"{path}: {names} are one file, in splits {its} and {split}: list it once")
+            raise ClipSetError(f"{path}: {names} are the same file, in splits {its} and {split}: list it once")
 
 
 def dealt(name: str) -> str:
@@ -88,11 +86,11 @@ def dealt(name: str) -> str:
 
 def _refuse_strange(path: Path, rows: pd.DataFrame, split: str) -> None:
     if split != ALL and split not in SPLITS:
-        raise ClipSetError(f"{path}: unknown split {split!r}: one of {', '.join((*SPLITS, ALL))}")
+        raise ClipSetError(f"{path}: unknown split {split!r}; choose one of {', '.join((*SPLITS, ALL))}")
     if split != ALL and split not in set(rows["split"]):
         count = rows["path"].nunique()
         files = "its one file leaves" if count == 1 else f"its {count} files leave"
-        told = f"dealt {_shares()} by their names, {files} none for {split}"
+        told = f"split {_shares()} by name, {files} none for {split}"
         wayout = (
             "add a column split" if path.is_file() else "list them in a manifest CSV with columns path, label, split"
         )

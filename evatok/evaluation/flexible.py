@@ -1,4 +1,4 @@
-"""A tokenizer with a flow decoder as something to measure: a length, a number of flow steps, and a seed of its noise.
+"""A tokenizer with a flow decoder as a system to measure, at one length, number of flow steps and noise seed.
 
 Legend: B clips, T latent frames, P patches per frame, k tokens per frame.
 """
@@ -22,7 +22,7 @@ from evatok.tokenizers.videoflextok.blocks import hidden_width
 
 
 class Flexible(System):
-    """VideoFlexTok at one row of lengths. Each clip's sample depends on the seed and its number alone.
+    """VideoFlexTok at one row of lengths. Each clip's sample depends only on the seed and its index.
 
     `identity` should name the weights; it gains the row, how samples are drawn, their cost, precision and code.
     """
@@ -47,7 +47,7 @@ class Flexible(System):
         whole = list(row) * blocks if len(row) == 1 else list(row)
         self.row = tokenizer.checked(torch.tensor([whole]))
         if steps < 1:
-            raise FlexTokError(f"{steps} flow steps: at least 1 is needed")
+            raise FlexTokError(f"the number of flow steps must be at least 1, got {steps}")
         self.tokenizer, self.steps, self.guidance, self.seed, self.bf16 = tokenizer, steps, guidance, seed, bf16
         self.codebook_size = tokenizer.config.codebook_size
         self.length_levels = len(set(whole))

@@ -1,4 +1,4 @@
-"""What a finished tokenizer reaches at every length and number of flow steps, and whether its tokens are used.
+"""Quality of a finished tokenizer at every length and number of flow steps, and whether its tokens are used.
 
 Samples are drawn with fixed noise seeds, one per clip. Metrics are named <name>_k<tokens per latent frame>_steps<n>;
 k = 0 are samples without tokens, steps = 1 the decoder's mean.
@@ -9,13 +9,13 @@ Legend: N clips, B clips of a batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches
 from evatok.metrics import catalogue, pixels
 from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
 from evatok.models.precision import autocast
@@ -45,7 +45,7 @@ def quality(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str
     for tokens in (0, *tokenizer.config.kept_levels):
         for steps in how.steps:
             made = _Sums()
-            for real, numbers in _batches(clips, how.batch, _device(tokenizer)):
+            for real, numbers in network_batches(clips.clips, how.batch, _device(tokenizer)):
                 with autocast(real.device, how.bf16):
                     codes = tokenizer.encode(real, tokenizer.lengths(tokens, len(real)))
                     fake = tokenizer.decode(codes, steps=steps, seed=how.seed, indices=numbers).float()
@@ -58,14 +58,14 @@ def quality(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str
 def token_use(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str, Metric]:
     """Flow loss on pure noise with a clip's own tokens and with another clip's: what the tokens say about layout.
 
-    Also how many different codes the clips' longest sequences hold. Each clip borrows its successor's tokens in its
-    batch, so the batch has to hold several.
+    Also the number of different codes in the clips' longest sequences. Each clip borrows the tokens of the next clip
+    in its batch, so the batch must hold several.
     """
     own: dict[int, list[float]] = defaultdict(list)
     other: dict[int, list[float]] = defaultdict(list)
     seen: set[int] = set()
     network, levels = tokenizer.network, tokenizer.config.kept_levels
-    for real, numbers in _batches(clips, how.batch, _device(tokenizer)):
+    for real, numbers in network_batches(clips.clips, how.batch, _device(tokenizer)):
         latents = tokenizer.codec.encode(real)
         noise = seeded_noise(latents.shape[1:], how.seed, numbers).to(latents.device)
         sigma = torch.ones(len(real), device=real.device)
@@ -125,17 +125,10 @@ def sharpness(clips: torch.Tensor) -> torch.Tensor:
 
 def _of_codec(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str, Metric]:
     made = _Sums()
-    for real, _ in _batches(clips, how.batch, _device(tokenizer)):
+    for real, _ in network_batches(clips.clips, how.batch, _device(tokenizer)):
         codec = tokenizer.codec
         made.add(real, codec.decode(codec.encode(real), real.shape[2]).clamp(0, 1), how.teacher)
     return {f"{name}_codec": metric for name, metric in made.metrics().items()}
-
-
-def _batches(clips: ClipSet, batch: int, device: torch.device) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """Clips (B, 3, F, H, W) and their numbers (B,)."""
-    for start in range(0, len(clips), batch):
-        real = to_network(clips.clips[start : start + batch], device)
-        yield real, np.arange(start, start + len(real))
 
 
 def _device(tokenizer: VideoFlexTok) -> torch.device:

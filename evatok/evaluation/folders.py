@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from evatok.data.image_folder import images_in, natural_order, read_frames_folder
 from evatok.data.probe import opened, probe
-from evatok.data.video import VIDEO_SUFFIXES, ClipReader, images_in, natural_order, read_frames_folder
+from evatok.data.video import VIDEO_SUFFIXES, ClipReader
 from evatok.errors import EvatokError
 from evatok.storage.arrays import read_array
 from evatok.storage.files import ordinary, sha256_file
@@ -82,7 +83,7 @@ class FolderClips:
 
     def _checked(self, path: Path, clip: np.ndarray) -> np.ndarray:
         if clip.shape != self.shape or not (clip.dtype == np.uint8 or np.issubdtype(clip.dtype, np.floating)):
-            raise EvaluationError(f"{path}: a clip of {clip.dtype} {clip.shape}, uint8 or float {self.shape} is needed")
+            raise EvaluationError(f"{path}: expected a uint8 or float clip {self.shape}, got {clip.dtype} {clip.shape}")
         return clip
 
 
@@ -98,8 +99,8 @@ def _clip_files(folder: Path) -> tuple[str, list[Path]]:
     }
     kinds = [kind for kind, files in by_kind.items() if files]
     if len(kinds) != 1:
-        held = f"{' and '.join(kinds)} together" if kinds else "no clip (.npy, folders of images, videos)"
-        raise EvaluationError(f"{folder} holds {held}: one kind of clips is needed")
+        held = f"{' and '.join(kinds)} together" if kinds else "no clips (.npy, folders of images, videos)"
+        raise EvaluationError(f"{folder} holds {held}: expected clips of exactly one kind")
     return kinds[0], by_kind[kinds[0]]
 
 

@@ -123,10 +123,7 @@ def evaluate(
         measured = computed(kept, pieces, job.made_by, job.shard, tick=bar.update)
     arrays = measured.joined()
     references = {name: job.reference(name, cache, shard_length) for name in extractors(names)}
-    values, intervals = per_clip_values(arrays, names)
-    values |= distribution_values(arrays, references, names)
-    motion, motion_intervals = motion_values(arrays)
-    values, intervals = values | motion, intervals | motion_intervals
+    values, intervals = _values(arrays, references, names)
     values |= token_values(arrays, system, real)
     infinite = {name: str(metric.value) for name, metric in values.items() if not math.isfinite(metric.value)}
     return Evaluation(
@@ -146,6 +143,15 @@ def evaluate(
         resumed=measured.resumed,
         damaged=len(cache.damaged) + len(kept.damaged if kept else []),
     )
+
+
+def _values(
+    arrays: Arrays, references: dict[str, np.ndarray], names: tuple[str, ...]
+) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:
+    """All metrics but those of tokens, and the intervals of those that have one."""
+    values, intervals = per_clip_values(arrays, names)
+    motion, motion_intervals = motion_values(arrays)
+    return values | distribution_values(arrays, references, names) | motion, intervals | motion_intervals
 
 
 def chosen_metrics(protocol: Protocol, metrics: Sequence[str]) -> tuple[str, ...]:
@@ -282,7 +288,9 @@ def checked_output(real: torch.Tensor, output: Output, start: int) -> torch.Tens
         raise EvaluationError(f"{where}: {error}") from error
     lengths, codes = output.lengths, output.codes
     if lengths is not None and (lengths.ndim != 2 or len(lengths) != len(real)):
-        raise EvaluationError(f"{where}: lengths {tuple(lengths.shape)} for {len(real)} clips, (B, K) is needed")
+        raise EvaluationError(f"{where}: lengths must be (B, K) for {len(real)} clips, got {tuple(lengths.shape)}")
     if codes is not None and (lengths is None or codes.shape != (int(lengths.sum()),)):
-        raise EvaluationError(f"{where}: codes {tuple(codes.shape)}, the lengths ask for one per token")
+        raise EvaluationError(
+            f"{where}: codes {tuple(codes.shape)} do not match the lengths, which ask for one code per token"
+        )
     return output.clips.to(real.device).float().clamp(0, 1)

@@ -57,7 +57,7 @@ def read(record: Record, root: Path = REPOSITORY) -> Arrays | None:
     arrays: Arrays = {}
     for artifact, path in zip(named, paths, strict=True):
         if sha256_file(path) != artifact.sha256:
-            raise RecordError(f"{path}: its content is not what {record.id} names; restore it, or measure again")
+            raise RecordError(f"{path}: its content does not match record {record.id}; restore it, or measure again")
         try:
             with np.load(ordinary(path), allow_pickle=False) as file:
                 arrays |= {key: file[key] for key in file.files}

@@ -29,7 +29,7 @@ def reference_clips(
     if limit is None and required is not None and available != required:
         raise EvaluationError(
             f"protocol {protocol.name} measures {required} clips, {available} were given: pass "
-            f"limit={min(available, required)} for a run whose numbers do not enter tables"
+            f"limit={min(available, required)} for a run that stands in no table"
         )
     count = available if limit is None else limit
     if isinstance(clips, ClipSet):

@@ -12,7 +12,7 @@ import torch
 
 from evatok.assignments import published, reward
 from evatok.assignments.candidates import CandidateSet
-from evatok.data.clips import to_network
+from evatok.data.clips import network_batches
 from evatok.metrics import catalogue
 from evatok.storage.records import Metric
 from evatok.tokenizers.codes import expand_assignment
@@ -104,8 +104,7 @@ def full_length_losses(tokenizer: AdaptiveTokenizer, clips: np.ndarray, batch: i
     blocks, device = tokenizer.config.candidates.blocks, next(tokenizer.parameters()).device
     longest = (tokenizer.config.levels[-1],) * blocks
     parts = []
-    for start in range(0, len(clips), batch):
-        real = to_network(clips[start : start + batch], device)
+    for real, _ in network_batches(clips, batch, device):
         fake = tokenizer(real, expand_assignment(longest, len(real)).to(device)).clips.clamp(0, 1)
         parts.append((fake - real).square().unflatten(2, (blocks, -1)).mean(dim=(1, 3, 4, 5)).cpu().numpy())
     return np.concatenate(parts)

@@ -120,7 +120,8 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
     known = shelf.trained().checkpoint.parents.get("validation_table")
     if name == SETS["validation"] and known not in (None, table.sha256):
         raise candidate_table.CurationError(
-            f"{shelf.candidates(name)}: not the table that the routers name as theirs (sha256 {known[:12]}, this one "
+            f"{shelf.candidates(name)}: not the table that the routers were validated on (sha256 {known[:12]}, "
+            "this one "
             f"{table.sha256[:12]}); fetch it again, or run stage2_curation and stage3_router again"
         )
     candidate_table.check_named(shelf.candidates(name), table, shelf.root / "records")

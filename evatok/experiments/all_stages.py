@@ -140,26 +140,10 @@ def jobs(config: dict[str, Any]) -> list[Job]:
         given = {key: value for key, value in settings.items() if value is not None}  # None: the stage's own
         return Job(name, experiment, {**given, "work": str(folder / "work" / name), key: str(outcome)}, outcome)
 
-    found = [
-        job(
-            "encoder",
-            pretrain_videomae.ex,
-            encoder,
-            "checkpoint",
-            **sizes,
-            steps=config["encoder_steps"],
-            probe_data="none",
-        ),
-        job(
-            "proxy",
-            stage1_proxy.ex,
-            proxy,
-            "checkpoint",
-            **sizes,
-            steps=config["proxy_steps"],
-            compile=config["compile"],
-        ),
-    ]
+    settings = {**sizes, "steps": config["encoder_steps"], "probe_data": "none"}
+    found = [job("encoder", pretrain_videomae.ex, encoder, "checkpoint", **settings)]
+    settings = {**sizes, "steps": config["proxy_steps"], "compile": config["compile"]}
+    found.append(job("proxy", stage1_proxy.ex, proxy, "checkpoint", **settings))
     for split, count in (("train", config["scored_clips"]), ("validation", config["validation_clips"])):
         scored = {"data": config["data"], "split": split, "clips": count, "tokenizer": str(proxy)}
         found.append(job(f"scores-{split}", stage2_curation.ex, tables[split], "table", **common, **scored))

@@ -1,7 +1,7 @@
-"""Class consistency of generated clips, beside what it could reach at best.
+"""Class consistency of generated clips, with its upper bounds.
 
-A classifier of real clips tells in how many generated ones it sees the class asked for. It errs on real clips, too, and
-more often on what the tokenizer makes of them: both rates are measured as well, for no generator can be expected to
+A classifier trained on real clips counts the generated ones in which it sees the requested class. It errs on real clips
+too, and more often on their reconstructions: both rates are measured as well, as no generator can be expected to
 surpass them.
 """
 
@@ -27,11 +27,11 @@ from evatok.storage import records
 
 @dataclass(frozen=True)
 class ClassConsistency:
-    """What is needed to measure it.
+    """What class consistency is measured with.
 
     Attributes:
-        names: classes asked of the generated clips.
-        rule: who names the lengths of reconstructions; None leaves them out.
+        names: requested classes of the generated clips.
+        rule: assignment rule of the reconstructions; None skips them.
     """
 
     video: VideoGenerator
@@ -42,7 +42,7 @@ class ClassConsistency:
 
     @classmethod
     def of(cls, config: dict[str, Any], video: VideoGenerator, names: list[str]) -> ClassConsistency:
-        """From the configured classifier and router; what does not fit is found now, not after hours of sampling.
+        """Build from the configured classifier and router; mismatches raise now, not after hours of sampling.
 
         Raises:
             CheckpointError: no such classifier or router.
@@ -63,7 +63,7 @@ class ClassConsistency:
 
     def facts(self, found: dict[str, Rates]) -> dict[str, Any]:
         """For a record's entry `model`: the classifier's hash, and each class's share and confusions."""
-        shares = {what: {"recall": rates.recall, "confusion": rates.confusion} for what, rates in found.items()}
+        shares = {what: rates.facts for what, rates in found.items()}
         return {
             "classifier": self.judge.checkpoint.sha256,
             "consistency": {"classes": list(self.judge.classes), **shares},
@@ -77,7 +77,7 @@ class ClassConsistency:
 
 
 def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
-    """Who named the lengths of the clips that the generator learned from; None where no router is given.
+    """The assignment rule of the clips that the generator was trained on; None where no router is given.
 
     Raises:
         ConfigError: another router than the one that taught the generator.
@@ -90,18 +90,25 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
     router, taught = Router.load(config["router"], config["device"]), video.checkpoint.parents.get("router", "")
     if router.checkpoint.sha256 != taught:
         raise tracking.ConfigError(
-            f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, the generator learned from the "
+            f"config key router: {config['router']} is {router.checkpoint.sha256[:12]}, but the generator was "
+            "trained on "
             f'assignments of {taught[:12]}; give that one, or router="" to leave reconstructions out'
         )
     return Routed(router, shape)
 
 
-def metrics_of(found: dict[str, Rates]) -> dict[str, records.Metric]:
-    """Each rate over clips and as the mean over classes; the spread is half a 95 % interval."""
-    values = {}
+def metrics_of(rates: Rates, name: str = "class_consistency") -> dict[str, records.Metric]:
+    """The rate `name` over clips and `<name>_balanced` over classes; the spread is half a 95 % interval."""
+    balanced = f"{name}_balanced"
+    return {
+        name: catalogue.of(name).measured(rates.accuracy, rates.clips, rates.half_interval),
+        balanced: catalogue.of(balanced).measured(rates.balanced, rates.clips, rates.balanced_half_interval),
+    }
+
+
+def metrics_of_all(found: dict[str, Rates]) -> dict[str, records.Metric]:
+    """Metrics of all rates: plain names for generated clips, names with a suffix for others."""
+    metrics: dict[str, records.Metric] = {}
     for what, rates in found.items():
-        name = "class_consistency" + ("" if what == "generated" else f"_{what}")
-        balanced, entry = f"{name}_balanced", catalogue.of(name)
-        values[name] = entry.measured(rates.accuracy, rates.clips, rates.half_interval)
-        values[balanced] = catalogue.of(balanced).measured(rates.balanced, rates.clips, rates.balanced_half_interval)
-    return values
+        metrics |= metrics_of(rates, "class_consistency" + ("" if what == "generated" else f"_{what}"))
+    return metrics

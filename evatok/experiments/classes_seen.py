@@ -1,7 +1,7 @@
-"""In how many clips a trained classifier sees the right class: the real ones, and their reconstructions by assignment.
+"""Measure how often a trained classifier sees the right class in real clips and in their reconstructions.
 
-What a tokenizer loses of a class (a motion, a game) shows in how far its reconstructions stay behind the real clips,
-and in which classes. A chance guess is right in one clip of as many as there are classes, on the balanced rate.
+How far reconstructions fall behind the real clips, and in which classes, shows what a tokenizer loses of a motion or a
+game. On the balanced rate, chance is one over the number of classes.
 
     python -m evatok.experiments.classes_seen with toy    of 32 clips
     python -m evatok.experiments.classes_seen             motions of 320 clips at 64 and 128 tokens per block
@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from evatok.assignments.rules import Rule, RuleError
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, from_network, network_batches
 from evatok.data.sets import clip_set
+from evatok.evaluation import Adaptive, System
 from evatok.experiments import keys, tracking
+from evatok.experiments.class_consistency import metrics_of
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.setting import set_threads
+from evatok.experiments.setting import rule_of, set_threads
 from evatok.generation import code_cache
-from evatok.metrics import catalogue
-from evatok.metrics.class_consistency import Classifier, Rates
-from evatok.routing import rules
+from evatok.metrics.class_consistency import Classifier
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
@@ -54,14 +53,17 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     tokenizer = AdaptiveTokenizer.load(config["checkpoint"], config["device"])
     judge = Classifier.load(config["classifier"], config["device"])
     shape = tokenizer.config
-    named = {text: rule_of(text, tokenizer, config) for text in config["assignments"]}
+    named = {text: rule_of(text, shape, config, "assignments") for text in config["assignments"]}
     clips = clip_set(
         config["data"], config["split"], config["clips"], size=shape.size, frames=shape.frames, fps=config["fps"]
     )
     told = code_cache.labels_of(clips, judge.label).tolist()
     found = {"real": judge.judge(clips.clips, told)}
     for text, rule in named.items():
-        found[text] = judge.judge(reconstructed(tokenizer, clips, rule, config["batch"]), told)
+        found[text] = judge.judge(reconstructed(Adaptive(tokenizer, rule, {}), clips, config), told)
+    metrics: dict[str, records.Metric] = {}
+    for text, rates in found.items():
+        metrics |= {f"{text}.{name}": metric for name, metric in metrics_of(rates).items()}
     record = records.new_record(
         kind="classes_seen",
         status=config["size"],
@@ -77,44 +79,21 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             "sha256": tokenizer.checkpoint.sha256,
             "classifier": judge.checkpoint.sha256,
             "classes": list(judge.classes),
-            "seen": {text: {"recall": rates.recall, "confusion": rates.confusion} for text, rates in found.items()},
+            "seen": {text: rates.facts for text, rates in found.items()},
             "run": tracker.run_id,
         },
-        metrics={name: metric for text, rates in found.items() for name, metric in metrics_of(text, rates).items()},
+        metrics=metrics,
         config=config,
         environment=tracker.environment(),
     )
     return {"record": tracker.record(record), "balanced": {text: rates.balanced for text, rates in found.items()}}
 
 
-def rule_of(text: str, tokenizer: AdaptiveTokenizer, config: dict[str, Any]) -> Rule:
-    """One of the configured assignments. Raises ConfigError for none of its forms."""
-    try:
-        return rules.parse(text, tokenizer.config, seed=config["seed"], device=config["device"])
-    except RuleError as error:
-        raise tracking.ConfigError(f"config key assignments: {error}") from error
-
-
 @torch.no_grad()
-def reconstructed(tokenizer: AdaptiveTokenizer, clips: ClipSet, rule: Rule, batch: int) -> np.ndarray:
-    """Reconstructions, uint8 (N, T, H, W, 3), of a set's clips under a rule."""
-    device = next(tokenizer.parameters()).device
-    parts = []
-    for start in range(0, len(clips), batch):
-        pixels = to_network(clips.clips[start : start + batch], device)
-        lengths = rule(pixels, np.arange(start, start + len(pixels)))
-        fake = tokenizer(pixels, lengths.to(device)).clips.clamp(0, 1)
-        parts.append((fake * 255).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy())
-    return np.concatenate(parts)
-
-
-def metrics_of(what: str, rates: Rates) -> dict[str, records.Metric]:
-    """`<what>.class_consistency`, over clips, and `_balanced`, over classes; the spread is half a 95 % interval."""
-    over_clips, over_classes = (catalogue.of(f"class_consistency{end}") for end in ("", "_balanced"))
-    return {
-        f"{what}.{over_clips.name}": over_clips.measured(rates.accuracy, rates.clips, rates.half_interval),
-        f"{what}.{over_classes.name}": over_classes.measured(rates.balanced, rates.clips, rates.balanced_half_interval),
-    }
+def reconstructed(system: System, clips: ClipSet, config: dict[str, Any]) -> np.ndarray:
+    """Reconstruct a set's clips, uint8 (N, T, H, W, 3)."""
+    batches = network_batches(clips.clips, config["batch"], config["device"])
+    return np.concatenate([from_network(system(pixels, numbers).clips) for pixels, numbers in batches])
 
 
 if __name__ == "__main__":

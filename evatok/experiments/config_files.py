@@ -42,7 +42,8 @@ def handler_of(filename: str) -> Any:
         return config_files.Handler(_read_yaml, _write_yaml, "")
     raise ConfigFileError(
         f"{filename}: configuration files are JSON or YAML, so a name ends in "
-        f"{', '.join(JSON_SUFFIXES + YAML_SUFFIXES)}; if a named configuration is meant, move the file of its name away"
+        f"{', '.join(JSON_SUFFIXES + YAML_SUFFIXES)}; to use the named configuration, move the file of the same "
+        "name away"
     )
 
 
@@ -54,7 +55,7 @@ def _read_json(file: TextIO) -> dict[str, Any]:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a number in JSON")
 
 
 def _write_json(config: Any, file: TextIO) -> None:
@@ -82,7 +83,7 @@ def _yaml(file: TextIO) -> Any:
 
 
 def check_keys(value: Any, where: str) -> None:
-    """Raise ConfigFileError, naming `where`, for a key at any depth that Sacred would not store, "py/reduce" say."""
+    """Raise ConfigFileError, naming `where`, for a key at any depth that Sacred cannot store, such as "py/reduce"."""
     if isinstance(value, dict):
         for key, held in value.items():
             try:
@@ -97,7 +98,7 @@ def check_keys(value: Any, where: str) -> None:
 
 def _mapping(found: Any, file: TextIO) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise ConfigFileError(f"{file.name}: a configuration file holds names and their values, not {found!r:.60}")
+        raise ConfigFileError(f"{file.name}: a configuration file maps keys to values, got {found!r:.60}")
     check_keys(found, file.name)
     return found
 
@@ -107,4 +108,4 @@ def _unreadable(file: TextIO, kind: str, error: Exception) -> ConfigFileError:
     if isinstance(error, ConfigFileError):
         return error
     told = " ".join(str(error).split())
-    return ConfigFileError(f"{file.name} is no plain {kind}, and nothing else is read ({told})")
+    return ConfigFileError(f"{file.name} is not plain {kind}, and nothing else is read ({told})")

@@ -1,4 +1,4 @@
-"""What a configuration value may be: its type, and its range or set of values, as one object that says so in words."""
+"""Domains of configuration values: type and range or set of values, with a description in words."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class OneOf(Domain):
         if type(value) is not str:
             raise self.wrong_type(value)
         if value not in self.words and not (self.empty and not value):
-            raise Refused(f"{value!r} is none of {self}")
+            raise Refused(f"{value!r} is not one of {self}")
         return value
 
 
@@ -125,7 +125,7 @@ class Text(Domain):
         if type(value) is not str:
             raise self.wrong_type(value)
         if not (self.empty if not value else re.fullmatch(self.pattern, value, re.DOTALL)):
-            raise Refused(f"{value!r} is not {self}" if value else f"it is empty, where {self} is needed")
+            raise Refused(f"{value!r} is not {self}" if value else f"it is empty; {self} is needed")
         return value
 
 

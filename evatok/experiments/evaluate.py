@@ -20,7 +20,6 @@ from typing import Any
 import pandas as pd
 
 from evatok import evaluation
-from evatok.assignments.rules import Rule, RuleError
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.evaluation import (
@@ -37,9 +36,8 @@ from evatok.evaluation.flexible import Flexible, fixed_row
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.setting import optional_artifact, set_threads
+from evatok.experiments.setting import optional_artifact, rule_of, set_threads
 from evatok.metrics.bootstrap import over_choices
-from evatok.routing import rules
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 from evatok.tokenizers.videoflextok import KIND, VideoFlexTok, VideoFlexTokConfig
@@ -102,7 +100,22 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     metrics = {**result.metrics, **spread_over_choices(config, protocol, result, measure)}
     tracker.info({"resumed_clips": result.resumed, "damaged_shards": result.damaged})
     _keep_per_clip(result, tracker)
-    record = records.new_record(
+    record = _record(config, tracker, result, metrics)
+    return {
+        "record": tracker.record(record),
+        "comparable": protocols.comparable(record),
+        "clips": result.protocol["measured_clips"],
+        "resumed": result.resumed,
+        "metrics": {name: metric.value for name, metric in metrics.items()},
+        **({"psnr_ceiling": result.model["psnr_ceiling"]} if "psnr" in metrics else {}),
+        "intervals": result.intervals,
+    }
+
+
+def _record(
+    config: dict[str, Any], tracker: tracking.Tracker, result: Evaluation, metrics: dict[str, records.Metric]
+) -> records.Record:
+    return records.new_record(
         kind="evaluate",
         status=config["size"],
         protocol=result.protocol,
@@ -112,16 +125,6 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         environment=tracker.environment(),
         artifacts=beside(result, config["per_clip"]),
     )
-    written = tracker.record(record)
-    return {
-        "record": written,
-        "comparable": protocols.comparable(record),
-        "clips": result.protocol["measured_clips"],
-        "resumed": result.resumed,
-        "metrics": {name: metric.value for name, metric in metrics.items()},
-        **({"psnr_ceiling": result.model["psnr_ceiling"]} if "psnr" in metrics else {}),
-        "intervals": result.intervals,
-    }
 
 
 def system_of(config: dict[str, Any], protocol: Protocol) -> System:
@@ -147,15 +150,8 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
         "facts": checkpoint.facts,
         "parameters": sum(p.numel() for p in tokenizer.parameters()),
     }
-    return Adaptive(tokenizer, rule_of(config, tokenizer), identity, bf16=config["bf16"])
-
-
-def rule_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> Rule:
-    """The configured rule of assignment. Raises ConfigError for none of its forms, and as `rules.parse`."""
-    try:
-        return rules.parse(config["assignment"], tokenizer.config, seed=config["seed"], device=config["device"])
-    except RuleError as error:
-        raise tracking.ConfigError(f"config key assignment: {error}") from error
+    rule = rule_of(config["assignment"], tokenizer.config, config)
+    return Adaptive(tokenizer, rule, identity, bf16=config["bf16"])
 
 
 def flexible_of(config: dict[str, Any], protocol: Protocol) -> Flexible:

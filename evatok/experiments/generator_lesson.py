@@ -1,4 +1,4 @@
-"""What a generator learns from: clips coded by a tokenizer, their classes or given frames, and their grammar."""
+"""What a generator is trained on: clips coded by a tokenizer, their classes or given frames, and their grammar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.experiments.setting import uniform_tokens
 from evatok.experiments.tracking import ConfigError
-from evatok.generation import code_cache, video_generator
+from evatok.generation import code_cache, conditions, video_generator
 from evatok.generation.code_cache import CodedSet, Coder
 from evatok.generation.grammar import Grammar, Sequences
 from evatok.generation.transformer import Condition, GeneratorConfig
@@ -45,14 +45,14 @@ class Part:
         classes = None if self.classes is None else torch.from_numpy(self.classes[rows])
         given = None
         if self.given is not None:
-            given = video_generator.condition_symbols(self.given.batch(rows, variants), grammar)
+            given = conditions.condition_symbols(self.given.batch(rows, variants), grammar)
         moved = Sequences(sequences.symbols.to(device), sequences.counts.to(device))
         return moved, Condition(classes, given).to(device)
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that a generator learns from, coded, and what its checkpoint has to tell of it."""
+    """Everything a generator is trained on, coded, and what its checkpoint records of it."""
 
     train: Part
     validation: Part
@@ -83,7 +83,7 @@ class Lesson:
         clips = {name: clips_of(config, tokenizer, name) for name in ("train", "validation")}
         classes, numbers = classes_of(config, clips)
         coder = code_cache.clip_coder(tokenizer, sha256, rule, bf16=config["code_bf16"])
-        giver = video_generator.condition_coder(tokenizer, sha256, prefix, bf16=config["code_bf16"])
+        giver = conditions.condition_coder(tokenizer, sha256, prefix, bf16=config["code_bf16"])
         parts = {
             name: Part(
                 _coded(coder, its, config, name),
@@ -97,7 +97,7 @@ class Lesson:
             parts["train"],
             parts["validation"],
             grammar,
-            shape_of(config, grammar, len(classes), video_generator.condition_length(prefix)),
+            shape_of(config, grammar, len(classes), conditions.condition_length(prefix)),
             {"tokenizer": sha256, "clips": clips["train"].sha256, **rule.parents},
             facts_of(config, classes, fixed, prefix, parts["train"].coded.mean_tokens),
             protocol_of(config, clips),
@@ -119,8 +119,8 @@ def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> tuple[i
 def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...]) -> tuple[int, ...]:
     """Tokens of the given frames' blocks."""
     if config["assignment"] == "uniform":
-        return video_generator.condition_prefix(tokenizer.config, row)
-    return video_generator.condition_prefix(tokenizer.config, None, row[0] if config["given"] == "row" else None)
+        return conditions.condition_prefix(tokenizer.config, row)
+    return conditions.condition_prefix(tokenizer.config, None, row[0] if config["given"] == "row" else None)
 
 
 def rule_of(
@@ -136,7 +136,8 @@ def rule_of(
     rule = load_routed(config["router"], tokenizer.config, config["device"], prefix)
     if (taught := tokenizer.checkpoint.parents.get("router", rule.parents["router"])) != rule.parents["router"]:
         raise ConfigError(
-            f"config key router: {config['router']} is {rule.parents['router'][:12]}, the tokenizer was trained under "
+            f"config key router: {config['router']} is {rule.parents['router'][:12]}, but the tokenizer was "
+            "trained under "
             f"the assignments of {taught[:12]}; give that one, or assignment=uniform"
         )
     return rule

@@ -1,7 +1,7 @@
-"""Every configuration key of every experiment: what it means and what it may be, once.
+"""Every configuration key of every experiment: its meaning and its domain, declared once.
 
 An experiment states only its defaults, with the paper's values as comments; `print_config` shows them after what is
-said here. Where one experiment means something else by a name, its entry is called `experiment.key`.
+said here. Where a name means something else in one experiment, its entry is called `experiment.key`.
 """
 
 from __future__ import annotations
@@ -56,34 +56,34 @@ _DATA_WORDS = "freedoom, arcade, mixed, a built set's folder, a manifest CSV, a 
 SCORED = [entry.scored for entry in catalogue.METRICS if entry.scored]
 """Metrics that stage 2 stores."""
 
-_ENCODERS = f"a folder, a hub's name, {', '.join(NAMED)}"
-_OWN_VIDEOS = "videos of a protocol that brings none: manifest CSV, folder of class folders, built set"
+_ENCODERS = f"a folder, a name on the hub, {', '.join(NAMED)}"
+_OWN_VIDEOS = "videos of a protocol without embedded clips: manifest CSV, folder of class folders, built set"
 _ASSIGNMENT = r"random|router:[^\0]+|uniform:\s*\d+\s*|fixed:\s*\d+\s*(,\s*\d+\s*)+"
 _RULE = Text(pattern=_ASSIGNMENT, form="one of uniform:16, fixed:16,8,8,4, router:CHECKPOINT and random")
-_SHARDS = "folder of measured shards, named after all that made them"
+_SHARDS = "folder of measured shards, named by a hash of what made them"
 
 _EVERYWHERE = {
     "size": Key(OneOf(STATUSES), "network size, and the record's status"),
-    "seed": Key(Whole(0, 2**32 - 1), "of everything drawn at random"),
-    "device": Key(Text(form="cpu, cuda or cuda:N"), "where to compute"),
+    "seed": Key(Whole(0, 2**32 - 1), "random seed"),
+    "device": Key(Text(form="cpu, cuda or cuda:N"), "device to compute on"),
     "threads": Key(Whole(0, 4096), "CPU threads; 0 leaves PyTorch's choice"),
     "records_folder": Key(_PATH, "where the record goes"),
     "work": Key(_PATH, "folder of the resumable state and the curve"),
-    "minutes": Key(Real(0, 10**6), "wall-clock budget: saves and ends, run again to resume; 0: none"),
+    "minutes": Key(Real(0, 10**6), "wall-clock budget in minutes: saves and exits, rerun to resume; 0: none"),
     "batch": Key(_BATCH, "clips per step"),
-    "bf16": Key(Flag(none=True), f"{_LOW} (weights, losses: float32); None: where the device computes in it natively"),
-    "shard_length": Key(Whole(1, 10**6), "clips that an interruption loses at most"),
+    "bf16": Key(Flag(none=True), f"{_LOW} (weights, losses: float32); None: on devices with native support"),
+    "shard_length": Key(Whole(1, 10**6), "most clips an interruption loses"),
     "compile": Key(_FLAG, "torch.compile of the tokenizer's layers"),
 }
 
 _CLIP_SETS = {
     "data": Key(_DATA, _DATA_WORDS),
-    "fps": Key(OrNone(_FPS), "frames per second taken from a user's videos; None keeps their own"),
+    "fps": Key(OrNone(_FPS), "frames per second sampled from a user's videos; None: their own rate"),
     "train_clips": Key(_CLIPS, "clips of the training split; 0 takes all of a user's set"),
     "validation_clips": Key(_CLIPS, "clips of the validation split to measure on; 0 takes all of a user's set"),
     "validation_data": Key(Text(empty=True, form="a name or a path"), 'what to measure on; "": the same as `data`'),
-    "split": Key(Text(form="train, validation, test, all, or what a manifest calls it"), "of the clips"),
-    "limit": Key(_CLIPS, "measure the first so many clips; 0: all"),
+    "split": Key(Text(form="train, validation, test, all, or what a manifest calls it"), "split of the clips"),
+    "limit": Key(_CLIPS, "measure only the first clips, this many; 0: all"),
     "clips": Key(_CLIPS, "clips to score; 0 takes all of a user's set"),
     "label": Key(Text(form="a column"), "column of classes: motion (Freedoom), game (Arcade), label (class folders)"),
     "protocol": Key(OneOf(PROTOCOLS), "a name of evatok.evaluation.protocols"),
@@ -97,13 +97,13 @@ _OPTIMISER = {
     "schedule": Key(OneOf(SCHEDULES), "wsd: constant for 80 % of the steps, then annealed; or cosine"),
     "weight_decay": Key(Real(0, 10), "AdamW's"),
     "clip_norm": Key(Real(0, _INF, "(]"), "largest gradient norm"),
-    "ema": Key(_SHARE, "decay of the weights' running mean, which is what ships; 0: the last weights ship"),
+    "ema": Key(_SHARE, "decay of the moving average of the weights, which ships; 0: the last weights ship"),
     "dropout": Key(_SHARE, "of the network's branches"),
     "flip": Key(_FLAG, "mirror half of the clips"),
     "log_every": Key(_STEPS, "steps per line of the curve"),
     "save_every": Key(_STEPS, "steps between resumable states; a multiple of log_every"),
     "checkpoint": Key(_PATH, "where the finished network goes"),
-    "start_from": Key(_PATH_OR_NONE, 'checkpoint of the same network to train on from; "": fresh weights'),
+    "start_from": Key(_PATH_OR_NONE, 'checkpoint of the same network to continue from; "": fresh weights'),
 }
 
 _TOKENIZER = {
@@ -117,41 +117,41 @@ _TOKENIZER = {
     "perceptual_frames": Key(Whole(0, 4096), "frames per clip it compares, drawn again at each step; 0: all"),
     "perceptual_weight": Key(_WEIGHT, "weight of the perceptual term"),
     "quantiser_weight": Key(_WEIGHT, "weight of the codebook term"),
-    "entropy_weight": Key(_WEIGHT, "weight of the codebook's use; FSQ and LFQ have none"),
-    "alignment": Key(_DATA, f"frozen encoder that the decoder is to resemble: {_ENCODERS}, or none"),
+    "entropy_weight": Key(_WEIGHT, "weight of the codebook's entropy; FSQ and LFQ have none"),
+    "alignment": Key(_DATA, f"frozen encoder that the decoder is aligned with: {_ENCODERS}, or none"),
     "alignment_weight": Key(_WEIGHT, "weight of the alignment"),
-    "alignment_layer": Key(Whole(1, 1000), "decoder layer that resembles it, counted from 1"),
-    "alignment_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0 keeps the clips' size"),
+    "alignment_layer": Key(Whole(1, 1000), "aligned decoder layer, counted from 1"),
+    "alignment_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0: the clips' size"),
     "discriminator": Key(OneOf(("none", "transformer", "semantic")), "semantic: heads on a frozen encoder"),
     "adversarial_weight": Key(_WEIGHT, "weight of the adversarial term"),
     "adversarial_adaptive": Key(_FLAG, "scale it by the gradients' ratio at the last layer, VQGAN's rule"),
     "discriminator_start": Key(Whole(0, 10**9), "first step with a discriminator"),
-    "discriminator_warmup": Key(Whole(0, 10**9), "steps it learns before it weighs in the tokenizer's loss"),
-    "discriminator_interval": Key(_STEPS, "it learns every so many steps"),
-    "discriminator_rate": Key(_RATE, "its constant learning rate"),
+    "discriminator_warmup": Key(Whole(0, 10**9), "steps it is trained before it enters the tokenizer's loss"),
+    "discriminator_interval": Key(_STEPS, "steps per update of the discriminator"),
+    "discriminator_rate": Key(_RATE, "constant learning rate of the discriminator"),
     "lecam": Key(_WEIGHT, "weight of LeCam regularisation of the transformer discriminator"),
     "label_smoothing": Key(_SHARE, "of the transformer discriminator's real labels"),
     "semantic_encoder": Key(_DATA, f"encoder of the semantic discriminator: {_ENCODERS}"),
     "semantic_layers": Key(Many(Whole(0, 1000), 1), "its layers with a head each; 0 is the embedding"),
-    "semantic_resize": Key(_PIXELS, "pixels its input is resized to; 0 keeps the clips' size"),
+    "semantic_resize": Key(_PIXELS, "pixels its input is resized to; 0: the clips' size"),
     "semantic_frames": Key(Whole(0, 4096), "successive frames per clip it sees, drawn again at each step; 0: all"),
     "semantic_lecam": Key(_WEIGHT, "weight of LeCam regularisation of the semantic discriminator"),
     "augment": Key(_FLAG, "DiffAug before the semantic discriminator"),
     "assignment": Key(OneOf(("router", "uniform", "random")), "what chooses the assignments; uniform is the baseline"),
-    "router": Key(_PATH, "the router that names the assignments"),
+    "router": Key(_PATH, "router that chooses the assignments"),
     "uniform_tokens": Key(Whole(0, 2**20), "tokens per block of uniform; 0: the second longest level"),
 }
 
 _ENCODER = {
-    "encoder_layers": Key(Many(Whole(0, 1000)), "layers of which the probe reads the mean features; []: the last"),
-    "encoder_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0 keeps the clips' size"),
-    "probe_data": Key(_DATA, "labelled clips of the linear probe, named as `data`; none leaves it out"),
+    "encoder_layers": Key(Many(Whole(0, 1000)), "layers whose mean features the probe reads; []: the last"),
+    "encoder_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0: the clips' size"),
+    "probe_data": Key(_DATA, "labelled clips of the linear probe, as in `data`; none: no probe"),
     "probe_labels": Key(Many(Text(form="a column")), "columns of their labels"),
-    "probe_train_clips": Key(_CLIPS, "clips of the training split that the probe learns from"),
+    "probe_train_clips": Key(_CLIPS, "clips of the training split that the probe is trained on"),
     "probe_clips": Key(_CLIPS, "clips of the validation split that the probe is tested on"),
-    "masking": Key(Real(0, 1, "()"), "share of the patches hidden"),
-    "tubes": Key(_FLAG, "hide the same places at every time"),
-    "normalise_patches": Key(_FLAG, "reconstruct each patch normalised by itself"),
+    "masking": Key(Real(0, 1, "()"), "share of patches hidden"),
+    "tubes": Key(_FLAG, "hide the same positions in every frame"),
+    "normalise_patches": Key(_FLAG, "normalise each patch before reconstruction"),
 }
 
 _ROUTER = {
@@ -165,10 +165,10 @@ _ROUTER = {
     "token_share": Key(Real(0, 4), "not 0: find the w_q whose best assignments average this share of the baseline"),
     "train_table": Key(_PATH, "candidate table of the training clips"),
     "validation_table": Key(_PATH, "candidate table of the validation clips"),
-    "table": Key(_PATH_OR_NONE, 'where the merged table goes; "": only shards'),
+    "table": Key(_PATH_OR_NONE, 'path of the merged table; "": shards only'),
     "routers": Key(Text(empty=True, form="paths or patterns, separated by commas"), 'routers to measure; "": none'),
     "weights": Key(Many(Real(0, 2)), "w_q of max-proxy-reward points"),
-    "thresholds": Key(Whole(0, 10**4), "points of the threshold rule"),
+    "thresholds": Key(Whole(0, 10**4), "number of points of the threshold rule"),
     "draws": Key(Whole(0, 10**6), "bootstrap draws of clips, for every spread and interval"),
     "i3d_bf16": Key(_FLAG, "rFVD's network in bfloat16, for real and reconstructed clips alike"),
 }
@@ -176,40 +176,40 @@ _ROUTER = {
 _GENERATOR = {
     "model": Key(OneOf(GENERATOR_SIZES), "network size: B has 99M parameters, L 327M, XL 633M"),
     "task": Key(OneOf(TASKS), "class (class-to-video) or frames (five frames are given)"),
-    "tokenizer": Key(_PATH, "tokenizer whose codes are learnt"),
+    "tokenizer": Key(_PATH, "tokenizer whose codes the generator is trained on"),
     "given": Key(OneOf(("levels", "row")), "given frames: levels (longest, middle) or row (about uniform_tokens)"),
     "positions": Key(OneOf(("learned", "rope")), "of symbols; learned ones are absolute"),
     "class_dropout": Key(_SHARE, "share of clips whose class is hidden, for guidance"),
     "code_bf16": Key(_FLAG, "autocast of the tokenizer while coding; the router decides in float32"),
     "frame_label": Key(Text(empty=True, form="a column"), 'column of a class per frame, separated by blanks; "": none'),
     "frames": Key(Whole(2, 4096), "frames per clip"),
-    "pixels": Key(Whole(8, 4096, 8), "a side of its frames"),
+    "pixels": Key(Whole(8, 4096, 8), "side of its frames in pixels"),
     "width": Key(Whole(8, 4096, 8), "channels of the first layer"),
-    "frame_weight": Key(_WEIGHT, "of the frames' cross-entropy beside the clip's"),
-    "policy": Key(Many(OneOf(POLICY)), "augmentation of the training clips besides"),
-    "generator": Key(_PATH, "the generator that draws"),
+    "frame_weight": Key(_WEIGHT, "weight of the frames' cross-entropy, relative to the clip's"),
+    "policy": Key(Many(OneOf(POLICY)), "further augmentation of the training clips"),
+    "generator": Key(_PATH, "generator to sample from"),
     "classifier": Key(_PATH_OR_NONE, 'of class consistency; "": not measured'),
-    "count": Key(_CLIPS, "samples, and as many real clips; 0: all the protocol asks"),
+    "count": Key(_CLIPS, "number of samples and of real clips; 0: the protocol's"),
     "classes": Key(_WORDS, 'classes of the samples, round-robin; "": those of the real clips'),
     "guidance": Key(Real(0, 1000), "classifier-free; 1: none"),
     "top_k": Key(Whole(0, 2**24), "0: no limit"),
     "top_p": Key(Real(0, 1, "(]"), "1: no limit"),
-    "show": Key(Whole(1, 1024), "samples that are written to look at, all classes in turn"),
+    "show": Key(Whole(1, 1024), "samples to write for inspection, round-robin over classes"),
     "moving": Key(Text(pattern=r"[^\0/]+\.(mp4|webp)", form="a file name ending in .mp4 or .webp"), "moving picture"),
     "output": Key(_PATH_OR_NONE, 'folder of frames, sheet, moving picture and tokens; "": none'),
 }
 
 _EVALUATION = {
-    "fake": Key(_PATH_OR_NONE, "folder of clips made elsewhere, measured instead; named as the files of `real`"),
+    "fake": Key(_PATH_OR_NONE, "folder of clips made elsewhere, to measure instead; file names as in `real`"),
     "real": Key(_PATH_OR_NONE, "folder of reference clips instead of the protocol's; such a record stands in no table"),
-    "metrics": Key(_WORDS, 'of those the protocol has; "": its own without the optional ones'),
-    "choices": Key(Whole(1, 1000), "clip choices (seeds) over which the spread of rFVD and its kin is taken; 1: none"),
-    "assignments": Key(Many(_RULE, 1), "who names the tokens, one set of reconstructions for each"),
+    "metrics": Key(_WORDS, 'some of those the protocol has; "": all but the optional ones'),
+    "choices": Key(Whole(1, 1000), "clip choices (seeds) for the spread of distribution metrics; 1: none"),
+    "assignments": Key(Many(_RULE, 1), "assignment rules, each with a set of reconstructions"),
     "per_clip": Key(_PATH_OR_NONE, 'folder of values and features of every clip; "": none'),
 }
 
 _ALL_STAGES = {
-    "folder": Key(_PATH, "everything lands here, checkpoints and tables too"),
+    "folder": Key(_PATH, "folder of everything, checkpoints and tables included"),
     "all_stages.train_clips": Key(OrNone(_CLIPS), "clips of the training split; None: each stage's own"),
     "all_stages.batch": Key(OrNone(_BATCH), "clips per step; None: each stage's own"),
     "scored_clips": Key(OrNone(_SOME_CLIPS), "training clips that stage 2 scores; None: its own"),
@@ -223,19 +223,19 @@ _ALL_STAGES = {
 _VTOK = {
     "encoder": Key(_PATH, "the frozen image encoder"),
     "channels": Key(Whole(8, 4096, 8), "of the second layer"),
-    "patch_weight": Key(_WEIGHT, "of the L1 of patches beside the words' cross-entropy"),
+    "patch_weight": Key(_WEIGHT, "weight of the patches' L1, relative to the words' cross-entropy"),
     "layers": Key(Whole(1, 1000), "of the language model"),
     "heads": Key(Whole(1, 1024), "of its attention"),
-    "strategy": Key(OneOf(KINDS), "which visual tokens a clip becomes"),
+    "strategy": Key(OneOf(KINDS), "how a clip becomes visual tokens"),
     "key": Key(Whole(1, 64), "spatial tokens per frame: a square number"),
-    "residual": Key(OneOf(RESIDUALS), "what vtok makes a motion token of"),
-    "frames_sampled": Key(Whole(1, 4096), "evenly spaced frames of strategy frames"),
+    "residual": Key(OneOf(RESIDUALS), "what vtok's motion tokens are made of"),
+    "frames_sampled": Key(Whole(1, 4096), 'number of evenly spaced frames of strategy "frames"'),
     "vtok_understanding.start": Key(_PATH_OR_NONE, 'model to start from, of any strategy; "": fresh weights'),
     "test_clips": Key(_SOME_CLIPS, "clips of the test split to measure on"),
 }
 
 _OTHERWISE = {
-    "classes_seen.batch": Key(_BATCH, "clips reconstructed together"),
+    "classes_seen.batch": Key(_BATCH, "clips per batch"),
     "classes_seen.checkpoint": Key(_PATH, "the tokenizer"),
     "classes_seen.classifier": Key(_PATH, "the classifier; its classes are those of its label column"),
     "classes_seen.clips": Key(_SOME_CLIPS, "clips to reconstruct"),
@@ -243,10 +243,10 @@ _OTHERWISE = {
     "curves.bf16": Key(_FLAG, f"{_LOW} of the tokenizer"),
     "curves.checkpoint": Key(_PATH, "the proxy that scored the table"),
     "curves.metrics": Key(Text(form="words, separated by commas"), "metrics of every pair"),
-    "curves.shard_length": Key(Whole(1, 10**6), "pairs that an interruption loses at most"),
+    "curves.shard_length": Key(Whole(1, 10**6), "most pairs an interruption loses"),
     "curves.table": Key(_PATH, "candidate table of the clips to measure"),
     "curves.work": Key(_PATH, _SHARDS),
-    "evaluate.assignment": Key(_RULE, "who names the tokens"),
+    "evaluate.assignment": Key(_RULE, "assignment rule"),
     "evaluate.batch": Key(_BATCH, "clips per batch"),
     "evaluate.bf16": Key(_FLAG, f"{_LOW} of the tokenizer; the metrics' networks always run in float32"),
     "evaluate.checkpoint": Key(_PATH, 'a tokenizer\'s, or "identity"'),
@@ -259,53 +259,55 @@ _OTHERWISE = {
         Flag(none=True), f"{_LOW} of the encoder; None: where the device computes in it natively"
     ),
     "pretrain_videomae.checkpoint": Key(_PATH, "folder of the finished encoder"),
-    "sample.batch": Key(_BATCH, "samples drawn together"),
+    "sample.batch": Key(_BATCH, "samples per batch"),
     "sample.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer; the metrics' networks always run in float32"),
     "sample.data": Key(_PATH_OR_NONE, _OWN_VIDEOS),
     "sample.fps": Key(_FPS, "frames per second of the moving picture"),
     "sample.protocol": Key(OneOf(PROTOCOLS, empty=True), '"": the embedded one of the generator\'s task'),
     "sample.router": Key(_PATH_OR_NONE, 'an adaptive tokenizer\'s, for reconstructions; "": none'),
     "sample.seed": Key(Whole(0, 2**32 - 1), "sample i draws from (seed, i)"),
-    "sample.shard_length": Key(Whole(1, 10**6), "samples that an interruption loses at most"),
-    "sample.split": Key(OneOf(SPLITS, empty=True), "of the real clips where not the protocol's; stands in no table"),
-    "sample.temperature": Key(Real(0.001, 1000), "of the symbols drawn"),
+    "sample.shard_length": Key(Whole(1, 10**6), "most samples an interruption loses"),
+    "sample.split": Key(
+        OneOf(SPLITS, empty=True), "split of the real clips, if not the protocol's; stands in no table"
+    ),
+    "sample.temperature": Key(Real(0.001, 1000), "sampling temperature of symbols"),
     "sample.tokenizer": Key(_PATH, "tokenizer whose codes the generator was trained on"),
     "sample.work": Key(_PATH, _SHARDS),
-    "stage2_curation.batch": Key(_BATCH, "clips scored together"),
-    "stage2_curation.perceptual_frames": Key(Whole(0, 4096), "frames per block that it sees, spread evenly; 0: all"),
+    "stage2_curation.batch": Key(_BATCH, "clips per batch"),
+    "stage2_curation.perceptual_frames": Key(Whole(0, 4096), "frames per block it compares, evenly spaced; 0: all"),
     "stage2_curation.shard_length": Key(Whole(1, 10**6), "clips per shard file"),
-    "stage2_curation.tokenizer": Key(_PATH, "the proxy that scores"),
+    "stage2_curation.tokenizer": Key(_PATH, "proxy that scores"),
     "stage2_curation.work": Key(_PATH, "folder of the shards"),
     "stage3_router.router": Key(OneOf(("vit", "pyramid", "features")), "pyramid: on what pooling loses; features: MLP"),
-    "train_image_encoder.width": Key(Whole(8, 4096), "numbers in a feature"),
+    "train_image_encoder.width": Key(Whole(8, 4096), "feature width"),
     "vtok_stills.width": Key(Whole(8, 2**16), "of the language model"),
     "vtok_understanding.fps": Key(Whole(1, 240), "motion tokens per second of vtok"),
-    "vtok_understanding.limit": Key(_CLIPS, "measure the first so many clips, which is not comparable; 0: all"),
+    "vtok_understanding.limit": Key(_CLIPS, "measure only the first clips, this many, which is not comparable; 0: all"),
     "vtok_understanding.per_clip": Key(_PATH_OR_NONE, 'folder of every question\'s outcome; "": none'),
     "vtok_understanding.steps": Key(Whole(0, 10**9), "optimiser steps; 0 measures `start` under this strategy"),
     "vtok_understanding.width": Key(Whole(8, 2**16), "of the language model"),
-    "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "what chooses the lengths of the training clips"),
+    "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "what chooses the training clips' assignments"),
 }
 
 _VIDEOFLEXTOK = {
     "depths": Key(OneOf(("d12-d12", "d18-d18", "d18-d28"), empty=True), '"": the size\'s own; only of size=paper'),
     "codec": Key(OneOf(("patch-pca", "vidtok"), empty=True), 'latents to work on; "": the size\'s own'),
-    "latents": Key(_PATH_OR_NONE, "folder of VidTok's weights, where its latents are worked on"),
+    "latents": Key(_PATH_OR_NONE, "folder of VidTok's weights, for its latents"),
     "latent_clips": Key(_SOME_CLIPS, "training clips that patch-pca is fitted to"),
     "form": Key(OneOf(FORMS, empty=True), 'how tokens are arranged; "": the size\'s own'),
-    "decoder_mask": Key(OneOf(DECODER_MASKS, empty=True), 'attention of the decoder; "": as it is by default'),
+    "decoder_mask": Key(OneOf(DECODER_MASKS, empty=True), 'attention of the decoder; "": the default'),
     "drop": Key(OneOf(DROPS, empty=True), 'what replaces a dropped token; "": the size\'s own'),
     "registers": Key(Whole(0, 2**16), "most tokens per latent frame; 0: the size's own"),
     "videoflextok_stage1.start": Key(
         OneOf(("whitened", "plain")), "whitened: pooled registers, orthogonal embeddings, open gates"
     ),
     "kept": Key(OneOf(DRAWS), "tokens kept in training: powers of two, uniform, rounded up to powers, or all"),
-    "kept_per": Key(OneOf(PER), "what each number of kept tokens is drawn for"),
+    "kept_per": Key(OneOf(PER), "whether the number of kept tokens is drawn per batch, clip or frame"),
     "null": Key(_SHARE, "share of clips trained without tokens, for guidance"),
     "noise_mean": Key(Real(-10, 10), "of the logistic-normal noise levels"),
     "noise_deviation": Key(Real(0, 10, "(]"), "of the logistic-normal noise levels"),
-    "noise_unshifted": Key(Real(0, 1), "share of noise levels drawn with mean 0 all the same"),
-    "first_probability": Key(Real(0, 1), "of giving a clip's first latent frame"),
+    "noise_unshifted": Key(Real(0, 1), "share of noise levels drawn with mean 0 instead"),
+    "first_probability": Key(Real(0, 1), "probability that a clip's first latent frame is given"),
     "measured_steps": Key(Many(Whole(1, 10000), 1), "flow steps at which the finished tokenizer is measured"),
     "noise_seed": Key(Whole(0, 2**32 - 1), "of the samples that are measured"),
     "flow_steps": Key(Whole(1, 10000), "Euler steps of a flow decoder; 1 gives the mean, more give samples"),
@@ -338,7 +340,7 @@ def of(experiment: str, names: Collection[str]) -> dict[str, Key]:
     """The entry of each key of an experiment, its own before the shared one. Raises Refused for one not declared."""
     found = {name: KEYS.get(f"{experiment}.{name}") or KEYS.get(name) for name in sorted(names)}
     if unknown := [name for name, key in found.items() if key is None]:
-        raise Refused(f"config key {unknown[0]} is declared nowhere: give it an entry in evatok/experiments/keys.py")
+        raise Refused(f"config key {unknown[0]} is not declared: add it to evatok/experiments/keys.py")
     return {name: key for name, key in found.items() if key is not None}
 
 
@@ -351,19 +353,21 @@ def settled(key: Key, name: str, value: Any) -> Any:
 
 
 def check_together(config: Mapping[str, Any]) -> None:
-    """Raise Refused for values that are sound each by itself, but not with one another."""
+    """Raise Refused for values that are valid each, but not together."""
     if "save_every" in config and config["save_every"] % config["log_every"]:
         raise Refused(
-            f"config key save_every: {config['save_every']} is no multiple of log_every {config['log_every']}, so a "
+            f"config key save_every: {config['save_every']} is not a multiple of log_every {config['log_every']}, so a "
             "resumed curve would lose terms"
         )
     for batch, clips in (("batch", "train_clips"), ("router_batch", "scored_clips")):
         if config.get(batch) and 0 < (config.get(clips) or 0) < config[batch]:
-            raise Refused(f"config key {batch}: {config[batch]} clips per step of only {config[clips]} ({clips})")
+            raise Refused(
+                f"config key {batch}: {config[batch]} clips per step, but only {config[clips]} clips ({clips})"
+            )
 
 
 def _way_out(key: Key, name: str, value: Any) -> str:
-    """How to write a text that the command line reads as something else."""
+    """Hint how to quote a text that the command line would read as something else."""
     if key.domain.kind == "str" and type(value) is not str:
         words = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         return f"""; a text that reads as a number or a list needs quotes of its own: {name}='"{words}"'"""

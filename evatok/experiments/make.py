@@ -4,7 +4,7 @@
     python -m evatok.experiments.make --dry-run table3
     python -m evatok.experiments.make router-toy-pyramid-wq1.2
 
-What is there already is not made again; delete it, or give --again, to do so.
+Existing files are not made again; delete it, or give --again, to do so.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes or groups of them")
     parser.add_argument("--list", action="store_true", help="show all recipes and groups")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and the hours they take")
-    parser.add_argument("--again", action="store_true", help="make the named ones again even if they are there")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and the hours they would take")
+    parser.add_argument("--again", action="store_true", help="make the named ones again even if they exist")
     options = parser.parse_args(argv)
     if options.list or not options.names:
         print(listing())
@@ -58,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def members(name: str) -> list[Recipe]:
-    """The recipe of a name, or those of a group, without what they need."""
+    """The recipe of a name, or those of a group, without their dependencies."""
     known = recipes.every_recipe()
     return [known[member] for member in recipes.groups().get(name, (name,)) if member in known]
 
 
 def is_made(recipe: Recipe) -> bool:
-    """Whether its file is there and up to date. What makes a record only is run again: seconds once it is measured."""
+    """Whether its file exists and is up to date. A recipe that makes only a record is run again, in seconds."""
     return state_of(recipe) == "made"
 
 
@@ -114,7 +114,7 @@ def run(recipe: Recipe, **further: Any) -> None:
         # Each share saw the others unfinished: nothing is left to score, and one more run merges them.
         codes = [subprocess.run([sys.executable, *recipe.command(**further)], cwd=REPOSITORY, check=False).returncode]
     if any(codes):
-        raise MakeError(f"{recipe.name} ended with code {max(codes)}; its own line above says why. {_RESUME}")
+        raise MakeError(f"{recipe.name} exited with code {max(codes)}; see its error above. {_RESUME}")
 
 
 _RESUME = "Run the same command again to resume."

@@ -1,4 +1,4 @@
-"""Where an experiment writes: checked before any work is done for it, and written by one run at a time."""
+"""Where an experiment writes: checked before any work, and locked for one run at a time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from evatok.storage import records
 from evatok.storage.locks import lock_of, sole_writer
 
 FREE_KEYS = frozenset({"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"})
-"""Where results go, how often they are saved and on what they are computed; everything else decides the numbers."""
+"""Keys that do not change the numbers: where results go, how often they are saved, and on which device they are "
+"computed."""
 
 
 class OutputError(EvatokError, ValueError):
-    """A place that cannot be written to."""
+    """A path that cannot be written to."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Outputs:
 
     @contextmanager
     def held(self, name: str, config: Mapping[str, Any]) -> Iterator[None]:
-        """Check every place of `config`, and keep other runs out of them meanwhile.
+        """Check every path of `config`, and lock it against other runs.
 
         Args:
             name: of the experiment.
@@ -65,11 +66,15 @@ class Outputs:
             yield
 
     def _digest(self, config: Mapping[str, Any]) -> str:
-        """What a command asks for, in eight digits: equal for two that would compute the same."""
+        """Eight hex digits of what a command asks for, equal for two that would compute the same."""
         free = {*FREE_KEYS, *self.folders, *self.files}
         asked = {key: value for key, value in config.items() if key not in free}
         asked["rank"] = os.environ.get("RANK", "0")
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+NOTHING = Outputs()
+"""For an experiment that writes nothing but its run."""
 
 
 def check_place(key: str, path: Path, *, folder: bool) -> None:
@@ -77,19 +82,19 @@ def check_place(key: str, path: Path, *, folder: bool) -> None:
     told = f"config key {key}: {path}"
     try:
         if "\0" in str(path):
-            raise ValueError("it holds a zero byte")
+            raise ValueError("it contains a null byte")
         if folder and path.exists() and not path.is_dir():
-            raise OutputError(f"{told} is a file, a folder is needed: move it, or give another path")
+            raise OutputError(f"{told} is a file, not a folder: move it, or give another path")
         if not folder and path.exists() and not path.is_file():
-            raise OutputError(f"{told} is no file, and a file is to be written: give the path of a file")
+            raise OutputError(f"{told} is not a regular file: give the path of a file to write")
         nearest = path if folder else path.parent
         while not nearest.exists() and nearest != nearest.parent:
             nearest = nearest.parent
         if not nearest.is_dir():
-            raise OutputError(f"{told} cannot be made, {nearest} is no folder: move it, or give another path")
+            raise OutputError(f"{told} cannot be created, {nearest} is not a folder: move it, or give another path")
     except (OSError, ValueError) as error:  # a name too long, or with a zero in it
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{told} can be no path ({error}): give another one") from error
+        raise OutputError(f"{told} is not a valid path ({error}): give another one") from error
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"{told} cannot be written, {nearest} is not writable: give another path")

@@ -1,6 +1,6 @@
 """One runner for every training: claim the folder, train, save as it ships, load that again, measure it, record it.
 
-What a training is of is a `Task`; everything that trainings share happens here, once.
+A `Task` says what is trained; everything that trainings share happens here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from evatok.training.loop import Model, StepLoss
 
 @dataclass(frozen=True)
 class Measured:
-    """What is recorded of a finished network.
+    """The measurements of a finished network, for its record.
 
     Attributes:
         protocol: what it was measured on.
         model: its sha256, its parents, its size.
         metrics: the figures.
-        told: what the command says besides them.
+        told: further results that the command reports.
         artifacts: files besides the checkpoint that belong to the record.
     """
 
@@ -68,20 +68,20 @@ class Task(ABC, Generic[Model]):
 
     @abstractmethod
     def measure(self, averaged: Model, path: Path, folder: Path) -> Measured:
-        """Measure what lies at `path`, as anybody loads it: what is measured is what ships.
+        """Measure the checkpoint at `path` as users load it: what is measured is what ships.
 
         Args:
-            averaged: the network before it was saved, to be filled anew.
+            averaged: the network before it was saved, to be filled from the checkpoint.
             folder: of the training.
         """
 
     def pace(self, folder: Path) -> dict[str, Any]:
-        """How fast the training went so far."""
+        """Speed of the training so far."""
         return {}
 
 
 def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, Any]], Task[Any]]) -> dict[str, Any]:
-    """Train, ship, measure and record what `make` makes of the configuration; with `minutes`, as far as they reach."""
+    """Train, ship, measure and record the task that `make` builds from the configuration; stops after `minutes`."""
     set_threads(config["threads"])
     steps = recipe(config)  # first: it refuses what no training can be made of
     task = make(config)
@@ -114,7 +114,10 @@ def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, An
 
 
 def finished(config: dict[str, Any], tracker: Tracker, kind: str, measured: Measured, seconds: float) -> dict[str, Any]:
-    """Record what was measured of the network at the configured checkpoint, on which so many seconds were spent."""
+    """Record what was measured of the network at the configured checkpoint, on which so many seconds were spent.
+
+    The record supersedes that of the checkpoint that was at the same path, if there is one.
+    """
     path = Path(config["checkpoint"])
     record = records.new_record(
         kind=kind,
@@ -127,7 +130,7 @@ def finished(config: dict[str, Any], tracker: Tracker, kind: str, measured: Meas
         artifacts=optional_artifact("checkpoint", path / "model.safetensors" if path.is_dir() else path)
         | measured.artifacts,
     )
-    written = tracker.record(record)
+    written = tracker.record(record, outcome="checkpoint")
     if (curve := Path(config["work"]) / "curve.jsonl").exists():
         tracker.artifact(curve)
     return {"complete": True, "checkpoint": str(path), "record": written}

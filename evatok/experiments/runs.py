@@ -115,7 +115,7 @@ def _writable(folder: Path) -> Path:
 
 
 def _row(path: Path, died_after: float | None) -> dict[str, Any]:
-    """A run's row; whatever its file holds, the others are listed, too."""
+    """A run's row; a damaged file does not keep the others from being listed."""
     try:
         if not path.is_file():
             raise ValueError("a pipe, a folder or a broken link")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from evatok import evaluation
@@ -29,6 +28,7 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.outputs import Outputs
+from evatok.experiments.sample_output import block_facts, show
 from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, SampleRequest, Samples
@@ -36,7 +36,6 @@ from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics import catalogue
 from evatok.models.precision import autocast
-from evatok.pictures import gallery
 from evatok.storage import records
 from evatok.storage.shards import ShardStore
 
@@ -105,13 +104,11 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     metrics = evaluation.chosen_metrics(protocol, _words(config["metrics"])) if config["metrics"] else ()
     real = real_clips(config, protocol)
     names = class_names(config, video, real)
-    judged = bool(config["classifier"]) and video.task == "class"
-    consistency = ClassConsistency.of(config, video, names) if judged else None
+    consistency = ClassConsistency.of(config, video, names) if names and config["classifier"] else None
     wish = wish_of(config, video, real, names)
     with tqdm(total=len(real), desc="sample", unit="clip", disable=None) as bar:
-        drawn = samples.draw(
-            wish, ShardStore(Path(config["work"])), shard_length=config["shard_length"], tick=bar.update
-        )
+        store = ShardStore(Path(config["work"]))
+        drawn = samples.draw(wish, store, shard_length=config["shard_length"], tick=bar.update)
     tracker.info({"resumed_samples": drawn.resumed})
     fake, decoding = decoded(video, drawn, wish)
     told, values, facts = measured(config, protocol, metrics, real, fake, drawn, wish)
@@ -119,12 +116,12 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     values |= {name: catalogue.of(name).measured(value / len(real), len(real)) for name, value in seconds.items()}
     if consistency is not None:
         found = consistency.measure(fake, real)
-        values |= class_consistency.metrics_of(found)
+        values |= class_consistency.metrics_of_all(found)
         facts |= consistency.facts(found)
     if config["output"]:
         files = show(config, real, fake, drawn, names)
-        tracker.artifact(files["sheet"])
-        tracker.artifact(files["tokens"])
+        for kept in ("sheet", "tokens"):
+            tracker.artifact(files[kept])
     record = records.new_record(
         kind="sample",
         status=config["size"],
@@ -134,9 +131,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         config=config,
         environment=tracker.environment(),
     )
-    written = tracker.record(record)
     return {
-        "record": written,
+        "record": tracker.record(record),
         "comparable": protocols.comparable(record),
         "samples": len(real),
         "resumed": drawn.resumed,
@@ -168,16 +164,19 @@ def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
     """
     count = config["count"] or protocol.clips
     if count is None:
-        raise tracking.ConfigError(f"config key count: protocol {protocol.name} names no number, give one")
+        raise tracking.ConfigError(
+            f"config key count: protocol {protocol.name} does not fix the number of samples, so set it"
+        )
     if count > (protocol.clips or count):
         raise tracking.ConfigError(
-            f"config key count: {count} samples, protocol {protocol.name} has {protocol.clips} real clips to compare"
+            f"config key count: {count} samples requested, but protocol {protocol.name} has only {protocol.clips} "
+            "real clips"
         )
     if not config["split"] or config["split"] == protocol.split:
         found = protocols.clips_of(protocol, config["data"], limit=count)
         return found.head(count)
     if not protocol.embedded:
-        raise tracking.ConfigError(f"config key split: protocol {protocol.name} measures its own, {protocol.split}")
+        raise tracking.ConfigError(f"config key split: protocol {protocol.name} fixes the split, {protocol.split}")
     return clip_set(protocol.data, config["split"], count, size=protocol.size, frames=protocol.frames)
 
 
@@ -262,34 +261,6 @@ def measured(
     if config["classes"]:
         told = {**told, "deviations": [*told["deviations"], "classes were chosen"], "comparable": False}
     return told, values, facts
-
-
-def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
-    """Mean tokens of each block, and how many samples gave it each level."""
-    levels = video.tokenizer.config.levels
-    histogram = [{str(level): int((block == level).sum()) for level in levels} for block in drawn.tokens.T]
-    return {"tokens_per_block": drawn.tokens.mean(0).tolist(), "levels_per_block": histogram}
-
-
-def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples, names: list[str]) -> dict[str, Path]:
-    """Write some samples to look at, all classes in turn, and the tokens of all; returns the files."""
-    folder = Path(config["output"])
-    chosen = gallery.in_turns(names or ["clip"] * len(fake), config["show"])
-    real_beside = None if names else np.asarray(real.clips[chosen])
-    files = gallery.write_samples(
-        folder,
-        fake[chosen],
-        {number: names[number] if names else "" for number in chosen},
-        drawn.tokens[chosen],
-        beside=real_beside,
-        moving=config["moving"],
-        fps=config["fps"],
-    )
-    table = pd.DataFrame(drawn.tokens, columns=[f"block_{number}" for number in range(drawn.tokens.shape[1])])
-    if names:
-        table.insert(0, "class", names)
-    table.rename_axis("sample").to_csv(folder / "tokens.csv")
-    return {**files, "tokens": folder / "tokens.csv"}
 
 
 def _labels(video: VideoGenerator, real: ClipSet) -> list[str]:

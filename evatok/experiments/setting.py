@@ -1,4 +1,4 @@
-"""What the stages share: threads, precision, and the folder in which a training may be resumed."""
+"""What the stages share: threads, precision, assignment rules, and the training folder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from evatok.assignments.rules import Rule, RuleError
 from evatok.experiments.outputs import FREE_KEYS, Outputs
 from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.models import precision
+from evatok.routing import rules
 from evatok.storage import records
 from evatok.storage.files import ordinary, write_json
 from evatok.tokenizers.evatok import TokenizerConfig
@@ -40,13 +42,21 @@ def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
         ConfigError: no such size.
     """
     if size not in sizes:
-        raise ConfigError(f"config key {key}: {size!r} is none of {', '.join(sizes)}")
+        raise ConfigError(f"config key {key}: {size!r} is not one of {', '.join(sizes)}")
     return sizes[size]
 
 
 def autocast(config: dict[str, Any]) -> torch.autocast:
     """bfloat16 autocast on the configured device if `bf16`."""
     return precision.autocast(config["device"], config["bf16"])
+
+
+def rule_of(text: str, shape: TokenizerConfig, config: dict[str, Any], key: str = "assignment") -> Rule:
+    """Parse the assignment rule of the config key `key`. Raises ConfigError for none of its forms, else as `parse`."""
+    try:
+        return rules.parse(text, shape, seed=config["seed"], device=config["device"])
+    except RuleError as error:
+        raise ConfigError(f"config key {key}: {error}") from error
 
 
 def claim_folder(
@@ -85,22 +95,22 @@ def claim_folder(
 def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     """Describe the configuration keys in which two trainings differ; one of them may lack a key."""
     if key not in before:
-        return f"it began before there was a key {key}, now {now[key]!r}"
-    return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that there is no more")
+        return f"it was started before the key {key} existed, now {now[key]!r}"
+    return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that no longer exists")
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
-    """What a training folder was claimed for. Raises ConfigError for a file that says nothing of the kind."""
+    """Read what a training folder was claimed for. Raises ConfigError for a damaged file."""
     try:
         found = json.loads(ordinary(path).read_text(encoding="utf-8"))
         whole = isinstance(found["config"], dict) and isinstance(found["inputs"], str) and "steps" in found["config"]
         changes = found.get("changes", [])
         if not whole or not isinstance(changes, list) or not isinstance(found["run"], str | None):
-            raise ValueError("it says nothing of a configuration and its inputs")
+            raise ValueError("it lacks a configuration or inputs")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{path}: damaged, so that nothing says what {path.parent} holds ({error}): delete the folder to train "
-            "anew, or set work=FOLDER"
+            f"{path}: damaged ({error}), so what {path.parent} holds is unknown: delete the folder to train "
+            "from scratch, or set work=FOLDER"
         ) from error
     return found
 
@@ -111,21 +121,21 @@ def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
     if before == steps:
         return {"changes": earlier} if earlier else {}
     if done > steps:
-        raise ConfigError(f"config key steps: {folder} holds a training of {done} steps already, {steps} asked")
+        raise ConfigError(f"config key steps: {folder} already holds a training of {done} steps, {steps} requested")
     return {"changes": [*earlier, {"after_step": done, "instead_of": before}]}
 
 
 def schedule_changes(folder: Path) -> dict[str, Any]:
-    """The fact that a training was resumed with another number of steps: after which, and instead of how many.
+    """Changes of the number of steps when a training was resumed: after which step, instead of how many.
 
-    No fact where it never was.
+    Empty if it never changed.
     """
     changes = _read_claim(folder / _CLAIM).get("changes")
     return {"schedule_changes": changes} if changes else {}
 
 
 def recipe(config: dict[str, Any]) -> Recipe:
-    """The training recipe a flat configuration asks for."""
+    """Build the training recipe of a flat configuration."""
     return Recipe(
         steps=config["steps"],
         learning_rate=config["learning_rate"],
@@ -151,5 +161,5 @@ def uniform_tokens(config: dict[str, Any], shape: TokenizerConfig, default: int)
     """Tokens per block of the configured uniform rows. Raises ConfigError for tokens that are not a level."""
     tokens = int(config["uniform_tokens"] or default)
     if tokens not in shape.levels:
-        raise ConfigError(f"config key uniform_tokens: {tokens} is none of the levels {shape.levels}")
+        raise ConfigError(f"config key uniform_tokens: {tokens} is not one of the levels {shape.levels}")
     return tokens

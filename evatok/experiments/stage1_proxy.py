@@ -1,7 +1,7 @@
 """Stage 1: train the proxy tokenizer under random assignments (EVATok Sec. 3.1).
 
 Every clip of every batch draws its own assignment, uniformly from all candidates, so that one model can afterwards
-reconstruct any clip under any assignment. Run again, the same command resumes a killed run.
+reconstruct any clip under any assignment. The same command resumes a killed run.
 
     python -m evatok.experiments.stage1_proxy with toy        CPU, 5 minutes
     python -m evatok.experiments.stage1_proxy with embedded   CPU, hours: the proxy that ships
@@ -16,7 +16,8 @@ from evatok.assignments.rules import Fixed, Random
 from evatok.data.clips import ClipSet
 from evatok.experiments import keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING
-from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
+from evatok.experiments.tokenizer_measures import quality_under
+from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train_tokenizer
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 

@@ -1,7 +1,7 @@
 """Stage 2: score every clip under every candidate assignment with the proxy tokenizer (EVATok Sec. 3.2).
 
-Shards of the candidate table are written one by one, so a killed run loses at most one; run again, the command
-fills what is missing. `shard=i/n` lets n processes share a set; whichever finishes last merges the table. Labels
+Shards of the candidate table are written one by one, so a killed run loses at most one; rerun, the command
+fills what is missing. `shard=i/n` lets n processes share a set; the last to finish merges the table. Labels
 for any weights (w_q, w_l) are computed from the same table afterwards.
 
     python -m evatok.experiments.stage2_curation with embedded split=validation clips=320
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,15 @@ from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, set_threads
 from evatok.metrics import catalogue
 from evatok.metrics.perceptual import scoring_metric
-from evatok.search import candidate_table
+from evatok.search import candidate_table, table_shards
 from evatok.search.tree import score_set, visits
 from evatok.storage import records
 from evatok.storage.filenames import file_name
-from evatok.storage.locks import lock_of, sole_writer
-from evatok.storage.shards import ranges
+from evatok.storage.shards import Tick, computed, ranges
 from evatok.tokenizers.evatok import AdaptiveTokenizer
+
+Range = tuple[int, int]
+"""Clips [start, stop)."""
 
 ex = tracking.experiment("stage2_curation", __doc__, keys.RUN)
 
@@ -108,21 +110,18 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         fps=config["fps"],
     )
     scorer = Scorer(tokenizer, clips, config, origin(tokenizer, clips, config))
-    folder = scorer.folder
-    mine = my_ranges(len(clips), config["shard_length"], share)
     everything = ranges(len(clips), config["shard_length"])
-    for start, stop in everything:
-        path = candidate_table.shard_path(folder, start, stop)
-        if path.exists():
-            candidate_table.check_origin(path, scorer.shard_origin(start, stop))
-    todo = [r for r in mine if not candidate_table.shard_path(folder, *r).exists()]
+    held = scorer.held(everything)
+    todo = [piece for piece in my_ranges(len(clips), config["shard_length"], share) if piece not in held]
     scored = scorer.score(todo)
-    if not all(candidate_table.shard_path(folder, *r).exists() for r in everything):
+    if len(scorer.held(everything)) < len(everything):
         return {"scored": scored, "shards": len(todo), "complete": False}
-    table = replace(candidate_table.merge(folder, len(clips), config["shard_length"]), origin=scorer.origin)
+    merged = table_shards.merge(scorer.store.folder, len(clips), config["shard_length"])
+    table = replace(merged, origin=scorer.origin)
     if config["table"]:
         candidate_table.write(Path(config["table"]), table)
-    written = tracker.record(_record(config, tracker, table, clips))
+    # Every share makes the same table, and the first to find it complete records it.
+    written = tracker.record(_record(config, tracker, table, clips), outcome="table", free=("shard",))
     return {"scored": scored, "clips": len(clips), "complete": True, "record": written}
 
 
@@ -133,36 +132,49 @@ class Scorer:
         self, tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any], made_by: dict[str, Any]
     ) -> None:
         self.tokenizer, self.clips, self.config, self.origin = tokenizer, clips, config, made_by
-        self.folder = Path(config["work"]) / file_name(f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}")
+        name = file_name(f"{clips.name}-{config['split']}-{made_by['tokenizer'][:8]}")
+        self.store = table_shards.TableStore(Path(config["work"]) / name)
+        self._keys: dict[Range, dict[str, Any]] = {}
         self.perceptual = scoring_metric(
             config["perceptual"], config["perceptual_frames"], config["device"], bf16=config["bf16"]
         )
 
-    def shard_origin(self, start: int, stop: int) -> dict[str, Any]:
+    def key(self, piece: Range) -> dict[str, Any]:
         """A shard names its own clips' hash, so that a set may later be scored further."""
-        pixels = pixels_sha256(self.clips.clips[start:stop])
-        return {**self.origin, "data": {**self.origin["data"], "clips": stop - start, "sha256": pixels}}
+        if piece not in self._keys:
+            start, stop = piece
+            pixels = pixels_sha256(self.clips.clips[start:stop])
+            data = {**self.origin["data"], "clips": stop - start, "sha256": pixels}
+            self._keys[piece] = {"start": start, "stop": stop, "origin": {**self.origin, "data": data}}
+        return self._keys[piece]
 
-    def score(self, ranges: list[tuple[int, int]]) -> int:
+    def held(self, pieces: list[Range]) -> set[Range]:
+        """The ranges that are scored. Raises CurationError for a shard that is damaged or of another origin."""
+        there = [piece for piece in pieces if table_shards.shard_path(self.store.folder, *piece).exists()]
+        return {piece for piece in there if self.store.check(self.key(piece))}
+
+    def score(self, todo: list[Range]) -> int:
         """Score and write shards, as far as the time allows; returns the number of clips scored."""
-        opened, scored = time.monotonic(), 0
-        batches = sum(-(-(stop - start) // self.config["batch"]) for start, stop in ranges)
+        batches = sum(-(-(stop - start) // self.config["batch"]) for start, stop in todo)
         total = batches * visits(self.tokenizer.config.candidates, self.config["search"])
         with tqdm(total=total, desc="stage 2", unit="visit", disable=None) as bar:
-            for start, stop in ranges:
-                path = candidate_table.shard_path(self.folder, start, stop)
-                # Processes of one `shard` never overlap; shares i/n and j/m of different n and m may.
-                with sole_writer(lock_of(self.folder, path.stem), f"the shard of clips {start}..{stop - 1}"):
-                    if path.exists():
-                        continue
-                    candidate_table.write(path, self._table(start, stop, bar.update))
-                scored += stop - start
-                if self.config["minutes"] and time.monotonic() - opened > 60 * self.config["minutes"]:
-                    break
-        return scored
 
-    def _table(self, start: int, stop: int, tick: Callable[[], object]) -> candidate_table.CandidateTable:
-        began = time.monotonic()
+            def make(piece: Range, tick: Tick) -> candidate_table.CandidateTable:
+                return self._table(piece, bar.update)
+
+            found = computed(self.store, self._in_time(todo), self.key, make, size=lambda piece: piece[1] - piece[0])
+        return sum(len(table.clips) for table in found.shards) - found.resumed
+
+    def _in_time(self, todo: list[Range]) -> Iterator[Range]:
+        """Ranges until `minutes` have passed; the shard under way is finished."""
+        opened = time.monotonic()
+        for piece in todo:
+            yield piece
+            if self.config["minutes"] and time.monotonic() - opened > 60 * self.config["minutes"]:
+                break
+
+    def _table(self, piece: Range, tick: Callable[[], object]) -> candidate_table.CandidateTable:
+        (start, stop), began = piece, time.monotonic()
         scores = score_set(
             self.tokenizer,
             self.clips.clips[start:stop],
@@ -173,8 +185,8 @@ class Scorer:
             name=self.config["perceptual"],
             tick=tick,
         )
-        made_by, seconds = self.shard_origin(start, stop), time.monotonic() - began
-        return candidate_table.CandidateTable(np.arange(start, stop), scores, made_by, seconds)
+        seconds = time.monotonic() - began
+        return candidate_table.CandidateTable(np.arange(start, stop), scores, self.key(piece)["origin"], seconds)
 
 
 def share_of(shard: str) -> tuple[int, int]:
@@ -185,15 +197,15 @@ def share_of(shard: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def my_ranges(clips: int, length: int, share: tuple[int, int]) -> list[tuple[int, int]]:
-    """The shard files that share i of n, and this rank under torchrun, is to make."""
+def my_ranges(clips: int, length: int, share: tuple[int, int]) -> list[Range]:
+    """The shards of share i of n, and of this rank under torchrun."""
     (index, count), rank = share, int(os.environ.get("RANK", 0))
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     return ranges(clips, length)[index * ranks + rank :: count * ranks]
 
 
 def origin(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, Any]:
-    """What a shard's header says: everything that decides its numbers."""
+    """A shard's header: everything that determines its numbers."""
     shape = tokenizer.config
     return {
         "levels": list(shape.levels),

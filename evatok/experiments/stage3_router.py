@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from evatok.assignments import reward
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches, to_network
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.setting import (
     TRAINING,
@@ -185,7 +185,7 @@ class Lesson:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Lesson:
-        """Tables, their clips, and the operating point, which the training table alone decides.
+        """Tables, their clips, and the operating point, which only the training table determines.
 
         Raises:
             CurationError: tables that differ in more than their clips, clips that are not those that were scored.
@@ -242,8 +242,7 @@ class Objective:
     def _see_all(self, module: AnyRouter, batch: int = 64) -> torch.Tensor:
         """(N, ...) what the router sees of every training clip."""
         clips, device = self.lesson.train_clips.clips, self.config["device"]
-        parts = (clips[start : start + batch] for start in range(0, len(clips), batch))
-        return torch.cat([module.see(to_network(part, device)) for part in parts])
+        return torch.cat([module.see(part) for part, _ in network_batches(clips, batch, device)])
 
 
 def _check_pair(tables: dict[str, candidate_table.CandidateTable]) -> None:
@@ -283,7 +282,7 @@ def _router(config: dict[str, Any], lesson: Lesson) -> AnyRouter:
     )
     if shape.levels != lesson.candidates.levels or shape.blocks != lesson.candidates.blocks:
         raise tracking.ConfigError(
-            f"config key size: a {config['size']} router knows levels {shape.levels} over {shape.blocks} blocks, "
+            f"config key size: a {config['size']} router has levels {shape.levels} over {shape.blocks} blocks, "
             f"the table was scored with {lesson.candidates.levels} over {lesson.candidates.blocks}"
         )
     module = build_router(shape)

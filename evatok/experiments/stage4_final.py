@@ -1,8 +1,7 @@
 """Stage 4: train the final tokenizer from scratch, each clip under the assignment a router names (EVATok Sec. 3.4).
 
 The router is frozen and sees the clip as the tokenizer does, mirrored or not; `assignment=uniform` trains the baseline
-of fixed length, `assignment=random` a proxy under the same recipe. Run again, the same command resumes a
-killed run.
+of fixed length, `assignment=random` a proxy under the same recipe. The same command resumes a killed run.
 
     python -m evatok.experiments.stage4_final with toy
     python -m evatok.experiments.stage4_final with toy discriminator=transformer assignment=uniform
@@ -17,7 +16,8 @@ from typing import Any
 from evatok.assignments.rules import Fixed, Random, Rule
 from evatok.experiments import keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING, uniform_tokens
-from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, quality_under, train_tokenizer
+from evatok.experiments.tokenizer_measures import quality_under
+from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train_tokenizer
 from evatok.routing.rules import load_routed
 from evatok.tokenizers.evatok import TokenizerConfig
 
@@ -88,7 +88,7 @@ def rule_of(config: dict[str, Any], shape: TokenizerConfig) -> Rule:
         return Fixed(shape.candidates, [uniform_tokens(config, shape, shape.candidates.baseline)])
     if config["assignment"] == "router":
         return load_routed(config["router"], shape, config["device"])
-    raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is none of router, uniform and random")
+    raise tracking.ConfigError(f"config key assignment: {config['assignment']!r} is not one of router, uniform, random")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 It learns clips of a class (`task=class`), or to continue five given frames (`task=frames`). The tokenizer codes all
 clips once, plain and mirrored, into the cache; training then sees codes alone. `assignment=router` lets a router name
-the lengths, `assignment=uniform` makes the baseline of fixed length. Run again, the same command resumes a
-killed run, be it coding or training.
+the lengths, `assignment=uniform` makes the baseline of fixed length. The same command resumes a killed
+run, in coding or in training.
 
     python -m evatok.experiments.stage5_generator with toy
     python -m evatok.experiments.stage5_generator with toy assignment=uniform tokenizer=PATH
@@ -181,7 +181,7 @@ class Objective:
 
 @torch.no_grad()
 def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: int = 32) -> dict[str, records.Metric]:
-    """What the validation clips cost under a model that knows their conditions.
+    """Bits of the validation clips under the model, given their conditions.
 
     Bits a code and bits a length symbol tell how well each is guessed. Tokenizers of different lengths compare by bits
     per clip are, lengths included: a code of a short clip carries more.
@@ -212,7 +212,7 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise ConfigError for what no training can be made of, before clips are made."""
+    """Raise ConfigError for settings that cannot be trained with, before clips are made."""
     if config["given"] == "row" and not config["uniform_tokens"]:
         raise tracking.ConfigError(
             "config key uniform_tokens: given=row takes the level above and the one below a block of the fixed row; "

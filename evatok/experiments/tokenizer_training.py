@@ -9,23 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from evatok.assignments.rules import Rule
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
-from evatok.evaluation import flops
 from evatok.experiments import runner, tracking
-from evatok.experiments.setting import autocast
+from evatok.experiments.tokenizer_measures import discriminator_accuracy, pace
 from evatok.experiments.tokenizer_parts import prepared, shape_of
-from evatok.metrics import catalogue
-from evatok.metrics.motion import correlation_of, motion_moments, ratio_of
-from evatok.metrics.pixels import psnr
 from evatok.models.encoders import depth_of
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
-from evatok.training import loop
 from evatok.training.objective import TokenizerWithHead
 
 log = logging.getLogger(__name__)
@@ -127,7 +121,7 @@ class Plan:
 
     Attributes:
         kind: of its record.
-        rule: names the assignments while training.
+        rule: assignment rule in training.
         facts: how it was trained, for the checkpoint's header.
         measure: metrics of the finished tokenizer on the validation clips, for the record.
     """
@@ -141,7 +135,7 @@ class Plan:
 def train_tokenizer(
     config: dict[str, Any], tracker: tracking.Tracker, plan_of: Callable[[TokenizerConfig], Plan]
 ) -> dict[str, Any]:
-    """Train, save, measure and record a tokenizer; with `minutes`, as far as they reach."""
+    """Train, save, measure and record a tokenizer; stops after `minutes`."""
     check(config)
     return runner.train(config, tracker, partial(TokenizerTask, plan_of))
 
@@ -180,7 +174,7 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
         shipped = AdaptiveTokenizer.load(path, self.config["device"])
         checkpoint = shipped.checkpoint
         metrics = self.plan.measure(shipped, self.validation_set)
-        metrics |= _last_of_discriminator(folder)
+        metrics |= discriminator_accuracy(folder)
         return runner.Measured(
             protocol={
                 "data": validation_data(self.config),
@@ -205,7 +199,7 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise ConfigError for what no training can be made of, before clips are made."""
+    """Raise ConfigError for settings that cannot be trained with, before clips are made."""
     shape = shape_of(config)
     quantiser = shape.quantiser
     if config["entropy_weight"] and quantiser not in ("vq", "simvq"):
@@ -215,7 +209,8 @@ def check(config: dict[str, Any]) -> None:
         )
     if config["alignment"] != "none" and config["alignment_layer"] > shape.decoder_layers:
         raise tracking.ConfigError(
-            f"config key alignment_layer: {config['alignment_layer']} of a decoder of {shape.decoder_layers} layers"
+            f"config key alignment_layer: layer {config['alignment_layer']} of a decoder with only "
+            f"{shape.decoder_layers} layers"
         )
     if config["alignment"] != "none":
         depth_of(config["alignment"])
@@ -223,12 +218,13 @@ def check(config: dict[str, Any]) -> None:
         deepest, depth = max(config["semantic_layers"]), depth_of(config["semantic_encoder"])
         if deepest > depth:
             raise tracking.ConfigError(
-                f"config key semantic_layers: {deepest} of an encoder of {depth} layers ({config['semantic_encoder']})"
+                f"config key semantic_layers: layer {deepest} of an encoder with only {depth} layers "
+                f"({config['semantic_encoder']})"
             )
 
 
 def facts_of(config: dict[str, Any]) -> dict[str, Any]:
-    """How a tokenizer was trained, by which tables tell one from another."""
+    """How a tokenizer was trained: the facts that tell the rows of a table apart."""
     return {
         "size": config["size"],
         "steps": config["steps"],
@@ -239,50 +235,6 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
-    """Seconds per step, tokens and floating point operations per second over all of a training so far.
-
-    On a GPU whose peak is known also `utilisation`, the share of it that the tokenizer's own operations make up.
-    """
-    last = loop.read_curve(folder)[-1]
-    seconds = loop.seconds_spent(folder)
-    totals = np.array([last["tokens"]])
-    operations = flops.flops_of_training("stage4_final", shape_of(config), {**config, "steps": last["step"]}, totals)
-    found = {
-        "step_seconds": seconds / last["step"],
-        "tokens_per_second": config["batch"] * last["tokens"] * last["step"] / seconds,
-        "flops_per_second": operations / seconds,
-    }
-    peak = flops.peak_flops(torch.cuda.get_device_name()) if config["device"] == "cuda" else None
-    return {**found, "utilisation": flops.utilisation(operations, seconds, peak)} if peak else found
-
-
-@torch.no_grad()
-def quality_under(
-    tokenizer: AdaptiveTokenizer, clips: ClipSet, rule: Rule, config: dict[str, Any]
-) -> dict[str, records.Metric]:
-    """Mean PSNR in dB, motion ratio and correlation, and mean tokens over the clips, under a rule of assignment."""
-    generator = loop.step_generator(config["seed"], config["steps"])
-    values, tokens, moments = [], [], []
-    for start in range(0, len(clips), config["batch"]):
-        real = to_network(clips.clips[start : start + config["batch"]], config["device"])
-        with autocast(config):
-            lengths = rule(real, generator=generator)
-            fake = tokenizer(real, lengths).clips.float().clamp(0, 1)
-        values.append(psnr(real, fake))
-        moments.append(motion_moments(real, fake).cpu())
-        tokens.append(lengths.sum(1).float())
-    count, motion = len(clips), torch.cat(moments).numpy()
-    metrics = {
-        "psnr": catalogue.of("psnr").measured(float(torch.cat(values).mean()), count),
-        "mean_tokens": catalogue.of("mean_tokens").measured(float(torch.cat(tokens).mean()), count),
-    }
-    for name, value in (("motion_ratio", ratio_of(motion)), ("motion_correlation", correlation_of(motion))):
-        if np.isfinite(value):  # else no clip changes
-            metrics[name] = catalogue.of(name).measured(value, count)
-    return metrics
-
-
 def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipSet:
     """Clips of a split, as the configured network takes them."""
     shape = TOKENIZER_SIZES[config["size"]]
@@ -290,18 +242,10 @@ def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipS
 
 
 def held_out(train_set: ClipSet, validation_set: ClipSet) -> bool:
-    """Whether validation clips are others than the training clips; a built set without a split serves both."""
+    """Whether validation clips differ from the training clips; a built set without a split serves both."""
     return train_set.folder is None or train_set.folder != validation_set.folder
 
 
 def validation_data(config: dict[str, Any]) -> str:
     """The clips on which the finished tokenizer is measured: by default those of the training data's own kind."""
     return str(config["validation_data"] or config["data"])
-
-
-def _last_of_discriminator(folder: Path) -> dict[str, records.Metric]:
-    """How sure the discriminator was in the last lines of the curve: 1.0 says that it has won, and taught nothing."""
-    name, last = "discriminator_accuracy", loop.read_curve(folder)[-1]
-    if name not in last:
-        return {}
-    return {name: catalogue.of(name).measured(last[name], 1)}

@@ -1,6 +1,6 @@
-"""Everything the experiments share with Sacred: configuration checks, scalars, signals, errors in one line.
+"""The glue between the experiments and Sacred: configuration, signals, errors in one line.
 
-An experiment declares its configuration and one main function; nothing else in the project knows Sacred:
+An experiment declares its configuration and one main function:
 
     ex = tracking.experiment("stage1_proxy", __doc__)
 
@@ -23,14 +23,10 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-import math
-import mimetypes
 import os
 import random
 import re
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,35 +36,26 @@ import numpy as np
 import torch
 
 from evatok import errors
-from evatok.errors import EvatokError, undisturbed
 from evatok.experiments import config_files, keys, runs
+from evatok.experiments.config_checks import ConfigError, check_device, check_seed, settle_precision, settle_types
 from evatok.experiments.domains import Refused
-from evatok.experiments.outputs import FREE_KEYS, Outputs
-from evatok.models.precision import bf16_is_native
+from evatok.experiments.outputs import NOTHING, Outputs
+from evatok.experiments.tracker import Tracker
 from evatok.storage import records
 from evatok.storage.environment import REPOSITORY, environment
-from evatok.storage.records import Record
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred
     from docopt import DocoptExit
     from sacred.dependencies import gather_sources_and_dependencies
-    from sacred.observers import FileStorageObserver
     from sacred.run import Run
     from sacred.utils import ConfigAddedError, NamedConfigNotFoundError, SacredError
 
 sacred.SETTINGS.CAPTURE_MODE = "sys"  # "fd" would put every refresh of a progress bar into cout.txt
 config_files.guard()
 
-NOTHING = Outputs()
-"""Of an experiment that writes nothing but its run."""
-
 Main = Callable[[dict[str, Any], "Tracker"], dict[str, Any] | None]
-
-
-class ConfigError(EvatokError, ValueError):
-    """A configuration value the experiment cannot start with."""
 
 
 class _Raised(BaseException):
@@ -125,7 +112,7 @@ class Experiment(sacred.Experiment):
         """The run Sacred makes of its arguments, checked before anything is stored."""
         options = dict(options or {})
         config_files.check_keys(config_updates or {}, "the configuration")
-        _check_seed(config_updates or {})
+        check_seed(config_updates or {})
         works = command_name in (None, self.default_command)
         folder, address = options.pop("--file_storage", None), options.pop("--mongo_db", None)
         if options.get("--sql"):
@@ -134,12 +121,12 @@ class Experiment(sacred.Experiment):
             raise ConfigError("--enforce_clean: the code is not a clean checkout of a commit; commit it first")
         run = super()._create_run(command_name, config_updates, named_configs, info, meta_info, options)
         try:
-            _settle_types(run, self._keys_of(run))
+            settle_types(run, self._keys_of(run))
         except Refused as error:
             raise ConfigError(str(error)) from error
-        _settle_precision(run.config)
+        settle_precision(run.config)
         if works and "device" in run.config:
-            _check_device(run.config["device"])
+            check_device(run.config["device"])
         run.unobserved = run.unobserved or os.environ.get("RANK", "0") != "0"  # one run for all of torchrun
         if not run.unobserved:
             run.observers += runs.stores(self.path, folder, address, given=bool(run.observers))
@@ -221,164 +208,6 @@ def command_line(ex: Experiment, argv: list[str] | None = None) -> None:
             ex.commanded = False
 
 
-class Tracker:
-    """What a running experiment writes to its run: scalars, files, facts. Works without a store, too."""
-
-    def __init__(self, run: Run, outputs: Outputs = NOTHING) -> None:
-        self._run, self._outputs = run, outputs
-        self._started = time.monotonic()
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self.seed: int = run.config["seed"]
-        self.nonfinite: dict[str, int] = {}
-        # The heartbeat thread reads run.info at any time, so it is replaced, never changed. Sacred's MongoDB
-        # store appends to "metrics" from that thread: all copies share the one list.
-        run.info = {"metrics": [], **run.info}
-
-    @property
-    def run_id(self) -> str | None:
-        """`<experiment>/<number>`, or None for a run that is not stored."""
-        return None if self._run._id is None else f"{self._run.experiment_info['name']}/{self._run._id}"
-
-    @property
-    def folder(self) -> Path:
-        """Where this run may write files: its folder in the store, or one that vanishes if it has no store.
-
-        A run stored in MongoDB alone gets `<runs>/<experiment>/mongo-<number>`.
-        """
-        for observer in self._run.observers:
-            if isinstance(observer, FileStorageObserver):
-                return Path(str(observer.dir))
-        if self._run._id is None:
-            with undisturbed():  # or the folder could be made and not be known to be
-                self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="evatok-run-")
-            return Path(self._temporary.name)
-        folder = runs.runs_folder() / self._run.experiment_info["name"] / f"mongo-{self._run._id}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def scalar(self, name: str, value: Any, step: int) -> None:
-        """Store one number (a float, or a tensor or array of one element) of the series `name` at `step`.
-
-        NaN and infinity are stored as null and counted, by name, in `nonfinite` and in the run's info.
-        Raises ValueError for more than one element.
-        """
-        if math.prod(getattr(value, "shape", ())) != 1:
-            raise ValueError(f"scalar {name} at step {step} has shape {tuple(value.shape)}: reduce it to one number")
-        number = float(value.item() if hasattr(value, "item") else value)
-        if not math.isfinite(number):
-            self.nonfinite = {**self.nonfinite, name: self.nonfinite.get(name, 0) + 1}
-            self.info({"nonfinite": self.nonfinite})
-        self._run.log_scalar(name, number if math.isfinite(number) else None, int(step))
-
-    def info(self, facts: Mapping[str, Any]) -> None:
-        """Add `facts` to the run's info, as plain JSON types; NaN becomes null, an old key is replaced."""
-        self._run.info = {**self._run.info, **records.plain(facts, "info", nonfinite_as_null=True)}
-
-    def resumes(self, run_id: str) -> None:
-        """Say that this run continues `run_id` ("stage1_proxy/11")."""
-        if not re.fullmatch(r"[^/\s]+/[^/\s]+", run_id):
-            raise ConfigError(f"cannot resume {run_id!r}: a run is named <experiment>/<number>")
-        self.info({"resumes": run_id})
-
-    def artifact(self, path: Path | str, name: str | None = None) -> None:
-        """Store a copy of the file at `path` with the run.
-
-        Raises FileNotFoundError, and ValueError for a name the store itself uses.
-        """
-        path, name = _existing(path), name or Path(path).name
-        if name in runs.STORE_FILES:
-            raise ValueError(f"artifact {name}: the store keeps a file of that name itself, choose another name")
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        self._run.add_artifact(str(path), name=name, content_type=kind)
-
-    def record(self, record: Record) -> str:
-        """Write a record to the configured `records_folder`; returns its id.
-
-        A command that had finished before writes none: the id is that of the record which holds its numbers, and
-        the log says so.
-        """
-        free = {*FREE_KEYS, *self._outputs.folders, *self._outputs.files}
-        path, new = records.write_once(record, self._run.config["records_folder"], free=free)
-        if not new:
-            self._run.run_logger.info("nothing new: %s holds these numbers already", path)
-        return path.stem
-
-    def resource(self, path: Path | str) -> None:
-        """Store a copy of a (small) input such as a manifest, once per content. Raises FileNotFoundError."""
-        self._run.add_resource(str(_existing(path)))
-
-    def environment(self) -> dict[str, Any]:
-        """`evatok.storage.environment.environment` with the seconds since this run's main began as its wall time."""
-        return environment(wall_seconds=round(time.monotonic() - self._started, 3))
-
-
-def _check_seed(updates: Mapping[str, Any]) -> None:
-    """Refuse a seed that is not an integer: Sacred asserts on it, and invents one for None."""
-    seed = updates.get("seed", 0)
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed: expected an int from 0 to 2**32 - 1, got {seed!r}; print_config shows the defaults")
-
-
-def _settle_types(run: Run, declared: Mapping[str, keys.Key]) -> None:
-    """Bring declared keys into their domain, and turn an int given for a float into one.
-
-    Raises:
-        Refused: a declared key outside its domain.
-        ConfigError: of another key, any other change of its value's type.
-    """
-    for name, key in declared.items():
-        run.config[name] = keys.settled(key, name, run.config[name])
-    keys.check_together({name: run.config[name] for name in declared})
-    for path, (expected, given) in sorted(run.config_modifications.typechanged.items()):
-        *parents, last = path.split(".")
-        if path.partition(".")[0] in declared:
-            continue
-        holder = run.config
-        for parent in parents:
-            holder = holder[parent]
-        if (expected, given) != (float, int):
-            told = f"expected {_type_name(expected)}, got {holder[last]!r} ({_type_name(given)})"
-            raise ConfigError(f"config key {path}: {told}; print_config lists every key with its default")
-        holder[last] = float(holder[last])
-
-
-def _settle_precision(config: dict[str, Any]) -> None:
-    """Say of a `bf16` left at None whether it is on, so that the record does. Raises ConfigError for no bool."""
-    bf16 = config.get("bf16", False)
-    if bf16 is None:
-        config["bf16"] = bf16_is_native(device_of(config["device"]))
-    elif not isinstance(bf16, bool):
-        raise ConfigError(f"config key bf16: expected True, False or None, got {bf16!r}; print_config explains it")
-
-
-def device_of(name: Any) -> torch.device:
-    """The device a `device` key names, there or not. Raises ConfigError for one that no PyTorch knows."""
-    try:
-        return torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"config key device: {name!r} is no device; give cpu, cuda or cuda:N") from error
-
-
-def _check_device(name: str) -> None:
-    """Raise ConfigError, before any work, for a device that is not there."""
-    device = device_of(name)
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"config key device: {name} is not supported; give cpu, cuda or cuda:N")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("config key device: mps is not there; give device=cpu")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"config key device: {name} is not there, PyTorch sees no GPU; give device=cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"config key device: {name} is not there, PyTorch sees {torch.cuda.device_count()} GPUs")
-
-
-def _type_name(kind: type) -> str:
-    for plain in (dict, list, tuple):
-        if issubclass(kind, plain):
-            return plain.__name__
-    return "None" if kind is type(None) else kind.__name__
-
-
 def _plain_config(value: Any) -> Any:
     """A deep copy of a configuration in plain dictionaries and lists, keys sorted, docstrings left out."""
     if isinstance(value, Mapping):
@@ -415,13 +244,6 @@ def _unknown_key(conflicts: list[str], config: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
     return f"unknown config key {key}; {meant}known keys: {', '.join(known)} (print_config explains them)"
-
-
-def _existing(path: Path | str) -> Path:
-    """Sacred switches a store off for the rest of the run at the first file it cannot copy: check before."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not a file, so it cannot be stored with the run")
-    return Path(path)
 
 
 def _keep_message(record: logging.LogRecord) -> bool:

@@ -1,8 +1,8 @@
 """Train the clip classifier that scores the class consistency of generated clips.
 
-Classes come equally often in every batch, for four clips in five of the embedded set rest. Where a label a frame is
-known (the embedded set's column `motions`), the steps from frame to frame learn from it as well. Mirroring keeps every
-motion class: pans, turns and strafes go either way. Run again, the same command resumes a killed run.
+Classes come equally often in every batch, for four clips in five of the embedded set rest. Where a label per frame is
+known (the embedded set's column `motions`), the steps from frame to frame are trained on it too. Mirroring keeps every
+motion class: pans, turns and strafes go either way. The same command resumes a killed run.
 
     python -m evatok.experiments.train_classifier with toy       CPU, a minute
     python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the one of motions that ships
@@ -175,7 +175,7 @@ def frame_numbers(clips: ClipSet, column: str, classes: list[str]) -> np.ndarray
 
     Raises:
         CodingError: no such column.
-        ClassificationError: another number of words than frames, a word that is no class.
+        ClassificationError: not one word per frame, or a word that is not a class.
     """
     words = [str(text).split() for text in code_cache.labels_of(clips, column)]
     odd = next((number for number, told in enumerate(words) if len(told) != clips.clips.shape[1]), None)
@@ -186,8 +186,8 @@ def frame_numbers(clips: ClipSet, column: str, classes: list[str]) -> np.ndarray
     unknown = {word for told in words for word in told} - set(classes)
     if unknown:
         raise ClassificationError(
-            f"column {column!r} names {min(unknown)!r}, which is no class of the clips: {', '.join(classes)}; set "
-            'frame_label="" to learn from clips alone'
+            f"column {column!r} names {min(unknown)!r}, which is not a class of the clips: {', '.join(classes)}; set "
+            'frame_label="" to train on labels of clips only'
         )
     return np.array([[classes.index(word) for word in told[:-1]] for told in words])
 

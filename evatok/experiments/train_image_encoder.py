@@ -1,7 +1,7 @@
-"""Train VTok's image encoder on single frames and the words said of them; frozen, it serves every strategy.
+"""Train VTok's image encoder on single frames and their captions; frozen, it serves every strategy.
 
 Measured on stills of the validation split: F1 of the pairs of words (colour with shape, with fill, with size) that it
-sees. Run again, the same command resumes a killed run.
+sees. The same command resumes a killed run.
 
     python -m evatok.experiments.train_image_encoder with toy    CPU, three minutes: the one that ships
 """

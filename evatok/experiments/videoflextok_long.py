@@ -1,4 +1,4 @@
-"""Clips longer than VideoFlexTok's own: chunks with and without the frame before given (VideoFlexTok Sec. 3.4, Fig. 8).
+"""Long clips with VideoFlexTok: chunks conditioned on the previous one, and independent ones (Sec. 3.4, Fig. 8).
 
 Conditioned chunks are given the last generated frames of the chunk before, which the decoder learns in stage 2. The
 seam ratio says whether chunks join: the change between frames at seams over that elsewhere.
@@ -9,14 +9,12 @@ seam ratio says whether chunks join: the change between frames at seams over tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from evatok.data.clips import ClipSet, to_network
+from evatok.data.clips import ClipSet, network_batches
 from evatok.data.sets import clip_set
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
@@ -56,10 +54,11 @@ ex.add_named_config("toy", {"size": "toy"})
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
-    checkpoint = tokenizer.checkpoint
     at = seams(tokenizer.config, config["frames"])
     if not at:
-        raise tracking.ConfigError(f"config key frames: {config['frames']} frames are one chunk, without a seam")
+        raise tracking.ConfigError(
+            f"config key frames: {config['frames']} frames are a single chunk without a seam; give more"
+        )
     clips = clip_set(
         config["data"],
         "validation",
@@ -68,12 +67,27 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         frames=config["frames"],
         fps=config["fps"],
     )
-    real = _mean([seam_ratio(real, at) for real, _ in _batches(clips, config)], "seam_ratio")
+    real = _mean(
+        [seam_ratio(real, at) for real, _ in network_batches(clips.clips, config["batch"], config["device"])],
+        "seam_ratio",
+    )
     metrics = {"seam_ratio_real": replace(real, direction=None)}  # of real clips: a reference, neither better nor worse
     for tokens in config["kept"]:
         for mode in MODES:
             metrics |= measured(tokenizer, clips, config, tokens, mode)
-    record = records.new_record(
+    record = _record(config, tracker, tokenizer, clips, metrics)
+    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
+
+
+def _record(
+    config: dict[str, Any],
+    tracker: tracking.Tracker,
+    tokenizer: VideoFlexTok,
+    clips: ClipSet,
+    metrics: dict[str, Metric],
+) -> records.Record:
+    checkpoint = tokenizer.checkpoint
+    return records.new_record(
         kind="videoflextok_long",
         status=config["size"],
         protocol={
@@ -81,7 +95,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             "split": "validation",
             "clips": len(clips),
             "frames": config["frames"],
-            "seams": at,
+            "seams": seams(tokenizer.config, config["frames"]),
             "flow_steps": config["flow_steps"],
             "flow_guidance": config["flow_guidance"],
             "noise_seed": config["noise_seed"],
@@ -97,7 +111,6 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         config=config,
         environment=tracker.environment(),
     )
-    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
 
 
 def measured(
@@ -105,7 +118,7 @@ def measured(
 ) -> dict[str, Metric]:
     """Measure PSNR, seam ratio and tokens per clip at one length, chunks conditioned or independent."""
     at, values, ratios, counts = seams(tokenizer.config, config["frames"]), [], [], []
-    for real, numbers in _batches(clips, config):
+    for real, numbers in network_batches(clips.clips, config["batch"], config["device"]):
         with autocast(config):
             codes = encode_long(tokenizer, real, tokens, conditioned=MODES[mode])
             made = decode_long(
@@ -135,13 +148,6 @@ def _mean(parts: list[torch.Tensor], name: str) -> Metric:
         raise tracking.ConfigError("config key data: none of the clips changes from frame to frame")
     half = float(1.96 * values.std() / len(values) ** 0.5) if len(values) > 1 else None
     return catalogue.of(name).measured(float(values.mean()), len(values), half)
-
-
-def _batches(clips: ClipSet, config: dict[str, Any]) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """Clips (B, 3, L, H, W) and their numbers (B,)."""
-    for start in range(0, len(clips), config["batch"]):
-        real = to_network(clips.clips[start : start + config["batch"]], config["device"])
-        yield real, np.arange(start, start + len(real))
 
 
 if __name__ == "__main__":

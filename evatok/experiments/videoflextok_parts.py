@@ -1,4 +1,4 @@
-"""What a training of VideoFlexTok is put together from: clips, codec, network, teacher and loss, as configured."""
+"""Build the parts of a VideoFlexTok training from its configuration: clips, codec, network, teacher and loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FlexPlan:
         network, codec: that it trains, on the CPU, initialised.
         parents: sha256 of what it was made from besides its clips, by role.
         facts: how it was trained, for the checkpoint's header.
-        alignment: the encoder to resemble, or "none".
+        alignment: the encoder to align with, or "none".
         first_probability: share of clips whose first latent frame is given.
         frozen_encoder: whether encoder and quantiser stay as they are.
     """
@@ -51,7 +51,7 @@ class FlexPlan:
 
 
 def objective_of(config: dict[str, Any], plan: FlexPlan, teacher: Teacher | None, train_set: ClipSet) -> FlexObjective:
-    """The loss that a configuration asks for."""
+    """Build the configured loss."""
     shape = plan.network.config
     kept = "all" if shape.form == "grid" else config["kept"]
     return FlexObjective(
@@ -69,7 +69,8 @@ def objective_of(config: dict[str, Any], plan: FlexPlan, teacher: Teacher | None
 
 
 def teacher_of(config: dict[str, Any], plan: FlexPlan, train_set: ClipSet) -> Teacher | None:
-    """The encoder to resemble, its features standardised on training clips. Raises EncoderError, AlignmentError."""
+    """Load the alignment's encoder, its features standardised on training clips. Raises EncoderError, "
+    "AlignmentError."""
     if plan.alignment == "none":
         return None
     encoder = load_encoder(plan.alignment, resize=config["alignment_resize"] or None).to(config["device"])
@@ -104,7 +105,7 @@ def shape_of(config: dict[str, Any], **changes: Any) -> VideoFlexTokConfig:
 
     Raises:
         ConfigError: depths of another size.
-        FlexTokError, LatentError: a network that cannot be.
+        FlexTokError, LatentError: an impossible network.
     """
     if config["depths"] and config["size"] != "paper":
         raise tracking.ConfigError(f"config key depths: {config['depths']} is of size=paper, this is {config['size']}")
@@ -130,7 +131,7 @@ def codec_of(config: dict[str, Any], shape: VideoFlexTokConfig, train_set: ClipS
 
 
 def facts_of(config: dict[str, Any], plan: FlexPlan) -> dict[str, Any]:
-    """How a tokenizer was trained, by which tables tell one from another."""
+    """How a tokenizer was trained: the facts that tell the rows of a table apart."""
     shape = plan.network.config
     return {
         "size": config["size"],

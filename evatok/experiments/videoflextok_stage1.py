@@ -1,8 +1,8 @@
 """VideoFlexTok, stage 1: train encoder, quantiser and flow decoder together (VideoFlexTok Sec. 3.1, 3.2).
 
 The controls of the paper are the same network with other keys: form=flat (Table 2), decoder_mask=full (Table 3),
-form=grid (Appendix D), alignment=none (Fig. 9); ours is kept=all, pooled registers without nested dropout. Run again,
-the same command resumes where a killed one stopped.
+form=grid (Appendix D), alignment=none (Fig. 9); ours is kept=all, pooled registers without nested dropout. The same
+command resumes a killed run.
 
     python -m evatok.experiments.videoflextok_stage1 with toy          CPU, about an hour
     python -m evatok.experiments.videoflextok_stage1 with toy form=flat

@@ -1,4 +1,4 @@
-"""What both stages of VideoFlexTok share: their configuration, the training as a task, and what it is measured by."""
+"""What both stages of VideoFlexTok share: configuration, training task and measurement."""
 
 from __future__ import annotations
 

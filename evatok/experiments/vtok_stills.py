@@ -1,7 +1,7 @@
-"""Stage A of VTok's language model: what colours, shapes, sizes, places and numbers are, taught on stills.
+"""Stage A of VTok's language model: colours, shapes, sizes, positions and counts, taught on stills.
 
-It stands for the paper's start from LLaVA-Next, which had learned from pictures. Every strategy starts from the one
-model made here. Measured on stills of the test split. Run again, the same command resumes a killed run.
+It stands in for the paper's start from LLaVA-Next, which was pre-trained on images. Every strategy starts from the
+model trained here. Measured on stills of the test split. The same command resumes a killed run.
 
     python -m evatok.experiments.vtok_stills with toy    CPU, five minutes; needs train_image_encoder
 """

@@ -1,4 +1,4 @@
-"""What teaching stills (stage A) and teaching a strategy (stage B) share: settings, the training, the record."""
+"""What stage A (stills) and stage B (a strategy) share: settings, training and record."""
 
 from __future__ import annotations
 

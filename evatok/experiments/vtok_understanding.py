@@ -3,8 +3,7 @@
 The strategy decides which visual tokens a clip becomes: none, key, frames, vtok, lavit or omni (`evatok.vtok`). All
 start from the model of stage A (`vtok_stills`), read the same frozen features and see the same clips in the same order.
 Accuracy is of multiple choice by likelihood, over all questions, each category, and each need (what must be seen); the
-outcome of every question is kept, so that rows are compared pair by pair. Run again, the same command resumes a killed
-run.
+outcome of every question is kept, so that rows are compared pair by pair. The same command resumes a killed run.
 
     python -m evatok.experiments.vtok_understanding with toy                                    VTok, 46 tokens
     python -m evatok.experiments.vtok_understanding with toy strategy=frames frames_sampled=8   128 tokens
@@ -109,17 +108,17 @@ def started(module: VideoLanguageModel, config: dict[str, Any], encoder: ImageEn
     """Take over the model to start from; returns its identity, and that of stage A, as parents.
 
     Raises:
-        ConfigError: nothing to start from and nothing to train, or a model that learned on features of another encoder.
+        ConfigError: nothing to start from and nothing to train, or a model for another encoder.
     """
     if not config["start"]:
         if not config["steps"]:
-            raise ConfigError("config keys start, steps: without a model to start from there must be steps")
+            raise ConfigError("config keys start, steps: without a model to start from, steps must be at least 1")
         return {}
     stills = VideoLanguageModel.load(config["start"], config["device"])
     checkpoint = stills.checkpoint
     if checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
         raise ConfigError(
-            f"config key start: {config['start']} learned on features of another image encoder than "
+            f"config key start: {config['start']} was trained on features of another image encoder than "
             f"{config['encoder']}; run vtok_stills with this encoder"
         )
     module.start_from(stills)

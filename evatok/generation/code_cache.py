@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from evatok.assignments.rules import Rule
-from evatok.data.clips import ClipSet, pixels_sha256, to_network
+from evatok.data.clips import ClipSet, network_batches, pixels_sha256
 from evatok.errors import EvatokError
 from evatok.metrics.features import Sliceable
 from evatok.models.precision import autocast
@@ -231,8 +231,8 @@ def _code() -> str:
 def _encoded(coder: Coder, piece: np.ndarray, batch: int, device: torch.device | str) -> Arrays:
     """Codes (M,) without padding and lengths (n, K) of n clips."""
     codes, lengths = [], []
-    for first in range(0, len(piece), batch):
-        encoded = coder.encode(to_network(piece[first : first + batch], device))
+    for pixels, _ in network_batches(piece, batch, device):
+        encoded = coder.encode(pixels)
         codes.append(encoded.flat.cpu().numpy().astype(np.int32))
         lengths.append(encoded.lengths.cpu().numpy().astype(np.int32))
     return {"codes": np.concatenate(codes), "lengths": np.concatenate(lengths)}

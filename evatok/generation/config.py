@@ -42,7 +42,7 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         if self.positions not in ("learned", "rope"):
-            raise ValueError(f"unknown positions {self.positions!r}: learned or rope")
+            raise ValueError(f"unknown positions {self.positions!r}; choose learned or rope")
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is not a multiple of 2 * {self.heads} heads")
         if not 0 < self.levels < self.vocabulary:
@@ -52,7 +52,7 @@ class GeneratorConfig:
     def of(cls, grammar: Grammar, size: str, **others: Any) -> GeneratorConfig:
         """Build a named size of GENERATOR_SIZES for a grammar; `others` override fields, such as `classes`."""
         if size not in GENERATOR_SIZES:
-            raise ValueError(f"unknown generator size {size!r}: {', '.join(GENERATOR_SIZES)}")
+            raise ValueError(f"unknown generator size {size!r}; choose one of {', '.join(GENERATOR_SIZES)}")
         symbols = {"vocabulary": grammar.vocabulary, "levels": grammar.levels, "longest": grammar.longest}
         return cls(**{**symbols, **GENERATOR_SIZES[size], **others})
 

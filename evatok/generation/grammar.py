@@ -132,7 +132,7 @@ class Grammar:
         heads = self.length_symbols(codes.lengths)
         expected = (len(codes.lengths), int(codes.lengths.sum(1).max()))
         if tuple(codes.codes.shape) != expected:
-            raise GrammarError(f"{tuple(codes.codes.shape)} codes, the assignments ask for {expected}")
+            raise GrammarError(f"codes must be {expected} for these assignments, got {tuple(codes.codes.shape)}")
         layout = Layout.of(codes.lengths + 1)
         # Padding repeats the last code; it is set to 0 at the end.
         source = torch.arange(layout.block.shape[1], device=heads.device) - layout.block - 1

@@ -22,7 +22,7 @@ from evatok import generation, models, tokenizers
 from evatok.data.clips import pixels_sha256, to_network
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import Output, System
-from evatok.generation import video_generator
+from evatok.generation import conditions
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.models.precision import autocast
@@ -83,7 +83,7 @@ class SampleRequest:
         """Key of the shard of samples [start, stop): everything that determines their content and their wall time."""
         asked: Any = list(self.classes[start:stop]) if self.classes is not None else None
         if self.clips is not None:
-            asked = pixels_sha256(self.clips[start:stop, : video_generator.GIVEN])
+            asked = pixels_sha256(self.clips[start:stop, : conditions.GIVEN])
         code = package_version(models, tokenizers, generation)
         device = self.video.device.type
         speed = {"batch": self.batch, "cached": self.cached, "device": device, "threads": torch.get_num_threads()}

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from evatok.data.clips import to_network
+from evatok.data.clips import network_batches
 from evatok.errors import EvatokError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.models.trained import Trained
@@ -52,6 +52,11 @@ class Rates:
     def half_interval(self) -> float:
         """Half the 95 % interval of `accuracy`, in percent, by the normal approximation."""
         return _half_interval(np.array([self.accuracy]), np.array([self.clips]))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Shares and confusions of each class, for a record's entry `model`."""
+        return {"recall": self.recall, "confusion": self.confusion}
 
     @property
     def balanced_half_interval(self) -> float:
@@ -93,7 +98,8 @@ class Classifier(Trained):
         unknown = sorted(set(names) - set(self.classes))
         if unknown:
             raise ClassificationError(
-                f"the classifier knows no class {unknown[0]!r}, only {', '.join(self.classes)}: train one on such "
+                f"the classifier was not trained on class {unknown[0]!r}, only on {', '.join(self.classes)}: "
+                "train one on such "
                 "clips with evatok.experiments.train_classifier"
             )
         return np.array([self.classes.index(name) for name in names], dtype=np.int64)
@@ -111,8 +117,8 @@ class Classifier(Trained):
 def predicted(module: ClipClassifier, clips: np.ndarray, batch: int = 64) -> np.ndarray:
     """(N,) majority class over the steps of uint8 clips (N, T, H, W, 3)."""
     device = next(module.parameters()).device
-    parts = (clips[start : start + batch] for start in range(0, len(clips), batch))
-    return torch.cat([module.voted(module.step_logits(to_network(part, device))).cpu() for part in parts]).numpy()
+    parts = (part for part, _ in network_batches(clips, batch, device))
+    return torch.cat([module.voted(module.step_logits(part)).cpu() for part in parts]).numpy()
 
 
 def rates(expected: np.ndarray, classified: np.ndarray, classes: Sequence[str]) -> Rates:
@@ -123,7 +129,8 @@ def rates(expected: np.ndarray, classified: np.ndarray, classes: Sequence[str]) 
     """
     if not len(expected) or expected.shape != classified.shape:
         raise ClassificationError(
-            f"{classified.shape} classes for {expected.shape} expected: one per clip, and at least one"
+            f"classified and expected classes must both be (N,) with N >= 1, got {classified.shape} and "
+            f"{expected.shape}"
         )
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (expected, classified), 1)

@@ -111,7 +111,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     Raises ValueError for different dimensions and for a matrix with negative eigenvalues, which is not a covariance.
     """
     if len(a.mean) != len(b.mean):
-        raise ValueError(f"the Gaussians have unlike dimensions, {len(a.mean)} and {len(b.mean)}")
+        raise ValueError(f"the Gaussians have different dimensions, {len(a.mean)} and {len(b.mean)}")
     return _distance(a.mean, _covariance_factor(a.covariance), b.mean, _covariance_factor(b.covariance))
 
 
@@ -150,7 +150,7 @@ def as_feature_pair(a: Any, b: Any, least: int = 1) -> tuple[np.ndarray, np.ndar
     """Convert both by `as_features`. Raises ValueError as it does, and for different dimensions."""
     first, second = as_features(a, least, "the first features"), as_features(b, least, "the second features")
     if first.shape[1] != second.shape[1]:
-        raise ValueError(f"the features have unlike dimensions: {first.shape[1]} and {second.shape[1]}")
+        raise ValueError(f"the features have different dimensions: {first.shape[1]} and {second.shape[1]}")
     return first, second
 
 

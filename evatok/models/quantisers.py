@@ -187,10 +187,10 @@ def _build(kind: str, codebook_size: int, dimension: int, commitment: float) -> 
 def check_codes(kind: str, codebook_size: int) -> None:
     """Raise ValueError for an unknown kind of quantiser, or a number of codes that it does not support."""
     if kind not in CODES:
-        raise ValueError(f"unknown quantiser {kind!r}: {', '.join(CODES)}")
+        raise ValueError(f"unknown quantiser {kind!r}; choose one of {', '.join(CODES)}")
     if codebook_size < 2:
         raise ValueError(f"a codebook needs at least 2 codes, got {codebook_size}")
     if kind == "fsq" and codebook_size not in FSQ_LEVELS:
-        raise ValueError(f"no FSQ levels for {codebook_size} codes: one of {sorted(FSQ_LEVELS)}")
+        raise ValueError(f"no FSQ levels for {codebook_size} codes; choose one of {sorted(FSQ_LEVELS)}")
     if kind == "lfq" and codebook_size.bit_count() != 1:
         raise ValueError(f"LFQ needs a power of two as codebook size, got {codebook_size}")

@@ -113,7 +113,7 @@ def _check(
     clips: np.ndarray, captions: list[str] | None, frames: int, columns: int, assignments: np.ndarray | None
 ) -> None:
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
-        raise ValueError(f"clips must be uint8 (N, T, H, W, 3), none of them 0; got {clips.dtype} {clips.shape}")
+        raise ValueError(f"clips must be uint8 (N, T, H, W, 3) and not empty, got {clips.dtype} {clips.shape}")
     if frames < 1 or columns < 1:
         raise ValueError(f"frames and columns must be 1 or more, got {frames=}, {columns=}")
     if captions is not None and len(captions) != len(clips):

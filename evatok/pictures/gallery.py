@@ -172,4 +172,4 @@ def _save_mp4(picture: np.ndarray, path: Path, fps: float) -> None:
 
 def _check(clips: np.ndarray) -> None:
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
-        raise ShowingError(f"clips must be uint8 (N, T, H, W, 3), none of them 0; got {clips.dtype} {clips.shape}")
+        raise ShowingError(f"clips must be uint8 (N, T, H, W, 3) and not empty, got {clips.dtype} {clips.shape}")

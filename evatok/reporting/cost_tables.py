@@ -144,7 +144,7 @@ def curation_cost(results: Path, size: str, router: Record, remarks: list[str]) 
     """Cost of the candidate table a router learnt from.
 
     Several processes may have scored it, each a part, and only the one that merged has a record. Where that one scored
-    nothing itself, the seconds a clip are those of the other tables under the same tokenizer, and a remark says so.
+    nothing itself, the seconds per clip are those of the other tables under the same tokenizer, and a remark says so.
     """
     made = records.query(results / "records", "stage2_curation", size, superseded=True)
     table = next((r for r in reversed(made) if r.model["table"] == _parent(router, "train_table")), None)

@@ -131,7 +131,7 @@ def _line(highlight: Highlight, folder: Path) -> dict[str, str]:
     if path.exists():
         table = pd.read_csv(path, dtype=str).set_index("name")
         if highlight.name not in table.index:
-            raise tables.TableError(f"{path}: no claim {highlight.name!r}; name one that it has, or rebuild it")
+            raise tables.TableError(f"{path}: no claim {highlight.name!r}; name an existing one, or rebuild the table")
         told = {key: str(table.loc[highlight.name, key]) for key in told}
     return {"claim": f"{highlight.claim} (`{highlight.item}`)", **told}
 

@@ -46,7 +46,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise TableError(f"{self.row} {self.metric}: status {self.status!r} is none of {', '.join(STATUSES)}")
+            raise TableError(f"{self.row} {self.metric}: status {self.status!r} is not one of {', '.join(STATUSES)}")
         if self.ours is not None and (self.record is None or self.n is None):
             raise TableError(f"{self.row} {self.metric}: a measured value needs a record and its n")
 
@@ -150,6 +150,6 @@ def paper_values(item: str) -> dict[tuple[str, str], float]:
     """
     path = REPOSITORY / "results" / "paper" / f"{item}.json"
     if not path.exists():
-        raise TableError(f"{path}: no numbers of that item; they are typed from the paper once, with their source")
+        raise TableError(f"{path}: no published numbers for this item; add them once, with their source")
     content: dict[str, Any] = json.loads(path.read_text())
     return {(entry["row"], entry["metric"]): entry["value"] for entry in content["values"]}

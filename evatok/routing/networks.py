@@ -75,7 +75,7 @@ ROUTER_SIZES: dict[str, RouterConfig] = {
 def build_router(config: RouterConfig) -> AnyRouter:
     """Build the router that a configuration names."""
     if config.kind not in _KINDS:
-        raise ValueError(f"unknown router {config.kind!r}: {', '.join(_KINDS)}")
+        raise ValueError(f"unknown router {config.kind!r}; choose one of {', '.join(_KINDS)}")
     return _KINDS[config.kind](config)
 
 
@@ -85,7 +85,7 @@ class CandidateHead(nn.Module):
     def __init__(self, config: RouterConfig, width: int) -> None:
         super().__init__()
         if config.head not in ("joint", "per_block"):
-            raise ValueError(f"unknown router head {config.head!r}: joint or per_block")
+            raise ValueError(f"unknown router head {config.head!r}; choose joint or per_block")
         self.per_block = config.head == "per_block"
         self.levels, self.blocks = len(config.levels), config.blocks
         self.linear = nn.Linear(width, self.levels * self.blocks if self.per_block else len(config.candidates))

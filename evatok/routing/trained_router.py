@@ -17,7 +17,7 @@ from torch import nn
 
 from evatok.assignments import reward
 from evatok.assignments.reward import Scale
-from evatok.data.clips import to_network
+from evatok.data.clips import network_batches
 from evatok.errors import EvatokError
 from evatok.models.trained import Trained
 from evatok.routing.networks import RouterConfig, StatisticsRouter, build_router
@@ -143,9 +143,8 @@ class Rankings:
         device = next(module.parameters()).device
         key = (router.config.kind, router.config.blocks, str(device))
         if key not in self._seen:
-            starts = range(0, len(self.clips), self.batch)
-            parts = (to_network(self.clips[start : start + self.batch], device) for start in starts)
-            self._seen[key] = torch.cat([module.see(module.checked(part)) for part in parts])
+            parts = network_batches(self.clips, self.batch, device)
+            self._seen[key] = torch.cat([module.see(module.checked(part)) for part, _ in parts])
         parts_of_seen = self._seen[key].split(self.batch)
         return ranking(_finite(torch.cat([module.decide(part).cpu() for part in parts_of_seen])))
 
@@ -158,8 +157,7 @@ def logits(module: nn.Module, clips: np.ndarray, batch: int = 64) -> torch.Tenso
         RoutingError: logits that are not finite, of which argmax would still choose some assignment.
     """
     device = next(module.parameters()).device
-    parts = [module(to_network(clips[i : i + batch], device)).cpu() for i in range(0, len(clips), batch)]
-    return _finite(torch.cat(parts))
+    return _finite(torch.cat([module(part).cpu() for part, _ in network_batches(clips, batch, device)]))
 
 
 def _finite(logits: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ import torch
 
 from evatok.assignments.candidates import CandidateSet
 from evatok.assignments.reward import Scale, weighed
-from evatok.data.clips import to_network
+from evatok.data.clips import network_batches
 from evatok.metrics.catalogue import quality
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.models.precision import autocast
@@ -113,8 +113,7 @@ def search_set(
     """Run `beam_search` on uint8 clips (N, T, H, W, 3), batch by batch, on the tokenizer's device."""
     device = next(tokenizer.parameters()).device
     parts = []
-    for start in range(0, len(clips), batch):
-        real = to_network(clips[start : start + batch], device)
+    for real, _ in network_batches(clips, batch, device):
         with autocast(device, bf16):
             result = beam_search(
                 tokenizer, real, point, width=width, chunk=chunk, payback=payback, perceptual=perceptual

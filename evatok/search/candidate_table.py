@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from evatok.errors import EvatokError
 from evatok.metrics.catalogue import quality
 from evatok.storage import records
 from evatok.storage.files import ordinary, replacing
-from evatok.storage.shards import ranges
 
 _MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
 _WORDS = ("name", "source", "split", "sha256")
@@ -84,10 +82,6 @@ class CandidateTable:
         return digest.hexdigest()
 
 
-def shard_path(folder: Path | str, start: int, stop: int) -> Path:
-    return Path(folder) / f"scores-{start:07d}-{stop:07d}.parquet"
-
-
 def write(path: Path | str, table: CandidateTable) -> None:
     """Write a table atomically: a killed writer leaves no file."""
     expected = (len(table.clips), len(table.candidates))
@@ -115,7 +109,7 @@ def read(path: Path | str) -> CandidateTable:
         if Path(path).exists() and not Path(path).is_file():
             raise ValueError("it is not a file")  # reading a pipe would block
         arrow = pq.read_table(ordinary(path), page_checksum_verification=True)
-        origin, sha256 = _header(arrow.schema)
+        origin, sha256 = header(arrow.schema)
         _check_origin(origin)
         size = len(CandidateSet(tuple(origin["levels"]), origin["blocks"]))
         scores = {
@@ -128,7 +122,7 @@ def read(path: Path | str) -> CandidateTable:
         _check_rows(clips, scores)
         table = CandidateTable(clips, scores, origin, None if seconds is None else float(seconds))
         if table.seconds is not None and not 0 <= table.seconds < math.inf:
-            raise ValueError(f"it says that scoring took {table.seconds} seconds")
+            raise ValueError(f"its scoring time is {table.seconds} seconds")
         if sha256 not in (None, table.sha256):
             raise ValueError("content does not match its sha256")
         return table
@@ -141,18 +135,18 @@ def _check_origin(origin: Any) -> None:
     """Raise ValueError, LookupError or TypeError unless this can be the header of a table."""
     levels, blocks, data = origin["levels"], origin["blocks"], origin.get("data", {})
     if not isinstance(levels, list) or not all(type(level) is int for level in levels) or type(blocks) is not int:
-        raise ValueError(f"its levels are {levels!r} over {blocks!r} blocks, numbers are needed")
+        raise ValueError(f"its levels and blocks must be integers, got {levels!r} and {blocks!r}")
     if blocks > _MOST_BLOCKS or len(levels) ** max(blocks, 0) > _MOST_CANDIDATES:
         raise ValueError(f"{len(levels)} levels over {blocks} blocks are too many candidates")
     if not isinstance(data, dict):
-        raise ValueError(f"its data are {data!r:.60}")
+        raise ValueError(f"its entry data is not an object: {data!r:.60}")
     words = {"tokenizer": origin.get("tokenizer"), **{key: data.get(key) for key in _WORDS}}
     odd = [key for key, value in words.items() if not isinstance(value, str | None)]
     if odd or not isinstance(data.get("seed"), int | None):
-        raise ValueError(f"{(odd or ['seed'])[0]} is of another kind")
+        raise ValueError(f"its entry {(odd or ['seed'])[0]} has the wrong type")
 
 
-def _header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
+def header(schema: pa.Schema) -> tuple[dict[str, Any], str | None]:
     """Read a table's origin and the sha256 of its content; None if it was written before tables had one."""
     header = json.loads(schema.metadata[b"evatok"])
     if "levels" in header:
@@ -174,7 +168,7 @@ def check_named(path: Path | str, table: CandidateTable, folder: Path | str) -> 
         if record.model.get("tokenizer") == table.origin.get("tokenizer")
         and record.protocol.get("manifest", {}).get("sha256") == table.origin.get("data", {}).get("sha256")
     }
-    if named and table.sha256 not in named and _header(pq.read_schema(path))[1] is None:
+    if named and table.sha256 not in named and header(pq.read_schema(path))[1] is None:
         raise CurationError(
             f"{path}: not the table that record {list(named.values())[-1]} names (sha256 "
             f"{list(named)[-1][:12]}, this one {table.sha256[:12]}); fetch it again, or run stage2_curation again"
@@ -203,7 +197,7 @@ def clips_again(
     data = table.origin.get("data", {})
     missing = [key for key in (*_WORDS, "seed", "versions") if key not in data]
     if missing:
-        raise CurationError(f"the candidate table does not say the {missing[0]} of its clips: score them again")
+        raise CurationError(f"the candidate table does not record the {missing[0]} of its clips: score them again")
     seed, count = data["seed"] or 0, len(table.clips)
     source = _BEFORE_VERSIONS.get(data["source"], data["source"])
     return clip_set(source, data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)
@@ -228,60 +222,3 @@ def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | 
             f"{data['versions']}): run stage2_curation again"
         )
     return clips
-
-
-def make_of(origin: dict[str, Any]) -> dict[str, Any]:
-    """Drop from an origin what differs between shards: the number of clips and the hash of their pixels."""
-    data = {key: value for key, value in origin.get("data", {}).items() if key not in ("clips", "sha256")}
-    return {**origin, "data": data}
-
-
-def check_origin(path: Path | str, origin: dict[str, Any]) -> None:
-    """Check that a shard has this origin.
-
-    Raises:
-        CurationError: the shard is damaged, or was scored by another tokenizer, metric or precision, or on other clips.
-    """
-    try:
-        found, _ = _header(pq.read_schema(path))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise CurationError(f"{path}: not a complete candidate table ({error}); delete it and score again") from error
-    differing = sorted(key for key in found.keys() | origin.keys() if found.get(key) != origin.get(key))
-    if differing:
-        key = differing[0]
-        raise CurationError(
-            f"{path}: scored with another {key} ({found.get(key)} instead of {origin.get(key)}); delete the folder, or "
-            "set work=FOLDER"
-        )
-
-
-def merge(folder: Path | str, clips: int, length: int) -> CandidateTable:
-    """Merge all shards of a set into one table, checking that it holds every clip once and has one origin.
-
-    Raises:
-        CurationError: a missing shard, rows of other clips than its range, or shards of different origins.
-    """
-    expected = ranges(clips, length)
-    missing = [r for r in expected if not shard_path(folder, *r).exists()]
-    if missing:
-        raise CurationError(
-            f"{folder}: {len(missing)} of {len(expected)} shards missing, the first for clips "
-            f"{missing[0][0]}..{missing[0][1] - 1}; run stage2_curation again to fill them"
-        )
-    tables = [read(shard_path(folder, *r)) for r in expected]
-    for (start, stop), table in zip(expected, tables, strict=True):
-        path = shard_path(folder, start, stop)
-        if make_of(table.origin) != make_of(tables[0].origin):
-            raise CurationError(f"{path}: scored by another tokenizer or on other clips than the first shard")
-        if not np.array_equal(table.clips, np.arange(start, stop)):
-            raise CurationError(f"{path}: does not hold clips {start}..{stop - 1}")
-    return concatenate(tables)
-
-
-def concatenate(tables: Iterable[CandidateTable]) -> CandidateTable:
-    """Concatenate tables of one origin."""
-    tables = list(tables)
-    scores = {name: np.concatenate([t.scores[name] for t in tables]) for name in tables[0].scores}
-    known = [t.seconds for t in tables if t.seconds is not None]
-    seconds = sum(known) if len(known) == len(tables) else None
-    return CandidateTable(np.concatenate([t.clips for t in tables]), scores, tables[0].origin, seconds)

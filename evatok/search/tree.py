@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from evatok.assignments.candidates import CandidateSet
-from evatok.data.clips import to_network
+from evatok.data.clips import network_batches
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.models.precision import autocast
 from evatok.search.frontier import BlockMetrics, Frontier, Walk, psnr_of, side_by_side
@@ -101,11 +101,10 @@ def score_set(
         ValueError: an unknown search.
     """
     if search not in SEARCHES:
-        raise ValueError(f"unknown search {search!r}: {' or '.join(SEARCHES)}")
+        raise ValueError(f"unknown search {search!r}; choose {' or '.join(SEARCHES)}")
     device = next(tokenizer.parameters()).device
     parts = []
-    for start in range(0, len(clips), batch):
-        real = to_network(clips[start : start + batch], device)
+    for real, _ in network_batches(clips, batch, device):
         with autocast(device, bf16):
             parts.append(SEARCHES[search](tokenizer, real, perceptual, name, tick))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

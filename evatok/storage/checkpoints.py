@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with the weights, what they are weights of, and their hash.
 
-The header carries kind, configuration, parents, and a sha256 over itself and all tensors, so that a file cut
-short, edited, or made for something else is refused with the reason.
+The header carries kind, configuration, parents, and a sha256 over itself and all tensors, so that a file that is
+truncated, edited, or meant for something else is refused with the reason.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Checkpoint:
         held = {name: value.shape for name, value in self.weights.items()}
         odd = [name for name in {**own, **held} if own.get(name) != held.get(name)]
         if odd:
-            raise CheckpointError(f"the {self.kind} checkpoint is of another size: {odd[0]} does not fit")
+            raise CheckpointError(f"the {self.kind} checkpoint is of another network: {odd[0]} does not fit")
         module.load_state_dict(self.weights)
 
 
@@ -101,7 +101,7 @@ def load(path: Path | str, kind: str | None = None) -> Checkpoint:
     if _sha256(header, weights) != header["sha256"]:
         raise CheckpointError(f"{path}: its content does not match the checkpoint's sha256; fetch or train it again")
     if kind not in (None, header["kind"]):
-        raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where a {kind!r} is needed")
+        raise CheckpointError(f"{path}: a checkpoint of kind {header['kind']!r} where {kind!r} is expected")
     _refuse_non_finite(weights, f"{path} is not used")
     _refuse_oversized(Path(path), header["config"], weights)
     return Checkpoint(weights=weights, **header)
@@ -120,20 +120,20 @@ def kind_of(path: Path) -> str:
 def _read(path: Path, *, header_only: bool = False) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and weights, unverified; with `header_only` no weights."""
     if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint; name another, or train it (README: From scratch)")
+        raise CheckpointError(f"{path}: no such checkpoint; name another, or train it (README: Train your own)")
     if not path.is_file():
-        raise CheckpointError(f"{path}: a checkpoint is a file, and this is none; name the .safetensors file")
+        raise CheckpointError(f"{path}: not a regular file; name the .safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             header = _header((file.metadata() or {})["evatok"])
             names = [] if header_only else list(file.keys())
             return header, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a whole evatok checkpoint ({error}); fetch or train it again") from error
+        raise CheckpointError(f"{path}: not a complete evatok checkpoint ({error}); fetch or train it again") from error
 
 
 def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
-    """Headers of the checkpoints of one kind in a folder, by path, without their weights; other files are passed over.
+    """Headers of the checkpoints of one kind in a folder, by path, without their weights; other files are skipped.
 
     Nothing is verified: read what is to be used with `load`.
     """
@@ -151,10 +151,10 @@ def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
 
 @contextmanager
 def built_from(path: Path | str) -> Iterator[None]:
-    """Within, whatever the header of a checkpoint leads to where no such model exists is one CheckpointError.
+    """Turn whatever an invalid header of a checkpoint leads to into one CheckpointError.
 
-    A header may be sound JSON under the right hash and still ask for -1 heads, or hold a word for a number: what that
-    ends in, deep in the construction of a network, depends on the key.
+    A header may be valid JSON under the right hash and still ask for -1 heads, or hold a word for a number; the error,
+    deep in the construction of a network, then depends on the key.
     """
     try:
         yield
@@ -163,7 +163,7 @@ def built_from(path: Path | str) -> Iterator[None]:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
         raise CheckpointError(
-            f"{path}: its header describes no model that there is ({told}); fetch or train it again"
+            f"{path}: its header does not describe a valid model ({told}); fetch or train it again"
         ) from error
 
 
@@ -184,12 +184,12 @@ def shaped(kind: type[Shape], values: dict[str, Any]) -> Shape:
 def listed(values: Any, kind: type[Shape]) -> tuple[Shape, ...]:
     """The entries of a JSON list. Raises TypeError for anything else, and for an entry of another type."""
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
-        raise TypeError(f"{values!r:.60} is no list of {kind.__name__}")
+        raise TypeError(f"{values!r:.60} is not a list of {kind.__name__}")
     return tuple(values)
 
 
 def _is_of(value: Any, asked: Any) -> bool:
-    """Whether a value is of an annotated type; a whole number is a float, but True is no number."""
+    """Whether a value is of an annotated type; an int is a float, but True is not a number."""
     parts = get_args(asked)
     if get_origin(asked) is tuple:
         kinds = parts[:1] * len(value) if isinstance(value, tuple) and Ellipsis in parts else parts
@@ -238,17 +238,17 @@ def _header(text: str) -> dict[str, Any]:
     values = json.loads(text, parse_constant=_refuse_constant)
     names = {field.name for field in fields(Checkpoint)} - {"weights"}
     if not isinstance(values, dict) or values.keys() != names:
-        raise ValueError(f"its header should hold {', '.join(sorted(names))}")
+        raise ValueError(f"its header must hold {', '.join(sorted(names))}")
     for name, value in values.items():
         if not isinstance(value, str if name in ("kind", "sha256") else dict):
-            raise ValueError(f"its header says {name} {value!r:.60}")
+            raise ValueError(f"its header has an invalid {name} {value!r:.60}")
     if not all(isinstance(parent, str) for parent in values["parents"].values()):
-        raise ValueError(f"its header says parents {values['parents']!r:.60}")
+        raise ValueError(f"its header has invalid parents {values['parents']!r:.60}")
     return values
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"its header says {word}, which is no number")
+    raise ValueError(f"its header holds {word}, which is not a number")
 
 
 def _sha256(header: dict[str, Any], weights: dict[str, torch.Tensor]) -> str:

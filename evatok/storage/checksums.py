@@ -1,4 +1,4 @@
-"""The hashes of a folder's files, in a file beside them: what was changed since they were written is not used."""
+"""Hashes of a folder's files, in a file beside them, so that files changed since are not used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "checksums.json"
 
 
 class ChecksumError(EvatokError, ValueError):
-    """A file that is missing, or is not the one that was written."""
+    """A file that is missing, or has changed since it was written."""
 
 
 def write(folder: Path) -> None:
@@ -23,16 +23,16 @@ def write(folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Compare files with what is written of them: in `checksums.json`, or, in the hub's cache, in their names.
+    """Compare files with their recorded hashes: in `checksums.json`, or, in the hub's cache, in their names.
 
-    Files of which nothing is written pass. Raises ChecksumError.
+    Files without a recorded hash pass. Raises ChecksumError.
     """
     named: dict[str, str] = {}
     if (folder / NAME).exists():
         try:
             named = dict(json.loads(ordinary(folder / NAME).read_text()).items())
         except (ValueError, AttributeError) as error:
-            raise ChecksumError(f"{folder / NAME} does not hold names and their sha256") from error
+            raise ChecksumError(f"{folder / NAME} does not map names to their sha256") from error
     for path in (path for path in folder.iterdir() if path.is_symlink()):
         target = Path(os.path.realpath(path)).name  # which takes a link that leads back to itself as it is
         if _is_sha256(target):  # the hub's cache calls large files by their content
@@ -40,9 +40,9 @@ def check(folder: Path) -> None:
     for name, sha256 in sorted(named.items()):
         path = folder / name
         if Path(name).name != name or not path.is_file():
-            raise ChecksumError(f"{path} is missing, {NAME} names it; fetch or make {folder} again")
+            raise ChecksumError(f"{path} is missing, though {NAME} lists it; fetch or make {folder} again")
         if sha256_file(path) != sha256:
-            raise ChecksumError(f"{path} is not the file that was written (another sha256); fetch or make it again")
+            raise ChecksumError(f"{path} has changed since it was written (its sha256 differs); fetch or make it again")
 
 
 def _is_sha256(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where a number was measured: commit, versions, device; and text without the paths of that machine."""
+"""Where a number was measured: commit, versions, device; and removal of absolute paths from text."""
 
 from __future__ import annotations
 

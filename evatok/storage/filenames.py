@@ -1,4 +1,4 @@
-"""File names made of words that others wrote: a class in a checkpoint, the name of a set in its manifest."""
+"""Safe file names from untrusted words: a class in a checkpoint, the name of a set in its manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _LONGEST = 120  # bytes; file systems take 255, and endings are added
 
 
 def file_name(words: str) -> str:
-    """`words` as the name of one file or folder, directly in whatever folder it is put into; never a path.
+    """`words` as the name of one file or folder, never a path.
 
     Letters and digits of every script and a few marks stay, all else becomes "_"; names as people give them, such as
     "Apply Eye Makeup", come through as they are.

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: the one writer of everything that lies under a final name."""
+"""Atomic writes: files are either complete or absent. Nothing else writes under a final name."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PARTIAL = ".partial"
 
 
 class NoRoomError(EvatokError, OSError):
-    """A disk, a quota or a limit of file sizes that does not hold what is to be written."""
+    """A disk, quota or file size limit too small for what is to be written."""
 
 
 class CacheError(EvatokError):
-    """No place for the cache."""
+    """There is no folder for the cache."""
 
 
 class NotAFileError(EvatokError, OSError):
@@ -126,7 +126,7 @@ def writing(path: Path, partial: Path | None = None, size: int | None = None) ->
     except Exception as error:
         if not is_no_room(error):
             raise
-        reason = getattr(error, "strerror", None) or "it could not be written whole"
+        reason = getattr(error, "strerror", None) or "it could not be written completely"
         held = partial.stat().st_size if partial and partial.exists() else 0
         raise NoRoomError(_no_room(path, reason, size, shutil.disk_usage(folder).free + held)) from error
 
@@ -145,7 +145,7 @@ def reserve(path: Path, size: int) -> None:
 
 
 def told_bytes(count: float) -> str:
-    """A number of bytes for people: 1.5 GB."""
+    """Format a number of bytes: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -154,7 +154,7 @@ def told_bytes(count: float) -> str:
 
 
 def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its container's if that is less."""
+    """Bytes of memory that this process may use: the machine's, or its container's if less."""
     held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
@@ -173,9 +173,9 @@ def disk_of(path: Path) -> Path:
 def _no_room(path: Path, reason: str, size: int | None, free: int) -> str:
     told = f"{path}: {reason}: the disk at {disk_of(path.parent)} has {told_bytes(free)} left"
     if size is not None:
-        told += f", the file takes {told_bytes(size)}"
+        told += f", the file needs {told_bytes(size)}"
         told += f", {told_bytes(size - free)} are missing" if size > free else ""
-    return f"{told}; make room, or give another path: the same command then goes on from what is saved"
+    return f"{told}; free some space, or give another path: the same command then resumes from what is saved"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -192,10 +192,10 @@ def sha256_file(path: Path | str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where everything that can be made again lies: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache.
+    """The cache folder: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
-        CacheError: none of them is set, and this user has no home.
+        CacheError: none of them is set, and this user has no home folder.
     """
     chosen = os.environ.get("EVATOK_CACHE")
     try:

@@ -1,4 +1,4 @@
-"""Cleaning up that an interruption may delay, but not prevent: done as the process ends at the latest.
+"""Clean-up that an interruption may delay but not prevent: it runs at the end of the process at the latest.
 
 A second Ctrl-C, or one that arrives as a `finally` is entered, skips what it guards.
 """

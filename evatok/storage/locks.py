@@ -1,10 +1,10 @@
-"""One writer at a time: a lock that names its holder, ends with it, and says how to proceed where it is held.
+"""Lock files for one writer at a time: a lock names its holder, ends with it, and says what to do while it is held.
 
-A lock is a file, taken with flock: the kernel lets go of it however its holder ends, `kill -9` included, so on one
-machine a lock that can be taken is nobody's. The file holds who has it. On a network file system that is only half of
-the truth: NFS mounted with `nolock` or `local_lock=flock`, Lustre without `-o flock` and some FUSE file systems keep
-flock to the one machine. So the holder also touches the file every few seconds, and a lock that another machine was
-seen to hold is taken over only after `LEASE` seconds without such a sign of life, by the file server's own clock.
+A lock is a file, taken with flock: the kernel releases it however its holder ends, `kill -9` included, so on one
+machine a lock that can be taken is free. The file names its holder. On a network file system this may not hold: NFS
+mounted with `nolock` or `local_lock=flock`, Lustre without `-o flock` and some FUSE file systems keep flock to the one
+machine. So the holder also touches the file every few seconds, and a lock that another machine was seen to hold is
+taken over only after `LEASE` seconds without such a sign of life, by the file server's own clock.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def _flock(handle: int, path: Path) -> bool:
         return False
     except OSError as error:  # ENOLCK, EOPNOTSUPP
         raise LockedError(
-            f"{path}: this file system knows no locks ({error.strerror}), so two runs could write there at once; "
+            f"{path}: this file system does not support locks ({error.strerror}), so two runs could write there "
+            "at once; "
             "give a folder on a local disk"
         ) from error
     return True
@@ -139,7 +140,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _refuse_other_machine(handle: int, path: Path, what: str) -> None:
-    """Raise LockedError where another machine's process showed itself of late: its flock may not reach this one."""
+    """Raise LockedError where another machine's process was seen alive recently: its flock may not reach this one."""
     holder = _holder(handle)
     if not holder or holder.get("host") == socket.gethostname():
         return
@@ -149,8 +150,8 @@ def _refuse_other_machine(handle: int, path: Path, what: str) -> None:
     if now - seen < LEASE:
         os.utime(handle, (seen, seen))
         raise LockedError(
-            f"{_told(holder, path, what)}; its last sign of life is {max(0, now - seen):.0f} s old, and after "
-            f"{LEASE:.0f} s the lock is taken over. If it is dead for certain, delete {path}"
+            f"{_told(holder, path, what)}; it last showed a sign of life {max(0, now - seen):.0f} s ago, and after "
+            f"{LEASE:.0f} s the lock is taken over. If it is certainly dead, delete {path}"
         )
 
 

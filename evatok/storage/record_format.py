@@ -28,7 +28,7 @@ class RecordError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured value: its unit ("dB", "clips/s", "" for none), the number of samples `n` it comes from, which
+    """A measured value: its unit ("dB", "clips/s", "" for none), the number of samples `n` it comes from, which
     direction is better ("higher", "lower", or None where neither is) and its spread (None: not measured)."""
 
     value: float
@@ -159,7 +159,7 @@ def checked(content: Any, where: str) -> Record:
     plain(values, where)
     _check(
         _KIND.fullmatch(values["kind"]),
-        f"{where}: kind is {values['kind']!r}, not lower-case words_joined_so",
+        f"{where}: kind is {values['kind']!r}, not in lower_case_with_underscores",
     )
     _check(
         values["status"] in STATUSES,
@@ -171,7 +171,7 @@ def checked(content: Any, where: str) -> Record:
             f"{where}: environment.{name} is missing",
         )
     for name in ("protocol", "metrics"):
-        _check(values[name], f"{where}: {name} is empty, a number needs both")
+        _check(values[name], f"{where}: {name} is empty; a record needs a protocol and metrics")
     for name in ("protocol", "model", "config", "environment"):
         _check(portable(values[name]) == plain(values[name]), f"{where}: {name} holds an absolute path")
     if values["id"].rpartition("-")[2] != _digest({key: v for key, v in values.items() if key != "id"}):

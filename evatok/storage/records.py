@@ -1,7 +1,7 @@
-"""What a measured number must carry: one JSON file per set of numbers, written once, checked when read.
+"""Records of measured numbers: one JSON file per set of numbers, written once, checked when read.
 
 A record's id ends in a hash of its content, so a file edited by hand no longer fits its name. Records are
-only ever added: a wrong one is superseded by another that names it. Paths inside a record are relative to
+only ever added: a wrong or outdated one is superseded by another that names it. Paths inside a record are relative to
 the repository, never absolute, so that a record means the same on every machine.
 """
 
@@ -53,6 +53,9 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-6
+_REASON = "supersedes_because"
+"""Entry of a record's model: why it supersedes another."""
+
 _log = logging.getLogger("evatok.records")
 
 
@@ -79,22 +82,27 @@ def write(record: Record, folder: Path | str) -> Path:
     return path
 
 
-def write_once(record: Record, folder: Path | str, *, free: Container[str] = ()) -> tuple[Path, bool]:
+def write_once(
+    record: Record, folder: Path | str, *, free: Container[str] = (), outcome: str = ""
+) -> tuple[Path, bool]:
     """Write a record, unless `folder` holds one of the same numbers already: its path, and whether it is new.
 
-    The same are records of one kind, status, protocol, model (but for its entry `run`), configuration, and artifacts
-    by content, whose numbers agree up to rounding. What is timed (unit "s") is not compared. Records that were
-    superseded are not found.
+    Records are the same if kind, status, protocol, model (but for `run` and `supersedes_because`), configuration and
+    artifacts by content are equal, and numbers agree up to rounding. Timings (unit "s") are not compared, and
+    superseded records are not considered.
 
     Args:
         free: configuration keys that may differ.
+        outcome: the artifact that the command made. The record supersedes the newest one of its kind for a file at the
+            same path, since that file is no longer there.
     """
     folder = Path(folder)
     with sole_writer(lock_of(folder, "once"), f"records folder {folder}", wait=True):
-        for earlier in reversed(of_kind(folder, record.kind)):
+        found = of_kind(folder, record.kind)
+        for earlier in reversed(found):
             if _same(record, earlier, free):
                 return folder / f"{earlier.id}.json", False
-        return write(record, folder), True
+        return write(_superseding(record, found, outcome, free), folder), True
 
 
 def newest(folder: Path | str, kind: str) -> Record | None:
@@ -130,15 +138,37 @@ def _after(earlier: Record | None, record: Record) -> Record:
     return stamped(content, moment)
 
 
+def _superseding(record: Record, found: list[Record], outcome: str, free: Container[str]) -> Record:
+    """The record itself, or one that supersedes the newest of `found` whose outcome it overwrote, and says why."""
+    if record.supersedes is not None or outcome not in record.artifacts:
+        return record
+    path = record.artifacts[outcome].path
+    overwritten = [r for r in found if outcome in r.artifacts and r.artifacts[outcome].path == path]
+    if not overwritten:
+        return record
+    before, now = _asked(overwritten[-1], free), _asked(record, free)
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    how = f"with other settings ({', '.join(changed)})" if changed else "by the same command"
+    content = {key: value for key, value in asdict(record).items() if key != "id"}
+    content["supersedes"] = overwritten[-1].id
+    content["model"] = {**record.model, _REASON: f"{path} was made again {how}"}
+    return stamped(content, datetime.fromisoformat(record.created))
+
+
+def _asked(record: Record, free: Container[str]) -> dict[str, Any]:
+    """The part of a configuration that decides numbers."""
+    return {key: value for key, value in record.config.items() if key not in free}
+
+
 def _same(one: Record, other: Record, free: Container[str]) -> bool:
     def asked(record: Record) -> tuple[Any, ...]:
-        config = {key: value for key, value in record.config.items() if key not in free}
         files = {name: artifact.sha256 for name, artifact in record.artifacts.items()}
-        return record.kind, record.status, record.protocol, config, files
+        return record.kind, record.status, record.protocol, _asked(record, free), files
 
     def found(record: Record) -> dict[str, Any]:
         values = {name: asdict(m) if m.unit != "s" else None for name, m in record.metrics.items()}
-        return {"metrics": values, "model": {key: value for key, value in record.model.items() if key != "run"}}
+        model = {key: value for key, value in record.model.items() if key not in ("run", _REASON)}
+        return {"metrics": values, "model": model}
 
     return asked(one) == asked(other) and _agree(found(one), found(other))
 
@@ -158,7 +188,7 @@ def read(path: Path | str) -> Record:
     """The record at `path`. Raises RecordError naming the file and the field that is missing or wrong."""
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise RecordError(f"{path}: a record is a file, and this is none; move it away")
+        raise RecordError(f"{path}: not a regular file, so not a record; move it away")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

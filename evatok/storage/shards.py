@@ -13,10 +13,11 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -27,12 +28,26 @@ from evatok.storage.files import cache_folder, ordinary, replacing, sha256_file
 
 Arrays = dict[str, np.ndarray]
 Piece = TypeVar("Piece")
+Value = TypeVar("Value")
 Tick = Callable[[int], Any]
 """Called with the number of items just done."""
 
 
 class FeatureError(EvatokError, ValueError):
     """Features that cannot be used: damaged, not finite, or of an extractor without an identity."""
+
+
+class Store(Protocol[Value]):
+    """Where `computed` keeps shards: arrays in a `ShardStore`, or another format."""
+
+    def get(self, made_by: Mapping[str, Any], /) -> Value | None:
+        """Return the shard of a key; None if it is absent."""
+
+    def put(self, made_by: Mapping[str, Any], value: Value, /) -> None:
+        """Write a shard atomically."""
+
+    def claim(self, made_by: Mapping[str, Any], /) -> AbstractContextManager[None]:
+        """Keep other writers away from a shard while it is looked up, computed and written."""
 
 
 class ShardStore:
@@ -77,9 +92,13 @@ class ShardStore:
         with replacing(path, size=sum(values.nbytes for values in arrays.values())) as partial:
             save_file(arrays, partial, metadata={"evatok": json.dumps(header, sort_keys=True)})
 
+    def claim(self, made_by: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Let several processes compute the same shard: the last writer wins, and all write the same."""
+        return nullcontext()
+
 
 @dataclass(frozen=True)
-class Computed:
+class Computed(Generic[Value]):
     """The shards of all pieces.
 
     Attributes:
@@ -87,44 +106,49 @@ class Computed:
         resumed: number of items that the store already held.
     """
 
-    shards: list[Arrays]
+    shards: list[Value]
     resumed: int
 
-    def joined(self) -> Arrays:
+    def joined(self: Computed[Arrays]) -> Arrays:
         return concatenated(self.shards)
 
 
 def computed(
-    store: ShardStore | None,
+    store: Store[Value] | None,
     pieces: Iterable[Piece],
     key: Callable[[Piece], Mapping[str, Any]],
-    make: Callable[[Piece, Tick], Arrays],
+    make: Callable[[Piece, Tick], Value],
     *,
     size: Callable[[Piece], int] = len,  # type: ignore[assignment]
     tick: Tick | None = None,
-) -> Computed:
+) -> Computed[Value]:
     """Read each piece's shard, or compute and store it.
 
     Args:
         store: None computes everything and keeps nothing.
-        key: everything that determines a piece's arrays, in JSON types.
-        make: computes a piece's arrays, calling the function it is given as items are done.
+        pieces: taken one by one, so a generator may end early, as when time is up.
+        key: everything that determines a piece's shard, in JSON types.
+        make: computes a piece's shard, calling the function it is given as items are done.
         size: number of items in a piece.
         tick: called with the number of items done, computed or read.
     """
     tick = tick or (lambda count: None)
     shards, resumed = [], 0
     for piece in pieces:
-        made_by = key(piece) if store else {}
-        arrays = store.get(made_by) if store else None
-        if arrays is not None:
-            resumed += size(piece)
-            tick(size(piece))
-        else:
-            arrays = make(piece, tick)
-            if store:
-                store.put(made_by, arrays)
-        shards.append(arrays)
+        if store is None:
+            shards.append(make(piece, tick))
+            continue
+        made_by = key(piece)
+        with store.claim(made_by):
+            found = store.get(made_by)
+            if found is None:
+                value = make(piece, tick)
+                store.put(made_by, value)
+            else:
+                value = found
+                resumed += size(piece)
+                tick(size(piece))
+        shards.append(value)
     return Computed(shards, resumed)
 
 
@@ -178,7 +202,7 @@ def _read(path: Path, made_by: Mapping[str, Any]) -> Arrays:
     if sha256 != _sha256(arrays):
         raise FeatureError(f"{path}: its content does not match its sha256")
     if made != json.loads(json.dumps(made_by)):
-        raise FeatureError(f"{path}: its key is not the one its name is the hash of")
+        raise FeatureError(f"{path}: its name is not the hash of its key")
     return arrays
 
 

@@ -111,7 +111,9 @@ class AdaptiveTokenizer(Trained, nn.Module):
         """
         layout = self.layout(codes.lengths)
         if codes.codes.shape != layout.valid.shape:
-            raise ValueError(f"{tuple(codes.codes.shape)} codes, the lengths ask for {tuple(layout.valid.shape)}")
+            raise ValueError(
+                f"codes must be {tuple(layout.valid.shape)} for these lengths, got {tuple(codes.codes.shape)}"
+            )
         batch = Groups.of(layout, groups, sparse)
         values = self.quantiser.lookup(batch.flat(codes.codes))
         return batch.ungroup([self.decoder(part, rows)[0] for part, rows in batch.split(values)]).clamp(0, 1)

@@ -53,7 +53,7 @@ class AdversaryConfig:
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
-            raise ValueError(f"unknown adversarial loss {self.loss!r}: {' or '.join(LOSSES)}")
+            raise ValueError(f"unknown adversarial loss {self.loss!r}; choose {' or '.join(LOSSES)}")
         if self.interval < 1 or min(self.start, self.warmup, self.frames) < 0:
             raise ValueError(
                 "interval must be at least 1, start, warmup and frames at least 0, got "

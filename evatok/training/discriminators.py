@@ -123,7 +123,7 @@ class SemanticDiscriminator(nn.Module):
     def __init__(self, encoder: FrozenEncoder, layers: Sequence[int], kernel: int = 9) -> None:
         super().__init__()
         if not layers or any(not 0 <= layer <= encoder.depth for layer in layers):
-            raise DiscriminatorError(f"layers {list(layers)} of an encoder with layers 0 to {encoder.depth}")
+            raise DiscriminatorError(f"layers must be between 0 and {encoder.depth}, got {list(layers)}")
         if kernel % 2 == 0:
             raise DiscriminatorError(f"the heads' kernel must be odd, got {kernel}")
         # In a tuple, so that nn.Module does not register it as a sub-module.

@@ -1,8 +1,8 @@
-"""Representation alignment (REPA, arXiv 2410.06940) of the decoder: what it is to resemble, and through which head.
+"""Representation alignment (REPA, arXiv 2410.06940) of the decoder: its target and its readout head.
 
-The target is a frozen encoder's features, resized to the decoder's patches and standardised per channel. Without that
-the features of a small encoder are nearly one and the same vector (cosine to their mean 0.99 for videomae-toy), and a
-cosine loss is solved without anything being learnt.
+The target is a frozen encoder's features, resized to the decoder's patches and standardised per channel. Otherwise the
+features of a small encoder are nearly constant (cosine to their mean 0.99 for videomae-toy), and a cosine loss can be
+solved without learning anything.
 
 Legend: B clips, F frames, T latent frames, P patches per frame, D the decoder's width, S the target's.
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from evatok.data.clips import to_network
+from evatok.data.clips import network_batches
 from evatok.models.encoder_families import FrozenEncoder, Images
 from evatok.tokenizers.videoflextok.blocks import Block, norm
 from evatok.tokenizers.videoflextok.config import VideoFlexTokConfig
@@ -54,7 +54,7 @@ class Teacher:
 
     def fit(self, clips: np.ndarray, device: torch.device | str, batch: int = 16) -> Teacher:
         """Standardise to the features of uint8 clips (N, F, H, W, 3); returns itself."""
-        parts = [self.raw(to_network(clips[at : at + batch], device)) for at in range(0, len(clips), batch)]
+        parts = [self.raw(part) for part, _ in network_batches(clips, batch, device)]
         features = torch.cat(parts).flatten(0, 2).double()
         self.mean = features.mean(0).float()
         self.deviation = features.std(0).clamp_min(1e-6).float()
@@ -80,7 +80,7 @@ class Teacher:
 
 class ReadoutHead(nn.Module):
     """Decoder features (B, T, P, D) to (B, T', P, S): a transformer of two layers over patches, causal in time as the
-    decoder is (F.1), and a linear map. It belongs to the training: a finished tokenizer does not have it."""
+    decoder is (F.1), and a linear map. It is used in training only: a finished tokenizer does not have it."""
 
     def __init__(self, config: VideoFlexTokConfig, teacher: Teacher, depth: int = 2) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ from evatok.training.objective import Batches
 
 
 class FlexTrainee(nn.Module):
-    """What is trained: the network, and the head that maps decoder features to the teacher's."""
+    """The network and the head that maps decoder features to the teacher's."""
 
     def __init__(self, network: FlexNetwork, teacher: Teacher | None = None) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise TrainingError(f"unknown schedule {self.schedule!r}: {' or '.join(SCHEDULES)}")
+            raise TrainingError(f"unknown schedule {self.schedule!r}; choose {' or '.join(SCHEDULES)}")
         if min(self.steps, self.log_every, self.save_every) < 1:
             raise TrainingError(f"steps, log_every and save_every must be at least 1, got {self}")
         if self.save_every % self.log_every:

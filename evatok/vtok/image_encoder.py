@@ -43,7 +43,7 @@ class ImageEncoderError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
-    """`size`: pixels a side of a frame, a multiple of 8; `width`: D; `channels` of the second layer."""
+    """`size`: side of a frame in pixels, a multiple of 8; `width`: D; `channels` of the second layer."""
 
     size: int = 64
     width: int = 64

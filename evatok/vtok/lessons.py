@@ -1,4 +1,4 @@
-"""Questions of a set as numbers for a language model, and answers as the model gives them.
+"""Questions and answers as token ids for the language model.
 
 Legend: N clips, Q questions of a clip, W words of all of them, V symbols.
 """

@@ -1,7 +1,7 @@
-"""Answers scored: shares by category and by what must be seen, and paired differences between rows with intervals.
+"""Score answers: accuracy by category and by what must be seen, and paired differences between rows with intervals.
 
 Two rows that answered the same questions are compared clip by clip, as a clip's questions are easy or hard together:
-draws are of clips. With several seeds a row is the mean of its seeds; the interval is over clips alone.
+draws are of clips. With several seeds a row is the mean of its seeds; the interval is over clips only.
 
 Legend: N clips, Q questions of a clip.
 """
@@ -90,7 +90,7 @@ class Outcomes:
             return asked & (np.arange(len(CATEGORIES)) == CATEGORIES.index(part))
         if part in NEEDS:
             return asked & (self.needs == NEEDS.index(part))
-        raise ScoringError(f"no category or need {part!r}: one of {', '.join((*CATEGORIES, *NEEDS))}")
+        raise ScoringError(f"no category or need {part!r}; choose one of {', '.join((*CATEGORIES, *NEEDS))}")
 
     def metrics(self) -> dict[str, Metric]:
         """Accuracy in percent over all, each category and each need, with half its 95 % interval as spread."""

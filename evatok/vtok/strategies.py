@@ -25,7 +25,7 @@ OMNI_TUBES, OMNI_FRAMES, OMNI_CELLS = 4, 4, 16  # tubes of the frames after the 
 
 
 class StrategyError(EvatokError, ValueError):
-    """A strategy that is not known, contradicts itself, or cannot read a clip."""
+    """An unknown or inconsistent strategy, or one that cannot read a clip."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class Strategy:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise StrategyError(f"strategy {self.kind!r} is none of {', '.join(KINDS)}")
+            raise StrategyError(f"strategy {self.kind!r} is not one of {', '.join(KINDS)}")
         if self.residual not in RESIDUALS:
-            raise StrategyError(f"residual {self.residual!r} is none of {', '.join(RESIDUALS)}")
+            raise StrategyError(f"residual {self.residual!r} is not one of {', '.join(RESIDUALS)}")
         if not 1 <= self.key <= 64 or math.isqrt(self.key) ** 2 != self.key:
-            raise StrategyError(f"key is {self.key}: a frame has 1, 4, 9, ... or 64 tokens, a square of them")
+            raise StrategyError(f"key must be a square number of tokens per frame (1, 4, 9, ... 64), got {self.key}")
         if self.fps < 1 or self.frames < 1:
-            raise StrategyError(f"fps and frames are 1 or more, got {self.fps} and {self.frames}")
+            raise StrategyError(f"fps and frames must be at least 1, got {self.fps} and {self.frames}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Strategy:
         names = {field.name for field in fields(cls)}
         odd = sorted(set(values) - names)
         if odd:
-            raise StrategyError(f"a strategy has no {odd[0]!r}, only {', '.join(sorted(names))}")
+            raise StrategyError(f"unknown strategy setting {odd[0]!r}; known ones: {', '.join(sorted(names))}")
         return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Strategy:
         if self.kind == "vtok" and (clip_frames - 1) % (wanted - 1):
             raise StrategyError(
                 f"strategy {self.name} reads {self.fps} frames per second; {clip_frames} frames in {seconds:g} s are "
-                f"{(clip_frames - 1) / seconds:g} a second, which is no multiple: build clips of {wanted} frames"
+                f"{(clip_frames - 1) / seconds:g} per second, not a multiple: build clips of {wanted} frames"
             )
         return np.rint(np.linspace(0, clip_frames - 1, wanted)).astype(int)
 

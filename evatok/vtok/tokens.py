@@ -1,4 +1,4 @@
-"""Visual tokens of every strategy, from features of the frozen image encoder: the projector that a language model has.
+"""Visual tokens of every strategy, from features of the frozen image encoder: the language model's projector.
 
 Spatial tokens go through phi, residuals through g (Eqs. 13 and 14), both two-layer MLPs that are trained with the
 language model. A token's position is the sum of where it lies in the frame, when it is, and what kind it is; the table

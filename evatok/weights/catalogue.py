@@ -64,7 +64,7 @@ def named(names: Iterable[str]) -> list[WeightsFile]:
     known = {file.name: file for file in FILES}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"unknown weights {', '.join(unknown)}: choose among {', '.join(known)}")
+        raise ValueError(f"unknown weights {', '.join(unknown)}; choose among {', '.join(known)}")
     return [known[name] for name in names] or list(FILES)
 
 

@@ -50,14 +50,14 @@ def test_a_random_rule_draws_per_clip_whatever_the_batches_or_from_the_generator
     drawn = [rule(clips, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
     assert torch.equal(*drawn)
     assert torch.equal(drawn[0], tokenizer.config.candidates.sample(4, torch.Generator().manual_seed(5)))
-    with pytest.raises(RuleError, match="need the clips' numbers, or a generator"):
+    with pytest.raises(RuleError, match="need the clips' indices, or a generator"):
         rule(clips)
 
 
 def test_a_list_names_each_clip_by_its_number(clips):
     listed = Listed(np.array([[2, 2, 2], [4, 4, 4], [8, 8, 8]]))
     assert listed(clips[:2], np.array([2, 0])).tolist() == [[8, 8, 8], [2, 2, 2]]
-    with pytest.raises(RuleError, match="clips' numbers"):
+    with pytest.raises(RuleError, match="clips' indices"):
         listed(clips)
 
 

@@ -15,7 +15,7 @@ from benchmarks import generating, networks, ratios, registry, speed, writing
 from benchmarks.ratios import Ratio
 from benchmarks.registry import Failure, Measured
 from benchmarks.setting import Setting, router_lengths
-from evatok.data.clips import ClipSource, Reel
+from evatok.data.reels import ClipSource, Reel
 from evatok.generation.grammar import Grammar
 from evatok.metrics.i3d import I3DFeatures
 from evatok.reporting import speed as speed_table

@@ -77,7 +77,7 @@ def test_a_build_that_is_ended_leaves_no_game_and_no_litter(building, number, wo
     _, told = process.communicate(timeout=240)
     assert process.returncode == (143 if number == signal.SIGTERM else -9)
     if number == signal.SIGTERM:
-        assert b"stopped by SIGTERM; what is saved stays" in told
+        assert b"stopped by SIGTERM; saved work is kept" in told
         assert b"Traceback" not in told
     temporary = building.folders["tmp"]
     assert eventually(lambda: not processes_that_name(str(temporary))), processes_that_name(str(temporary))

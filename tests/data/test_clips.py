@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok.data import clips, sets, splits
-from evatok.data.clips import ClipSet, ClipSetError, ClipSource
+from evatok.data import clips, reels, sets, splits
+from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.manifest import ManifestError
+from evatok.data.reels import ClipSource
 from tests.factories import grey_video
 
 MADE: list[tuple[int, int]] = []  # (stream, reel) in the order of making, by this process
@@ -36,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(count: int, split: str = "train", **arguments: int) -> ClipSet:
-    return clips.build(NOISE, split, count, **{"size": 8, "frames": 3, "workers": 1, **arguments})
+    return reels.build(NOISE, split, count, **{"size": 8, "frames": 3, "workers": 1, **arguments})
 
 
 def test_a_set_holds_the_reels_clips_in_order_and_says_where_they_come_from() -> None:
@@ -57,7 +58,7 @@ def test_a_built_set_is_not_built_again() -> None:
 
 
 def test_a_longer_set_serves_a_shorter_count_under_the_hash_of_the_shorter(tmp_path: Path) -> None:
-    alone = clips.build(NOISE, "train", 5, size=8, frames=3, workers=1, cache=tmp_path / "other")
+    alone = reels.build(NOISE, "train", 5, size=8, frames=3, workers=1, cache=tmp_path / "other")
     build(9)
     MADE.clear()
     served = build(5)
@@ -70,28 +71,28 @@ def test_a_longer_set_serves_a_shorter_count_under_the_hash_of_the_shorter(tmp_p
 def test_a_killed_build_goes_on_with_the_reels_that_are_missing(cache: Path) -> None:
     whole = build(12)
     assert whole.folder is not None
-    reels = whole.folder / "reels"
-    reels.mkdir()
+    held = whole.folder / "reels"
+    held.mkdir()
     for number in (0, 2):  # what a build killed during its third reel may have left
-        clips._make_reel((noise_reel, 0, number, 8, 3, reels))
-    (reels / "000002.csv").unlink()
-    (reels / ".000002.csv.half").write_text("mot")
+        reels._make_reel((noise_reel, 0, number, 8, 3, held))
+    (held / "000002.csv").unlink()
+    (held / ".000002.csv.half").write_text("mot")
     (whole.folder / "manifest.json").unlink()
     MADE.clear()
     assert build(12).sha256 == whole.sha256
     assert MADE == [(0, 1), (0, 2)]
-    assert not reels.exists()
+    assert not held.exists()
 
 
 def test_a_build_overtaken_by_another_process_takes_that_one_s_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = clips._make_reel
+    original = reels._make_reel
 
     def overtaken(job: tuple) -> None:
-        monkeypatch.setattr(clips, "_make_reel", original)
+        monkeypatch.setattr(reels, "_make_reel", original)
         build(6)  # the other process finishes and clears the reels away
         original(job)
 
-    monkeypatch.setattr(clips, "_make_reel", overtaken)
+    monkeypatch.setattr(reels, "_make_reel", overtaken)
     built = build(6)
     assert built.folder is not None
     assert len(clips.load(built.folder)) == 6
@@ -104,13 +105,13 @@ def test_a_reel_that_misses_a_file_is_an_error_and_no_set() -> None:
 
     source = ClipSource("missing", 4, missing, {}, {})
     with pytest.raises(FileNotFoundError, match="the game file"):
-        clips.build(source, "train", 4, size=8, frames=3, workers=1)
+        reels.build(source, "train", 4, size=8, frames=3, workers=1)
 
 
 @pytest.mark.slow
 def test_worker_processes_make_the_same_set(tmp_path: Path) -> None:
     alone = build(12)
-    together = clips.build(NOISE, "train", 12, size=8, frames=3, workers=2, cache=tmp_path / "other")
+    together = reels.build(NOISE, "train", 12, size=8, frames=3, workers=2, cache=tmp_path / "other")
     assert together.sha256 == alone.sha256
 
 
@@ -123,8 +124,8 @@ def test_splits_and_seeds_share_no_clip() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"split": "dev"}, "unknown split 'dev': one of train, validation, test"),
-        ({"count": 0}, "0 clips asked"),
+        ({"split": "dev"}, "unknown split 'dev'; choose one of train, validation, test"),
+        ({"count": 0}, "at least 1, got 0"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
@@ -199,7 +200,7 @@ def test_head_gives_what_is_there_and_no_more() -> None:
     built = build(6)
     assert built.head(6) is built
     for count in (0, -1, 7):
-        with pytest.raises(ClipSetError, match=f"{count} clips asked, it has 6"):
+        with pytest.raises(ClipSetError, match=f"{count} clips requested, it has 6"):
             built.head(count)
 
 
@@ -232,7 +233,9 @@ def own(path: Path, split: str = "train", count: int = 0) -> ClipSet:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ClipSetError, match=r"no clips called 'webvid': freedoom, .*mixed, .*or the path"):
+    with pytest.raises(
+        ClipSetError, match=r"no clip set called 'webvid': give one of freedoom, .*mixed, .*or the path"
+    ):
         own(Path("webvid"))
     with pytest.raises(ClipSetError, match="unknown embedded set 'webvid'"):
         sets.source("webvid")
@@ -244,9 +247,9 @@ def test_a_built_folder_serves_its_own_shape_only(tmp_path: Path) -> None:
     moved = Path(shutil.copytree(folder, tmp_path / "mine"))
     assert len(own(moved, count=5)) == 5
     assert len(own(moved)) == 6
-    with pytest.raises(ClipSetError, match="7 clips asked, it has 6"):
+    with pytest.raises(ClipSetError, match="7 clips requested, it has 6"):
         own(moved, count=7)
-    with pytest.raises(ClipSetError, match=r"\(4, 16, 16, 3\), \(16, 64, 64, 3\) needed"):
+    with pytest.raises(ClipSetError, match=r"\(4, 16, 16, 3\), expected \(16, 64, 64, 3\)"):
         sets.clip_set(str(moved), "train", 0, size=64, frames=16)
 
 
@@ -329,14 +332,14 @@ def test_one_file_under_two_names_is_not_in_two_splits(tmp_path: Path) -> None:
     table = write_names(tmp_path, 1)
     (tmp_path / "copy.mp4").symlink_to("0.mp4")
     table.write_text("path,label,split\n0.mp4,a,train\ncopy.mp4,a,validation\n")
-    with pytest.raises(ClipSetError, match=r"0\.mp4 and copy\.mp4 are one file, in splits train and validation"):
+    with pytest.raises(ClipSetError, match=r"0\.mp4 and copy\.mp4 are the same file, in splits train and validation"):
         splits.rows_of(table, "train")
     root = tmp_path / "classes"
     (root / "run").mkdir(parents=True)
     (root / "run" / "0.mp4").write_bytes(b"")
     for number in range(1, 40):
         (root / "run" / f"{number}.mp4").symlink_to("0.mp4")
-    with pytest.raises(ClipSetError, match="are one file, in splits"):
+    with pytest.raises(ClipSetError, match="are the same file, in splits"):
         splits.rows_of(root, "train")
 
 
@@ -348,7 +351,7 @@ def test_too_few_videos_for_a_split_are_refused_with_the_way_out(tmp_path: Path)
     (tmp_path / "mine" / "run" / "0.mp4").touch()
     with pytest.raises(ClipSetError, match="its one file leaves none for test; list them in a manifest CSV"):
         own(tmp_path / "mine", "test")
-    with pytest.raises(ClipSetError, match="unknown split 'dev': one of train, validation, test, all"):
+    with pytest.raises(ClipSetError, match="unknown split 'dev'; choose one of train, validation, test, all"):
         own(table, "dev")
 
 
@@ -360,7 +363,7 @@ def test_all_of_a_set_is_every_clip_of_a_user_s_own_and_no_split_of_an_embedded_
     assert "sha256" in found.manifest["splits_by"]
     assert found.folder is not None
     assert len(own(found.folder, "all")) == 3
-    with pytest.raises(ClipSetError, match="holds split 'all': it cannot serve as train clips"):
+    with pytest.raises(ClipSetError, match="holds the split 'all', not 'train'"):
         own(found.folder, "train")
     for ask in (sets.clip_set, sets.built):
         with pytest.raises(
@@ -403,7 +406,7 @@ def test_no_more_of_a_user_s_videos_is_decoded_than_asked(tmp_path: Path) -> Non
     whole = own(tmp_path / "mine", "all")
     assert len(whole) == 4
     assert own(tmp_path / "mine", "all", count=2).sha256 == two.sha256
-    with pytest.raises(ClipSetError, match="5 clips asked, it has 4"):
+    with pytest.raises(ClipSetError, match="5 clips requested, it has 4"):
         own(tmp_path / "mine", "all", count=5)
 
 

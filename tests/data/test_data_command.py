@@ -10,7 +10,7 @@ from PIL import Image
 
 from evatok.data import clips, sets
 from evatok.data.__main__ import main
-from evatok.data.clips import ClipSource
+from evatok.data.reels import ClipSource
 
 
 def striped_reel(stream: int, number: int, size: int, frames: int) -> tuple[np.ndarray, list[dict]]:
@@ -67,7 +67,7 @@ def test_build_counts_failures_and_names_their_reasons(capsys: pytest.CaptureFix
     told = capsys.readouterr().out
     assert "label     jump 1\n" in told
     assert "failures  1\n" in told
-    assert f"{tmp_path / 'mine' / 'run' / 'clip'}: 3 images from number 0 on, 4 are needed" in told
+    assert f"{tmp_path / 'mine' / 'run' / 'clip'}: only 3 images from index 0, 4 needed" in told
 
 
 def test_many_labels_are_cut_short(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -130,11 +130,11 @@ def test_show_writes_a_contact_sheet(capsys: pytest.CaptureFixture[str], tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["build", "webvid"], "evatok.data: no clips called 'webvid': freedoom, arcade"),
+        (["build", "webvid"], "evatok.data: no clip set called 'webvid': give one of freedoom, arcade"),
         (["build", "freedoom", "--clips", "0"], "--clips: must be 1 or more"),
-        (["build", "freedoom", "--size", "big"], "'big' is not a whole number"),
-        (["build", "freedoom", "--seed=-1"], "'-1' is not a whole number"),
-        (["build", "freedoom", "--fps", "nan"], "'nan' is not a number above 0"),
+        (["build", "freedoom", "--size", "big"], "must be an integer of at least 0, got 'big'"),
+        (["build", "freedoom", "--seed=-1"], "must be an integer of at least 0, got '-1'"),
+        (["build", "freedoom", "--fps", "nan"], "must be a number above 0, got 'nan'"),
         (["build", "freedoom", "--split", "dev"], "invalid choice: 'dev'"),
         (["show", "freedoom", "--output", "sheet.xyz"], "'sheet.xyz' does not end in .png"),
         (["look", "freedoom"], "invalid choice: 'look'"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evatok.data import clips, sets
+from evatok.data import clips, reels, sets
 from evatok.data.clips import ClipSetError
 from evatok.data.embedded import freedoom
 from evatok.data.embedded.freedoom import MAPS, MOTIONS, RECIPE_2, REEL, WADS, freedoom_reel, maps_of
@@ -102,9 +102,9 @@ def test_another_process_makes_the_same_bytes(reel: tuple[np.ndarray, list[dict]
 @pytest.mark.slow
 def test_splits_share_no_clip_and_a_built_set_can_be_made_again(tmp_path: Path) -> None:
     source = sets.source("freedoom")
-    built = [clips.build(source, split, 8, workers=1, cache=tmp_path, **SMALL) for split in clips.SPLITS]
+    built = [reels.build(source, split, 8, workers=1, cache=tmp_path, **SMALL) for split in clips.SPLITS]
     assert len({clip.tobytes() for one in built for clip in one.clips}) == 3 * 8
-    again, _ = freedoom_reel(clips.stream("validation", 0), 0, **SMALL)
+    again, _ = freedoom_reel(reels.stream("validation", 0), 0, **SMALL)
     assert np.array_equal(built[1].clips, again[:8])
 
 
@@ -118,9 +118,9 @@ def test_no_two_splits_share_a_map_and_every_map_has_one():
 @pytest.mark.slow
 def test_pictures_of_another_split_are_no_nearer_than_pictures_of_another_map():
     """Splits that shared maps would begin on the same pictures: here the nearest are as far as maps are apart."""
-    train, _ = freedoom_reel(clips.stream("train", 0), 0, size=16, frames=1)
-    more, _ = freedoom_reel(clips.stream("train", 0), 1, size=16, frames=1)
-    held_out, labels = freedoom_reel(clips.stream("validation", 0), 0, size=16, frames=1)
+    train, _ = freedoom_reel(reels.stream("train", 0), 0, size=16, frames=1)
+    more, _ = freedoom_reel(reels.stream("train", 0), 1, size=16, frames=1)
+    held_out, labels = freedoom_reel(reels.stream("validation", 0), 0, size=16, frames=1)
     assert {one["map"] for one in labels} <= set(maps_of("validation", WADS[0]))
     first, second, other = (reel[:, 0].reshape(REEL, -1).astype(float) for reel in (train, more, held_out))
 
@@ -135,7 +135,7 @@ def test_pictures_of_another_split_are_no_nearer_than_pictures_of_another_map():
 @pytest.mark.slow
 def test_an_older_recipe_is_another_set_of_clips_under_its_own_manifest(tmp_path: Path) -> None:
     new, old = (
-        clips.build(sets.source(name), "validation", 4, workers=1, cache=tmp_path, **SMALL)
+        reels.build(sets.source(name), "validation", 4, workers=1, cache=tmp_path, **SMALL)
         for name in ("freedoom", "freedoom@2")
     )
     assert (new.manifest["recipe"]["version"], old.manifest["recipe"]["version"]) == (3, 2)

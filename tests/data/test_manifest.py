@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from evatok.data.manifest import ManifestError, decode_manifest, read_manifest, scan_class_folders
+from evatok.data.class_folders import scan_class_folders
+from evatok.data.manifest import ManifestError, decode_manifest, read_manifest
 from tests.factories import grey_video
 
 SIDE = 32
@@ -94,7 +95,7 @@ def test_a_list_of_paths_alone_is_read_with_their_blanks(folder: Path) -> None:
     ("text", "complaint"),
     [
         ("", "is empty; the columns are path, label, start, split"),
-        ("path,label\n", "names no clip"),
+        ("path,label\n", "lists no clips"),
         (
             "path,lable\na.mp4,x\n",
             r"unknown column 'lable' \(is it label\?\); the columns are path, label, start, split",
@@ -111,7 +112,7 @@ def test_a_list_of_paths_alone_is_read_with_their_blanks(folder: Path) -> None:
         ("path,label\n,x\n", "line 2: the path is empty"),
         ("path,start\na.mp4,soon\n", "line 2: start is 'soon'"),
         ("path,start\n\na.mp4,-1\n", "line 3: start is '-1'"),
-        ("path\na.mp4\nb.mp4\n./a.mp4\n", "more than once: lines 2, 4"),
+        ("path\na.mp4\nb.mp4\n./a.mp4\n", "duplicate path and start: lines 2, 4"),
         ("path\na.mp4\nc.mp4\nd.mp4\n", "2 of 3 files are missing: .*c.mp4, .*d.mp4"),
         ('path\n"a.mp4\n', "not a comma-separated"),
     ],
@@ -189,17 +190,17 @@ def test_every_row_is_either_a_clip_or_a_named_failure(tmp_path: Path) -> None:
     assert [bool(clip.mean() > 128) for clip in clips] == [False, True, True]  # each label with its own clip
     assert failures.index.tolist() == [1, 2]
     assert failures["path"].tolist() == rows["path"].iloc[[1, 2]].tolist()
-    assert "3 frames from 0 s on, 16 are needed" in failures["reason"].iloc[0]
+    assert "only 3 frames from 0 s, 16 needed" in failures["reason"].iloc[0]
 
 
 def test_a_rate_cannot_be_kept_by_images_without_times(tmp_path: Path) -> None:
     rows = pd.DataFrame({"path": [str(write_images(tmp_path / "images"))]})
-    with pytest.raises(ManifestError, match=r"none of 1 clips.*no times to pick 3 fps from"):
+    with pytest.raises(ManifestError, match=r"none of 1 clips.*no timestamps to sample at 3 fps"):
         decode_manifest(rows, frames=4, size=SIDE, fps=3)
 
 
 def test_no_rows_and_wrong_arguments_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no rows"):
         decode_manifest(pd.DataFrame({"path": []}), frames=4, size=SIDE, fps=None)
-    with pytest.raises(ValueError, match="frames is 0"):
+    with pytest.raises(ValueError, match="frames and size must be at least 1"):
         decode_manifest(pd.DataFrame({"path": ["a.mp4"]}), frames=0, size=SIDE, fps=None)

@@ -264,8 +264,8 @@ def outputs() -> dict[str, Any]:
         "NaN": lambda clips: clips * float("nan"),
         "divide 0-255 pixels": lambda clips: clips * 255,
         "must be floats": lambda clips: (clips * 255).to(torch.uint8),
-        "one per token": miscounted,
-        r"\(B, K\) is needed": lambda clips: Output(clips, None, torch.ones(len(clips), dtype=torch.int64)),
+        "one code per token": miscounted,
+        r"must be \(B, K\) for 7 clips": lambda clips: Output(clips, None, torch.ones(len(clips), dtype=torch.int64)),
     }
 
 
@@ -618,7 +618,9 @@ def test_a_folder_that_does_not_fit_is_refused(real, small, tmp_path):
     with pytest.raises(EvaluationError, match="12 frames of 8x8"):
         evaluate(system(smaller), real, small, metrics=["l1"])
     shorter = write_folder(tmp_path / "shorter", "arrays", np.array(real.clips[:, :5]))
-    with pytest.raises(EvaluationError, match=r"clip0\.npy: a clip of uint8 \(5, 16, 16, 3\)"):
+    with pytest.raises(
+        EvaluationError, match=r"clip0\.npy: expected a uint8 or float clip .*, got uint8 \(5, 16, 16, 3\)"
+    ):
         evaluate(system(shorter), real, small, metrics=["l1"])
     (fewer / "more").mkdir()
     Image.fromarray(real.clips[0, 0]).save(fewer / "more" / "0.png")

@@ -96,7 +96,7 @@ def test_a_file_that_is_not_what_its_record_names_is_refused(tmp_path, psnr):
     one = record(tmp_path, {"psnr": psnr})
     path = tmp_path / one.artifacts[per_clip.MEASURED].path
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RecordError, match=f"its content is not what {one.id} names"):
+    with pytest.raises(RecordError, match=f"its content does not match record {one.id}"):
         per_clip.read(one, tmp_path)
 
 

@@ -128,7 +128,7 @@ def test_a_released_version_never_changes():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ProtocolError, match=r"unknown protocol 'ucf': one of .*larp-ucf101-reconstruction"):
+    with pytest.raises(ProtocolError, match=r"unknown protocol 'ucf'; choose one of .*larp-ucf101-reconstruction"):
         protocols.get("ucf")
 
 
@@ -141,7 +141,7 @@ def test_every_network_of_a_metric_is_named():
 
 def test_a_protocol_that_contradicts_itself_is_refused():
     embedded = protocols.get("embedded-reconstruction")
-    with pytest.raises(ProtocolError, match="clip_choice must be made"):
+    with pytest.raises(ProtocolError, match='clip_choice must be "made"'):
         dataclasses.replace(embedded, clip_choice="first")
     with pytest.raises(ProtocolError, match="unknown clip choice 'frist'"):
         dataclasses.replace(embedded, clip_choice="frist")
@@ -238,7 +238,7 @@ def test_videos_become_the_clips_the_protocol_says(brief, tmp_path, cache):
     again = protocols.clips_of(brief, str(tmp_path / "films"), limit=2)
     assert np.array_equal(again.clips, found.clips[:2])
     assert protocols.deviations(brief, protocols.clips_of(brief, str(tmp_path / "films"), seed=1).manifest, 3)
-    with pytest.raises(ProtocolError, match="holds one choice of clips"):
+    with pytest.raises(ProtocolError, match="holds a single choice of clips"):
         protocols.clips_of(brief, str(found.folder), seed=1)
 
 
@@ -261,7 +261,7 @@ def test_what_cannot_become_clips_is_refused(brief, tmp_path, cache):
     with pytest.raises(ProtocolError, match="do not set data"):
         protocols.clips_of(protocols.get("embedded-reconstruction"), str(tmp_path))
     strict = dataclasses.replace(brief, padded=False)
-    with pytest.raises(VideoError, match="2 frames at the protocol's rate, 4 are needed"):
+    with pytest.raises(VideoError, match="only 2 frames at the protocol's rate, 4 needed"):
         protocols.clips_of(strict, str(tmp_path / "films"))
     (tmp_path / "films" / "empty").mkdir()
     with pytest.raises(ManifestError, match="without a clip"):

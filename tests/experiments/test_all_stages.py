@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from evatok.data import clips as clip_sets
-from evatok.experiments import all_stages, pretrain_videomae
+from evatok.experiments import all_stages
 from evatok.routing.networks import ROUTER_SIZES
 from evatok.routing.trained_router import Router
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.training import masked_video
 from tests.factories import configured
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs")]
@@ -38,8 +39,8 @@ def stages(shared, smaller, moving_clips, monkeypatch):
     monkeypatch.setitem(ROUTER_SIZES, "toy", router)
     shape = {"patch_size": 16, "hidden_size": 12, "num_attention_heads": 2, "intermediate_size": 24}
     decoder = {"decoder_hidden_size": 12, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 24}
-    encoder = {**pretrain_videomae.VIDEOMAE_SIZES["toy"], **shape, **decoder}
-    monkeypatch.setitem(pretrain_videomae.VIDEOMAE_SIZES, "toy", encoder)
+    encoder = {**masked_video.VIDEOMAE_SIZES["toy"], **shape, **decoder}
+    monkeypatch.setitem(masked_video.VIDEOMAE_SIZES, "toy", encoder)
 
     def run(name: str = "one", **changes):
         places = {"folder": str(shared / name), "records_folder": str(shared / name / "records")}

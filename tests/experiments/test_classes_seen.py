@@ -1,4 +1,4 @@
-"""What a classifier sees in reconstructions: all of it where they are the clips, chance where they are one picture."""
+"""What a classifier sees in reconstructions: the rates of real clips and of every assignment are recorded."""
 
 from __future__ import annotations
 
@@ -7,34 +7,22 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok.assignments.rules import Fixed
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
+from evatok.evaluation import Foreign, Identity
 from evatok.experiments import classes_seen
 from evatok.experiments.tracking import ConfigError
-from evatok.models.classifier import ClassifierConfig, ClipClassifier
-from evatok.storage import checkpoints, records
-from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.storage import records
+from tests.factories import saved_classifier, saved_tokenizer
 
 
-class Copies(torch.nn.Module):
-    """Stands for a tokenizer that loses nothing at 4 tokens a block and everything at 2."""
-
-    def __init__(self, tokenizer: AdaptiveTokenizer) -> None:
-        super().__init__()
-        self.config, self.weight = tokenizer.config, torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, clips: torch.Tensor, lengths: torch.Tensor):
-        made = clips if int(lengths.max()) == 4 else torch.full_like(clips, 0.5)
-        return type("Reconstruction", (), {"clips": made * 1.0})
-
-
-def test_reconstructions_are_the_clips_of_their_rule(tokenizer):
+def test_reconstructions_are_what_the_system_makes_of_the_clips_in_order():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 16, 16, 3), dtype=np.uint8)
-    clips, copies = ClipSet(pixels, pd.DataFrame(index=range(5)), {"name": "noise"}), Copies(tokenizer)
-    candidates = tokenizer.config.candidates
-    assert np.array_equal(classes_seen.reconstructed(copies, clips, Fixed(candidates, [4]), 2), pixels)
-    assert np.unique(classes_seen.reconstructed(copies, clips, Fixed(candidates, [2]), 2)).tolist() == [128]
+    clips = ClipSet(pixels, pd.DataFrame(index=range(5)), {"name": "noise"})
+    config = {"batch": 2, "device": "cpu"}
+    assert np.array_equal(classes_seen.reconstructed(Identity(), clips, config), pixels)
+    grey = Foreign(lambda clips: torch.full_like(clips, 0.5))
+    assert np.unique(classes_seen.reconstructed(grey, clips, config)).tolist() == [128]
 
 
 @pytest.fixture
@@ -42,16 +30,13 @@ def command(runs, tmp_path, tokenizer, tiny, moving_clips):
     """Runs the experiment on labelled clips with a tokenizer and a classifier of random weights: (**settings)."""
     labels = pd.DataFrame({"motion": ["left", "rest"] * 3})
     clip_sets.save(tmp_path / "clips", moving_clips(6, tiny.frames, tiny.size), labels, {"name": "moving", "seed": 0})
-    checkpoints.save(tmp_path / "t.safetensors", tokenizer, kind="tokenizer", config=tiny.to_dict())
-    shape = ClassifierConfig(2, tiny.frames, tiny.size, 2, 8, 0.0)
-    facts = {"classes": ["left", "rest"], "label": "motion"}
-    checkpoints.save(
-        tmp_path / "c.safetensors", ClipClassifier(shape), kind="classifier", config=shape.to_dict(), facts=facts
-    )
+    networks = {
+        "checkpoint": saved_tokenizer(tmp_path / "t.safetensors", tokenizer),
+        "classifier": saved_classifier(tmp_path / "c.safetensors", ["left", "rest"], tiny.frames, tiny.size),
+    }
 
     def run(**settings):
         places = {"data": str(tmp_path / "clips"), "records_folder": str(tmp_path / "records"), "split": "all"}
-        networks = {"checkpoint": str(tmp_path / "t.safetensors"), "classifier": str(tmp_path / "c.safetensors")}
         given = {**places, **networks, "clips": 6, "threads": 1, "assignments": ["uniform:4", "random"], **settings}
         return classes_seen.ex.run(config_updates=given).result
 

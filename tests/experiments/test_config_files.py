@@ -100,7 +100,7 @@ def test_yaml_that_names_a_function_is_refused(refused, made, tmp_path, suffix):
     pytest.importorskip("yaml")
     path = tmp_path / f"x.{suffix}"
     path.write_text(f"steps: !!python/object/apply:os.mkdir ['{made}']\n")
-    assert f"{path} is no plain YAML" in refused(str(path))
+    assert f"{path} is not plain YAML" in refused(str(path))
     assert not made.exists()
 
 
@@ -118,7 +118,7 @@ def test_bytes_that_are_no_text_name_the_file(refused, tmp_path):
 def test_another_kind_of_file_is_refused_by_its_name(refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy").write_text("{}")
-    assert "if a named configuration is meant, move the file of its name away" in refused("toy")
+    assert "to use the named configuration, move the file of the same name away" in refused("toy")
 
 
 def test_yaml_without_pyyaml_says_what_to_install(refused, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from evatok.data.clips import to_network
 from evatok.evaluation import EvaluationError, tradeoff
 from evatok.evaluation.pairs import PairRunner
 from evatok.experiments import curves as experiment
-from evatok.experiments.curves import CurvesError
+from evatok.experiments.curves_study import CurvesError
 from evatok.experiments.tracking import ConfigError
 from evatok.metrics import pixels
 from evatok.metrics.frechet import frechet_distance_of_features
@@ -213,7 +213,7 @@ def test_clips_that_are_not_the_scored_ones_are_refused(run, table):
 
 def test_routers_of_different_rewards_are_refused(run, router):
     first, second = router(1.2), router(1.6, scale=dataclasses.asdict(Scale(0.0, 1.0, 14.0, 4.3)))
-    with pytest.raises(CurvesError, match=r"router\.1\.6 was trained on another scale"):
+    with pytest.raises(CurvesError, match=r"router\.1\.6 was trained with another reward scale"):
         run(routers=f"{first},{second}")
     with pytest.raises(CurvesError, match="trained for quality l1: set metric=l1"):
         run(routers=str(first), metric="psnr")
@@ -224,7 +224,7 @@ def test_what_cannot_be_asked_for_is_named(run):
         run(metrics="fvd")
     with pytest.raises(ConfigError, match="config key routers: no file"):
         run(routers="nowhere/router-*.safetensors")
-    with pytest.raises(ConfigError, match="config key limit: 6 of 5 clips"):
+    with pytest.raises(ConfigError, match="config key limit: 6 exceeds the 5 clips"):
         run(limit=6)
     with pytest.raises(ConfigError, match="rfvd compares sets"):
         run(limit=1)

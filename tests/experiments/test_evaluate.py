@@ -201,7 +201,7 @@ def test_choices_of_clips_give_rfvd_a_spread(run, tmp_path, moving_clips):
 
 
 def test_wrong_names_say_which_are_right(run):
-    with pytest.raises(ConfigError, match=r"config key protocol: 'larp' is none of .*embedded-.*brief"):
+    with pytest.raises(ConfigError, match=r"config key protocol: 'larp' is not one of .*embedded-.*brief"):
         run(protocol="larp")
     with pytest.raises(EvaluationError, match="does not define 'fvd': it has psnr, l1, rfvd"):
         run(metrics="psnr,fvd")

@@ -98,7 +98,7 @@ def test_values_outside_a_domain_are_refused_by_key_value_and_what_is_allowed(na
 def test_an_experiment_whose_key_is_not_declared_does_not_start():
     ex = tracking.experiment("undeclared", "A key of nobody.", {"novelty": 3})
     ex.main(lambda: pytest.fail("it has begun"))
-    with pytest.raises(tracking.ConfigError, match=r"key novelty is declared nowhere.*keys\.py"):
+    with pytest.raises(tracking.ConfigError, match=r"key novelty is not declared.*keys\.py"):
         ex.run()
 
 
@@ -107,14 +107,14 @@ def test_an_experiment_whose_key_is_not_declared_does_not_start():
     [
         ("stage4_final", "ema=2", "config key ema: 2 is not in [0, 1)"),
         ("stage1_proxy", "clip_norm=-1", "config key clip_norm: -1 is not above 0"),
-        ("stage1_proxy", "save_every=30", "config key save_every: 30 is no multiple of log_every 20"),
-        ("stage1_proxy", "batch=2000", "config key batch: 2000 clips per step of only 1600 (train_clips)"),
+        ("stage1_proxy", "save_every=30", "config key save_every: 30 is not a multiple of log_every 20"),
+        ("stage1_proxy", "batch=2000", "config key batch: 2000 clips per step, but only 1600 clips (train_clips)"),
         ("stage2_curation", "shard_length=0", "config key shard_length: 0 is not an int from 1 to 1000000"),
-        ("stage3_router", "router=cnn", "config key router: 'cnn' is none of vit, pyramid, features"),
-        ("stage3_router", "target=sofa", "config key target: 'sofa' is none of hard, soft, reward"),
+        ("stage3_router", "router=cnn", "config key router: 'cnn' is not one of vit, pyramid, features"),
+        ("stage3_router", "target=sofa", "config key target: 'sofa' is not one of hard, soft, reward"),
         ("stage3_router", "fps=0", "config key fps: 0 is not in (0, 240], or None"),
         ("curves", "weights=[1.0,-1]", "config key weights: -1 is not in [0, 2]"),
-        ("evaluate", "work=", "config key work: it is empty, where a path is needed"),
+        ("evaluate", "work=", "config key work: it is empty; a path is needed"),
         (
             "sample",
             "classes=1,2",
@@ -126,7 +126,7 @@ def test_an_experiment_whose_key_is_not_declared_does_not_start():
 def test_a_value_outside_its_domain_is_one_line_before_any_clip_is_made(
     name, argument, told, capsys, runs, monkeypatch
 ):
-    monkeypatch.setattr("evatok.data.clips.build", lambda *_, **__: pytest.fail("clips are made"))
+    monkeypatch.setattr("evatok.data.reels.build", lambda *_, **__: pytest.fail("clips are made"))
     with pytest.raises(SystemExit) as caught:
         tracking.command_line(experiment(name), [name, "with", "toy", argument])
     assert caught.value.code == 2
@@ -147,5 +147,5 @@ def test_print_config_says_what_a_key_means_what_it_may_be_and_what_the_paper_ha
     tracking.command_line(experiment("stage4_final"), ["stage4_final", "print_config"])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if " = " in line}
     assert "AdamW's; in [0, 10] (not stated; GigaTok's)" in lines["weight_decay"]
-    assert "where to compute; cpu, cuda or cuda:N" in lines["device"]
+    assert "device to compute on; cpu, cuda or cuda:N" in lines["device"]
     assert all(str(key.domain) in lines[name] for name, key in keys.of("stage4_final", lines).items())

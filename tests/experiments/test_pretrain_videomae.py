@@ -12,53 +12,32 @@ import torch
 from evatok.data import clips as clip_sets
 from evatok.data.clips import to_network
 from evatok.experiments import pretrain_videomae
-from evatok.experiments.pretrain_videomae import (
+from evatok.experiments.tracking import ConfigError
+from evatok.models.encoders import load_encoder
+from evatok.training import loop
+from evatok.training.masked_video import (
     VIDEOMAE_SIZES,
     hidden_patch_error,
     hidden_places,
     mean_colour_error,
     patch_pixels,
 )
-from evatok.experiments.tracking import ConfigError
-from evatok.models.encoders import load_encoder
-from evatok.training import loop
-from tests.factories import record_of
-
-# 8 x 2 x 2 tokens of 16 x 16 x 16 clips.
-TINY = {
-    "image_size": 16,
-    "patch_size": 8,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-}
+from tests.factories import FOUR_STEPS, TINY_VIDEOMAE, places, record_of
 
 
 @pytest.fixture
 def pretrain(tmp_path, moving_clips, monkeypatch):
     """Pre-trains a tiny VideoMAE on twelve clips in a folder of its own: (name, **changes) -> the run."""
     monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setitem(VIDEOMAE_SIZES, "toy", TINY)
+    monkeypatch.setitem(VIDEOMAE_SIZES, "toy", TINY_VIDEOMAE)
     labels = pd.DataFrame({"motion": ["run", "pan"] * 6})
     clip_sets.save(tmp_path / "clips", moving_clips(12, 16, 16), labels, {"name": "gratings", "seed": 0})
 
     def run(name: str = "one", **changes):
-        places = {
-            "data": str(tmp_path / "clips"),
-            "probe_data": str(tmp_path / "clips"),
-            "work": str(tmp_path / name / "work"),
-            "checkpoint": str(tmp_path / name / "encoder"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
+        inputs = {"data": str(tmp_path / "clips"), "probe_data": str(tmp_path / "clips"), "probe_labels": ["motion"]}
         counts = {"train_clips": 12, "validation_clips": 6, "probe_train_clips": 12, "probe_clips": 6}
-        sizes = {"steps": 4, "batch": 4, "warmup": 1, "masking": 0.5, "probe_labels": ["motion"]}
-        periods = {"log_every": 1, "save_every": 2, "threads": 1, "bf16": False}
-        updates = {**places, **counts, **sizes, **periods, **changes}
+        common = {**FOUR_STEPS, **inputs, **counts, "masking": 0.5, "bf16": False}
+        updates = {**common, **places(tmp_path / name, "encoder"), **changes}
         return pretrain_videomae.ex.run(config_updates=updates)
 
     return run
@@ -135,7 +114,7 @@ def test_a_label_the_probes_clips_lack_is_named(pretrain):
 @pytest.mark.parametrize("normalised", [False, True])
 def test_what_is_to_be_reconstructed_is_what_the_network_is_trained_on(normalised, moving_clips, monkeypatch):
     """A network that says zero everywhere errs by the mean square of its targets: ours are transformers'."""
-    monkeypatch.setitem(VIDEOMAE_SIZES, "toy", TINY)
+    monkeypatch.setitem(VIDEOMAE_SIZES, "toy", TINY_VIDEOMAE)
     config = {"size": "toy", "seed": 0, "device": "cpu", "bf16": False, "masking": 0.5, "tubes": True}
     config["normalise_patches"] = normalised
     network, pixels = pretrain_videomae._network(config), moving_clips(3, 16, 16)

@@ -109,7 +109,7 @@ def test_shares_run_side_by_side_and_a_failure_says_which_recipe_and_how_to_resu
 
     monkeypatch.setattr(recipes.Recipe, "command", command)
     with pytest.raises(
-        make.MakeError, match=r"scores-freedoom-test ended with code 7; .* same command again to resume"
+        make.MakeError, match=r"scores-freedoom-test exited with code 7; .* same command again to resume"
     ):
         make.run(KNOWN["scores-freedoom-test"])
     assert {path.name for path in tmp_path.glob("share-*")} == {"share-0", "share-1"}

@@ -17,9 +17,10 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, sample
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import samples
+from evatok.generation.conditions import GenerationError
 from evatok.generation.samples import SampleRequest
 from evatok.generation.sampling import Sampling
-from evatok.generation.video_generator import GenerationError, VideoGenerator
+from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics.class_consistency import ClassificationError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.storage import checkpoints, records
@@ -210,7 +211,7 @@ def test_a_longer_draw_begins_with_the_shorter_one(folder, tokenizer, tmp_path):
         ("class", {"protocol": ""}, ConfigError, "embedded-generation has 16 frames of 64 pixels"),
         ("class", {"split": "validation"}, ConfigError, "config key split"),
         ("class", {"metrics": "psnr"}, EvaluationError, "does not define 'psnr'"),
-        ("class", {"protocol": "later"}, ConfigError, "config key protocol: 'later' is none of"),
+        ("class", {"protocol": "later"}, ConfigError, "config key protocol: 'later' is not one of"),
         ("class", {"count": -1}, ConfigError, "config key count"),
     ],
 )
@@ -225,7 +226,7 @@ def test_a_classifier_of_other_classes_is_refused_before_anything_is_drawn(run, 
     path = folder / "other.safetensors"
     checkpoints.save(path, ClipClassifier(seen), kind="classifier", config=seen.to_dict(), facts=facts)
     monkeypatch.setattr(samples, "draw", lambda *_, **__: pytest.fail("it was drawn"))
-    with pytest.raises(ClassificationError, match="knows no class 'turn'"):
+    with pytest.raises(ClassificationError, match="was not trained on class 'turn'"):
         run(classifier=str(path))
 
 
@@ -238,5 +239,5 @@ def test_reconstructions_are_under_the_assignments_that_taught_the_generator(fol
     video = dataclasses.replace(video, checkpoint=routed)
     assert class_consistency.rule_of({"router": ""}, video) is None
     path = factories.saved_router(folder / "router.safetensors", frames=FRAMES, size=SIZE, patch=(4, 8, 8))
-    with pytest.raises(ConfigError, match="learned from the assignments of rrrrrrrrrrrr"):
+    with pytest.raises(ConfigError, match="trained on assignments of rrrrrrrrrrrr"):
         class_consistency.rule_of({"router": path, "device": "cpu"}, video)

@@ -15,12 +15,12 @@ from evatok.experiments.tracking import ConfigError
 from evatok.models.efficientnet import EfficientNet
 from evatok.models.encoders import EncoderError
 from evatok.routing.trained_router import Router, RoutingError
-from evatok.storage import checkpoints, records
+from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training import loop, losses
 from evatok.training.loop import TrainingError
 from evatok.weights import efficientnet
-from tests.factories import curve_of, published_efficientnet, saved_router
+from tests.factories import FOUR_STEPS, curve_of, places, published_efficientnet, record_of, saved_router
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller")]
 
@@ -47,15 +47,9 @@ def stage4(tmp_path, data, encoder):
     router = saved_router(tmp_path / "router.safetensors", (2, 4, 8))
 
     def run(name: str = "one", **changes):
-        places = {
-            "work": str(tmp_path / name / "work"),
-            "checkpoint": str(tmp_path / name / "final.safetensors"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
-        sizes = {"train_clips": 10, "validation_clips": 3, "steps": 4, "batch": 4, "warmup": 1}
-        periods = {"log_every": 1, "save_every": 2, "threads": 1}
         encoders = {"alignment": encoder, "alignment_layer": 1, "semantic_encoder": encoder, "semantic_layers": [1, 2]}
-        given = {"data": data, "router": router, **places, **sizes, **periods, **encoders, **changes}
+        written = places(tmp_path / name, "final.safetensors")
+        given = {"data": data, "router": router, **written, **FOUR_STEPS, **encoders, **changes}
         return stage4_final.ex.run(config_updates=given)
 
     return run
@@ -80,7 +74,7 @@ def test_a_final_tokenizer_names_all_it_was_made_from(stage4, tmp_path, encoder)
     assert found.facts["assignment"] == "router"
     assert found.facts["discriminator"] == "semantic"
     assert found.facts["alignment"] is True
-    record = records.read(tmp_path / "one" / "records" / f"{run.result['record']}.json")
+    record = record_of(tmp_path, run)
     assert record.kind == "stage4_final"
     assert record.model["facts"] == found.facts
     assert 4 * 2 <= record.metrics["mean_tokens"].value <= 4 * 8
@@ -216,7 +210,7 @@ def test_an_encoder_for_other_clips_is_refused(stage4, tmp_path):
 
 
 def test_a_layer_the_encoder_lacks_is_a_clear_error(stage4):
-    with pytest.raises(ConfigError, match="key semantic_layers: 7 of an encoder of 2 layers"):
+    with pytest.raises(ConfigError, match="key semantic_layers: layer 7 of an encoder with only 2 layers"):
         stage4(semantic_layers=[7])
 
 
@@ -289,5 +283,5 @@ def test_a_training_resumed_with_more_steps_tells_so_and_one_never_changed_does_
     facts = checkpoints.load(Path(longer.result["checkpoint"]), "tokenizer").facts
     assert facts["schedule_changes"] == [{"after_step": 2, "instead_of": 2}]
     assert [line["step"] for line in curve_of(tmp_path)] == [1, 2, 3, 4]
-    with pytest.raises(ConfigError, match="holds a training of 4 steps already, 3 asked"):
+    with pytest.raises(ConfigError, match="already holds a training of 4 steps, 3 requested"):
         stage4(steps=3, **plain)

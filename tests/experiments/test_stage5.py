@@ -17,14 +17,15 @@ from evatok.experiments import stage5_generator
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import code_cache
 from evatok.generation.code_cache import CodingError
+from evatok.generation.conditions import GenerationError
 from evatok.generation.sampling import Sampling
 from evatok.generation.transformer import GENERATOR_SIZES
-from evatok.generation.video_generator import GenerationError, VideoGenerator
+from evatok.generation.video_generator import VideoGenerator
 from evatok.routing.trained_router import Router
 from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.training import loop
-from tests.factories import curve_of, record_of, saved_router, saved_tokenizer
+from tests.factories import FOUR_STEPS, ONE_LAYER, curve_of, places, record_of, saved_router, saved_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller")]
 
@@ -35,7 +36,7 @@ MOTIONS = ["walk", "turn", "turn", "walk", "idle", "idle", "walk", "turn", "idle
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch, tmp_path) -> None:
     """A network of one layer, and a cache of this test alone."""
-    monkeypatch.setitem(GENERATOR_SIZES, "toy", {"width": 32, "layers": 1, "heads": 2})
+    monkeypatch.setitem(GENERATOR_SIZES, "toy", ONE_LAYER)
     monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
 
 
@@ -58,14 +59,8 @@ def stage5(tmp_path, moving, final):
     router = saved_router(tmp_path / "router.safetensors")
 
     def run(name: str = "one", **changes):
-        places = {
-            "work": str(tmp_path / name / "work"),
-            "checkpoint": str(tmp_path / name / "generator.safetensors"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
-        sizes = {"train_clips": 10, "validation_clips": 5, "steps": 4, "batch": 4, "warmup": 1}
-        periods = {"log_every": 1, "save_every": 2, "threads": 1}
-        given = {"data": moving, "tokenizer": final, "router": router, **places, **sizes, **periods, **changes}
+        inputs = {"data": moving, "tokenizer": final, "router": router, "validation_clips": 5}
+        given = {**FOUR_STEPS, **inputs, **places(tmp_path / name, "generator.safetensors"), **changes}
         return stage5_generator.ex.run(config_updates=given)
 
     return run
@@ -263,14 +258,14 @@ def test_clips_without_the_label_or_with_an_unknown_class_are_refused(stage5, da
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "sound"}, "task: 'sound' is none of class, frames"),
-        ({"given": "all"}, "given: 'all' is none of levels, row"),
+        ({"task": "sound"}, "task: 'sound' is not one of class, frames"),
+        ({"given": "all"}, "given: 'all' is not one of levels, row"),
         ({"given": "row"}, "uniform_tokens: given=row takes the level above"),
         ({"assignment": "random"}, "assignment"),
-        ({"assignment": "uniform", "uniform_tokens": 5}, "uniform_tokens: 5 is none of the levels"),
+        ({"assignment": "uniform", "uniform_tokens": 5}, "uniform_tokens: 5 is not one of the levels"),
         ({"positions": "none"}, "positions"),
         ({"dropout": 1.0}, "dropout"),
-        ({"model": "XXL"}, "config key model: 'XXL' is none of toy, small, B, L, XL"),
+        ({"model": "XXL"}, "config key model: 'XXL' is not one of toy, small, B, L, XL"),
         ({"schedule": "linear"}, "schedule: 'linear'"),
     ],
 )

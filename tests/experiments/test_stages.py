@@ -19,13 +19,13 @@ from evatok.errors import line_of
 from evatok.experiments import stage1_proxy, stage2_curation, tracking
 from evatok.experiments.tracking import ConfigError
 from evatok.models.precision import bf16_is_native
-from evatok.search import candidate_table
+from evatok.search import candidate_table, table_shards
 from evatok.search.tree import brute_force
 from evatok.storage import checkpoints
 from evatok.storage.locks import LockedError
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.training import loop
-from tests.factories import record_of
+from tests.factories import FOUR_STEPS, places, record_of, saved_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs")]
 
@@ -35,14 +35,8 @@ def stage1(tmp_path, data):
     """Runs stage 1 in a folder of its own: (name, **changes) -> the run."""
 
     def run(name: str = "one", **changes):
-        places = {
-            "work": str(tmp_path / name / "work"),
-            "checkpoint": str(tmp_path / name / "proxy.safetensors"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
-        sizes = {"train_clips": 10, "validation_clips": 3, "steps": 4, "batch": 4, "warmup": 1}
-        periods = {"log_every": 1, "save_every": 2, "threads": 1}
-        return stage1_proxy.ex.run(config_updates={"data": data, **places, **sizes, **periods, **changes})
+        given = {"data": data, **places(tmp_path / name, "proxy.safetensors"), **FOUR_STEPS, **changes}
+        return stage1_proxy.ex.run(config_updates=given)
 
     return run
 
@@ -50,10 +44,7 @@ def stage1(tmp_path, data):
 @pytest.fixture
 def proxy(smaller, tmp_path) -> str:
     """An untrained proxy's checkpoint: scoring asks for no more."""
-    torch.manual_seed(0)
-    path = tmp_path / "proxy.safetensors"
-    checkpoints.save(path, AdaptiveTokenizer(smaller), kind="tokenizer", config=smaller.to_dict())
-    return str(path)
+    return saved_tokenizer(tmp_path / "proxy.safetensors", smaller)
 
 
 @pytest.fixture
@@ -61,14 +52,10 @@ def stage2(tmp_path, data, proxy):
     """Runs stage 2 in a folder of its own: (name, **changes) -> the run."""
 
     def run(name: str = "one", **changes):
-        places = {
-            "tokenizer": proxy,
-            "work": str(tmp_path / name / "work"),
-            "table": str(tmp_path / name / "table.parquet"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
+        files = {"tokenizer": proxy, "table": str(tmp_path / name / "table.parquet")}
+        written = {"work": str(tmp_path / name / "work"), "records_folder": str(tmp_path / name / "records")}
         sizes = {"clips": 7, "shard_length": 2, "batch": 2, "threads": 1, "bf16": False}
-        return stage2_curation.ex.run(config_updates={"data": data, **places, **sizes, **changes})
+        return stage2_curation.ex.run(config_updates={"data": data, **files, **written, **sizes, **changes})
 
     return run
 
@@ -130,10 +117,8 @@ def test_stage_1_trains_on_from_a_checkpoint_which_its_own_names(smaller, stage1
 
 def test_a_start_from_another_network_is_refused(smaller, stage1, tmp_path):
     other = replace(smaller, decoder_layers=smaller.decoder_layers + 1)
-    path = tmp_path / "other.safetensors"
-    checkpoints.save(path, AdaptiveTokenizer(other), kind="tokenizer", config=other.to_dict())
     with pytest.raises(ConfigError, match=r"key start_from: .* has decoder_layers"):
-        stage1(start_from=str(path))
+        stage1(start_from=saved_tokenizer(tmp_path / "other.safetensors", other))
 
 
 def test_stage_1_killed_goes_on_where_it_stopped(smaller, stage1, tmp_path, runs, monkeypatch):
@@ -235,6 +220,21 @@ def test_parts_merged_are_the_whole(stage2, tmp_path):
     assert (pace.value, pace.n) == (pytest.approx(parts.seconds / 7), 7)
 
 
+def test_shares_of_a_set_leave_one_record_whichever_is_asked_for_again(stage2, tmp_path):
+    first = stage2("parts", shard="1/2")
+    second = stage2("parts", shard="0/2")
+    again = stage2("parts", shard="1/2")
+    assert [run.result["complete"] for run in (first, second, again)] == [False, True, True]
+    assert again.result["record"] == second.result["record"]
+    assert len(list((tmp_path / "parts" / "records").iterdir())) == 1
+
+
+def test_a_scoring_whose_time_is_up_ends_after_a_shard_and_is_resumed(stage2, tmp_path):
+    assert stage2(minutes=1e-9).result == {"scored": 2, "shards": 4, "complete": False}
+    again = stage2()
+    assert (again.result["scored"], again.result["complete"]) == (5, True)
+
+
 def test_a_killed_scoring_loses_its_unfinished_shard_alone(stage2, tmp_path):
     stage2()
     whole = candidate_table.read(tmp_path / "one" / "table.parquet")
@@ -282,10 +282,8 @@ def test_a_set_may_be_scored_further_or_in_part(stage2, tmp_path):
 
 def test_another_proxy_scores_into_a_folder_of_its_own(stage2, smaller, tmp_path):
     stage2()
-    torch.manual_seed(1)
-    path = tmp_path / "other.safetensors"
-    checkpoints.save(path, AdaptiveTokenizer(smaller), kind="tokenizer", config=smaller.to_dict())
-    assert stage2(tokenizer=str(path)).result["scored"] == 7
+    other = saved_tokenizer(tmp_path / "other.safetensors", smaller, seed=1)
+    assert stage2(tokenizer=other).result["scored"] == 7
     assert len({shard.parent for shard in shards(tmp_path)}) == 2
 
 
@@ -303,12 +301,12 @@ def test_stage_2_asks_for_a_tokenizer(stage2, tmp_path):
 def test_both_stages_at_toy_size_agree_on_the_proxy(stage1, tmp_path, data):
     """The real toy: 625 candidates of one clip, with the proxy that stage 1 has just made."""
     made = stage1(steps=1, batch=2, validation_clips=2)
-    places = {key: str(tmp_path / "two" / key) for key in ("work", "records_folder")}
+    written = {key: str(tmp_path / "two" / key) for key in ("work", "records_folder")}
     run = stage2_curation.ex.run(
-        config_updates={"tokenizer": made.result["checkpoint"], "data": data, "clips": 1, "threads": 1, **places}
+        config_updates={"tokenizer": made.result["checkpoint"], "data": data, "clips": 1, "threads": 1, **written}
     )
     assert run.result["complete"] is True
-    table = candidate_table.merge(shards(tmp_path, "two")[0].parent, 1, 64)
+    table = table_shards.merge(shards(tmp_path, "two")[0].parent, 1, 64)
     assert table.scores["psnr"].shape == (1, 625)
     assert table.origin["precision"] == ("bf16" if bf16_is_native("cpu") else "fp32")
     # The uniform candidates are those whose PSNR stage 1 recorded, on other clips and another batch.

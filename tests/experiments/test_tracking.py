@@ -172,7 +172,7 @@ def test_an_error_is_one_line_and_a_bug_says_where_and_how_to_see_its_traceback(
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(28, "No space left on device", "w/state.pt"), "w/state.pt: No space left on device; make room"),
+        (OSError(28, "No space left on device", "w/state.pt"), "w/state.pt: No space left on device; free some space"),
         (MemoryError("Unable to allocate 9 TiB"), "out of memory (Unable to allocate 9 TiB): take a smaller batch"),
         (RuntimeError("Found no NVIDIA driver on your system."), "give device=cpu"),
     ],
@@ -192,7 +192,7 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(capsys, runs):
         tracking.command_line(training(work), ["training"])
     assert caught.value.code == 130
     assert capsys.readouterr().err == (
-        "training: stopped by Ctrl-C; what is saved stays, and the same command goes on from there\n"
+        "training: stopped by Ctrl-C; saved work is kept, and the same command resumes from it\n"
     )
     assert stored(runs, "run.json")["status"] == "INTERRUPTED"
 
@@ -205,7 +205,7 @@ def test_sigterm_says_how_to_go_on_and_exits_with_143(capsys, runs):
     with pytest.raises(SystemExit) as caught:
         tracking.command_line(training(work), ["training"])
     assert caught.value.code == 143
-    assert "stopped by SIGTERM; what is saved stays" in capsys.readouterr().err
+    assert "stopped by SIGTERM; saved work is kept" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -216,7 +216,7 @@ def test_a_device_that_is_not_there_stops_a_run_before_it_is_stored(capsys, runs
         return ex
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "device: cuda is not there, PyTorch sees no GPU" in fails_with_one_line(
+    assert "device: cuda is not available, PyTorch sees no GPU" in fails_with_one_line(
         capsys, with_device(), "with", "device=cuda"
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

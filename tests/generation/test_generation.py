@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from evatok.data.clips import to_network
-from evatok.generation import video_generator
+from evatok.generation import conditions
+from evatok.generation.conditions import GIVEN, GenerationError, condition_codes, condition_symbols
 from evatok.generation.grammar import Grammar
 from evatok.generation.sampling import Sampling
-from evatok.generation.video_generator import GIVEN, GenerationError, VideoGenerator, condition_codes, condition_symbols
+from evatok.generation.video_generator import VideoGenerator
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint, CheckpointError
 from evatok.tokenizers.codes import Codes
@@ -30,7 +31,7 @@ def a_generator(tokenizer: AdaptiveTokenizer, task: str) -> VideoGenerator:
     framed = task == "frames"
     prefix = PREFIX if framed else ()
     module = small_generator(
-        grammar, classes=0 if framed else len(CLASSES), condition=video_generator.condition_length(prefix)
+        grammar, classes=0 if framed else len(CLASSES), condition=conditions.condition_length(prefix)
     )
     empty = Checkpoint("generator", {}, {}, {}, {}, "0" * 64)
     return VideoGenerator(module, grammar, tokenizer, empty, task, () if framed else CLASSES, prefix)
@@ -130,23 +131,23 @@ def test_a_condition_is_said_as_the_grammar_says_blocks(tokenizer, clips):
     grammar = Grammar.of(tokenizer.config)
     codes = condition_codes(tokenizer, clips, PREFIX)
     symbols = condition_symbols(codes, grammar)
-    assert symbols.shape == (4, video_generator.condition_length(PREFIX)) == (4, 14)
+    assert symbols.shape == (4, conditions.condition_length(PREFIX)) == (4, 14)
     assert (symbols[:, 0] == grammar.codebook_size + 2).all()
     assert (symbols[:, 9] == grammar.codebook_size + 1).all()
     assert torch.equal(torch.cat([symbols[:, 1:9], symbols[:, 10:]], 1), codes.codes)
 
 
 def test_the_condition_takes_the_longest_and_the_middle_level_or_the_fixed_row(tokenizer, tiny):
-    assert video_generator.condition_prefix(tiny, None) == (8, 4)
-    assert video_generator.condition_prefix(tiny, (2, 2, 2)) == (2, 2)
+    assert conditions.condition_prefix(tiny, None) == (8, 4)
+    assert conditions.condition_prefix(tiny, (2, 2, 2)) == (2, 2)
 
 
 def test_the_condition_scaled_either_way_is_the_paper_s_at_the_paper_s_levels(tiny):
     paper = TOKENIZER_SIZES["paper"]
-    assert video_generator.condition_prefix(paper, None) == (512, 128)
-    assert video_generator.condition_prefix(paper, None, beside=256) == (512, 128)
-    assert video_generator.condition_prefix(tiny, None, beside=4) == (8, 2)
-    assert video_generator.condition_prefix(tiny, None, beside=8) == (8, 4), "there is no level above"
+    assert conditions.condition_prefix(paper, None) == (512, 128)
+    assert conditions.condition_prefix(paper, None, beside=256) == (512, 128)
+    assert conditions.condition_prefix(tiny, None, beside=4) == (8, 2)
+    assert conditions.condition_prefix(tiny, None, beside=8) == (8, 4), "there is no level above"
 
 
 @pytest.mark.parametrize("prefix", [(8,), (8, 5), (8, 4, 2)])
@@ -203,5 +204,5 @@ def test_the_tokenizer_is_found_beside_its_generator_or_must_be_named(tokenizer,
 
 def test_what_is_no_generator_is_refused(tokenizer, tmp_path):
     _, its = saved(tmp_path, tokenizer)
-    with pytest.raises(CheckpointError, match="kind 'tokenizer' where a 'generator'"):
+    with pytest.raises(CheckpointError, match="kind 'tokenizer' where 'generator'"):
         VideoGenerator.load(its, tokenizer=its)

@@ -320,7 +320,7 @@ def test_a_configuration_survives_json():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"positions": "sine"}, "unknown positions 'sine': learned or rope"),
+        ({"positions": "sine"}, "unknown positions 'sine'; choose learned or rope"),
         ({"heads": 5}, r"width 32 is not a multiple of 2 \* 5 heads"),
         ({"levels": 0}, "levels must be between 1 and vocabulary - 1 = 42, got 0"),
     ],
@@ -331,7 +331,7 @@ def test_configurations_that_make_no_generator_are_refused(change, message):
 
 
 def test_unknown_sizes_are_refused():
-    with pytest.raises(ValueError, match="unknown generator size 'huge': toy, small"):
+    with pytest.raises(ValueError, match="unknown generator size 'huge'; choose one of toy, small"):
         GeneratorConfig.of(GRAMMAR, "huge")
 
 

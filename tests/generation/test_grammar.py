@@ -104,7 +104,7 @@ def test_a_length_that_no_level_has_is_refused(length):
 def test_assignments_and_codes_of_other_shapes_are_refused():
     with pytest.raises(GrammarError, match=r"assignments must be \(B, 2\), got \(1, 3\)"):
         SMALL.build(Codes(torch.zeros(1, 6, dtype=torch.int64), torch.tensor([[2, 2, 2]])))
-    with pytest.raises(GrammarError, match=r"\(1, 5\) codes, the assignments ask for \(1, 4\)"):
+    with pytest.raises(GrammarError, match=r"codes must be \(1, 4\) for these assignments, got \(1, 5\)"):
         SMALL.build(Codes(torch.zeros(1, 5, dtype=torch.int64), torch.tensor([[2, 2]])))
 
 

@@ -125,7 +125,7 @@ class TestGaussian:
             frechet_distance(good, Gaussian(np.zeros(2), np.diag([1.0, -1.0]), 10))
 
     def test_unlike_dimensions_are_refused(self):
-        with pytest.raises(ValueError, match="unlike dimensions, 2 and 3"):
+        with pytest.raises(ValueError, match="different dimensions, 2 and 3"):
             frechet_distance(Gaussian.of(features(9, 2)), Gaussian.of(features(9, 3)))
 
 
@@ -205,7 +205,7 @@ class TestFeatures:
             frechet_distance_of_features(good, np.full((3, 2), math.nan))
         with pytest.raises(ValueError, match="the first features must hold at least 2 samples, got 1"):
             frechet_distance_of_features(good[:1], good)
-        with pytest.raises(ValueError, match="unlike dimensions: 2 and 1"):
+        with pytest.raises(ValueError, match="different dimensions: 2 and 1"):
             frechet_distance_of_features(good, good[:, :1])
 
     def test_a_divisor_of_nothing_is_refused(self):

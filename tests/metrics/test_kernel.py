@@ -94,7 +94,7 @@ class TestSubsets:
     ("fake", "cause"),
     [
         (np.zeros((1, 8)), "the second features must hold at least 2"),
-        (np.zeros((3, 7)), "unlike dimensions"),
+        (np.zeros((3, 7)), "different dimensions"),
         (np.full((3, 8), math.nan), "the second features hold NaN"),
         (np.zeros(8), "shape"),
     ],

@@ -99,7 +99,7 @@ def test_a_precision_that_is_no_bool_is_refused(runs, tmp_path, asked):
 
 
 def test_an_unknown_device_is_named(runs, tmp_path):
-    with pytest.raises(tracking.ConfigError, match="device: 'gpu' is no device"):
+    with pytest.raises(tracking.ConfigError, match="device: 'gpu' is not a device"):
         trains(tmp_path / "work").run(config_updates={"device": "gpu"})
 
 

@@ -79,5 +79,5 @@ def check_interrupted(ended: Ended, number: int, out: Path, told: str) -> None:
     if ended.status == -number and (number == signal.SIGKILL or "Completed after" in ended.err):
         return  # at once, or when all was done
     assert ended.status == CODES[number], told
-    assert "the same command goes on from there" in ended.err.splitlines()[-1], told
+    assert "the same command resumes from it" in ended.err.splitlines()[-1], told
     assert not litter(out), f"{told}: {litter(out)}"

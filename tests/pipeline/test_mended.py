@@ -56,14 +56,14 @@ def test_whole_numbers_are_rates_too_and_a_rate_is_no_whole_number():
 def test_a_header_with_what_is_no_number_is_no_header(tokenizer, tmp_path, word):
     path = tmp_path / "x.safetensors"
     checkpoints.save(path, tokenizer, kind="tokenizer", config=tokenizer.config.to_dict(), facts={"x": float(word)})
-    with pytest.raises(checkpoints.CheckpointError, match=f"its header says {word}, which is no number"):
+    with pytest.raises(checkpoints.CheckpointError, match=f"its header holds {word}, which is not a number"):
         checkpoints.load(path)
 
 
 def test_lists_of_a_header_hold_one_type():
     assert checkpoints.listed(["a", "b"], str) == ("a", "b")
     for values in ("ab", None, ["a", 3], [True]):
-        with pytest.raises(TypeError, match="is no list of str"):
+        with pytest.raises(TypeError, match="is not a list of str"):
             checkpoints.listed(values, str)
 
 

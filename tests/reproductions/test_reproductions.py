@@ -157,7 +157,7 @@ def test_a_table_that_the_routers_do_not_name_is_refused_before_anything_is_meas
     before = sorted((shelf.root / "records").iterdir())
     with pytest.raises(SystemExit, match="2"):
         table3.main(["--results", str(shelf.root)])
-    assert "not the table that the routers name as theirs" in capsys.readouterr().err
+    assert "not the table that the routers were validated on" in capsys.readouterr().err
     assert sorted((shelf.root / "records").iterdir()) == before
 
 

@@ -87,7 +87,8 @@ def test_clips_of_another_shape_are_refused(shape):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"kind": "cnn"}, "'cnn': vit, pyramid"), ({"head": "x"}, "'x': joint or")]
+    ("change", "message"),
+    [({"kind": "cnn"}, "'cnn'; choose one of vit, pyramid"), ({"head": "x"}, "'x'; choose joint or")],
 )
 def test_unknown_kinds_and_heads_are_named(change, message):
     with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evatok.experiments.stage2_curation import my_ranges, share_of
 from evatok.experiments.tracking import ConfigError
-from evatok.search import candidate_table
+from evatok.search import candidate_table, table_shards
 from evatok.search.candidate_table import CandidateTable, CurationError
 from evatok.storage import records, shards
 from evatok.storage.environment import environment
@@ -31,7 +31,7 @@ def table(start: int = 0, stop: int = CLIPS, **origin) -> CandidateTable:
 def folder(tmp_path):
     """All three shards of ten clips."""
     for start, stop in shards.ranges(CLIPS, LENGTH):
-        candidate_table.write(candidate_table.shard_path(tmp_path / "set", start, stop), table(start, stop))
+        candidate_table.write(table_shards.shard_path(tmp_path / "set", start, stop), table(start, stop))
     return tmp_path / "set"
 
 
@@ -51,16 +51,16 @@ def test_round_trip(tmp_path):
 
 
 def test_merged_shards_are_the_whole(folder):
-    merged = candidate_table.merge(folder, CLIPS, LENGTH)
+    merged = table_shards.merge(folder, CLIPS, LENGTH)
     assert same(merged, table())
     assert merged.sha256 == table().sha256
 
 
 def test_a_table_with_a_part_of_unknown_time_has_none(folder):
-    assert candidate_table.merge(folder, CLIPS, LENGTH).seconds is None
+    assert table_shards.merge(folder, CLIPS, LENGTH).seconds is None
     timed = [dataclasses.replace(table(0, 4), seconds=1.5), dataclasses.replace(table(4, CLIPS), seconds=2.0)]
-    assert candidate_table.concatenate(timed).seconds == 3.5
-    assert candidate_table.concatenate([timed[0], table(4, CLIPS)]).seconds is None
+    assert table_shards.concatenate(timed).seconds == 3.5
+    assert table_shards.concatenate([timed[0], table(4, CLIPS)]).seconds is None
 
 
 def test_identity_covers_origin_clips_and_every_score():
@@ -88,35 +88,35 @@ def test_quality_is_higher_for_better_and_knows_its_metrics():
 
 
 def test_a_missing_shard_is_named(folder):
-    candidate_table.shard_path(folder, 4, 8).unlink()
+    table_shards.shard_path(folder, 4, 8).unlink()
     with pytest.raises(CurationError, match=r"1 of 3 shards missing, the first for clips 4\.\.7"):
-        candidate_table.merge(folder, CLIPS, LENGTH)
+        table_shards.merge(folder, CLIPS, LENGTH)
 
 
 @pytest.mark.parametrize(
     "origin", [{"tokenizer": "cd" * 32}, {"precision": "bf16"}, {"data": {"name": "other"}}, {"levels": [2, 8]}]
 )
 def test_a_foreign_shard_is_named(folder, origin):
-    path = candidate_table.shard_path(folder, 4, 8)
+    path = table_shards.shard_path(folder, 4, 8)
     candidate_table.write(path, table(4, 8, **origin))
     with pytest.raises(CurationError, match=r"0000004-0000008\.parquet: scored by another tokenizer or on other"):
-        candidate_table.merge(folder, CLIPS, LENGTH)
+        table_shards.merge(folder, CLIPS, LENGTH)
     with pytest.raises(CurationError, match=f"scored with another {next(iter(origin))}"):
-        candidate_table.check_origin(path, ORIGIN)
+        table_shards.check_origin(path, ORIGIN)
 
 
 def test_a_shard_of_the_wanted_make_passes(folder):
-    candidate_table.check_origin(candidate_table.shard_path(folder, 0, 4), ORIGIN)
+    table_shards.check_origin(table_shards.shard_path(folder, 0, 4), ORIGIN)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_truncated_shard_is_named_with_the_way_out(folder, share):
-    path = candidate_table.shard_path(folder, 8, 10)
+    path = table_shards.shard_path(folder, 8, 10)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     for reading in (
-        lambda: candidate_table.merge(folder, CLIPS, LENGTH),
-        lambda: candidate_table.check_origin(path, ORIGIN),
+        lambda: table_shards.merge(folder, CLIPS, LENGTH),
+        lambda: table_shards.check_origin(path, ORIGIN),
     ):
         with pytest.raises(
             CurationError, match=r"0000008-0000010\.parquet: not a complete .*delete it and score again"
@@ -145,9 +145,9 @@ def test_scores_of_another_candidate_count_are_refused(tmp_path):
 
 @pytest.mark.parametrize("clips", [[4, 5, 6], [0, 1, 2, 3]])
 def test_a_shard_that_does_not_hold_its_clips_is_named(folder, clips):
-    candidate_table.write(candidate_table.shard_path(folder, 4, 8), table().take(np.array(clips)))
+    candidate_table.write(table_shards.shard_path(folder, 4, 8), table().take(np.array(clips)))
     with pytest.raises(CurationError, match=r"does not hold clips 4\.\.7"):
-        candidate_table.merge(folder, CLIPS, LENGTH)
+        table_shards.merge(folder, CLIPS, LENGTH)
 
 
 @pytest.mark.parametrize("clips", [[3, 2, 1, 0], [5, 4, 6, 7], [4, 5, 6, 6]])

@@ -147,5 +147,5 @@ def test_bfloat16_moves_scores_only_a_little(tokenizer, moving_clips):
 
 
 def test_an_unknown_search_is_named(tokenizer, moving_clips):
-    with pytest.raises(ValueError, match="'beam': tree or brute"):
+    with pytest.raises(ValueError, match="'beam'; choose tree or brute"):
         score_set(tokenizer, moving_clips(1, 12, 16), search="beam")

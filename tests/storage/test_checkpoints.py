@@ -77,7 +77,7 @@ def test_a_file_cut_short_is_refused(tokenizer, path, share):
     save(path, tokenizer)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CheckpointError, match=r"not a whole evatok checkpoint .*; fetch or train it again"):
+    with pytest.raises(CheckpointError, match=r"not a complete evatok checkpoint .*; fetch or train it again"):
         checkpoints.load(path, "tokenizer")
 
 
@@ -96,13 +96,13 @@ def test_one_flipped_byte_among_the_weights_is_noticed(tokenizer, path, place):
 def test_a_safetensors_file_of_other_making_is_refused(path, header):
     path.parent.mkdir()
     save_file({"weight": torch.zeros(2)}, path, metadata=None if header is None else {"evatok": header})
-    with pytest.raises(CheckpointError, match="not a whole evatok checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete evatok checkpoint"):
         checkpoints.load(path, "tokenizer")
 
 
 def test_another_kind_is_refused_by_name(tokenizer, path):
     save(path, tokenizer)
-    with pytest.raises(CheckpointError, match="of kind 'tokenizer' where a 'router' is needed"):
+    with pytest.raises(CheckpointError, match="of kind 'tokenizer' where 'router' is expected"):
         checkpoints.load(path, "router")
 
 
@@ -114,7 +114,7 @@ def test_another_size_is_refused_and_leaves_the_module_alone(tokenizer, tiny, pa
     save(path, tokenizer)
     other = AdaptiveTokenizer(dataclasses.replace(tiny, **change))
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(CheckpointError, match=f"another size: {culprit}.* does not fit"):
+    with pytest.raises(CheckpointError, match=f"another network: {culprit}.* does not fit"):
         checkpoints.load(path, "tokenizer").fill(other)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
@@ -141,5 +141,5 @@ def test_weights_that_a_lower_precision_cannot_hold_are_not_saved(tokenizer, pat
 def test_a_folder_and_a_pipe_are_no_checkpoints(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("", "pipe"):
-        with pytest.raises(CheckpointError, match="a checkpoint is a file, and this is none"):
+        with pytest.raises(CheckpointError, match="not a regular file; name the"):
             checkpoints.load(tmp_path / name, "tokenizer")

@@ -65,7 +65,7 @@ def test_whatever_library_writes_the_line_names_file_and_disk(tmp_path, writer):
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{tmp_path / 'file'}: ")
     assert f"the disk at {disk_of(tmp_path)} has" in line
-    assert "make room, or give another path" in line
+    assert "free some space, or give another path" in line
     assert not list(tmp_path.iterdir()), "nothing half written stays"
 
 
@@ -80,7 +80,7 @@ def test_what_is_known_not_to_fit_is_not_begun(tmp_path, full):
     with pytest.raises(NoRoomError) as found, replacing(path, size=251_000):
         pytest.fail("it was begun")
     line = line_of(found.value)
-    assert "has 1 kB left, the file takes 251 kB, 250 kB are missing" in line
+    assert "has 1 kB left, the file needs 251 kB, 250 kB are missing" in line
     assert not list(tmp_path.iterdir())
 
 

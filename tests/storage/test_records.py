@@ -250,3 +250,39 @@ def test_environment_holds_what_a_record_needs(monkeypatch):
     monkeypatch.setenv("PATH", "")
     without_git = environment.environment()
     assert (without_git["commit"], without_git["dirty"]) == (None, None)
+
+
+def of_file(content: str, path: str = "results/a.safetensors", **changes):
+    return made(artifacts={"checkpoint": records.Artifact(path, content * 64)}, **changes)
+
+
+def test_a_record_supersedes_that_of_the_file_its_command_has_overwritten(tmp_path):
+    def record(content, **changes):
+        path, new = records.write_once(of_file(content, **changes), tmp_path, free={"work"}, outcome="checkpoint")
+        assert new
+        return records.read(path)
+
+    first, elsewhere = record("0"), record("1", path="results/b.safetensors")
+    assert first.supersedes is None
+    assert elsewhere.supersedes is None
+    again = record("2", config={"steps": 100, "work": "there"})
+    assert again.supersedes == first.id
+    assert again.model["supersedes_because"] == "results/a.safetensors was made again by the same command"
+    longer = record("3", config={"steps": 200})
+    assert longer.supersedes == again.id
+    assert longer.model["supersedes_because"] == "results/a.safetensors was made again with other settings (steps)"
+    assert records.query(tmp_path) == [elsewhere, longer]
+
+
+def test_a_superseding_record_given_again_is_not_written_twice(tmp_path):
+    for content in "01":
+        path, _ = records.write_once(of_file(content), tmp_path, outcome="checkpoint")
+    assert records.write_once(of_file("1"), tmp_path, outcome="checkpoint") == (path, False)
+
+
+def test_what_a_record_was_told_to_supersede_stays_and_inputs_supersede_nothing(tmp_path):
+    first, _ = records.write_once(of_file("0"), tmp_path, outcome="checkpoint")
+    measured, _ = records.write_once(of_file("1"), tmp_path)
+    assert records.read(measured).supersedes is None
+    told, _ = records.write_once(of_file("2", supersedes=first.stem), tmp_path, outcome="checkpoint")
+    assert records.read(told).supersedes == first.stem

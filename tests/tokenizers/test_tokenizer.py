@@ -340,7 +340,7 @@ def test_an_assignment_is_needed_for_every_clip(tokenizer, clips, count):
 
 def test_codes_of_another_assignment_are_refused(tokenizer, clips):
     codes = tokenizer.encode(clips, LENGTHS)
-    with pytest.raises(ValueError, match=r"\(4, 24\) codes, the lengths ask for \(4, 6\)"):
+    with pytest.raises(ValueError, match=r"codes must be \(4, 6\) for these lengths, got \(4, 24\)"):
         tokenizer.decode(Codes(codes.codes, torch.full((4, 3), 2)))
 
 

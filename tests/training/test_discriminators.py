@@ -163,7 +163,7 @@ def test_power_iterations_are_float32_under_autocast():
 
 
 def test_a_layer_the_encoder_lacks_is_refused():
-    with pytest.raises(ValueError, match=r"layers \[1, 4\] of an encoder with layers 0 to 3"):
+    with pytest.raises(ValueError, match=r"layers must be between 0 and 3, got \[1, 4\]"):
         semantic((1, 4))
     with pytest.raises(ValueError, match="must be odd, got 8"):
         SemanticDiscriminator(TinyEncoder(), (1,), kernel=8)

@@ -160,7 +160,7 @@ def test_mirroring_takes_about_half_of_the_clips_and_leaves_the_rest():
     [
         ({"save_every": 3}, "save_every 3 must be a multiple of log_every 2"),
         ({"log_every": 0}, "at least 1"),
-        ({"schedule": "linear"}, "unknown schedule 'linear': cosine or wsd"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'; choose cosine or wsd"),
     ],
 )
 def test_a_recipe_that_could_not_be_resumed_is_refused_before_the_first_step(change, message):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evatok.data import clips, sets
+from evatok.data import reels, sets
 from evatok.data.__main__ import main
 from evatok.data.clips import ClipSetError
 from evatok.data.embedded import moving_shapes, scene_ruler, scene_text, scenes
@@ -106,13 +106,13 @@ def test_captions_name_what_the_questions_ask(world):
 
 def test_clips_depend_on_stream_and_index_alone_and_splits_share_none(monkeypatch):
     monkeypatch.setattr(moving_shapes, "REEL", 4)
-    one, labels = moving_shapes.moving_shapes_reel(clips.stream("test", 0), 0, 16, 4)
-    again, same = moving_shapes.moving_shapes_reel(clips.stream("test", 0), 0, 16, 4)
+    one, labels = moving_shapes.moving_shapes_reel(reels.stream("test", 0), 0, 16, 4)
+    again, same = moving_shapes.moving_shapes_reel(reels.stream("test", 0), 0, 16, 4)
     assert np.array_equal(one, again)
     assert labels == same
-    other, _ = moving_shapes.moving_shapes_reel(clips.stream("train", 0), 0, 16, 4)
+    other, _ = moving_shapes.moving_shapes_reel(reels.stream("train", 0), 0, 16, 4)
     assert not {clip.tobytes() for clip in one} & {clip.tobytes() for clip in other}
-    sixteen, told = moving_shapes.moving_shapes_reel(clips.stream("test", 0), 0, 16, 2)
+    sixteen, told = moving_shapes.moving_shapes_reel(reels.stream("test", 0), 0, 16, 2)
     assert told == labels, "the same scenes, however many frames"
     assert np.array_equal(sixteen[:, 0], one[:, 0])
 
@@ -145,7 +145,7 @@ def test_the_ruler_says_what_it_cannot_read(filmed):
     ruler = scene_ruler.Ruler()
     with pytest.raises(ValueError, match="64 pixels"):
         ruler.answers(filmed[:1, :, :32, :32], [[]])
-    with pytest.raises(ValueError, match="no question of moving-shapes: 'is it nice"):
+    with pytest.raises(ValueError, match="not a question of moving-shapes: 'is it nice"):
         ruler.answers(filmed[:1], [["is it nice ?"]])
     nothing = np.full((1, 4, 64, 64, 3), 40, np.uint8)
     texts = ["how many objects are there at the end ?", "where is the red one from the blue one at the start ?"]

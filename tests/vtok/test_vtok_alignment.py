@@ -71,7 +71,7 @@ def test_samples_named_after_other_prompts_are_refused(seven, real, tmp_path, ca
         np.save(folder / f"{number + 1}.npy", clip)
     with pytest.raises(SystemExit, match="2"):
         main([str(folder), "--limit", "7", "--records", ""])
-    assert "sample '1' stands where that of prompt 0 should; name it 0" in capsys.readouterr().err
+    assert "found sample '1' where prompt 0 is expected; name the file 0" in capsys.readouterr().err
     (folder / "7.npy").unlink()
     with pytest.raises(ScoringError, match="6 samples for 7 prompts"):
         asked_of.samples_of(folder, seven)
@@ -93,9 +93,9 @@ def test_answers_of_a_judge_elsewhere_are_scored_or_refused(seven, tmp_path, cap
     assert "100.0" in capsys.readouterr().out
     with pytest.raises(ScoringError, match="see clip 6, motion"):
         asked_of.answers_in(saved(given.iloc[:-1]), seven)
-    with pytest.raises(ScoringError, match="'flies' is none of"):
+    with pytest.raises(ScoringError, match="'flies' is not one of"):
         asked_of.answers_in(saved(given.assign(answer=[*given["answer"][:-1], "flies"])), seven)
-    with pytest.raises(ScoringError, match="no column 'answer'"):
+    with pytest.raises(ScoringError, match="missing column 'answer'"):
         asked_of.answers_in(saved(given[["clip", "category"]]), seven)
 
 

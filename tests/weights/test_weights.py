@@ -411,7 +411,7 @@ class TestCommand:
         with pytest.raises(SystemExit) as caught:
             main(["prefetch", "vgg"])
         assert caught.value.code == 2
-        assert "unknown weights vgg: choose among lpips-vgg" in capsys.readouterr().err
+        assert "unknown weights vgg; choose among lpips-vgg" in capsys.readouterr().err
         with pytest.raises(SystemExit) as caught:
             main(["--help"])
         assert caught.value.code == 0

@@ -167,7 +167,7 @@ class _Episode:
             self._act(self.action, 1)
 
     def _next_frame(self) -> np.ndarray:
-        """One clip frame, uint8 (screen height, screen width, 3); a game that is over starts anew: a cut.
+        """One clip frame, uint8 (screen height, screen width, 3); a game that is over starts again: a cut.
 
         Sprites that flicker are drawn in every second emulator frame only: the maximum of two shows them all.
         """

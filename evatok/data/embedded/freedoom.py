@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from evatok.data.clips import ClipSetError, split_of
+from evatok.data.clips import ClipSetError
 from evatok.data.embedded import keeper as keeper_module
+from evatok.data.reels import split_of
 from evatok.storage.files import is_alive
 from evatok.storage.leftovers import temporary_folder
 
@@ -122,7 +123,7 @@ def freedoom_reel(
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Reel `number` of a random stream: uint8 (REEL, frames, size, size, 3) and one dict of labels per clip.
 
-    The stream also names the split (`evatok.data.clips.stream`), and so the maps.
+    The stream also names the split (`evatok.data.reels.stream`), and so the maps.
 
     Clip i of the stream is clip i % REEL of reel i // REEL. A reel is one life of the game process, because the
     phase of animated textures carries over from episode to episode: a clip made by itself would differ from the same
@@ -296,5 +297,4 @@ def _area_resize(screen: np.ndarray, size: int) -> np.ndarray:
 
     height, width, _ = screen.shape
     left = (width - height) // 2
-    square = Image.fromarray(screen[:, left : left + height])
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(screen[:, left : left + height]).resize((size, size), Image.Resampling.BOX))

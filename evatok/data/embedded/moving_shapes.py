@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from evatok.data.clips import ClipSetError, Reel
+from evatok.data.clips import ClipSetError
 from evatok.data.embedded import scene_drawing, scene_ruler, scene_text, scenes
 from evatok.data.embedded.scene_text import Asked, Question
 from evatok.data.embedded.scenes import Scene
+from evatok.data.reels import Reel
 
 REEL = 20
 CHECKED_FRAMES = 31
@@ -60,7 +61,9 @@ def stills_reel(stream: int, number: int, size: int = 64, frames: int = 1) -> Re
         ClipSetError: another number of frames than 1.
     """
     if frames != 1:
-        raise ClipSetError(f"moving-shapes-stills: {frames} frames asked, a still has 1 (frames=1, or --frames 1)")
+        raise ClipSetError(
+            f"moving-shapes-stills: a still has 1 frame, {frames} requested (set frames=1, or --frames 1)"
+        )
     made = [_still(stream, number * REEL + place, size) for place in range(REEL)]
     return np.stack([pixels for pixels, _ in made]), [labels for _, labels in made]
 

@@ -115,7 +115,7 @@ def category_of(text: str) -> str:
     }
     found = [category for begin, category in begins.items() if text.startswith(begin)]
     if not found:
-        raise ValueError(f"no question of moving-shapes: {text!r}; one of {', '.join(CATEGORIES)} is needed")
+        raise ValueError(f"not a question of moving-shapes: {text!r}; it must ask about one of {', '.join(CATEGORIES)}")
     return found[0]
 
 

@@ -287,7 +287,7 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 def get(name: str) -> Protocol:
     """Return the protocol called `name`. Raises ProtocolError, listing all names, for an unknown one."""
     if name not in PROTOCOLS:
-        raise ProtocolError(f"unknown protocol {name!r}: one of {', '.join(sorted(PROTOCOLS))}")
+        raise ProtocolError(f"unknown protocol {name!r}; choose one of {', '.join(sorted(PROTOCOLS))}")
     return PROTOCOLS[name]
 
 

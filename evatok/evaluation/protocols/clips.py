@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from evatok.data import class_folders, manifest, sets, splits
 from evatok.data import clips as clip_sets
-from evatok.data import manifest, sets, splits
 from evatok.data.clips import ClipSet
+from evatok.data.decoding import pick_frames
 from evatok.data.probe import Probe, VideoError, opened, probe, tick, upright
-from evatok.data.video import pick_frames
 from evatok.evaluation.protocols.protocol import RESIZES, Protocol, ProtocolError
 from evatok.storage.files import cache_folder
 
@@ -40,21 +40,17 @@ def clips_of(
     seed = protocol.clip_seed if seed is None else seed
     count = limit or protocol.clips or 0
     if protocol.clips is not None and count > protocol.clips:
-        raise ProtocolError(
-            f"limit {limit}: protocol {protocol.name} measures {protocol.clips} clips; a limit asks for fewer"
-        )
+        raise ProtocolError(f"limit {limit} exceeds the {protocol.clips} clips that protocol {protocol.name} measures")
+    if protocol.embedded and data:
+        raise ProtocolError(f"protocol {protocol.name} generates its own {protocol.data} clips: do not set data")
     if protocol.embedded:
-        if data:
-            raise ProtocolError(f"protocol {protocol.name} generates its own {protocol.data} clips: do not set data")
-        return sets.clip_set(
-            f"{protocol.data}@{protocol.data_version}",
-            protocol.split,
-            count,
-            size=protocol.size,
-            frames=protocol.frames,
-            seed=seed,
-            workers=workers,
-        )
+        name, shape = f"{protocol.data}@{protocol.data_version}", {"size": protocol.size, "frames": protocol.frames}
+        return sets.clip_set(name, protocol.split, count, **shape, seed=seed, workers=workers)
+    return _clips_at(protocol, data, count, seed)
+
+
+def _clips_at(protocol: Protocol, data: str | Path, count: int, seed: int) -> ClipSet:
+    """The clips of a data set that is not embedded."""
     path = Path(data)
     if not str(data) or not path.exists():
         cause = f"{data} does not exist" if data else "it is not shipped"
@@ -67,7 +63,7 @@ def clips_of(
     elif seed == protocol.clip_seed:
         clips = clip_sets.load(path)
     else:
-        raise ProtocolError(f"{path} holds one choice of clips: for another (seed {seed}), set data to the videos")
+        raise ProtocolError(f"{path} holds a single choice of clips: for another (seed {seed}), set data to the videos")
     return clips.head(min(count, len(clips))) if count else clips
 
 
@@ -117,7 +113,7 @@ def decode(protocol: Protocol, path: Path | str, count: int, seed: int) -> ClipS
 
 
 def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
-    rows = manifest.read_manifest(path) if path.is_file() else manifest.scan_class_folders(path)
+    rows = manifest.read_manifest(path) if path.is_file() else class_folders.scan_class_folders(path)
     splits.check(path, rows)
     if rows["split"].ne("").any():
         rows = rows[rows["split"] == protocol.split].reset_index(drop=True)
@@ -146,7 +142,7 @@ def _grid(held: Probe, protocol: Protocol) -> np.ndarray:
 def _read(path: Path, held: Probe, indices: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Read frames `indices` (n,) of a video as a clip (T, S, S, 3) uint8; a short one repeats its last frame."""
     if len(indices) < protocol.frames and not protocol.padded:
-        raise VideoError(path, f"{len(indices)} frames at the protocol's rate, {protocol.frames} are needed")
+        raise VideoError(path, f"only {len(indices)} frames at the protocol's rate, {protocol.frames} needed")
     index_at = {int(held.pts[index]): index for index in indices.tolist()}
     pictures: dict[int, np.ndarray] = {}
     with opened(path) as (container, stream):
@@ -167,7 +163,9 @@ def square(picture_HWC: np.ndarray, size: int, resize: str) -> np.ndarray:
     height, width = picture_HWC.shape[:2]
     short = min(height, width)
     if max(height, width) > LONG * short:
-        raise ProtocolError(f"frames of {height}x{width}: one side is more than {LONG} times the other; cut them first")
+        raise ProtocolError(
+            f"frames of {height}x{width}: one side is more than {LONG} times the other; crop them first"
+        )
     tall, wide = size * height // short, size * width // short
     pixels = torch.from_numpy(np.ascontiguousarray(picture_HWC)).permute(2, 0, 1)[None].float()
     mode = RESIZES[resize]

@@ -79,7 +79,9 @@ class Protocol:
                 f"protocol {self.name}: unknown clip choice {self.clip_choice!r} or resize {self.resize!r}"
             )
         if (self.clip_choice == "made") != self.embedded:
-            raise ProtocolError(f"protocol {self.name}: clip_choice must be made for embedded sets, and only for them")
+            raise ProtocolError(
+                f'protocol {self.name}: clip_choice must be "made" for embedded sets, and only for them'
+            )
         if self.clip_choice == "windows" and self.clips is None:
             raise ProtocolError(f"protocol {self.name}: windows are drawn, so their number must be known")
 

@@ -22,7 +22,7 @@ class LatentError(EvatokError, ValueError):
 class LatentCodec(nn.Module):
     """Clips (B, 3, F, H, W) in [0, 1] to latents (B, T, h, w, C) and back.
 
-    A clip has 4T frames, four per latent frame, or 4T - 3: then the first latent frame codes the first frame alone,
+    A clip has 4T frames, four per latent frame, or 4T - 3: then the first latent frame codes only the first frame,
     as a causal video autoencoder does. Latents are scaled for a flow model, to a mean square of about 1.
 
     Attributes:
@@ -50,7 +50,7 @@ class LatentCodec(nn.Module):
             held, every = latents.shape[1], self.stride[0]
             raise LatentError(
                 f"{held} latent frames decode to {every * held} frames, or to {every * (held - 1) + 1} with a causal "
-                f"first frame; {frames} were asked"
+                f"first frame; {frames} requested"
             )
         return self._decode(latents, frames)
 
@@ -86,7 +86,7 @@ def latent_frames(frames: int, every: int = 4) -> int:
 
 
 def is_causal(frames: int, every: int = 4) -> bool:
-    """Whether clips of so many frames have a first latent frame of one frame alone."""
+    """Whether clips of so many frames have a first latent frame of a single frame."""
     return frames % every == 1
 
 

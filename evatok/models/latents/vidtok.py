@@ -70,7 +70,7 @@ class VidTok(LatentCodec):
             raise ImportError(_NEEDS) from error
         try:
             network = AutoencoderVidTok.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        except Exception as error:  # whatever the format's readers raise, it is the folder's fault
+        except Exception as error:  # the format's readers raise anything for a damaged folder
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise LatentError(
                 f"{folder}: its weights cannot be read ({reason}); fetch or convert them again"

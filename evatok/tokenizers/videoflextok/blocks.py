@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """SiLU-gated MLP whose hidden width, 8/3 of its own, makes it as large as a plain one of four times the width."""
+    """SiLU-gated MLP with a hidden width of 8/3 of its own, so that it has as many parameters as a plain 4x MLP."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class GatedMLP(nn.Module):
 
 
 def hidden_width(width: int) -> int:
-    """Of a gated MLP: 8/3 of the width, to a multiple of 8."""
+    """Return the hidden width of a gated MLP: 8/3 of the width, rounded to a multiple of 8."""
     return 8 * round(width / 3)
 
 
@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 class ModulatedBlock(Block):
-    """adaLN-zero: norms are shifted, scaled and gated by the noise level, for tokens and latents apart."""
+    """adaLN-zero: the noise level shifts, scales and gates the norms, separately for tokens and latents."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
@@ -98,7 +98,7 @@ class ModulatedBlock(Block):
 
 
 class NoiseLevel(nn.Module):
-    """Noise levels (B,) in [0, 1] to conditions (B, D): sines and cosines, then an MLP."""
+    """Embed noise levels (B,) in [0, 1] as conditions (B, D): sines and cosines, then an MLP."""
 
     def __init__(self, width: int, waves: int = 256) -> None:
         super().__init__()

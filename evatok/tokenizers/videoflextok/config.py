@@ -25,7 +25,7 @@ DROPS = ("truncate", "mask")
 
 
 class FlexTokError(EvatokError, ValueError):
-    """A tokenizer that cannot be built as asked, or clips, lengths or codes that it does not take."""
+    """A configuration that cannot be built, or clips, lengths or codes that do not fit the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VideoFlexTokConfig:
         registers: K, the most tokens per latent frame.
         form, decoder_mask, drop: see FORMS, DECODER_MASKS and DROPS.
         pooled: registers start from pooled patch embeddings instead of from learned vectors alone (ours).
-        alignment_layer: decoder layer that is to resemble a frozen encoder, from 1.
+        alignment_layer: decoder layer that is aligned with a frozen encoder, counted from 1.
     """
 
     frames: int = 17
@@ -70,16 +70,18 @@ class VideoFlexTokConfig:
             ("drop", self.drop, DROPS),
         ):
             if value not in known:
-                raise FlexTokError(f"{key} {value!r} is none of {', '.join(known)}")
+                raise FlexTokError(f"{key} {value!r} is not one of {', '.join(known)}")
         latent_frames(self.frames, self.stride[0])
         side = self.stride[1] * self.patch
         if self.size % side:
             raise FlexTokError(f"clips of {self.size} pixels: the side must be a multiple of {side}")
         if self.form == "grid" and self.registers != self.patches:
-            raise FlexTokError(f"a grid codes its {self.patches} patches per latent frame, not {self.registers}")
+            raise FlexTokError(
+                f"a grid has one token per patch: registers must be {self.patches}, got {self.registers}"
+            )
         if not 1 <= self.alignment_layer <= self.decoder_layers:
             raise FlexTokError(
-                f"alignment_layer {self.alignment_layer}: the decoder has layers 1..{self.decoder_layers}"
+                f"alignment_layer must be between 1 and {self.decoder_layers}, got {self.alignment_layer}"
             )
 
     @classmethod
@@ -97,7 +99,7 @@ class VideoFlexTokConfig:
 
     @property
     def causal_first(self) -> bool:
-        """Whether the first latent frame codes one frame alone."""
+        """Whether the first latent frame codes a single frame."""
         return is_causal(self.frames, self.stride[0])
 
     @property

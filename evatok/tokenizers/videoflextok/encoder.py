@@ -1,4 +1,4 @@
-"""The encoder: patches and registers to the features that are quantised (Sec. 3.1), in four forms.
+"""The encoder: turns patches and registers into the features that are quantised (Sec. 3.1), in four forms.
 
 Legend: B clips, T latent frames, P patches per frame, K registers per frame (k of them run), D width.
 """
@@ -46,7 +46,7 @@ class RegisterEncoder(nn.Module):
         """(B, T, `tokens`, D) features of the first tokens of each frame."""
         config = self.config
         if not 1 <= tokens <= config.registers:
-            raise FlexTokError(f"{tokens} tokens per latent frame: there are 1 to {config.registers}")
+            raise FlexTokError(f"tokens per latent frame must be between 1 and {config.registers}, got {tokens}")
         run = config.registers if self.needs_all else tokens
         patches = self.embedding(patches_BTPV) + self.patch_position
         x_BND, at = rearrange(patches, "b t p d -> b (t p) d"), slice(None)
@@ -60,7 +60,7 @@ class RegisterEncoder(nn.Module):
         return (features - self._of_run(self.centre, run))[:, :, :tokens]
 
     def mask(self, run: int, device: torch.device | str = "cpu") -> torch.Tensor:
-        """(N, N): who sees whom with `run` registers per frame."""
+        """(N, N) attention mask with `run` registers per frame."""
         config = self.config
         registers = 0 if config.form == "grid" else run
         flat = config.form == "flat"
@@ -68,7 +68,7 @@ class RegisterEncoder(nn.Module):
         return encoder_mask(order, config.form).to(device)
 
     def _starts(self, patches_BTPD: torch.Tensor, run: int) -> torch.Tensor:
-        """(B, T * run, D): what registers start from."""
+        """(B, T * run, D) initial registers."""
         start = rearrange(self._of_run(self.registers, run), "t k d -> 1 (t k) d").expand(len(patches_BTPD), -1, -1)
         if self.pyramid is None:
             return start
@@ -95,7 +95,7 @@ def rows_of(table_TKD: torch.Tensor, run: int, *, flat: bool) -> torch.Tensor:
 def register_pooling(config: VideoFlexTokConfig) -> torch.Tensor | None:
     """Averaging matrix from a frame's patches to its registers (K, P); flat: from all patches to all (T * K, T * P).
 
-    Every power of two of them is a whole level of a pyramid, coarse to fine. None where registers are not pooled.
+    Every power of two of them is a complete level of a pyramid, coarse to fine. None where registers are not pooled.
     """
     if not config.pooled or config.form == "grid":
         return None

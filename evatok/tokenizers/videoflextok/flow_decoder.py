@@ -19,12 +19,12 @@ from evatok.tokenizers.videoflextok.order import Order, decoder_mask, kept_token
 
 @dataclass(frozen=True)
 class Condition:
-    """What the decoder is told of a batch besides noised latents.
+    """What the decoder is conditioned on, besides noised latents.
 
     Attributes:
         values: (B, T, k, D) of the tokens, as the quantiser gives them to the decoder.
         lengths: (B, T) how many of them are kept in each frame; the others are dropped.
-        null: (B,) clips whose tokens tell nothing (guidance, or a length of 0); None for none.
+        null: (B,) clips whose tokens are dropped (guidance, or a length of 0); None for none.
         given: (B,) clips whose first latent frame is given clean: it makes that frame's tokens superfluous, and they
             are replaced; None for none.
     """
@@ -35,7 +35,7 @@ class Condition:
     given: torch.Tensor | None = None
 
     def without_tokens(self) -> Condition:
-        """The same without any token, for guidance."""
+        """Return the condition without tokens, for guidance."""
         everywhere = torch.ones(len(self.values), dtype=torch.bool, device=self.values.device)
         return Condition(self.values, self.lengths, everywhere, self.given)
 
@@ -84,7 +84,7 @@ class FlowDecoder(nn.Module):
         return self._in_frames(velocity).float(), tapped
 
     def mask(self, tokens: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
-        """(N, N) with `tokens` tokens per frame in the sequence; None where all is seen."""
+        """(N, N) with `tokens` tokens per frame in the sequence; None for full attention."""
         config = self.config
         flat = config.form == "flat"
         order = Order.of(config.blocks, config.patches, tokens, tokens_first=True, flat=flat)

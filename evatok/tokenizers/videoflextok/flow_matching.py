@@ -24,7 +24,7 @@ NORM_LIMIT = 0.6
 
 
 class FlowError(EvatokError, ValueError):
-    """Noise levels or sampling steps that mean nothing, or a velocity that is not finite."""
+    """Noise levels or sampling steps out of range, or a velocity that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def flow_loss(velocity: torch.Tensor, aim: torch.Tensor, counted: torch.Tensor |
 
 
 def seeded_noise(shape: Sequence[int], seed: int, indices: np.ndarray) -> torch.Tensor:
-    """(B, *shape) of standard normal noise, clip by clip from the seed and the clip's number.
+    """Draw standard normal noise (B, *shape), each clip's from the seed and its index.
 
-    A clip's sample is therefore the same in whatever batch it is decoded.
+    A clip's sample therefore does not depend on the batch it is decoded in.
     """
     each = []
     for index in indices:
@@ -93,7 +93,7 @@ def seeded_noise(shape: Sequence[int], seed: int, indices: np.ndarray) -> torch.
 def euler(
     velocity: Velocity, noise: torch.Tensor, steps: int, hold: Callable[[torch.Tensor], torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """Data from noise in `steps` equal Euler steps from sigma 1 to 0; one step gives the mean of what is possible.
+    """Integrate from noise to data in `steps` equal Euler steps, sigma 1 to 0; one step gives the posterior mean.
 
     Args:
         hold: applied before every step and at the end, to keep given parts as they are.
@@ -102,7 +102,7 @@ def euler(
         FlowError: less than one step, or a velocity that is not finite.
     """
     if steps < 1:
-        raise FlowError(f"{steps} flow steps: at least 1 is needed")
+        raise FlowError(f"the number of flow steps must be at least 1, got {steps}")
     x = noise
     for step in range(steps):
         x = hold(x) if hold else x
@@ -110,7 +110,7 @@ def euler(
         change = velocity(x, sigma).float()
         if not bool(torch.isfinite(change).all()):
             raise FlowError(
-                f"the velocity at noise level {1 - step / steps:.3f} is not finite: the weights are unusable"
+                f"the velocity at noise level {1 - step / steps:.3f} is not finite: the weights may be damaged"
             )
         x = x - change / steps
     return hold(x) if hold else x

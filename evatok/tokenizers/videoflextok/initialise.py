@@ -1,10 +1,10 @@
-"""A start from which tokens are used within some hundred steps.
+"""An initialisation from which the decoder uses the tokens within a few hundred steps.
 
-From PyTorch's initialisation a toy's decoder learns to do without tokens first, and they stay few: 52 different codes
-among 4,096 after 400 steps, against 953 from this start. It changes no architecture. The pooling of registers, which
-`VideoFlexTokConfig.pooled` switches, belongs to it in spirit: with it, and with positions pooled alike, prefixes are
-whole levels of a pyramid before anything is learnt, which gives the order coarse to fine a push. A claim that the order
-emerges needs a control without nested dropout.
+From PyTorch's initialisation a toy's decoder first learns to ignore the tokens, and few are used: 52 different codes of
+4,096 after 400 steps, against 953 from this initialisation. It changes no architecture. The pooling of registers, which
+`VideoFlexTokConfig.pooled` switches, belongs with it: with pooling, and with positions pooled alike, prefixes are
+complete levels of a pyramid before training, which favours a coarse-to-fine order. A claim that the order emerges needs
+a control without nested dropout.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _start_block(block: Block, depth: int) -> None:
 
 
 def _place_tokens(network: FlexNetwork) -> None:
-    """Tokens stand where the patches are that they were pooled from."""
+    """Give tokens the positions of the patches they were pooled from."""
     decoder, config = network.decoder, network.config
     nn.init.normal_(decoder.token_position, std=OWN)
     pooling = register_pooling(config)
@@ -69,7 +69,7 @@ def _place_tokens(network: FlexNetwork) -> None:
 
 
 def _whiten(network: FlexNetwork, latents: torch.Tensor, batch: int) -> None:
-    """Centre features per token, and quantise their leading directions, each spread alike over its levels."""
+    """Centre features per token, and quantise their principal directions, each spread evenly over its levels."""
     encoder, quantiser, tokens = network.encoder, network.quantiser, network.config.registers
     encoder.centre.zero_()
     parts = [encoder(network.patchify(part), tokens) for part in latents.split(batch)]

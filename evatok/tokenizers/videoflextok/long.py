@@ -1,10 +1,10 @@
-"""Clips longer than a tokenizer's: chunks that share their first latent frame with the chunk before (Sec. 3.4).
+"""Clips longer than a tokenizer's: chunks that overlap by one latent frame (Sec. 3.4).
 
-Each chunk is encoded on its own. Decoding gives a chunk the last frames of the one before, as they were generated, as
-its first latent frame, so that what its tokens leave open stays what it was. The tokens of shared frames are therefore
-needed once only: 81 frames in chunks of 17 take 21 latent frames' tokens.
+Each chunk is encoded on its own. When decoding, the last frames generated for a chunk are given to the next as its
+first latent frame, so that what the tokens leave open stays consistent. The tokens of shared frames are therefore
+needed only once: 81 frames in chunks of 17 take 21 latent frames' tokens.
 
-Legend: B clips, L frames of a long clip, F frames of a chunk, S frames that two chunks share.
+Legend: B clips, L frames of a long clip, F frames of a chunk, S frames of overlap.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def encode_long(tokenizer: VideoFlexTok, clips: torch.Tensor, tokens: int, *, co
     """Codes of clips (B, 3, L, H, W) with `tokens` per latent frame.
 
     Args:
-        conditioned: leave out the tokens of latent frames that the chunk before codes too; without, chunks stand alone.
+        conditioned: drop tokens of latent frames that the previous chunk codes too; else chunks are independent.
 
     Raises:
         FlexTokError: clips that chunks do not fill, or a form whose tokens belong to no latent frame.
     """
     config = tokenizer.config
     if conditioned and config.form == "flat":
-        raise FlexTokError("flat tokens belong to no latent frame, so those of a shared frame cannot be left out")
+        raise FlexTokError("flat tokens belong to no latent frame, so those of an overlapping frame cannot be dropped")
     lengths = tokenizer.lengths(tokens, len(clips))
     found = []
     for start in chunk_starts(config, clips.shape[2]):

@@ -1,4 +1,4 @@
-"""VideoFlexTok: clips to tokens of any number per latent frame, and back by a flow (arXiv 2604.12887).
+"""VideoFlexTok: clips to any number of tokens per latent frame, and back by flow matching (arXiv 2604.12887).
 
 The network works on latents, the tokenizer on clips: a latent codec stands between. Codes and lengths are those of
 every tokenizer here (`Codes`): lengths (B, T) are tokens per latent frame, and codes are packed frame after frame.
@@ -33,7 +33,7 @@ KIND = "videoflextok"
 
 
 class FlexNetwork(nn.Module):
-    """Encoder, quantiser and decoder: everything of a tokenizer that is trained."""
+    """Encoder, quantiser and decoder: the trained parts of a tokenizer."""
 
     def __init__(self, config: VideoFlexTokConfig) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class FlexNetwork(nn.Module):
         return found.codes.reshape(shape), self.padded(found.values.reshape(*shape, -1)), found
 
     def padded(self, values: torch.Tensor) -> torch.Tensor:
-        """Values (B, T, k, D) as the decoder wants them: with mask tokens, in all K places."""
+        """Pad values (B, T, k, D) to K tokens with mask tokens, as the decoder expects."""
         if self.config.drop == "truncate":
             return values
         return nn.functional.pad(values, (0, 0, 0, self.config.registers - values.shape[2]))
@@ -112,7 +112,7 @@ class VideoFlexTok(Trained, nn.Module):
         if given != expected:
             raise LatentError(
                 f"{path}: trained on the latents of codec {expected[:12]}, this {self.codec.kind} is {given[:12]}; "
-                "give the codec that it was trained on"
+                "pass the codec it was trained on"
             )
 
     def lengths(self, tokens: int, clips: int) -> torch.Tensor:
@@ -120,12 +120,12 @@ class VideoFlexTok(Trained, nn.Module):
         return self.checked(torch.full((clips, self.config.blocks), tokens))
 
     def checked(self, lengths: torch.Tensor, *, first_given: bool = False) -> torch.Tensor:
-        """Lengths (B, T) themselves, if they are ones of this tokenizer.
+        """Return lengths (B, T) if they are valid for this tokenizer.
 
         0 is allowed for all frames of a clip (its sample is then unconditional), and for a given first frame.
 
         Raises:
-            FlexTokError: of another shape, no integers, below 0 or above K; of a grid, anything but K.
+            FlexTokError: another shape, not integers, below 0 or above K; for a grid, anything but K.
         """
         config = self.config
         if lengths.ndim != 2 or lengths.shape[1] != config.blocks or lengths.is_floating_point():
@@ -134,7 +134,7 @@ class VideoFlexTok(Trained, nn.Module):
             )
         if bool(((lengths < 0) | (lengths > config.registers)).any()):
             raise FlexTokError(f"lengths must lie between 0 and {config.registers}, got {lengths.unique().tolist()}")
-        # What a given first frame's own length is does not matter.
+        # The length of a given first frame does not matter.
         asked = lengths[:, 1:] if first_given and config.blocks > 1 else lengths
         if bool(((asked == 0).any(1) & (asked > 0).any(1)).any()):
             raise FlexTokError(
@@ -142,7 +142,9 @@ class VideoFlexTok(Trained, nn.Module):
                 "given needs no tokens"
             )
         if config.form == "grid" and bool(((lengths > 0) & (lengths < config.registers)).any()):
-            raise FlexTokError(f"a grid has no order: its lengths are {config.registers} per latent frame, or 0")
+            raise FlexTokError(
+                f"a grid cannot be truncated: its lengths must be {config.registers} or 0 per latent frame"
+            )
         return lengths
 
     @torch.no_grad()
@@ -172,18 +174,18 @@ class VideoFlexTok(Trained, nn.Module):
         indices: np.ndarray | None = None,
         first: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Clips (B, 3, F, H, W), clamped to [0, 1]: one sample per clip of all that its tokens leave open.
+        """Decode to clips (B, 3, F, H, W), clamped to [0, 1]: one sample per clip.
 
         Args:
-            steps: Euler steps; 1 gives the mean of what the tokens leave open, more give samples.
+            steps: Euler steps; 1 gives the mean given the tokens, more give samples.
             guidance: above 1, velocities move away from those without tokens (paper: 15 to 30, normalised).
             normalised: adaptive projected guidance; False for plain classifier-free guidance.
             seed, indices: noise is drawn per clip from the seed and the clip's number, by default its place here.
-            first: frames (B, 3, f, H, W) that the first latent frame codes, given clean (F.1); the decoder has to
-                have learnt that (stage 2), and their own tokens are not used.
+            first: frames (B, 3, f, H, W) that the first latent frame codes, given clean (F.1); the decoder must
+                have been trained for this (stage 2), and their own tokens are not used.
 
         Raises:
-            FlexTokError: codes that the lengths do not ask for, or a first frame of another size.
+            FlexTokError: codes that do not match the lengths, or a first frame of another size.
             FlowError: less than one step, or a velocity that is not finite.
         """
         given = None if first is None else self._first_latents(first, len(codes.lengths))
@@ -220,7 +222,7 @@ class VideoFlexTok(Trained, nn.Module):
     def _velocity(
         self, condition: Condition, guidance: float, normalised: bool
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The velocity that is sampled with: the network's, moved away from its own without tokens."""
+        """The guided velocity: the network's, moved away from its own without tokens."""
         if guidance == 1.0:
             return lambda x, sigma: self.network.velocity(x, sigma, condition)
         without, combine = condition.without_tokens(), normalised_guided if normalised else guided
@@ -263,7 +265,7 @@ def unpack(codes: Codes, filled: torch.Tensor) -> torch.Tensor:
         filled: (B, T) lengths that the grid is to hold; those of `codes`, or more where frames have no codes.
 
     Raises:
-        FlexTokError: more or less codes than the lengths ask for.
+        FlexTokError: another number of codes than the lengths ask for.
     """
     lengths = codes.lengths
     totals = lengths.sum(1)
@@ -280,8 +282,8 @@ def _codec_of(config: VideoFlexTokConfig, codec: LatentCodec | Path | str | None
         return codec
     if config.codec == PatchPCA.kind:
         if codec is not None:
-            raise LatentError(f"{path}: its patch-pca codec is in the checkpoint; give no other one")
+            raise LatentError(f"{path}: its patch-pca codec is in the checkpoint; do not pass another")
         return PatchPCA(config.channels)
     if codec is None:
-        raise LatentError(f"{path}: trained on {config.codec} latents; give the folder of its weights as codec")
+        raise LatentError(f"{path}: trained on {config.codec} latents; pass the folder of its weights as codec")
     return VidTok.load(codec)

@@ -19,7 +19,7 @@ PER = ("batch", "clip", "frame")
 
 @dataclass(frozen=True)
 class NestedDropout:
-    """How kept lengths are drawn, and what shares a draw: the batch, a clip, or a latent frame."""
+    """How kept lengths are drawn, and whether per batch, per clip or per latent frame."""
 
     tokens: int
     frames: int
@@ -29,7 +29,7 @@ class NestedDropout:
     def __post_init__(self) -> None:
         for key, value, known in (("draw", self.draw, DRAWS), ("per", self.per, PER)):
             if value not in known:
-                raise FlexTokError(f"nested dropout: {key} {value!r} is none of {', '.join(known)}")
+                raise FlexTokError(f"nested dropout: {key} {value!r} is not one of {', '.join(known)}")
 
     def lengths(self, clips: int, generator: torch.Generator) -> torch.Tensor:
         """(B, T) tokens kept per frame."""

@@ -1,4 +1,4 @@
-"""The order of patches and tokens, and who may see whom (Sec. 3.1, 3.2 and F.1).
+"""The order of patches and tokens, and their attention masks (Sec. 3.1, 3.2 and F.1).
 
 The paper interleaves: the encoder reads [p_1, r_1, ..., p_T, r_T], the decoder [r_1, x_1, ..., r_T, x_T]. Attention
 knows no order but what positions and masks tell it, so tensors here hold all patches first and then all tokens, or the

@@ -11,12 +11,13 @@ import pandas as pd
 from evatok.data import clips as clip_sets
 from evatok.evaluation import protocols
 from evatok.evaluation.protocols import PROTOCOLS, Protocol
-from evatok.experiments.pretrain_videomae import VIDEOMAE_SIZES
 from evatok.generation.transformer import GENERATOR_SIZES
 from evatok.routing.networks import ROUTER_SIZES
 from evatok.tokenizers.evatok import TOKENIZER_SIZES
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES
 from evatok.training.discriminators import TRANSFORMER_SIZES
+from evatok.training.masked_video import VIDEOMAE_SIZES
+from tests import factories
 
 FRAMES, PIXELS = 16, 32
 CLIPS, ASKED = 12, 6
@@ -43,22 +44,11 @@ def make_toys_small() -> None:
         ROUTER_SIZES["toy"], levels=shape.levels, size=PIXELS, width=16, layers=1, heads=2
     )
     TRANSFORMER_SIZES["toy"] = dataclasses.replace(TRANSFORMER_SIZES["toy"], size=PIXELS, width=16, layers=1, heads=2)
-    GENERATOR_SIZES["toy"] = {"width": 32, "layers": 1, "heads": 2}
+    GENERATOR_SIZES["toy"] = dict(factories.ONE_LAYER)
     VIDEOFLEXTOK_SIZES["toy"] = dataclasses.replace(
         VIDEOFLEXTOK_SIZES["toy"], size=PIXELS, registers=4, encoder_layers=1, decoder_layers=2, **narrow
     )
-    VIDEOMAE_SIZES["toy"] = {
-        "image_size": PIXELS,
-        "patch_size": 16,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 48,
-        "decoder_hidden_size": 16,
-        "decoder_num_hidden_layers": 1,
-        "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 32,
-    }
+    VIDEOMAE_SIZES["toy"] = {**factories.TINY_VIDEOMAE, "image_size": PIXELS, "patch_size": 16}
     for protocol in (_brief(), _drawn()):
         PROTOCOLS[protocol.name] = protocol
 
@@ -76,15 +66,8 @@ def _drawn() -> Protocol:
 
 
 def gratings(count: int, seed: int, frames: int = FRAMES) -> np.ndarray:
-    """uint8 clips (N, T, H, W, 3): coloured gratings that drift at their own speed."""
-    random = np.random.default_rng(seed)
-    t, y, x = np.meshgrid(np.arange(frames), np.arange(PIXELS), np.arange(PIXELS), indexing="ij")
-    clips = []
-    for _ in range(count):
-        waves, speed, phase = random.uniform(0.05, 0.6, (2, 3)), random.uniform(-1, 1, 3), random.uniform(0, 6, 3)
-        angle = x[..., None] * waves[0] + y[..., None] * waves[1] + t[..., None] * speed + phase
-        clips.append(127 + 90 * np.sin(angle) + random.normal(0, 8, angle.shape))
-    return np.clip(np.stack(clips), 0, 255).astype(np.uint8)
+    """uint8 clips (N, T, H, W, 3) of the size of all clips here."""
+    return factories.gratings(count, frames, PIXELS, seed)
 
 
 def make_clips(folder: Path) -> None:

@@ -92,5 +92,5 @@ def test_the_experiment_records_seams_with_and_without_the_frame_before(flex, tm
     assert record.metrics["tokens_k2_alone"].value == 18
     names = {f"seam_ratio_k{tokens}_{mode}" for tokens in (1, 2) for mode in ("conditioned", "alone")}
     assert names | {"seam_ratio_real"} <= set(record.metrics)
-    with pytest.raises(ConfigError, match="12 frames are one chunk"):
+    with pytest.raises(ConfigError, match="12 frames are a single chunk"):
         videoflextok_long.ex.run(config_updates={**usual, **places, "frames": 12})

@@ -16,7 +16,7 @@ from evatok.models.latents import LatentError
 from evatok.storage import checkpoints
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, VideoFlexTok
 from evatok.training import loop
-from tests.factories import record_of
+from tests.factories import FOUR_STEPS, places, record_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("runs", "smaller_flex")]
 STAGES = {"stage1": videoflextok_stage1, "stage2": videoflextok_stage2}
@@ -37,15 +37,10 @@ def stage(tmp_path, data):
     """Runs a stage in a folder of its own: (stage, name, **changes) -> the run."""
 
     def run(which: str, name: str, **changes):
-        places = {
-            "work": str(tmp_path / name / "work"),
-            "checkpoint": str(tmp_path / name / "flex.safetensors"),
-            "records_folder": str(tmp_path / name / "records"),
-        }
-        sizes = {"train_clips": 10, "validation_clips": 4, "steps": 4, "batch": 4, "warmup": 1}
-        periods = {"log_every": 1, "save_every": 2, "threads": 1, "measured_steps": [1, 2], "bf16": False}
-        common = {"data": data, "validation_data": "", "alignment": "none", **places, **sizes, **periods}
-        return STAGES[which].ex.run(config_updates={**common, **changes})
+        inputs = {"data": data, "validation_data": "", "validation_clips": 4, "alignment": "none"}
+        common = {**FOUR_STEPS, **inputs, "measured_steps": [1, 2], "bf16": False}
+        written = places(tmp_path / name, "flex.safetensors")
+        return STAGES[which].ex.run(config_updates={**common, **written, **changes})
 
     return run
 
