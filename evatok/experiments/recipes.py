@@ -15,7 +15,7 @@ __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
 
 PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
 TRAIN_TABLE = f"{WORK}/embedded/train.parquet"
-FINAL_STEPS = 2000
+ALIGNED = {"alignment": f"{CHECKPOINTS}/videomae-toy", "alignment_weight": 0.1}
 PIXELS_AND_FVD = "psnr,ssim,l1,mse,rfvd,kvd,rfvd_extrapolated"
 CURVE_METRICS = "psnr,l1,st_lpips_alex,rfvd"
 ALL_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
@@ -169,21 +169,21 @@ def _finals(seed: int) -> Iterable[Recipe]:
         "router-transformer": {"assignment": "router", "discriminator": "transformer"},
         "uniform-semantic": {"assignment": "uniform", "discriminator": "semantic"},
         "router-semantic": {"assignment": "router", "discriminator": "semantic"},
-        "uniform-transformer-unaligned": {"discriminator": "transformer", "alignment": "none", "assignment": "uniform"},
-        "uniform-semantic-unaligned": {"discriminator": "semantic", "alignment": "none", "assignment": "uniform"},
+        "uniform-transformer-aligned": {"assignment": "uniform", "discriminator": "transformer", **ALIGNED},
+        "uniform-semantic-aligned": {"assignment": "uniform", "discriminator": "semantic", **ALIGNED},
     }
     shipped = {"uniform-semantic": "final-toy-uniform", "router-semantic": "final-toy-router"}
     for row, settings in rows.items():
-        if seed and (row.endswith("unaligned") or row.startswith("random")):
+        if seed and (row.endswith("-aligned") or row.startswith("random")):
             continue
         name = f"final-{row}-{seed}"
         work = f"{WORK}/finals/{name}"
         outcome = f"{CHECKPOINTS}/{shipped[row]}.safetensors" if row in shipped and not seed else f"{work}.safetensors"
         places = {"work": work, "checkpoint": outcome, "router": router}
-        trained = {**settings, "steps": FINAL_STEPS, "seed": seed, **places}
+        trained = {**settings, "seed": seed, **places}
         needs = ("router-toy-pyramid-matched",)
-        parents = {"router": router} if settings["assignment"] == "router" else {}
-        yield Recipe(name, "stage4_final", trained, "toy", outcome, needs, parents, hours=1.0)
+        parents = {"start": PROXY, **({"router": router} if settings["assignment"] == "router" else {})}
+        yield Recipe(name, "stage4_final", trained, "embedded", outcome, needs, parents, hours=0.6)
         by_router, by_uniform = f"router:{router}", "uniform:64"
         rules = [by_router] if row.startswith("router") else [by_uniform]
         for rule in [by_uniform, by_router] if row.startswith("random") else rules:

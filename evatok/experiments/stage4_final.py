@@ -5,7 +5,7 @@ of fixed length, `assignment=random` a proxy under the same recipe. The same com
 
     python -m evatok.experiments.stage4_final with toy
     python -m evatok.experiments.stage4_final with toy discriminator=transformer assignment=uniform
-    python -m evatok.experiments.stage4_final with toy semantic start_from=PROXY.safetensors
+    python -m evatok.experiments.stage4_final with embedded assignment=uniform
     python -m evatok.experiments.stage4_final print_config
 """
 
@@ -38,20 +38,41 @@ def config() -> None:
     seed = 0
 
 
-# Few steps: the opponent joins once there is a picture, learns faster, and never outweighs the pixels.
+# Maps of 8 x 8 and of 4 x 4, of as many frames as a block has: half the cost of all frames on the small VideoMAE.
+_TOY = {
+    **TOY,
+    "data": "mixed",
+    "discriminator_rate": 3e-4,
+    "semantic_encoder": "efficientnet-lite0",
+    "semantic_layers": [5, 11],
+    "semantic_frames": 4,
+    "semantic_lecam": 0.1,
+}
+# Few steps: the discriminator joins once there is a picture, learns faster, and never outweighs the pixels.
 ex.add_named_config(
-    "toy",
-    {**TOY, "data": "mixed", "adversarial_weight": 0.3, "adversarial_adaptive": True}
-    | {"discriminator_start": 200, "discriminator_rate": 3e-4}
-    # Maps of 8 x 8 and of 4 x 4, of as many frames as a block has: half the cost of all frames on the small VideoMAE.
-    | {"semantic_encoder": "efficientnet-lite0", "semantic_layers": [5, 11], "semantic_frames": 4}
-    | {"semantic_lecam": 0.1},
+    "toy", {**_TOY, "adversarial_weight": 0.3, "adversarial_adaptive": True, "discriminator_start": 200}
 )
-# For toys that start from a finished proxy: heads that have learned before they weigh, and a weight that stays small.
+# What ships goes on from the finished proxy, under its own assignments, at a rate that keeps what the proxy knows; the
+# discriminator learns before it weighs, and its weight stays small.
 ex.add_named_config(
-    "semantic",
-    {"discriminator": "semantic", "discriminator_start": 0, "discriminator_warmup": 100}
-    | {"adversarial_adaptive": False, "adversarial_weight": 0.1},
+    "embedded",
+    {
+        **_TOY,
+        "start_from": "results/checkpoints/proxy-toy-motion.safetensors",
+        "validation_data": "freedoom",
+        "validation_clips": 320,
+        "steps": 2000,
+        "learning_rate": 4e-4,
+        "alignment": "none",
+        "perceptual": "st-lpips",
+        "perceptual_frames": 1,
+        "perceptual_weight": 0.1,
+        "discriminator_start": 0,
+        "discriminator_warmup": 100,
+        "adversarial_adaptive": False,
+        "adversarial_weight": 0.1,
+        "uniform_tokens": 64,
+    },
 )
 ex.add_named_config("small", {**SMALL, "uniform_tokens": 256})
 ex.add_named_config(
