@@ -163,7 +163,7 @@ def _proxy_figures() -> Iterable[Recipe]:
 def _finals(seed: int) -> Iterable[Recipe]:
     """Final tokenizers of main Tables 1 and 5 with their evaluations; of further seeds those that claims rest on."""
     router = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         "random-transformer": {"assignment": "random", "discriminator": "transformer"},
         "uniform-transformer": {"assignment": "uniform", "discriminator": "transformer"},
         "router-transformer": {"assignment": "router", "discriminator": "transformer"},
