@@ -6,7 +6,6 @@ Legend: N clips, K temporal blocks.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import brentq
 
 from evatok.assignments.candidates import CandidateSet
 
@@ -56,6 +55,8 @@ def infotok(losses: np.ndarray, candidates: CandidateSet, mean_tokens: float, *,
         return chosen(low)
     if excess(high) <= 0:
         return chosen(high)
+    from scipy.optimize import brentq  # as in `matched_weight`
+
     return chosen(float(brentq(excess, low, high, xtol=1e-4)))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from evatok.assignments.candidates import CandidateSet
 
@@ -146,4 +145,6 @@ def matched_weight(quality: np.ndarray, candidates: CandidateSet, scale: Scale, 
     low, high = 1e-6, 2 - 1e-6
     if excess(low) > 0 or excess(high) < 0:
         raise ValueError(f"no w_q in (0, 2) spends {mean_tokens:.1f} tokens per clip on average")
+    from scipy.optimize import brentq  # here: every command imports this module, and few solve for a weight
+
     return round(float(brentq(excess, low, high, xtol=5e-4)), 3)
