@@ -256,7 +256,7 @@ _OTHERWISE = {
     "probe_encoder.probe_data": Key(_DATA, f"labelled clips: {_DATA_WORDS}"),
     "probe_encoder.batch": Key(_BATCH, "clips encoded together"),
     "probe_encoder.bf16": Key(
-        Flag(none=True), f"{_LOW} of the encoder; None: where the device computes in it natively"
+        Flag(none=True), f"{_LOW} of the encoder; None: on devices with native support"
     ),
     "pretrain_videomae.checkpoint": Key(_PATH, "folder of the finished encoder"),
     "sample.batch": Key(_BATCH, "samples per batch"),

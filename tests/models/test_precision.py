@@ -12,7 +12,7 @@ from evatok.experiments import pretrain_videomae, setting, stage1_proxy, stage3_
 from evatok.models import precision
 from evatok.storage.environment import REPOSITORY
 
-COMMENT = "None: where the device computes in it natively"
+COMMENT = "None: on devices with native support"
 
 
 @pytest.fixture(params=[True, False])
@@ -30,7 +30,7 @@ def trains(work: Path) -> tracking.Experiment:
     @ex.config
     def config():
         steps = 1
-        bf16 = None  # None: where the device computes in it natively
+        bf16 = None  # None: on devices with native support
         device = "cpu"
 
     @tracking.main(ex)
