@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_refused_before_any_clip_is_made(teach, made):
         teach("odd", key=8)
     with pytest.raises(ConfigError, match="asks nothing about moving-shapes"):
         teach("odd", protocol="embedded-reconstruction")
-    with pytest.raises(ConfigError, match="there must be steps"):
+    with pytest.raises(ConfigError, match="steps must be at least 1"):
         teach("odd", start="", steps=0)
     with pytest.raises(checkpoints.CheckpointError, match="no such checkpoint"):
         teach("odd", start="nothing.safetensors")
