@@ -255,9 +255,7 @@ _OTHERWISE = {
     "probe_encoder.encoder": Key(_DATA, f"the frozen encoder: {_ENCODERS}"),
     "probe_encoder.probe_data": Key(_DATA, f"labelled clips: {_DATA_WORDS}"),
     "probe_encoder.batch": Key(_BATCH, "clips encoded together"),
-    "probe_encoder.bf16": Key(
-        Flag(none=True), f"{_LOW} of the encoder; None: on devices with native support"
-    ),
+    "probe_encoder.bf16": Key(Flag(none=True), f"{_LOW} of the encoder; None: on devices with native support"),
     "pretrain_videomae.checkpoint": Key(_PATH, "folder of the finished encoder"),
     "sample.batch": Key(_BATCH, "samples per batch"),
     "sample.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer; the metrics' networks always run in float32"),

@@ -64,6 +64,7 @@ def every_recipe() -> dict[str, Recipe]:
         *(_router(kind, point) for point in POINTS for kind in ROUTERS),
         *(_router(kind, f"wq{w_q}", {"token_share": 0.0, "w_q": w_q}) for kind, w_q in FURTHER_POINTS),
         *_proxy_figures(),
+        *_quantisers(),
         *(final for seed in range(3) for final in _finals(seed)),
         *_generators(),
         *vtok_recipes.recipes(),
@@ -82,6 +83,7 @@ def groups() -> dict[str, tuple[str, ...]]:
     return {
         "table3": named("scores-", "router-"),
         "curves": named("evaluate-proxy-", "curves"),
+        "quantisers": named("quantiser-", "evaluate-quantiser-"),
         "finals": named("final-", "evaluate-final-"),
         "generators": named("generator-", "sample-"),
         "vtok": named("vtok-"),
@@ -158,6 +160,25 @@ def _proxy_figures() -> Iterable[Recipe]:
         if not name.endswith("-train"):
             settings = {"table": f"{TABLES}/{name}.parquet", "metrics": CURVE_METRICS}
             yield Recipe(f"curves-{name}", "curves", settings, needs=(*routers, *further, f"scores-{name}"), hours=0.5)
+
+
+def _quantisers() -> Iterable[Recipe]:
+    """Two short proxies that differ in their quantiser, with the codes they use."""
+    kinds: dict[str, dict[str, Any]] = {
+        "vq": {"quantiser": "vq", "codebook_size": 4096, "entropy_weight": 0.02},
+        "fsq": {},
+    }
+    for kind, settings in kinds.items():
+        work = f"{WORK}/quantisers/{kind}"
+        trained = {**settings, "steps": 600, "work": work, "checkpoint": f"{work}.safetensors"}
+        yield Recipe(f"quantiser-{kind}", "stage1_proxy", trained, outcome=f"{work}.safetensors", hours=0.3)
+        measured = {
+            "checkpoint": f"{work}.safetensors",
+            "assignment": "uniform:64",
+            "metrics": "psnr,st_lpips_alex",
+            "work": f"{WORK}/quantisers/evaluate",
+        }
+        yield Recipe(f"evaluate-quantiser-{kind}", "evaluate", measured, "", needs=(f"quantiser-{kind}",))
 
 
 def _finals(seed: int) -> Iterable[Recipe]:

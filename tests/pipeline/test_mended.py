@@ -121,7 +121,7 @@ def test_a_generator_learns_codes_under_the_router_of_its_tokenizer_alone(tokeni
         tokenizer.checkpoint = dataclasses.replace(held, parents=parents)
         assert generator_lesson.rule_of(config, tokenizer, None, ()).parents == {"router": "b" * 64}
     tokenizer.checkpoint = dataclasses.replace(held, parents={"router": "a" * 64})
-    with pytest.raises(ConfigError, match=r"key router: other\.safetensors is b{12}, but the tokenizer .* of a{12}; give"):
+    with pytest.raises(ConfigError, match=r"key router: other\.safetensors is b{12}, but .* of a{12}; give"):
         generator_lesson.rule_of(config, tokenizer, None, ())
     assert generator_lesson.rule_of(config, tokenizer, (4, 4, 4), ()).parents == {}, "a fixed row has no router"
 
