@@ -20,7 +20,7 @@ import pandas as pd
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.storage import records
-from evatok.storage.files import ordinary, replacing, write_json, writing
+from evatok.storage.files import ordinary, remove_abandoned, replacing, write_json, writing
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -41,6 +41,12 @@ class StoreError(EvatokError, ValueError):
 
 class RunFolder(FileStorageObserver):
     """Sacred's file store, with JSON files that stay valid and complete, even after a kill."""
+
+    def started_event(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a run; what a killed one of the same experiment had half written is removed."""
+        for folder in Path(self.basedir).glob("*/"):
+            remove_abandoned(folder)
+        return super().started_event(*args, **kwargs)
 
     def save_json(self, obj: Any, filename: str) -> None:
         """Write `obj` in one step, with null for what is not finite."""

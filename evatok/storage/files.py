@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -63,7 +64,7 @@ def replacing(path: Path | str, *, beside: Path | None = None, size: int | None 
     path = Path(path)
     folder = beside or path.parent
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder, path.name)
+    remove_abandoned(folder, path.name)
     made: list[tuple[Path, CleanUp]] = []  # filled within: an interruption finds what is there to be removed
     try:
         with undisturbed():
@@ -90,7 +91,7 @@ def replacing_folder(folder: Path | str) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder.parent, folder.name)
+    remove_abandoned(folder.parent, folder.name)
     start = folder.parent / f".{folder.name}.{_writer()}"
     partial, old = (start.with_name(f"{start.name}.{part}{PARTIAL}") for part in ("new", "old"))
 
@@ -211,15 +212,14 @@ def _writer() -> str:
     return f"{socket.gethostname().replace('.', '-')}-{os.getpid()}"
 
 
-def _remove_abandoned(folder: Path, name: str) -> None:
-    """Remove partial files of `name` whose writer was a process of this machine and is gone."""
+def remove_abandoned(folder: Path, name: str = "") -> None:
+    """Remove partial files of `name`, or of any, whose writer was a process of this machine and is gone."""
     host, _, _ = _writer().rpartition("-")
-    start = f".{name}.{host}-"
+    begins = rf"\.{re.escape(name)}\." if name else r"\..+\."
+    written = re.compile(rf"{begins}{re.escape(host)}-(\d+)\..*{re.escape(PARTIAL)}", re.DOTALL)
     for entry in os.scandir(folder):
-        if not (entry.name.startswith(start) and entry.name.endswith(PARTIAL)):
-            continue
-        pid = entry.name.removeprefix(start).partition(".")[0]
-        if pid.isdecimal() and not is_alive(int(pid)):
+        found = written.fullmatch(entry.name)
+        if found and not is_alive(int(found[1])):
             with suppress(OSError):
                 shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else Path(entry.path).unlink()
 

@@ -56,12 +56,15 @@ def interrupted(
     for number in numbers:
         at_change = {"at_change": drawn.randint(1, whole.changes)}
         when = drawn.choice([at_change, {"after": drawn.random() * whole.seconds}])
+        killed = litter(out) if out.exists() else []
         ended = base.server.run(line, out, number=number, **when)
         told = f"{experiment.name}, {signal.Signals(number).name} {when}: {ended}"
         assert not ended.hung, told
         assert not ended.left, f"{told}: left behind {ended.left}"
         if ended.status != 0:
-            check_interrupted(ended, number, out, told)
+            check_interrupted(ended, number, told)
+            if number != signal.SIGKILL:
+                assert not set(litter(out)) - set(killed), f"{told}: {litter(out)}"
             tally[f"interruptions by {signal.Signals(number).name}"] += 1
     ended = base.server.run(line, out)
     told = f"{experiment.name} after {[signal.Signals(number).name for number in numbers]}: {ended}"
@@ -73,11 +76,10 @@ def interrupted(
     return "interrupted runs that ended as the unbroken one"
 
 
-def check_interrupted(ended: Ended, number: int, out: Path, told: str) -> None:
-    """An interrupted run says how to go on and cleans up; a killed one can do neither."""
+def check_interrupted(ended: Ended, number: int, told: str) -> None:
+    """An interrupted run says how to go on; a killed one cannot."""
     assert "Traceback" not in ended.err, told
     if ended.status == -number and (number == signal.SIGKILL or "Completed after" in ended.err):
         return  # at once, or when all was done
     assert ended.status == CODES[number], told
     assert "the same command resumes from it" in ended.err.splitlines()[-1], told
-    assert not litter(out), f"{told}: {litter(out)}"
