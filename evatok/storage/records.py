@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evatok.storage.environment import REPOSITORY
-from evatok.storage.files import write_json
+from evatok.storage.files import remove_abandoned, write_json
 from evatok.storage.locks import lock_of, sole_writer
 from evatok.storage.record_format import (
     DIRECTIONS,
@@ -98,6 +98,7 @@ def write_once(
     """
     folder = Path(folder)
     with sole_writer(lock_of(folder, "once"), f"records folder {folder}", wait=True):
+        remove_abandoned(folder)  # a killed command's, which this one may have resumed
         found = of_kind(folder, record.kind)
         for earlier in reversed(found):
             if _same(record, earlier, free):

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evatok.storage import environment, record_format, records
+from evatok.storage import environment, files, record_format, records
 
 ENVIRONMENT = environment.environment(wall_seconds=1.5)
 
@@ -286,3 +288,15 @@ def test_what_a_record_was_told_to_supersede_stays_and_inputs_supersede_nothing(
     assert records.read(measured).supersedes is None
     told, _ = records.write_once(of_file("2", supersedes=first.stem), tmp_path, outcome="checkpoint")
     assert records.read(told).supersedes == first.stem
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_record(tmp_path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    host = files._writer().rpartition("-")[0]
+    litter = tmp_path / f".some-record.json.{host}-{int(dead.stdout)}.x1y2{files.PARTIAL}"
+    alive = tmp_path / f".some-record.json.{files._writer()}.x1y2{files.PARTIAL}"
+    for path in (litter, alive):
+        path.touch()
+    records.write_once(made(), tmp_path)
+    assert not litter.exists()
+    assert alive.exists()
