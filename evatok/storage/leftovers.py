@@ -9,6 +9,8 @@ import atexit
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 from evatok.errors import undisturbed
 
 _DUE: list[CleanUp] = []
+_PATIENCE = 2.0
 
 
 class CleanUp:
@@ -25,8 +28,16 @@ class CleanUp:
     """
 
     def __init__(self, action: Callable[[], object]) -> None:
-        self._action, self._owner = action, os.getpid()
+        self._action, self._owner, self._thread = action, os.getpid(), threading.current_thread()
         _DUE.append(self)
+
+    def await_owner(self) -> None:
+        """Wait, for some seconds, while another thread may be about to clean up by itself."""
+        end = time.monotonic() + _PATIENCE
+        while self in _DUE and self._thread is not threading.current_thread() and self._thread.is_alive():
+            if time.monotonic() > end:
+                return
+            time.sleep(0.01)
 
     def __call__(self) -> None:
         if self._owner != os.getpid():
@@ -54,4 +65,5 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 @atexit.register
 def _clean_up() -> None:
     for due in list(_DUE):
+        due.await_owner()
         due()

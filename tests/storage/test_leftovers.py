@@ -109,3 +109,28 @@ def test_a_forked_child_leaves_its_parents_to_the_parent(tmp_path):
     assert path.exists()
     clean_up()
     assert not path.exists()
+
+
+WRITES_AT_THE_END = """
+import sys, threading, time
+from pathlib import Path
+from evatok.storage.files import replacing
+
+def write():
+    with replacing(Path(sys.argv[1])) as partial:
+        begun.set()
+        time.sleep(0.3)
+        partial.write_text("whole")
+
+begun = threading.Event()
+threading.Thread(target=write, daemon=True).start()
+begun.wait()
+"""
+
+
+def test_a_file_that_another_thread_writes_as_the_process_ends_is_written(tmp_path):
+    command = [sys.executable, "-c", WRITES_AT_THE_END, str(tmp_path / "file")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert not ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "whole"
