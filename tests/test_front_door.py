@@ -85,3 +85,9 @@ def test_the_pages_name_commands_that_exist():
             assert name in modules, f"{page.name}: python -m {name}"
         for name in re.findall(r"^evatok (\w+)", page.read_text(), re.MULTILINE):
             assert name in command.commands(), f"{page.name}: evatok {name}"
+
+
+def test_a_router_is_found_in_the_room_of_routers():
+    from evatok.routing import Router
+
+    assert Router is evatok.Router

@@ -7,6 +7,7 @@ said here. Where a name means something else in one experiment, its entry is cal
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -367,6 +368,9 @@ def check_together(config: Mapping[str, Any]) -> None:
 def _way_out(key: Key, name: str, value: Any) -> str:
     """Hint how to quote a text that the command line would read as something else."""
     if key.domain.kind == "str" and type(value) is not str:
-        words = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        written = [
+            word.removeprefix(f"{name}=") for word in sys.argv if word.startswith(f"{name}=")
+        ]  # 1e5, not 100000.0
+        words = ",".join(map(str, value)) if isinstance(value, list | tuple) else [str(value), *written][-1]
         return f"""; a text that reads as a number or a list needs quotes of its own: {name}='"{words}"'"""
     return ""

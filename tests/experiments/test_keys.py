@@ -149,3 +149,9 @@ def test_print_config_says_what_a_key_means_what_it_may_be_and_what_the_paper_ha
     assert "AdamW's; in [0, 10] (not stated; GigaTok's)" in lines["weight_decay"]
     assert "device to compute on; cpu, cuda or cuda:N" in lines["device"]
     assert all(str(key.domain) in lines[name] for name, key in keys.of("stage4_final", lines).items())
+
+
+def test_a_word_that_was_read_as_a_number_is_quoted_as_it_was_written(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evaluate", "with", "work=1e5"])
+    with pytest.raises(Refused, match="""quotes of its own: work='"1e5"'"""):
+        keys.settled(keys.of("evaluate", ["work"])["work"], "work", 100000.0)
