@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from hypothesis import settings
 from evatok.data import clips as clip_sets
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from tests.factories import SMALLER, TINY, gratings
+
+# A shell starts what runs in its background with SIGINT ignored; tests send it to themselves and to commands.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Bit for bit comparisons need a fixed number of threads, and arrays this small gain nothing from more.
 torch.set_num_threads(1)
