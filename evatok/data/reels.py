@@ -73,6 +73,7 @@ def build(
         raise ClipSetError(f"clip set {source.name}: the number of clips must be at least 1, got {count}")
     found = cached(source, split, count, size=size, frames=frames, seed=seed, cache=cache)
     if found is not None:
+        shutil.rmtree(found / "reels", ignore_errors=True)  # of a build that was killed as it ended
         return load(found).head(count)
     _refuse_too_large(source, count, size, frames, workers, cache or cache_folder())
     folder = (cache or cache_folder()) / f"{_stem(source, split, size, frames, seed)}-{count}"

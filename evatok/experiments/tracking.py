@@ -29,6 +29,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ class Experiment(sacred.Experiment):
         if options.pop("--enforce_clean", False) and environment()["dirty"] is not False:
             raise ConfigError("--enforce_clean: the code is not a clean checkout of a commit; commit it first")
         run = super()._create_run(command_name, config_updates, named_configs, info, meta_info, options)
+        _time_from_now(run)
         try:
             settle_types(run, self._keys_of(run))
         except Refused as error:
@@ -215,6 +217,17 @@ def _plain_config(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain_config(entry) for entry in value]
     return copy.deepcopy(value)
+
+
+def _time_from_now(run: Run) -> None:
+    """Let Sacred time a run that Ctrl-C ends before it began; by itself it fails at the missing start."""
+    made, stop = datetime.now(UTC).replace(tzinfo=None), run._stop_time
+
+    def stop_time() -> Any:
+        run.start_time = run.start_time or made
+        return stop()
+
+    run._stop_time = stop_time  # type: ignore[method-assign]
 
 
 def _seed_everything(seed: int) -> None:

@@ -98,7 +98,8 @@ def write_once(
     """
     folder = Path(folder)
     with sole_writer(lock_of(folder, "once"), f"records folder {folder}", wait=True):
-        remove_abandoned(folder)  # a killed command's, which this one may have resumed
+        with sole_writer(lock_of(folder), f"records folder {folder}", wait=True):
+            remove_abandoned(folder)  # a killed command's, and its lock, for this one may have nothing to write
         found = of_kind(folder, record.kind)
         for earlier in reversed(found):
             if _same(record, earlier, free):

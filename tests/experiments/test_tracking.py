@@ -448,3 +448,12 @@ def test_runs_can_be_stored_in_mongo(runs, tmp_path):
     finally:
         server.terminate()
         server.wait(timeout=10)
+
+
+def test_ctrl_c_before_a_run_has_begun_is_an_interruption(runs, monkeypatch):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking.Run, "_emit_started", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training(lambda config, tracker: None).run()

@@ -300,3 +300,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_record(tmp_path):
     records.write_once(made(), tmp_path)
     assert not litter.exists()
     assert alive.exists()
+    lock = records.lock_of(tmp_path)
+    lock.touch()
+    assert not records.write_once(made(), tmp_path)[1], "nothing new to write"
+    assert not lock.exists()
