@@ -84,6 +84,14 @@ def test_a_killed_build_goes_on_with_the_reels_that_are_missing(cache: Path) -> 
     assert not held.exists()
 
 
+def test_reels_that_a_kill_left_beside_a_finished_set_are_removed(cache: Path) -> None:
+    held = build(6).folder / "reels"
+    held.mkdir()
+    (held / "000000.npy").touch()
+    build(6)
+    assert not held.exists()
+
+
 def test_a_build_overtaken_by_another_process_takes_that_one_s_set(monkeypatch: pytest.MonkeyPatch) -> None:
     original = reels._make_reel
 
