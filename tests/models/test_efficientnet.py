@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from evatok.models.efficientnet import EPSILON, STAGES, WIDTHS, EfficientNet, EfficientNetLite0
 from evatok.models.encoders import EncoderError, depth_of, load_encoder
 from evatok.weights import efficientnet
+from evatok.weights import index as package_index
 from evatok.weights.index import ArchiveError
 from tests.factories import noise, published_efficientnet
 
@@ -163,7 +164,7 @@ def offline(tmp_path, monkeypatch) -> Iterator[None]:
         raise ArchiveError("no network")
 
     monkeypatch.setenv("EVATOK_CACHE", str(tmp_path))
-    monkeypatch.setattr(efficientnet, "fetch_archive", refuse)
+    monkeypatch.setattr(package_index, "fetch_archive", refuse)
 
 
 @pytest.mark.usefixtures("offline")

