@@ -106,8 +106,6 @@ def read(path: Path | str) -> CandidateTable:
         CurationError: absent, damaged, or not a candidate table.
     """
     try:
-        if Path(path).exists() and not Path(path).is_file():
-            raise ValueError("it is not a file")  # reading a pipe would block
         arrow = pq.read_table(ordinary(path), page_checksum_verification=True)
         origin, sha256 = header(arrow.schema)
         _check_origin(origin)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evatok.search.candidate_table import CandidateTable, CurationError, header, read, write
+from evatok.storage.files import ordinary
 from evatok.storage.locks import lock_of, sole_writer
 from evatok.storage.shards import ranges
 
@@ -67,7 +68,7 @@ def check_origin(path: Path | str, origin: dict[str, Any]) -> None:
         CurationError: the shard is damaged, or was scored by another tokenizer, metric or precision, or on other clips.
     """
     try:
-        found, _ = header(pq.read_schema(path))
+        found, _ = header(pq.read_schema(ordinary(path)))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise CurationError(f"{path}: not a complete candidate table ({error}); delete it and score again") from error
     differing = sorted(key for key in found.keys() | origin.keys() if found.get(key) != origin.get(key))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evatok.errors import EvatokError, is_no_room, undisturbed
-from evatok.storage.leftovers import CleanUp
+from evatok.storage.leftovers import for_a_while
 
 _PIECE = 2**24
 
@@ -65,22 +65,18 @@ def replacing(path: Path | str, *, beside: Path | None = None, size: int | None 
     folder = beside or path.parent
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder, path.name)
-    made: list[tuple[Path, CleanUp]] = []  # filled within: an interruption finds what is there to be removed
-    try:
-        with undisturbed():
-            handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.{_writer()}.", suffix=PARTIAL)
-            os.close(handle)
-            made.append((Path(name), CleanUp(lambda: Path(name).unlink(missing_ok=True))))
-        partial = made[0][0]
-        with writing(path, partial, size):
-            yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.chmod(0o644)
-            partial.replace(path)
-    finally:
-        for _, remove in made:
-            remove()
+
+    def empty() -> Path:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.{_writer()}.", suffix=PARTIAL)
+        os.close(handle)
+        return Path(name)
+
+    with for_a_while(empty, lambda made: made.unlink(missing_ok=True)) as partial, writing(path, partial, size):
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        partial.replace(path)
 
 
 @contextmanager
@@ -92,23 +88,18 @@ def replacing_folder(folder: Path | str) -> Iterator[Path]:
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder.parent, folder.name)
-    start = folder.parent / f".{folder.name}.{_writer()}"
-    partial, old = (start.with_name(f"{start.name}.{part}{PARTIAL}") for part in ("new", "old"))
+    place = folder.parent / f".{folder.name}.{_writer()}.folder{PARTIAL}"  # of the new one, then of the old one
 
-    def remove_both() -> None:
-        for path in (partial, old):
-            shutil.rmtree(path, ignore_errors=True)
+    def empty() -> Path:
+        (place / "new").mkdir(parents=True)
+        return place
 
-    remove = CleanUp(remove_both)
-    try:
-        partial.mkdir()
-        yield partial
+    with for_a_while(empty, lambda made: shutil.rmtree(made, ignore_errors=True)):
+        yield place / "new"
         with undisturbed():
             if folder.exists():
-                folder.rename(old)
-            partial.rename(folder)
-    finally:
-        remove()
+                folder.rename(place / "old")
+            (place / "new").rename(folder)
 
 
 @contextmanager

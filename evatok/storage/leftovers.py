@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from evatok.errors import undisturbed
@@ -49,17 +49,24 @@ class CleanUp:
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
-    """An empty folder that is gone afterwards, with what it holds."""
+def for_a_while(make: Callable[[], Path], remove: Callable[[Path], object]) -> Iterator[Path]:
+    """The path that `make` makes, removed afterwards, also where an interruption falls on either."""
     made: list[tuple[Path, CleanUp]] = []  # filled within: an interruption finds what is there to be removed
     try:
         with undisturbed():
-            folder = Path(tempfile.mkdtemp(prefix=prefix))
-            made.append((folder, CleanUp(lambda: shutil.rmtree(folder, ignore_errors=True))))
-        yield folder
+            path = make()
+            made.append((path, CleanUp(lambda: remove(path))))
+        yield path
     finally:
-        for _, remove in made:
-            remove()
+        for _, clean_up in made:
+            clean_up()
+
+
+def temporary_folder(prefix: str) -> AbstractContextManager[Path]:
+    """An empty folder that is gone afterwards, with what it holds."""
+    return for_a_while(
+        lambda: Path(tempfile.mkdtemp(prefix=prefix)), lambda folder: shutil.rmtree(folder, ignore_errors=True)
+    )
 
 
 @atexit.register

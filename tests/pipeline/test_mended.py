@@ -80,18 +80,13 @@ def test_labels_that_were_changed_are_not_used(tmp_path):
     labels = pd.DataFrame({"motion": ["walk", "turn"]})
     made = clip_sets.save(tmp_path, gratings(2, 0), labels, {"name": "gratings", "seed": 0})
     assert "labels_and_manifest_sha256" not in made.manifest, "records tell sets apart by their pixels, as before"
-    path = tmp_path / "labels.csv"
-    whole = path.read_text()
-    path.write_text(whole.replace("0,walk", "0,turn"))
-    with pytest.raises(ClipSetError, match="labels or manifest are not what was written"):
-        clip_sets.load(tmp_path)
-    path.write_text(whole)
-    manifest = tmp_path / "manifest.json"
-    told = manifest.read_text()
-    manifest.write_text(told.replace("gratings", "bratings"))
-    with pytest.raises(ClipSetError, match="labels or manifest are not what was written"):
-        clip_sets.load(tmp_path)
-    manifest.write_text(told)
+    for name, was, now in (("labels.csv", "0,walk", "0,turn"), ("manifest.json", "gratings", "bratings")):
+        path = tmp_path / name
+        whole = path.read_text()
+        path.write_text(whole.replace(was, now))
+        with pytest.raises(ClipSetError, match="labels or manifest are not what was written"):
+            clip_sets.load(tmp_path)
+        path.write_text(whole)
     assert clip_sets.load(tmp_path).labels["motion"].tolist() == ["walk", "turn"]
 
 
