@@ -24,8 +24,8 @@ SCORED = {
     "freedoom-validation": ("freedoom", "validation", 320),
     "freedoom-test": ("freedoom", "test", 320),
     "arcade-seen-validation": ("arcade-seen", "validation", 320),
-    "arcade-held-out-validation": ("arcade-held-out", "validation", 128),
-    "freedoom-train": ("freedoom", "train", 1536),
+    "arcade-held-out-validation": ("arcade-held-out", "validation", 320),
+    "freedoom-train": ("freedoom", "train", 3072),
 }
 """Candidate tables: data, split, clips."""
 
