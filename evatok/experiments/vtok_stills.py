@@ -48,7 +48,8 @@ def task_of(config: dict[str, Any]) -> LanguageTask:
     """The model of one still's tokens, and the stills it learns from and is measured on."""
     encoder = ImageEncoder.load(config["encoder"], config["device"])
     module = vtok_training.new_model(config, Strategy("key", key=config["key"]), encoder)
-    train, test = (Taught.of(_stills(config, split), encoder, config["device"]) for split in ("train", "test"))
+    train = Taught.of(_stills(config, "train"), encoder, config["device"], further=True)
+    test = Taught.of(_stills(config, "test"), encoder, config["device"])
     protocol = {"data": STILLS, "split": "test", "manifest": test.clips.manifest}
     parents = {"image_encoder": encoder.checkpoint.sha256}
     return LanguageTask("vtok_stills", config, module, (train, test), parents, protocol)

@@ -59,8 +59,9 @@ class Taught:
     lessons: Lessons
 
     @classmethod
-    def of(cls, clips: ClipSet, encoder: ImageEncoder, device: str) -> Taught:
-        return cls(clips, features_of(encoder, clips, device=device), Lessons.of(clips.labels))
+    def of(cls, clips: ClipSet, encoder: ImageEncoder, device: str, *, further: bool = False) -> Taught:
+        """`further`: see `Lessons.of`."""
+        return cls(clips, features_of(encoder, clips, device=device), Lessons.of(clips.labels, further=further))
 
 
 class Objective:

@@ -21,7 +21,7 @@ BATCH = 50  # clips that are answered at a time
 
 @dataclass(frozen=True)
 class Lessons:
-    """The questions of N clips, Q each, in the order of `categories`.
+    """The questions of N clips, Q each, in the order of `categories`, where one may stand several times.
 
     Attributes:
         words: (N, W) numbers of their words, one question after the other.
@@ -40,23 +40,26 @@ class Lessons:
         return len(self.words)
 
     @classmethod
-    def of(cls, labels: pd.DataFrame) -> Lessons:
-        """The questions among a set's labels.
+    def of(cls, labels: pd.DataFrame, *, further: bool = False) -> Lessons:
+        """The questions among a set's labels, one of each category.
+
+        Args:
+            further: with those that ask for a category again (columns q_position_2, ...).
 
         Raises:
             LanguageModelError: no questions, an unknown word, questions of unlike length, or an answer that is not
                 among its options.
         """
-        categories = tuple(name for name in CATEGORIES if f"q_{name}" in labels)
-        if not categories:
+        columns = [column for name in CATEGORIES for column in _columns(labels, name, further)]
+        if not columns:
             raise LanguageModelError(f"the clips have no questions: columns q_{CATEGORIES[0]}, ... are needed")
-        asked = [_asked(labels, name) for name in categories]
+        asked = [_asked(labels, column) for column in columns]
         return cls(
-            categories,
+            tuple(_category(column) for column in columns),
             np.concatenate([words for words, _ in asked], axis=1),
             tuple(words.shape[1] for words, _ in asked),
             np.stack([answers for _, answers in asked], axis=1),
-            labels[[f"need_{name}" for name in categories]].to_numpy(dtype=str),
+            labels[[f"need_{column}" for column in columns]].to_numpy(dtype=str),
         )
 
     def head(self, count: int) -> Lessons:
@@ -93,16 +96,24 @@ def answered(model: VideoLanguageModel, features: Features, lessons: Lessons) ->
     return np.concatenate(parts)
 
 
-def _asked(labels: pd.DataFrame, category: str) -> tuple[np.ndarray, np.ndarray]:
-    """(N, words) and (N,) of one category's questions and answers."""
-    places = _numbers()
-    split = [_words_of(str(text), places) for text in labels[f"q_{category}"]]
+def _columns(labels: pd.DataFrame, category: str, further: bool) -> list[str]:
+    """What the questions of a category are called in the labels: position, position_2, ..."""
+    found = [category, *(f"{category}_{number}" for number in range(2, len(labels.columns)) if further)]
+    return [column for column in found if f"q_{column}" in labels]
+
+
+def _category(column: str) -> str:
+    return column.partition("_")[0]
+
+
+def _asked(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, words) and (N,) of the questions and answers of one column."""
+    places, category = _numbers(), _category(column)
+    split = [_words_of(str(text), places) for text in labels[f"q_{column}"]]
     odd = next((number for number, words in enumerate(split) if len(words) != len(split[0])), None)
     if odd is not None or len(split[0]) > LONGEST:
-        raise LanguageModelError(
-            f"question {odd or 0} of {category}: {len(split[odd or 0])} words, not {len(split[0])}"
-        )
-    answers = labels[f"a_{category}"].astype(str)
+        raise LanguageModelError(f"question {odd or 0} of {column}: {len(split[odd or 0])} words, not {len(split[0])}")
+    answers = labels[f"a_{column}"].astype(str)
     unknown = sorted(set(answers) - set(OPTIONS[category]))
     if unknown:
         raise LanguageModelError(

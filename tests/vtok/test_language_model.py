@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evatok.data.embedded import moving_shapes
-from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS, vocabulary
+from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS, STILL, vocabulary
 from evatok.storage import checkpoints
 from evatok.vtok import lessons
 from evatok.vtok.features import Features
@@ -44,6 +44,17 @@ def test_questions_become_their_phrases_and_answers_single_symbols(labels):
         assert text == " ".join(labels[f"q_{name}"][row] for name in CATEGORIES)
         assert [words[number] for number in held.answers[row]] == [labels[f"a_{name}"][row] for name in CATEGORIES]
     assert held.words.shape[1] == sum(held.lengths)
+
+
+def test_further_questions_come_beside_the_first_of_their_category_when_they_are_asked_for():
+    labels = pd.DataFrame(moving_shapes.stills_reel(0, 0, 8)[1])
+    first, all_of_them = Lessons.of(labels), Lessons.of(labels, further=True)
+    assert first.categories == STILL
+    assert all_of_them.categories.count("position") == moving_shapes.PAIRS_ASKED
+    assert all_of_them.categories.count("colour") == 1
+    last = all_of_them.categories.index("size") - 1
+    words = [vocabulary()[number] for number in all_of_them.answers[:, last]]
+    assert words == list(labels[f"a_position_{moving_shapes.PAIRS_ASKED}"])
 
 
 @torch.no_grad()

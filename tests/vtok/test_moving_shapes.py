@@ -119,8 +119,13 @@ def test_clips_depend_on_stream_and_index_alone_and_splits_share_none(monkeypatc
 
 def test_stills_ask_what_a_frame_shows():
     pixels, labels = moving_shapes.stills_reel(3, 0)
-    texts = [[row[f"q_{category}"] for category in scene_text.STILL] for row in labels]
-    answers = [[row[f"a_{category}"] for category in scene_text.STILL] for row in labels]
+    columns = [name.removeprefix("q_") for name in labels[0] if name.startswith("q_")]
+    pairs = len(scene_text.PAIRS)
+    assert len(columns) == len(scene_text.STILL) + pairs * (moving_shapes.PAIRS_ASKED - 1)
+    texts = [[row[f"q_{column}"] for column in columns] for row in labels]
+    answers = [[row[f"a_{column}"] for column in columns] for row in labels]
+    positions = {text for text in texts[0] if text.startswith("where")}
+    assert len(positions) > 1, "the same pair is not asked for again and again"
     given = scene_ruler.Ruler().answers(pixels, texts)
     assert np.mean(np.array(given) == np.array(answers)) >= 0.95
     assert {row["motion"] for row in labels} == {"stays"}

@@ -5,7 +5,8 @@ frames of 64 x 64 pixels, so what a judge reaches at best is 100 % there. As thi
 set holds the same scenes whatever its own frames and size are; with 61 frames the ruler may still miss one.
 
 Labels of a clip: `caption`, `motion`, and for each category q_<category> (the question), a_<category> (its answer) and
-need_<category> (what must be seen, see `scene_text`).
+need_<category> (what must be seen, see `scene_text`). Stills are asked about further pairs of objects, q_position_2 and
+so on: with one pair per still, a model learns the stills by heart sooner than what "left of" means.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ RECIPE: dict[str, Any] = {
     "noise": scene_drawing.NOISE,
     "accepted": f"the ruler {scene_ruler.Ruler.version} answers all questions from {CHECKED_FRAMES} frames",
 }
-STILLS_RECIPE: dict[str, Any] = {**RECIPE, "stills": "one frame of an unchecked scene at a time drawn from 0 to 5 s"}
+PAIRS_ASKED = 6  # of a still, for each category of pairs
+
+STILLS_RECIPE: dict[str, Any] = {
+    **RECIPE,
+    "version": 2,
+    "stills": "one frame of an unchecked scene at a time drawn from 0 to 5 s",
+    "pairs": PAIRS_ASKED,
+}
 _STILL_STREAM = 0x57111  # separates the stills' scenes from the clips'
 
 
@@ -98,13 +106,27 @@ def _still(stream: int, index: int, size: int) -> tuple[np.ndarray, dict[str, An
         if asked is not None:
             questions = scene_text.questions(scene, asked, scene_text.STILL)
             caption = scene_text.caption(scene, asked, random)
-            return scene_drawing.draw(scene, 1, size), _labels(scene, questions, caption)
+            further: dict[str, str] = {}
+            for number in range(2, PAIRS_ASKED + 1):
+                further |= _pairs(scene, random, number)
+            return scene_drawing.draw(scene, 1, size), {**_labels(scene, questions, caption), **further}
+
+
+def _pairs(still: Scene, random: np.random.Generator, number: int) -> dict[str, str]:
+    """The labels of one more question of each category of pairs, about objects drawn anew."""
+    asked = None
+    while asked is None:
+        asked = scene_text.choose(still, random)
+    return _asked_labels(scene_text.questions(still, asked, scene_text.PAIRS), f"_{number}")
 
 
 def _labels(scene: Scene, questions: list[Question], caption: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"caption": caption, "motion": scene.actor.motion.name}
+    return {"caption": caption, "motion": scene.actor.motion.name, **_asked_labels(questions)}
+
+
+def _asked_labels(questions: list[Question], ending: str = "") -> dict[str, str]:
+    told: dict[str, str] = {}
     for question in questions:
-        told[f"q_{question.category}"] = question.text
-        told[f"a_{question.category}"] = question.answer
-        told[f"need_{question.category}"] = question.need
+        column = f"{question.category}{ending}"
+        told |= {f"q_{column}": question.text, f"a_{column}": question.answer, f"need_{column}": question.need}
     return told

@@ -33,6 +33,8 @@ CATEGORIES = tuple(OPTIONS)
 NEEDS = ("key", "late", "path", "brief")
 STILL = ("counting", "position", "size", "colour", "state")
 """Categories that a single frame is asked for: it shows no motion."""
+PAIRS = ("position", "size")
+"""Categories that are about two objects."""
 
 _WHEN = {"start": 0.0, "end": SECONDS}
 _CLEAR = 1.3  # how much longer the larger of two axes must be to be the way from one object to another
