@@ -69,22 +69,31 @@ def is_made(recipe: Recipe) -> bool:
 
 
 def state_of(recipe: Recipe) -> str:
-    """Return "made", "outdated" where its file names other parents than those that lie there now, or ""."""
+    """Return "made", "outdated", or "" where there is nothing.
+
+    A file is outdated where it names other parents than those that lie there now, a candidate table also where it holds
+    another number of clips than its recipe.
+    """
     path = REPOSITORY / recipe.outcome
     if not recipe.outcome or not path.exists():
         return ""
-    own = parents_of(path)
+    if path.suffix == ".parquet":
+        table = candidate_table.read(path)
+        own = {"tokenizer": table.origin["tokenizer"]}
+        if len(table.clips) != recipe.settings["clips"]:
+            return "outdated"
+    else:
+        own = checkpoints.load(path).parents
     for role, parent in recipe.parents.items():
-        if (REPOSITORY / parent).exists() and own.get(role) != checkpoints.load(REPOSITORY / parent).sha256:
+        if (REPOSITORY / parent).exists() and own.get(role) != identity(REPOSITORY / parent):
             return "outdated"
     return "made"
 
 
-def parents_of(path: Path) -> dict[str, str]:
-    """sha256 of what a checkpoint or a candidate table was made from, by role."""
-    if path.suffix == ".parquet":
-        return {"tokenizer": candidate_table.read(path).origin["tokenizer"]}
-    return checkpoints.load(path).parents
+def identity(path: Path) -> str:
+    """sha256 of a checkpoint's or a candidate table's contents."""
+    loaded = candidate_table.read(path) if path.suffix == ".parquet" else checkpoints.load(path)
+    return loaded.sha256
 
 
 def commands(recipe: Recipe, **further: Any) -> list[list[str]]:

@@ -132,13 +132,14 @@ def _scores(name: str) -> Recipe:
 def _router(kind: str, point: str, weights: Mapping[str, Any] | None = None) -> Recipe:
     outcome = f"{CHECKPOINTS}/router-toy-{kind}-{point}.safetensors"
     places = {"work": f"{WORK}/embedded/router-{kind}-{point}", "checkpoint": outcome}
+    tables = {"train_table": TRAIN_TABLE, "validation_table": f"{TABLES}/freedoom-validation.parquet"}
     return Recipe(
         f"router-toy-{kind}-{point}",
         "stage3_router",
         {**ROUTERS[kind], **(weights or POINTS[point]), **places},
         outcome=outcome,
         needs=("scores-freedoom-train", "scores-freedoom-validation"),
-        parents={"tokenizer": PROXY},
+        parents={"tokenizer": PROXY, **tables},
     )
 
 

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from evatok.experiments import keys, make, recipes
 from evatok.experiments.recipes import RecipeError
+from evatok.search import candidate_table
+from evatok.search.candidate_table import CandidateTable
 from evatok.storage import checkpoints
 
 KNOWN = recipes.every_recipe()
@@ -90,6 +93,22 @@ def test_an_artefact_of_other_parents_is_outdated(shelf):
     assert make.state_of(recipe) == "made"
     shelf("proxy", 2.0)
     assert make.state_of(recipe) == "outdated"
+
+
+def test_a_router_of_another_table_and_a_table_of_fewer_clips_are_outdated(shelf, tmp_path):
+    def scored(clips: int) -> str:
+        origin = {"levels": [1, 2], "blocks": 2, "tokenizer": "a", "data": {}, "precision": "fp32"}
+        made = CandidateTable(np.arange(clips), {"l1": np.ones((clips, 4), np.float32)}, origin)
+        candidate_table.write(tmp_path / "train.parquet", made)
+        return made.sha256
+
+    parents = {"train_table": "train.parquet"}
+    router = replace(KNOWN["router-toy-hard-matched"], outcome="router.safetensors", parents=parents)
+    scores = replace(KNOWN["scores-freedoom-train"], outcome="train.parquet", parents={}, settings={"clips": 3})
+    shelf("router.safetensors", train_table=scored(2))
+    assert (make.state_of(router), make.state_of(scores)) == ("made", "outdated")
+    scored(3)
+    assert (make.state_of(router), make.state_of(scores)) == ("outdated", "made")
 
 
 def test_a_dry_run_prints_the_commands_of_what_is_not_made_and_runs_none(shelf, monkeypatch, capsys):
