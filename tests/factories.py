@@ -52,6 +52,19 @@ TINY = TokenizerConfig(
 )
 """3 blocks of 2 x 2 patches, 3 levels: 27 candidates."""
 
+TINY_IMAGE = replace(
+    TINY,
+    levels=(2, 4, 6, 8),
+    frames=1,
+    patch=(1, 8, 8),
+    front="cnn",
+    channels=8,
+    multipliers=(1, 1, 2, 2),
+    convolution_blocks=1,
+    map_channels=8,
+)
+"""Images as clips of one frame and one block, convolutions around the Q-Former: 4 candidates."""
+
 SMALLER = replace(
     TOKENIZER_SIZES["toy"],
     levels=(2, 4, 8),

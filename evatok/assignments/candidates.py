@@ -54,8 +54,11 @@ class CandidateSet:
 
     @property
     def baseline(self) -> int:
-        """Tokens per block of the fixed-length baseline: the second longest level (the paper: 256 of 32 to 512)."""
-        return self.levels[max(0, len(self.levels) - 2)]
+        """Tokens per block of the fixed-length baseline: half the longest level, or the next shorter one there is.
+
+        The paper has 256 of 32 to 512, for videos and for images.
+        """
+        return max((level for level in self.levels if 2 * level <= self.levels[-1]), default=self.levels[0])
 
     def index(self, rows: np.ndarray) -> np.ndarray:
         """Candidate indices (...) of token counts (..., K).

@@ -140,7 +140,7 @@ _TOKENIZER = {
     "augment": Key(_FLAG, "DiffAug before the semantic discriminator"),
     "assignment": Key(OneOf(("router", "uniform", "random")), "what chooses the assignments; uniform is the baseline"),
     "router": Key(_PATH, "router that chooses the assignments"),
-    "uniform_tokens": Key(Whole(0, 2**20), "tokens per block of uniform; 0: the second longest level"),
+    "uniform_tokens": Key(Whole(0, 2**20), "tokens per block of uniform; 0: the baseline, half of the longest level"),
 }
 
 _ENCODER = {

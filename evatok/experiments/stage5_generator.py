@@ -42,7 +42,7 @@ def config() -> None:
     tokenizer = "results/checkpoints/final-toy-router.safetensors"
     assignment = "router"
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # as the tokenizer was trained [Sec. 3.4]
-    uniform_tokens = 0  # 0: the tokenizer's own row, else its second longest level
+    uniform_tokens = 0  # 0: the tokenizer's own row, else its baseline, half of its longest level
     given = "levels"
     data = "freedoom"
     label = "motion"  # motion+game: the last that a clip has (for mixed)

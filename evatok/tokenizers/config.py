@@ -5,21 +5,26 @@ Legend: B clips, K temporal blocks, k any number of them, P patches per block, T
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from einops import rearrange
 
 from evatok.assignments.candidates import CandidateSet
+from evatok.models.convolutions import ConvolutionShape
 from evatok.storage import checkpoints
+
+FRONTS = ("linear", "cnn")
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Shape of a tokenizer; the defaults are the paper's 145M "S-B" model (facts: GigaTok small and base layers).
 
-    `patch` is (frames, height, width); a temporal block is one patch deep in time.
+    `patch` is (frames, height, width); a temporal block is one patch deep in time. `front` is what lies between pixels
+    and patch features: "linear", the paper's for videos, or "cnn", its for images (supplement H), whose shape the last
+    fields give (`evatok.models.convolutions.ConvolutionShape`).
     """
 
     levels: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -35,10 +40,29 @@ class TokenizerConfig:
     quantiser: str = "vq"
     codebook_size: int = 16384
     codebook_dimension: int = 8
+    front: str = "linear"
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    convolution_blocks: int = 2
+    map_channels: int = 256
 
     def __post_init__(self) -> None:
         if self.frames % self.patch[0] or self.size % self.patch[1] or self.size % self.patch[2]:
             raise ValueError(f"patches {self.patch} do not tile {self.frames}x{self.size}x{self.size} clips")
+        if self.front not in FRONTS:
+            raise ValueError(f"unknown front {self.front!r}; choose one of {', '.join(FRONTS)}")
+        if self.front == "cnn":
+            self._check_convolutions()
+
+    def _check_convolutions(self) -> None:
+        """Raise ValueError for a convolutional front that cannot be: it sees all of a clip's pixels, later ones too."""
+        stride = self.convolutions.stride
+        if self.frames != 1:
+            raise ValueError(f"front cnn codes images of 1 frame, not clips of {self.frames}: choose front linear")
+        if self.patch != (1, stride, stride):
+            raise ValueError(f"multipliers {self.multipliers} make patches {(1, stride, stride)}, not {self.patch}")
+        if self.channels % 4 or any(width > 32 * 4 and width % 32 for width in self.convolutions.widths):
+            raise ValueError(f"{self.channels} channels cannot be normalised in groups: choose a multiple of 32")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenizerConfig:
@@ -61,6 +85,11 @@ class TokenizerConfig:
     def patches(self) -> int:
         """P, patches per block."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def convolutions(self) -> ConvolutionShape:
+        """Shape of the front "cnn"."""
+        return ConvolutionShape(self.channels, self.multipliers, self.convolution_blocks, self.map_channels)
 
     @property
     def patch_values(self) -> int:
@@ -95,6 +124,39 @@ TOKENIZER_SIZES: dict[str, TokenizerConfig] = {
     "paper": TokenizerConfig(),
 }
 
+_IMAGE_LEVELS = (32, 64, 96, 128, 192, 256, 384, 512)  # [suppl. H]
+
+IMAGE_SIZES: dict[str, TokenizerConfig] = {
+    # CPU, an hour or two: 64x64 images, whose 8x8 map is a quarter of the paper's, and so are the levels.
+    "toy": replace(
+        TOKENIZER_SIZES["toy"],
+        levels=tuple(level // 4 for level in _IMAGE_LEVELS),
+        frames=1,
+        patch=(1, 8, 8),
+        front="cnn",
+        channels=16,
+        multipliers=(1, 2, 4, 8),
+        convolution_blocks=1,
+        map_channels=128,
+    ),
+    # One GPU: the paper's map and levels.
+    "small": replace(
+        TOKENIZER_SIZES["small"],
+        levels=_IMAGE_LEVELS,
+        frames=1,
+        size=256,
+        patch=(1, 16, 16),
+        front="cnn",
+        channels=64,
+        convolution_blocks=1,
+    ),
+    # GigaTok-S-B: 232M with the head of its alignment, which it counts.
+    "paper": TokenizerConfig(levels=_IMAGE_LEVELS, frames=1, size=256, patch=(1, 16, 16), front="cnn"),
+}
+"""Tokenizers of images, videos of one frame and one block (supplement H)."""
+
+MODALITIES: dict[str, dict[str, TokenizerConfig]] = {"video": TOKENIZER_SIZES, "image": IMAGE_SIZES}
+
 
 def patchify(clips: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
     """Cut clips (B, 3, T, H, W) into patches (B, K, P, values per patch).
@@ -102,14 +164,19 @@ def patchify(clips: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
     Raises:
         ValueError: the clips do not have the tokenizer's shape.
     """
-    expected = (3, config.frames, config.size, config.size)
-    if tuple(clips.shape[1:]) != expected:
-        raise ValueError(f"clips must be (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}")
     t, h, w = config.patch
-    return rearrange(clips, "b c (k t) (y h) (x w) -> b k (y x) (c t h w)", t=t, h=h, w=w)
+    return rearrange(checked(clips, config), "b c (k t) (y h) (x w) -> b k (y x) (c t h w)", t=t, h=h, w=w)
 
 
 def unpatchify(patches: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
     """Assemble patches (B, k, P, values per patch) into frames (B, 3, k * frames per block, H, W)."""
     (t, h, w), (y, x) = config.patch, config.grid
     return rearrange(patches, "b k (y x) (c t h w) -> b c (k t) (y h) (x w)", c=3, t=t, h=h, w=w, y=y, x=x)
+
+
+def checked(clips: torch.Tensor, config: TokenizerConfig) -> torch.Tensor:
+    """Return the clips. Raises ValueError if they do not have the tokenizer's shape."""
+    expected = (3, config.frames, config.size, config.size)
+    if tuple(clips.shape[1:]) != expected:
+        raise ValueError(f"clips must be (B, {', '.join(map(str, expected))}), got {tuple(clips.shape)}")
+    return clips

@@ -1,4 +1,4 @@
-"""The adaptive-length tokenizer: a linear patch embedding, a Q-Former encoder, a codebook, a Q-Former decoder.
+"""The adaptive-length tokenizer: an embedding of patches, a Q-Former encoder, a codebook, a Q-Former decoder.
 
 EVATok's proxy and its final tokenizer are both this model (Sec. 3.1, Fig. 3, supplement F). Everything is
 block-causal: the codes and pixels of temporal block k depend on the clip's first k blocks and on the assignment's first
@@ -21,12 +21,12 @@ from evatok.models.quantisers import Quantised, Quantiser
 from evatok.models.trained import Trained
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.codes import Codes
-from evatok.tokenizers.config import TOKENIZER_SIZES, TokenizerConfig
+from evatok.tokenizers.config import IMAGE_SIZES, TOKENIZER_SIZES, TokenizerConfig
 from evatok.tokenizers.grouping import Groups
 from evatok.tokenizers.layout import Layout
 from evatok.tokenizers.networks import Decoder, Encoder
 
-__all__ = ["TOKENIZER_SIZES", "AdaptiveTokenizer", "Reconstruction", "TokenizerConfig"]
+__all__ = ["IMAGE_SIZES", "TOKENIZER_SIZES", "AdaptiveTokenizer", "Reconstruction", "TokenizerConfig"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,15 @@ class AdaptiveTokenizer(Trained, nn.Module):
         batch = Groups.of(layout, groups, sparse)
         values = self.quantiser.lookup(batch.flat(codes.codes))
         return batch.ungroup([self.decoder(part, rows)[0] for part, rows in batch.split(values)]).clamp(0, 1)
+
+    def direct(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (B, 3, 1, H, W), not clamped, through the convolutions alone, past Q-Formers and codebook.
+
+        GigaTok trains them so in its first steps. Raises ValueError for a tokenizer without convolutions.
+        """
+        if self.config.front != "cnn":
+            raise ValueError("front linear has no convolutions to reconstruct by directly")
+        return self.decoder.image_rendering.of_map(self.encoder.image_embedding.map_of(clips))
 
     def _features(self, clips: torch.Tensor, batch: Groups) -> torch.Tensor:
         """Encoder features (M, D) of all tokens, group after group."""

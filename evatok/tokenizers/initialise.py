@@ -20,11 +20,12 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 def initialise(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
     """Initialise in place from training clips (B, 3, T, H, W) in [0, 1].
 
-    The patch embedding becomes the whitening PCA of the clips' patches and the un-patchify its inverse; position
+    A linear patch embedding becomes the whitening PCA of the clips' patches and the un-patchify its inverse; position
     tables become sine-cosine encodings; every attention starts with equal query and key projections, so that tokens
     first attend to what is near and similar; residual branches start small.
     """
-    _whiten(tokenizer, clips)
+    if tokenizer.config.front == "linear":
+        _whiten(tokenizer, clips)
     for side in (tokenizer.encoder, tokenizer.decoder):
         blocks, _, width = side.patch_position.shape
         side.patch_position.copy_(sine_cosine(blocks, tokenizer.config.grid, width))

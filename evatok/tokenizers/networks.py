@@ -1,5 +1,7 @@
 """The two halves of the tokenizer: a Q-Former encoder from patches to tokens, a Q-Former decoder back to pixels.
 
+Pixels become patch features, and these pixels again, by one linear map, or, of images, by convolutions.
+
 Legend: B clips, K temporal blocks, P patches per block, S slots (the highest level), N tokens of the longest clip in
 the batch, D width (encoder's or decoder's).
 """
@@ -11,7 +13,8 @@ from einops import rearrange
 from torch import nn
 
 from evatok.models.attention import QFormer
-from evatok.tokenizers.config import TokenizerConfig, patchify, unpatchify
+from evatok.models.convolutions import ImageDecoder, ImageEncoder
+from evatok.tokenizers.config import TokenizerConfig, checked, patchify, unpatchify
 from evatok.tokenizers.layout import Layout, patch_to_patch, patch_to_token, token_to_patch, token_to_token
 from evatok.tokenizers.pooling import pyramid
 
@@ -25,7 +28,10 @@ class Encoder(nn.Module):
         super().__init__()
         width, blocks = config.encoder_width, config.candidates.blocks
         self.config = config
-        self.patch_embedding = nn.Linear(config.patch_values, width)
+        if config.front == "cnn":
+            self.image_embedding = ImageEmbedding(config)
+        else:
+            self.patch_embedding = nn.Linear(config.patch_values, width)
         self.patch_position = _position_table(blocks, config.patches, width)
         self.slot_position = _position_table(blocks, config.levels[-1], width)
         self.layers = QFormer(width, config.encoder_heads, config.encoder_layers)
@@ -34,6 +40,8 @@ class Encoder(nn.Module):
 
     def embed(self, clips: torch.Tensor) -> torch.Tensor:
         """Embed patches and add their positions (B, K, P, D): the references, and what queries are pooled from."""
+        if self.config.front == "cnn":
+            return self.image_embedding(checked(clips, self.config)) + self.patch_position
         return self.patch_embedding(patchify(clips, self.config) - 0.5) + self.patch_position
 
     def queries(self, patches_BKPD: torch.Tensor) -> torch.Tensor:
@@ -63,8 +71,11 @@ class Decoder(nn.Module):
         self.patch_position = _position_table(blocks, config.patches, width)
         self.slot_position = _position_table(blocks, config.levels[-1], width)
         self.layers = QFormer(width, config.decoder_heads, config.decoder_layers)
-        # No norm before it: the residual stream carries the patch's magnitude to the pixels.
-        self.unpatchify = nn.Linear(width, config.patch_values)
+        if config.front == "cnn":
+            self.image_rendering = ImageRendering(config)
+        else:
+            # No norm before it: the residual stream carries the patch's magnitude to the pixels.
+            self.unpatchify = nn.Linear(width, config.patch_values)
         self.register_buffer("pyramid", pyramid(config.grid, config.levels[-1]), persistent=False)
 
     def token_positions(self) -> torch.Tensor:
@@ -102,7 +113,50 @@ class Decoder(nn.Module):
 
     def to_pixels(self, patches_BKPD: torch.Tensor) -> torch.Tensor:
         """Map patch features (B, k, P, D) of k blocks to pixels (B, 3, k * frames per block, H, W)."""
+        if self.config.front == "cnn":
+            return self.image_rendering(patches_BKPD)
         return unpatchify(self.unpatchify(patches_BKPD).float() + 0.5, self.config)
+
+    @property
+    def last_layer(self) -> torch.Tensor:
+        """The weight from which pixels come, by whose gradients VQGAN's rule weighs the adversarial term."""
+        return self.image_rendering.decoder.leave.weight if self.config.front == "cnn" else self.unpatchify.weight
+
+
+class ImageEmbedding(nn.Module):
+    """Embed images, clips (B, 3, 1, H, W) in [0, 1], as patch features (B, 1, P, D) by convolutions."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.encoder = ImageEncoder(config.convolutions)
+        self.norm = nn.LayerNorm(config.map_channels)
+        self.project = nn.Linear(config.map_channels, config.encoder_width)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.project(self.norm(rearrange(self.map_of(clips), "b c y x -> b 1 (y x) c")))
+
+    def map_of(self, clips: torch.Tensor) -> torch.Tensor:
+        """The map (B, map channels, h, w) of clips (B, 3, 1, H, W)."""
+        return self.encoder(2 * clips[:, :, 0] - 1)
+
+
+class ImageRendering(nn.Module):
+    """Render patch features (B, 1, P, D) as clips (B, 3, 1, H, W), not clamped, by convolutions."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.norm = nn.LayerNorm(config.decoder_width)
+        self.project = nn.Conv2d(config.decoder_width, config.map_channels, 3, padding=1)
+        self.decoder = ImageDecoder(config.convolutions)
+
+    def forward(self, patches_B1PD: torch.Tensor) -> torch.Tensor:
+        features = rearrange(self.norm(patches_B1PD), "b 1 (y x) d -> b d y x", y=self.grid[0])
+        return self.of_map(self.project(features))
+
+    def of_map(self, map_BChw: torch.Tensor) -> torch.Tensor:
+        """Clips (B, 3, 1, H, W) of maps (B, map channels, h, w)."""
+        return (self.decoder(map_BChw).float()[:, :, None] + 1) / 2
 
 
 def _position_table(blocks: int, positions: int, width: int) -> nn.Parameter:

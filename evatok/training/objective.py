@@ -160,7 +160,7 @@ class TokenizerObjective:
             return self.weights
         names = [name for name in ("l1", "squared", "perceptual") if name in terms]
         reconstruction = torch.stack([self.weights[name] * terms[name] for name in names]).sum()
-        last_layer = module.tokenizer.decoder.unpatchify.weight
+        last_layer = module.tokenizer.decoder.last_layer
         ratio = losses.adaptive_weight(reconstruction, terms["adversarial"], last_layer)
         return {**self.weights, "adversarial": self.weights["adversarial"] * float(ratio)}
 

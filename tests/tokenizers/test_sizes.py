@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from evatok.routing.networks import ROUTER_SIZES, ViTRouter
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.tokenizers.evatok import IMAGE_SIZES, TOKENIZER_SIZES, AdaptiveTokenizer
+from evatok.training.alignment import AlignmentHead
 
 
 def test_the_papers_tokenizer_has_145_million_parameters():
@@ -15,6 +16,28 @@ def test_the_papers_tokenizer_has_145_million_parameters():
     print(f"{parameters:,} parameters")
     assert tokenizer.quantiser.quantiser.weight.shape == (16384, 8)
     assert parameters == pytest.approx(145e6, rel=0.01)
+
+
+def test_the_papers_image_tokenizer_is_gigatoks_of_232_million_parameters():
+    """GigaTok counts the head of its alignment with a frozen encoder of width 768, which a checkpoint leaves out."""
+    paper = IMAGE_SIZES["paper"]
+    with torch.device("meta"):
+        tokenizer = AdaptiveTokenizer(paper)
+        head = AlignmentHead(paper.decoder_width, (1, *paper.grid), 768, (1, *paper.grid))
+    parameters = sum(p.numel() for module in (tokenizer, head) for p in module.parameters())
+    assert parameters == pytest.approx(232e6, rel=0.01)
+    assert paper.grid == (16, 16)
+
+
+@pytest.mark.parametrize("size", IMAGE_SIZES)
+def test_an_image_is_one_block_of_eight_levels(size):
+    """Supplement H: 32 to 512 tokens of a 16 x 16 map, 208 on average, 256 the baseline."""
+    tokenizer, paper = IMAGE_SIZES[size], (32, 64, 96, 128, 192, 256, 384, 512)
+    assert tokenizer.candidates.blocks == 1
+    assert [level * 256 // tokenizer.patches for level in tokenizer.levels] == list(paper)
+    assert tokenizer.candidates.baseline == tokenizer.patches
+    totals = IMAGE_SIZES["paper"].candidates.totals
+    assert (totals.mean(), totals.std()) == pytest.approx((208.0, 156.77), abs=0.01)
 
 
 def test_the_papers_router_has_19_9_million_parameters():
