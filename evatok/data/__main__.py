@@ -161,7 +161,7 @@ def _split(options: argparse.Namespace) -> str:
 
 def _shape(options: argparse.Namespace) -> tuple[int, int]:
     """Return the requested size and frames; by default those of a built folder, which has only one shape."""
-    size, frames = SIZE, FRAMES
+    size, frames = SIZE, 1 if options.name.partition("@")[0] in sets.STILLS else FRAMES
     if not sets.is_embedded(options.name) and (Path(options.name) / "manifest.json").exists():
         _, frames, size, _, _ = clips.load(Path(options.name)).clips.shape
     return options.size or size, options.frames or frames

@@ -22,8 +22,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from evatok.data.decoding import check_sampling
-from evatok.data.image_folder import read_frames_folder
+from evatok.data.image_folder import IMAGE_SUFFIXES, read_frames_folder
 from evatok.data.probe import VideoError
+from evatok.data.still_image import read_image
 from evatok.data.video import VIDEO_SUFFIXES, ClipReader
 from evatok.errors import EvatokError
 from evatok.storage.files import ordinary
@@ -93,7 +94,7 @@ def decode_manifest(
 
     The labels are the decoded rows, numbered as the clips are. The failures have columns `path` and `reason`
     and keep the index of `rows`; every row is in exactly one of the two, unless `count` clips (0: all) come from
-    fewer rows. `timeout` is seconds per clip.
+    fewer rows. `timeout` is seconds per clip. With `frames` 1 a row is an image (`evatok.data.still_image`).
 
     Raises ManifestError where there are no rows or every one fails, ValueError for an argument out of range.
     """
@@ -140,7 +141,7 @@ def _separator_of_list(first: str, folder: Path) -> str | None:
     """What parts path and label where the first line of a manifest begins with a path; None where it does not."""
     for separator in ("", *SEPARATORS, " "):
         head = _cells(first, separator)[0]
-        if head and (Path(head).suffix.lower() in VIDEO_SUFFIXES or _exists(folder / head)):
+        if head and (Path(head).suffix.lower() in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) or _exists(folder / head)):
             return separator
     return None
 
@@ -263,10 +264,22 @@ def _starts(rows: pd.DataFrame) -> list[float]:
 def _read(
     reader: ClipReader, path: Path, frames: int, size: int, fps: float | None, start: float, timeout: float
 ) -> np.ndarray:
+    if frames == 1 and not path.is_dir():
+        return _read_still(path, size, fps, start)
     if not path.is_dir():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise VideoError(path, f"an image, but clips have {frames} frames; modality=image, frames 1, reads images")
         return reader.read(path, frames=frames, size=size, fps=fps, start=start, timeout=timeout)
     if fps is not None:
         raise VideoError(path, f"a folder of images has no timestamps to sample at {fps:g} fps; pass fps=None")
     if not start.is_integer():
         raise VideoError(path, f"start {start:g} is not the index of an image")
     return read_frames_folder(path, frames=frames, size=size, start=int(start))
+
+
+def _read_still(path: Path, size: int, fps: float | None, start: float) -> np.ndarray:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise VideoError(path, "a video, but images are asked for; modality=video, frames above 1, reads videos")
+    if fps is not None or start:
+        raise VideoError(path, f"an image has neither a start ({start:g}) nor a rate to sample at (fps={fps})")
+    return read_image(path, size=size)

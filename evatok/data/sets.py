@@ -12,11 +12,12 @@ import pandas as pd
 
 from evatok.data import clips, manifest, reels, splits
 from evatok.data.clips import ClipSet, ClipSetError
-from evatok.data.embedded import arcade, freedoom, mixed, moving_shapes
+from evatok.data.embedded import arcade, freedoom, images, mixed, moving_shapes
 from evatok.data.reels import ClipSource, Reel
 from evatok.storage.files import cache_folder
 
-EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed", "moving-shapes", "moving-shapes-stills")
+STILLS = ("images", "moving-shapes-stills")
+EMBEDDED = ("freedoom", "arcade", "arcade-seen", "arcade-held-out", "mixed", "moving-shapes", *STILLS)
 
 _ARCADE: dict[str, tuple[Callable[..., Reel], tuple[str, ...]]] = {
     "arcade": (arcade.arcade_reel, arcade.GAMES),
@@ -50,6 +51,8 @@ def _newest(name: str) -> ClipSource:
         return ClipSource(name, freedoom.REEL, freedoom.freedoom_reel, freedoom.RECIPE, freedoom.recipe_versions())
     if name == "mixed":
         return ClipSource(name, mixed.REEL, mixed.mixed_reel, mixed.RECIPE, mixed.recipe_versions())
+    if name == "images":
+        return ClipSource(name, images.REEL, images.images_reel, images.RECIPE, mixed.recipe_versions())
     if name in _MOVING_SHAPES:
         shapes, recipe = _MOVING_SHAPES[name]
         return ClipSource(name, moving_shapes.REEL, shapes, recipe, moving_shapes.recipe_versions())
@@ -88,7 +91,7 @@ def clip_set(
 
     Args:
         name: an embedded set, perhaps with the version of its recipe ("freedoom@2"), the folder of a built set, a
-            manifest CSV, or a folder of class folders.
+            manifest CSV, or a folder of class folders; with `frames` 1 of images (`evatok.data.still_image`).
         split: "train", "validation", "test" or what a manifest calls it; "all" takes every row of a user's own set.
         count: clips; 0 takes all that a user's own set has.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
@@ -98,7 +101,7 @@ def clip_set(
         ImportError: a set with games without the package of the games.
     """
     name = str(name)
-    _refuse_all_of_embedded(name, split)
+    _check_embedded(name, split, frames)
     if is_embedded(name):
         return reels.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
@@ -139,7 +142,7 @@ def built(
     Raises as `clip_set` does.
     """
     name = str(name)
-    _refuse_all_of_embedded(name, split)
+    _check_embedded(name, split, frames)
     path = Path(name)
     if is_embedded(name):
         return reels.cached(source(name), split, count, size=size, frames=frames, seed=seed)
@@ -149,7 +152,7 @@ def built(
         raise ClipSetError(
             f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
         )
-    rows, _ = splits.rows_of(path, split)
+    rows, _ = splits.rows_of(path, split, stills=frames == 1)
     return _decoded(_decoded_folder(rows, split, size=size, frames=frames, fps=fps), count)
 
 
@@ -160,7 +163,7 @@ def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float |
     not hold as many already.
     """
     path = Path(path)
-    rows, made_by = splits.rows_of(path, split)
+    rows, made_by = splits.rows_of(path, split, stills=frames == 1)
     folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
     held = _decoded(folder, count)
     if held is not None:
@@ -174,8 +177,17 @@ def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float |
     return clips.save(folder, pixels, labels.drop(columns="path"), facts)
 
 
-def _refuse_all_of_embedded(name: str, split: str) -> None:
-    if is_embedded(name) and split == splits.ALL:
+def _check_embedded(name: str, split: str, frames: int) -> None:
+    """Raise ClipSetError for a split that an embedded set does not have, and for images of a set of videos."""
+    if not is_embedded(name):
+        return
+    if frames == 1 and name.partition("@")[0] not in STILLS:
+        raise ClipSetError(
+            f"embedded set {name!r} holds videos: as clips of 1 frame there are only {' and '.join(STILLS)}"
+        )
+    if frames != 1 and name.partition("@")[0] == "images":
+        raise ClipSetError(f"embedded set {name!r} holds images, clips of 1 frame, not of {frames}")
+    if split == splits.ALL:
         told = f"embedded set {name!r} is made as long as asked, one split at a time"
         raise ClipSetError(f"{told}: {splits.ALL!r} is not one of them, only {', '.join(clips.SPLITS)}")
 
