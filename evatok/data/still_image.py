@@ -53,7 +53,7 @@ def picture_of(path: Path | str) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `MOST` is the limit here
             with Image.open(ordinary(path)) as image:
                 _refuse(path, image)
-                return np.asarray(_on_white(ImageOps.exif_transpose(image)))
+                return np.array(_on_white(ImageOps.exif_transpose(image)))
     except _UNREADABLE as error:
         if isinstance(error, VideoError):
             raise

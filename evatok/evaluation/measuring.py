@@ -54,8 +54,8 @@ class Evaluation:
         intervals: (low, high) of these intervals.
         per_clip: (N,) values of each per-clip metric, and `tokens` if the system returns tokens.
         kept: what a paired comparison needs of every clip, by the names of `evatok.evaluation.per_clip`: the values of
-            `per_clip`, moments of motion, and I3D features of the reconstructions.
-        reference: I3D features of the real clips, under the name `evatok.evaluation.per_clip.REAL`.
+            `per_clip`, moments of motion, and features of the reconstructions.
+        reference: features of the real clips, under their names in `evatok.evaluation.per_clip.EXTRACTED`.
         protocol: a record's entry `protocol`.
         model: a record's entry `model`: `System.identity`, mean tokens and their histogram, the number of clips with a
             PSNR of 100 dB or more (counted as 100), the networks' weights, and values that are infinite or NaN (such as
@@ -97,8 +97,8 @@ def evaluate(
         clips: the protocol's clips (`protocols.clips_of`), or a folder's.
         metrics: a selection of the protocol's metrics, the optional ones included; by default all but the optional.
         limit: measure only the first `limit` clips; the record then states that it is not comparable.
-        networks: frozen networks to use instead of the published ones, by the name of the perceptual metric, "i3d" or
-            "inception"; for tests, and to share them between evaluations.
+        networks: frozen networks to use instead of the published ones, by the name of the perceptual metric, "i3d",
+            "inception" or "efficientnet"; for tests, and to share them between evaluations.
         batch: clips per batch; changes values only by rounding.
         work: folder in which measured shards are stored, so that a later run can resume.
         shard_length: clips per shard, the most that an interruption loses.
@@ -131,7 +131,7 @@ def evaluate(
         intervals=intervals,
         per_clip=per_clip_arrays(arrays, names),
         kept=kept_arrays(arrays, names),
-        reference={per_clip.REAL: references["i3d"]} if "i3d" in references else {},
+        reference={real: references[name] for name, (_, real) in per_clip.EXTRACTED.items() if name in references},
         protocol=protocol.to_record(facts, len(real), limit),
         model={
             **system.identity,

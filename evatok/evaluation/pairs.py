@@ -20,6 +20,7 @@ from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.measuring import checked_output
 from evatok.evaluation.networks import load_networks
 from evatok.evaluation.operating_points import Pairs
+from evatok.evaluation.per_clip import DISTANCES
 from evatok.evaluation.summary import PERCEPTUAL, PIXELS
 from evatok.evaluation.systems import Adaptive
 from evatok.metrics.features import clip_features, description, extract
@@ -27,7 +28,7 @@ from evatok.metrics.i3d import load_i3d
 from evatok.storage.shards import Arrays, ShardStore, Tick, code_version, computed, concatenated, ranges
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
-METRICS = (*PIXELS, *PERCEPTUAL, "rfvd")
+METRICS = (*PIXELS, *PERCEPTUAL, *DISTANCES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class Networks:
     @property
     def per_clip(self) -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
         """Functions that compute one value per clip, by metric."""
-        return {name: PIXELS.get(name) or self.networks[name] for name in self.metrics if name != "rfvd"}
+        return {name: PIXELS.get(name) or self.networks[name] for name in self.metrics if name not in DISTANCES}
 
     @property
     def weights(self) -> dict[str, dict[str, str]]:
@@ -67,12 +68,26 @@ class Networks:
     @property
     def identity(self) -> dict[str, Any]:
         """Identity of the metrics: weights and code."""
-        extractor = self.networks.get("i3d")
+        extractor, images = self.networks.get("i3d"), self.networks.get("efficientnet")
         return {
             "metrics": {name: code_version(function) for name, function in self.per_clip.items()},
             "weights": self.weights,
             "extractor": None if extractor is None else description(extractor, self.i3d_precision),
+            **({} if images is None else {"images": description(images)}),
         }
+
+    @property
+    def extractors(self) -> list[str]:
+        """Names of the networks whose features distances compare."""
+        return [DISTANCES[name][0] for name in self.metrics if name in DISTANCES]
+
+    def precision(self, extractor: str) -> str:
+        return self.i3d_precision if extractor == "i3d" else "fp32"
+
+
+def features_of(extractor: str) -> str:
+    """Name of an extractor's features among the arrays of pairs."""
+    return "features" if extractor == "i3d" else f"features.{extractor}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ class Measured:
     """Measurements of all pairs.
 
     Attributes:
-        arrays: (M,) float64 values of each per-clip metric and, for rfvd, `features` (M, F).
+        arrays: (M,) float64 values of each per-clip metric and features (M, F) of each extractor.
         resumed: number of pairs that an earlier run had measured.
         damaged: number of shards of that run that were damaged and recomputed.
     """
@@ -132,8 +147,8 @@ class PairRunner:
         fake = checked_output(real, self._system(real, numbers), int(numbers[0]))
         fake = (fake * 255).round() / 255  # 8 bit, as in every protocol of ours
         arrays = {name: f(real, fake).double().cpu().numpy() for name, f in self.networks.per_clip.items()}
-        if "i3d" in self.networks.networks:
-            arrays["features"] = extract(self.networks.networks["i3d"], fake)
+        for name in self.networks.extractors:
+            arrays[features_of(name)] = extract(self.networks.networks[name], fake)
         return arrays
 
     @property
@@ -151,15 +166,15 @@ class PairRunner:
             "code": code_version(self),
         }
 
-    def real_features(self) -> np.ndarray:
+    def real_features(self, extractor: str) -> np.ndarray:
         """(N, F) features of the real clips, from the cache that evaluations share."""
-        with tqdm(total=len(self.clips), desc="i3d of the reference", unit="clip", disable=None) as bar:
+        with tqdm(total=len(self.clips), desc=f"{extractor} of the reference", unit="clip", disable=None) as bar:
             return clip_features(
-                self.networks.networks["i3d"],
+                self.networks.networks[extractor],
                 self.clips,
                 ShardStore.of_features(),
                 preprocessing=protocols.get("embedded-reconstruction").preprocessing,
-                precision=self.networks.i3d_precision,
+                precision=self.networks.precision(extractor),
                 batch=self.batch,
                 shard_length=self.shard_length,
                 device=self.device,

@@ -29,6 +29,10 @@ MEASURED, REFERENCE = "per_clip", "reference"
 """Names of the two files in a record."""
 FEATURES, REAL, MOTION = "i3d", "real_i3d", "motion"
 """Names of the other arrays: (N, D) features of reconstructions and of real clips, (N, ...) motion moments."""
+EXTRACTED = {"i3d": (FEATURES, REAL), "efficientnet": ("efficientnet", "real_efficientnet")}
+"""Names of features of reconstructions and of real clips, by their extractor; a clip of each has one row."""
+DISTANCES = {"rfvd": ("i3d", 0), "rfd_efficientnet": ("efficientnet", 1)}
+"""Metrics of sets that can be paired: the extractor, and what N is lessened by in their covariances."""
 HALF = 6e4  # largest magnitude stored as float16
 DRAWS_OF_SETS = 200  # bootstrap draws of distances between sets, which take milliseconds each
 
@@ -84,14 +88,14 @@ def paired(one: Record, other: Record, metric: str, root: Path = REPOSITORY) -> 
         return None
     from evatok.metrics.bootstrap import paired_difference  # here: it imports PyTorch, which tables do not need
 
-    draws = DRAWS_OF_SETS if metric == "rfvd" else 2000
+    draws = DRAWS_OF_SETS if metric in DISTANCES else 2000
     return paired_difference(_statistic(metric), rows[0], rows[1], draws=draws)
 
 
 def _rows(arrays: Arrays, metric: str) -> np.ndarray | None:
     """Per-clip rows from which a metric is computed."""
-    if metric == "rfvd":
-        real, fake = arrays.get(REAL), arrays.get(FEATURES)
+    if metric in DISTANCES:
+        fake, real = map(arrays.get, EXTRACTED[DISTANCES[metric][0]])
         return None if real is None or fake is None else np.stack((real, fake), axis=1).astype(np.float64)
     values = arrays.get(MOTION if metric.startswith("motion_") else metric)
     return None if values is None else values.astype(np.float64)
@@ -101,15 +105,16 @@ def _statistic(metric: str) -> Callable[[np.ndarray], float]:
     """Return the metric as a function of the rows of `_rows`."""
     from evatok.metrics import frechet, motion
 
-    if metric == "rfvd":
-        return lambda rows: float(frechet.frechet_distance_of_features(rows[:, 0], rows[:, 1]))
+    if metric in DISTANCES:
+        ddof = DISTANCES[metric][1]
+        return lambda rows: float(frechet.frechet_distance_of_features(rows[:, 0], rows[:, 1], ddof=ddof))
     moving = {"motion_ratio": motion.ratio_of, "motion_correlation": motion.correlation_of}
     return moving.get(metric, lambda rows: float(rows.mean()))
 
 
 def _small(key: str, values: np.ndarray) -> np.ndarray:
     """Convert features to float16 and per-clip values to float32; motion moments stay as they are."""
-    if key in (FEATURES, REAL) and np.abs(values).max() < HALF:
+    if any(key in names for names in EXTRACTED.values()) and np.abs(values).max() < HALF:
         return values.astype(np.float16)
     return values.astype(np.float32) if values.dtype == np.float64 and key != MOTION else values
 

@@ -59,7 +59,8 @@ def _below_ceiling(values: np.ndarray, name: str) -> np.ndarray:
 def kept_arrays(arrays: Arrays, names: Sequence[str]) -> Arrays:
     """Select what a paired comparison needs of every clip, by the names of `evatok.evaluation.per_clip`."""
     kept = dict(per_clip_arrays(arrays, names))
-    sources = {per_clip.MOTION: "motion", per_clip.FEATURES: "features.i3d"}
+    features = {fake: f"features.{name}" for name, (fake, _) in per_clip.EXTRACTED.items()}
+    sources = {per_clip.MOTION: "motion", **features}
     return kept | {name: arrays[source] for name, source in sources.items() if source in arrays}
 
 
@@ -112,12 +113,12 @@ def distribution_values(arrays: Arrays, references: Arrays, names: Sequence[str]
 
 def _distance(name: str, real: np.ndarray, fake: np.ndarray) -> float:
     real, fake = real.astype(np.float64), fake.astype(np.float64)
-    if name == "kvd":
+    if name == "kvd" or name.endswith("kd_efficientnet"):
         return float(kernel_distance(real, fake))
     if name == "rfvd_extrapolated":
         return float(extrapolated_fvd(real, fake).value)
     # FID's covariances divide by N - 1, as in the original; FVD's by N, as in LARP.
-    return float(frechet_distance_of_features(real, fake, ddof=1 if name == "rfid" else 0))
+    return float(frechet_distance_of_features(real, fake, ddof=0 if name.endswith("fvd") else 1))
 
 
 def token_values(arrays: Arrays, system: System, real: Any) -> dict[str, Metric]:

@@ -11,6 +11,7 @@ new in them.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from tqdm import tqdm
 
 from evatok.evaluation import tradeoff
 from evatok.evaluation.operating_points import Pairs
-from evatok.evaluation.pairs import Networks, PairRunner
+from evatok.evaluation.pairs import Networks, PairRunner, features_of
+from evatok.evaluation.per_clip import DISTANCES
 from evatok.evaluation.tradeoff import Draws
 from evatok.experiments import keys, tracking
 from evatok.experiments.curves_study import CurvesError, Study
@@ -73,15 +75,24 @@ def embedded() -> None:
     i3d_bf16 = True
 
 
+@ex.named_config
+def image_toy() -> None:
+    checkpoint = "results/checkpoints/image-proxy-toy.safetensors"
+    table = "results/tables/candidates/images-validation.parquet"
+    routers = "results/checkpoints/image-router-toy*.safetensors"
+    metric = "st-lpips"
+    metrics = "psnr,st_lpips_alex,rfd_efficientnet"
+
+
 @tracking.main(ex, Outputs(folders=("work", "records_folder")))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     names = [name.strip() for name in config["metrics"].split(",") if name.strip()]
     networks = Networks.load(names, config["device"], config["i3d_bf16"])
     study = Study.read(config)
-    if len(study.clips) < 2 and "rfvd" in names:
+    if len(study.clips) < 2 and (of_sets := [name for name in names if name in DISTANCES]):
         raise tracking.ConfigError(
-            "config key limit: rfvd compares sets of at least 2 clips; raise limit, or leave rfvd out"
+            f"config key limit: {of_sets[0]} compares sets of at least 2 clips; raise limit, or leave it out"
         )
     bench = study.bench(networks, config)
     measured = bench.measure_all(ShardStore(Path(config["work"])))
@@ -142,12 +153,13 @@ def drawn(study: Study, bench: PairRunner, measured: Arrays, config: dict[str, A
     values = {"tokens": tradeoff.means_of_draws(tokens, positions)}
     for name in bench.networks.per_clip:
         values[name] = tradeoff.means_of_draws(measured[name][where], positions)
-    if "features" in measured:
-        real, fake = bench.real_features().astype(np.float64), measured["features"].astype(np.float64)[where]
-        with tqdm(total=len(positions), desc="rfvd", unit="draw", disable=None) as bar:
-            values["rfvd"] = tradeoff.distances_of_draws(
-                real, fake, positions, frechet_distance_of_features, bar.update
-            )
+    for name in (name for name in bench.networks.metrics if name in DISTANCES):
+        extractor, ddof = DISTANCES[name]
+        real, fake = bench.real_features(extractor), measured[features_of(extractor)]
+        real, fake = real.astype(np.float64), fake.astype(np.float64)[where]
+        distance = partial(frechet_distance_of_features, ddof=ddof)
+        with tqdm(total=len(positions), desc=name, unit="draw", disable=None) as bar:
+            values[name] = tradeoff.distances_of_draws(real, fake, positions, distance, bar.update)
     return Draws([point.name for point in study.points], study.reference, len(study.clips), values)
 
 

@@ -80,6 +80,11 @@ METRICS = (
     Entry("rfvd_extrapolated", "rFVD, extrapolated", "lower", "", 1, "set", "i3d"),
     Entry("kvd", "KVD", "lower", "", 1, "set", "i3d"),
     Entry("rfid", "rFID", "lower", "", 1, "set", "inception"),
+    Entry("gfid", "gFID", "lower", "", 1, "set", "inception"),
+    Entry("rfd_efficientnet", "Frechet distance of EfficientNet features", "lower", "", 3, "set", "efficientnet"),
+    Entry("gfd_efficientnet", "Frechet distance of generated images", "lower", "", 3, "set", "efficientnet"),
+    Entry("rkd_efficientnet", "kernel distance of EfficientNet features", "lower", "", 5, "set", "efficientnet"),
+    Entry("gkd_efficientnet", "kernel distance of generated images", "lower", "", 5, "set", "efficientnet"),
     Entry("motion_ratio", "motion ratio", "higher", "", 3, "set"),
     Entry("motion_correlation", "motion correlation", "higher", "", 3, "set"),
     Entry("mean_tokens", "tokens per clip", "lower", "tokens", columns=("tokens", "rtokens", "gtokens")),
@@ -127,6 +132,9 @@ METRICS = (
     Entry("pflop", "operations", "lower", "PFLOP", 3, "set"),
 )
 """Every metric, in the order of tables."""
+
+OF_SAMPLES = ("gfvd", "gfid", "gfd_efficientnet", "gkd_efficientnet")
+"""Metrics that compare samples of a generator with real clips, where others compare reconstructions."""
 
 COSTS = {"seconds": "s", "bytes": "B", "hours": "h", "flop": "FLOP", "psnr_db": "dB", "tokens": "tokens"}
 """Units of benchmark metrics, by a part of their name."""

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from evatok.data import clips as clip_sets
 from evatok.data.manifest import ManifestError
@@ -26,6 +27,10 @@ PINNED = {
     "embedded-generation 1": "63eaa45abe2f",
     "embedded-games-generation 1": "a00ef9cd7c03",
     "embedded-prediction 1": "dd0c2d091104",
+    "embedded-images-reconstruction 1": "077ecab6b4f1",
+    "embedded-images-generation 1": "002cdff62fa2",
+    "imagenet-reconstruction-50k 1": "5edf183ddc77",
+    "imagenet-generation-50k 1": "d48ad27c57c3",
     "larp-ucf101-reconstruction 1": "90fe06f6ba6a",
     "larp-ucf101-generation 1": "5f7395fefabe",
     "larp-k600-prediction 1": "e222451e7fd8",
@@ -147,6 +152,29 @@ def test_a_protocol_that_contradicts_itself_is_refused():
         dataclasses.replace(embedded, clip_choice="frist")
     with pytest.raises(ProtocolError, match="their number must be known"):
         dataclasses.replace(protocols.get("larp-ucf101-generation"), clips=None)
+
+
+def test_images_of_imagenets_folders_are_the_protocols_clips(tmp_path, monkeypatch):
+    """Those of val in their order, the shorter side brought to the size; one that cannot be read is an error."""
+    monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
+    for number, name in enumerate(("train/a/0.JPEG", "val/a/1.JPEG", "val/b/2.JPEG")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 40), (100 * number,) * 3).save(tmp_path / name)
+    protocol = dataclasses.replace(protocols.get("imagenet-reconstruction-50k"), clips=2, size=8)
+    found = protocols.clips_of(protocol, str(tmp_path))
+    assert found.clips.shape == (2, 1, 8, 8, 3)
+    assert np.abs(found.clips.mean((1, 2, 3, 4)) - [100, 200]).max() < 2
+    assert found.labels["label"].tolist() == ["a", "b"]
+    assert not protocols.deviations(protocol, found.manifest, 2)
+    assert len(protocols.clips_of(protocol, str(tmp_path), limit=1)) == 1
+    (tmp_path / "val" / "a" / "1.JPEG").write_text("no image")
+    with pytest.raises(VideoError, match="cannot be read as an image"):
+        protocols.clips_of(protocol, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_what_compares_samples_is_no_reconstruction(name):
+    assert protocols.get(name).reconstructs == ("generation" not in name and "prediction" not in name)
 
 
 # Comparable

@@ -16,6 +16,12 @@ NETWORKS = {
         "I3D trained on Kinetics-400, its 400 logits, on frames brought to 224x224 (bilinear, not antialiased)",
     ),
     "rfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every frame",
+    "gfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every image",
+    **dict.fromkeys(
+        ("rfd_efficientnet", "gfd_efficientnet", "rkd_efficientnet", "gkd_efficientnet"),
+        "EfficientNet-Lite0 trained on ImageNet-1k, sha256 57934424, the mean of its last block's 320 channels, on "
+        "images brought to 224x224 (bilinear, antialiased)",
+    ),
 }
 """The frozen network of each metric that has one."""
 
@@ -68,6 +74,26 @@ _EMBEDDED_GENERATED: dict[str, Any] = {
     "data_version": 2,
     "metrics": ("gfvd",),
     "optional": ("kvd",),
+}
+
+_EMBEDDED_IMAGES: dict[str, Any] = {
+    **_EMBEDDED,
+    "data": "images",
+    "data_version": 1,
+    "clips": 2048,
+    "frames": 1,
+}
+
+_IMAGENET: dict[str, Any] = {
+    "version": 1,
+    "data": "imagenet",
+    "split": "validation",
+    "clip_choice": "first",
+    "clips": 50000,
+    "frames": 1,
+    "size": 256,
+    "padded": False,
+    "citation": "EVATok, arXiv 2603.12267, supplement H",
 }
 
 _VIDEOFLEXTOK_K600: dict[str, Any] = {
@@ -129,6 +155,42 @@ _ALL = (
             "5 frames given, the last repeated to fill two blocks; all 16 frames are generated again and all 16 are "
             "measured, at their 64x64 pixels; 320 are few for gFVD, so only equal N compare."
         ),
+    ),
+    _protocol(
+        **{
+            **_EMBEDDED_IMAGES,
+            "metrics": ("psnr", "ssim", "l1", "mse", "rfd_efficientnet"),
+            "optional": ("lpips_vgg", "lpips_alex", "st_lpips_alex", "rkd_efficientnet", "rfid"),
+        },
+        name="embedded-images-reconstruction",
+        note="One frame of each clip of Freedoom and of the games that proxies see; needs the extra evatok[arcade].",
+    ),
+    _protocol(
+        **{
+            **_EMBEDDED_IMAGES,
+            "metrics": ("gfd_efficientnet",),
+            "optional": ("gkd_efficientnet", "gfid"),
+        },
+        name="embedded-images-generation",
+        reference="as many real images; their games are those generated",
+        note="One sample a real image, of its game; distances depend on N, so only equal N compare.",
+    ),
+    _protocol(
+        **_IMAGENET,
+        name="imagenet-reconstruction-50k",
+        metrics=("rfid", "lpips_vgg", "psnr"),
+        optional=("ssim", "l1", "mse", "lpips_alex", "rfd_efficientnet", "rkd_efficientnet"),
+        unknown=("resize", "rounding", "networks"),
+        note="All of ImageNet's validation images, shorter side to 256 and the centre; data is its folder.",
+    ),
+    _protocol(
+        **_IMAGENET,
+        name="imagenet-generation-50k",
+        metrics=("gfid",),
+        optional=("gfd_efficientnet", "gkd_efficientnet"),
+        unknown=("resize", "rounding", "networks", "reference"),
+        reference="the 50,000 validation images, 50 of each class; their classes are those generated",
+        note="50,000 samples, 50 a class, constant guidance 1.5; published values often take training images instead.",
     ),
     _protocol(
         name="larp-ucf101-reconstruction",

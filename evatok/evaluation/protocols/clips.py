@@ -17,6 +17,7 @@ from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.data.decoding import pick_frames
 from evatok.data.probe import Probe, VideoError, opened, probe, tick, upright
+from evatok.data.still_image import picture_of
 from evatok.evaluation.protocols.protocol import RESIZES, Protocol, ProtocolError
 from evatok.storage.files import cache_folder
 
@@ -98,6 +99,9 @@ def decode(protocol: Protocol, path: Path | str, count: int, seed: int) -> ClipS
     folder = cache_folder() / f"{protocol.name}-{protocol.hash[:8]}-{_key(rows, count, seed)}"
     if (folder / "manifest.json").exists():
         return clip_sets.load(folder)
+    facts = {"name": protocol.data, "split": protocol.split, "seed": seed, "protocol": protocol.hash}
+    if protocol.frames == 1:
+        return clip_sets.save(folder, *_images(rows[:count] if count else rows, protocol), facts)
     probes = [probe(Path(video)) for video in tqdm(rows["path"], "probe", unit="video", disable=None)]
     grids = [_grid(video, protocol) for video in probes]
     chosen = windows([len(grid) for grid in grids], protocol, seed)
@@ -108,12 +112,22 @@ def decode(protocol: Protocol, path: Path | str, count: int, seed: int) -> ClipS
         pixels[index] = _read(Path(rows["path"].iloc[video]), probes[video], frames, protocol)
     labels = rows.iloc[[video for video, _ in chosen]].drop(columns="path").reset_index(drop=True)
     labels = labels.assign(start=[start for _, start in chosen])
-    facts = {"name": protocol.data, "split": protocol.split, "seed": seed, "protocol": protocol.hash}
     return clip_sets.save(folder, pixels, labels, facts)
 
 
+def _images(rows: pd.DataFrame, protocol: Protocol) -> tuple[np.ndarray, pd.DataFrame]:
+    """Images (N, 1, S, S, 3) uint8 of these rows, and their labels. Raises VideoError for one that cannot be read."""
+    pixels = np.empty((len(rows), 1, protocol.size, protocol.size, 3), dtype=np.uint8)
+    for index, path in enumerate(tqdm(rows["path"], "decode", unit="image", disable=None)):
+        pixels[index, 0] = square(picture_of(path), protocol.size, protocol.resize)
+    return pixels, rows.drop(columns="path").reset_index(drop=True)
+
+
 def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
-    rows = manifest.read_manifest(path) if path.is_file() else class_folders.scan_class_folders(path)
+    if path.is_file():
+        rows = manifest.read_manifest(path)
+    else:
+        rows = class_folders.scan_class_folders(path, stills=protocol.frames == 1)
     splits.check(path, rows)
     if rows["split"].ne("").any():
         rows = rows[rows["split"] == protocol.split].reset_index(drop=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from evatok.data import sets
 from evatok.errors import EvatokError
+from evatok.metrics.catalogue import OF_SAMPLES
 
 CHOICES = ("made", "first", "random-start", "windows")
 RESIZES = {"bilinear-antialias": "bilinear", "bicubic-antialias": "bicubic", "made-at-size": None}
@@ -25,7 +26,7 @@ class Protocol:
 
     Attributes:
         name, version: a name never changes its meaning; a change of any field is a new version.
-        data: an embedded set ("freedoom", "arcade") or the name of a data set that the user provides.
+        data: an embedded set ("freedoom", "images") or the name of a data set that the user provides.
         data_version: version of an embedded set's recipe; None for user data.
         split: split of the data set.
         clip_choice: "made" (clips of an embedded set, in order), "first" (the start of each video),
@@ -33,7 +34,7 @@ class Protocol:
             without replacement from all non-overlapping windows).
         clip_seed: seed of the choice, or of an embedded set.
         clips: N; None if unknown, in which case no measurement is comparable.
-        frames: T.
+        frames: T; 1 for images.
         fps: frames per second picked from a video; None: its own rate.
         stride: take every `stride`-th of these frames.
         size: side in pixels after resizing the shorter side and cropping the centre.
@@ -92,7 +93,7 @@ class Protocol:
     @property
     def reconstructs(self) -> bool:
         """Whether it measures reconstructions of these clips, not samples of a generator."""
-        return "gfvd" not in self.metrics
+        return not set(OF_SAMPLES) & set(self.metrics)
 
     @property
     def hash(self) -> str:
