@@ -20,13 +20,15 @@ SHARES = {"train": 80, "validation": 10, "test": 10}  # percent
 SEED = 0
 
 
-def rows_of(path: Path | str, split: str) -> tuple[pd.DataFrame, str]:
+def rows_of(path: Path | str, split: str, *, missing: bool = False) -> tuple[pd.DataFrame, str]:
     """The rows of a split, or ("all") every row, of a manifest CSV or a folder of class folders; and what made splits.
+
+    With `missing` a manifest may list files that are not there.
 
     Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty, and as `check` does.
     """
     path = Path(path)
-    rows = manifest.read_manifest(path) if path.is_file() else class_folders.scan_class_folders(path)
+    rows = manifest.read_manifest(path, missing=missing) if path.is_file() else class_folders.scan_class_folders(path)
     made_by = "the manifest's column split"
     check(path, rows)
     if not rows["split"].ne("").any():
