@@ -102,6 +102,14 @@ def pixels_sha256(clips: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def range_sha256(clips: Any, start: int, stop: int) -> str:
+    """sha256 of clips [start, stop) for a shard's key, where a set has an identity without decoding them."""
+    identity = getattr(clips, "identity", None)
+    if identity is None:
+        return pixels_sha256(clips[start:stop])
+    return hashlib.sha256(f"{identity} {start} {stop}".encode()).hexdigest()
+
+
 def save(folder: Path | str, clips: np.ndarray, labels: pd.DataFrame, manifest: dict[str, Any]) -> ClipSet:
     """Write clips from anywhere (decoded videos, say) as a set; the manifest gains shape and hash."""
     folder = Path(folder)

@@ -26,11 +26,22 @@ class _Disagreement(Exception):  # noqa: N818 - never leaves this module
 
 
 class Request(NamedTuple):
+    """A clip to read.
+
+    Attributes:
+        start: seconds from the first frame.
+        place: where the clip begins between `start` (0) and the latest time that leaves enough frames (1); None: at
+            `start`.
+        pad: repeat the last frame of a video that ends before the clip does.
+    """
+
     path: Path
     frames: int
     size: int
     fps: float | None
     start: float
+    place: float | None = None
+    pad: bool = False
 
 
 Decoder = Callable[[Path, Probe, np.ndarray, int], dict[int, np.ndarray]]  # requested indices (n,) -> pictures
@@ -74,8 +85,11 @@ def decode_clip(request: Request) -> np.ndarray:
 
 
 def _cut(request: Request, held: Probe, decode: Decoder) -> np.ndarray:
-    path, frames, size, fps, start = request
+    path, frames, size, fps, _, _, pad = request
+    start = begin(request, held)
     indices = pick_frames(held.times, frames=frames, fps=fps, start=start, lasts=held.lasts)
+    if pad and len(indices):
+        indices = np.pad(indices, (0, frames - len(indices)), mode="edge")
     if len(indices) < frames:
         asked = f"only {_count(len(indices))} from {start:g} s" + (f" at {fps:g} fps" if fps else "")
         seconds = held.times[-1] + held.lasts
@@ -83,6 +97,17 @@ def _cut(request: Request, held: Probe, decode: Decoder) -> np.ndarray:
         raise VideoError(path, f"{asked}, {frames} needed; {holds}")
     pictures = decode(path, held, np.unique(indices), size)
     return np.stack([pictures[index] for index in indices.tolist()])
+
+
+def begin(request: Request, held: Probe) -> float:
+    """When the requested clip begins, in seconds from the first frame."""
+    if request.place is None:
+        return request.start
+    if request.fps is None:
+        latest = float(held.times[max(0, len(held.times) - request.frames)])
+    else:
+        latest = float(held.times[-1]) + held.lasts / 2 - (request.frames - 1) / request.fps
+    return request.start + request.place * max(0.0, latest - request.start)
 
 
 def _count(frames: int) -> str:

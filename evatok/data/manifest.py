@@ -42,7 +42,7 @@ class ManifestError(EvatokError, ValueError):
     """A manifest or class tree from which no set of clips can be made."""
 
 
-def read_manifest(path: Path | str) -> pd.DataFrame:
+def read_manifest(path: Path | str, *, missing: bool = False) -> pd.DataFrame:
     """Read a CSV with the column `path` and optionally `label`, `start`, `split`; the frame has all four.
 
     A row's path is that of a video or of a folder of images, relative to the manifest's own folder. Without `label`,
@@ -51,7 +51,8 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     semicolon, tab or blanks before the label.
 
     Raises ManifestError, naming line numbers, for a missing or empty manifest, a header without `path`, a column that
-    looks like a misspelt one, a row of the wrong length, a start that is no time, a clip named twice, or missing files.
+    looks like a misspelt one, a row of the wrong length, a start that is no time, a clip named twice, or missing files;
+    with `missing` only where all are missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +72,8 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     _refuse_duplicates(path, frame, list(lines))
-    _refuse_missing(path, frame)
+    if not missing or not any(map(_exists, map(Path, frame["path"]))):
+        _refuse_missing(path, frame)
     return frame
 
 

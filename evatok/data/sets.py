@@ -14,6 +14,7 @@ from evatok.data import clips, manifest, reels, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.embedded import arcade, freedoom, images, mixed, moving_shapes
 from evatok.data.reels import ClipSource, Reel
+from evatok.data.streaming import Streaming, stream
 from evatok.storage.files import cache_folder
 
 STILLS = ("images", "moving-shapes-stills")
@@ -84,6 +85,7 @@ def clip_set(
     seed: int = 0,
     fps: float | None = None,
     workers: int = 2,
+    streaming: Streaming | None = None,
 ) -> ClipSet:
     """`count` clips of a split.
 
@@ -95,6 +97,8 @@ def clip_set(
         split: "train", "validation", "test" or what a manifest calls it; "all" takes every row of a user's own set.
         count: clips; 0 takes all that a user's own set has.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
+        workers: processes that render an embedded set.
+        streaming: decode a user's own videos while they are used, instead of all of them first.
 
     Raises:
         ClipSetError, ManifestError: nothing of that name, no such split, or fewer clips than asked.
@@ -102,6 +106,10 @@ def clip_set(
     """
     name = str(name)
     _check_embedded(name, split, frames)
+    if streaming and (is_embedded(name) or (Path(name) / "manifest.json").exists()):
+        _refuse_fixed(name, streaming)
+    elif streaming and Path(name).exists():
+        return stream(name, split, streaming, size=size, frames=frames, fps=fps, count=count)
     if is_embedded(name):
         return reels.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
@@ -114,6 +122,13 @@ def clip_set(
             f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
         )
     return found.head(count) if count else found
+
+
+def _refuse_fixed(name: str, streaming: Streaming) -> None:
+    """Raise ClipSetError where clips that are made already would have to be others; workers they do not need."""
+    if streaming.random_start or streaming.short != "skip":
+        told = "its clips are fixed: random_start and short are for videos that are decoded while training"
+        raise ClipSetError(f"{name}: {told}; give a manifest CSV or a folder of class folders")
 
 
 def _loaded(path: Path, split: str, shape: tuple[int, ...]) -> ClipSet:

@@ -20,16 +20,21 @@ SHARES = {"train": 80, "validation": 10, "test": 10}  # percent
 SEED = 0
 
 
-def rows_of(path: Path | str, split: str, *, stills: bool = False) -> tuple[pd.DataFrame, str]:
+def rows_of(
+    path: Path | str, split: str, *, missing: bool = False, stills: bool = False
+) -> tuple[pd.DataFrame, str]:
     """The rows of a split, or ("all") every row, of a manifest CSV or a folder of class folders; and what made splits.
 
-    With `stills` a folder's clips are its images.
+    With `missing` a manifest may list files that are not there; with `stills` a folder's clips are its images.
 
     Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty, and as `check` does.
     """
     path = Path(path)
-    rows = manifest.read_manifest(path) if path.is_file() else class_folders.scan_class_folders(path, stills=stills)
-    made_by = "the manifest's column split" if path.is_file() else "the folders above the classes"
+    if path.is_file():
+        rows, made_by = manifest.read_manifest(path, missing=missing), "the manifest's column split"
+    else:
+        rows = class_folders.scan_class_folders(path, stills=stills)
+        made_by = "the folders above the classes"
     check(path, rows)
     if not rows["split"].ne("").any():
         made_by = f"sha256 of seed {SEED} and relative path, {_shares()}"

@@ -6,11 +6,14 @@ never returns.
 
 import multiprocessing
 import signal
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -18,6 +21,8 @@ import numpy as np
 from evatok.data.decoding import Request, check_sampling, decode_clip
 from evatok.data.probe import VideoError
 from evatok.errors import die_with_parent
+
+Answer = TypeVar("Answer")
 
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -110,12 +115,20 @@ class ClipReader:
         if multiprocessing.current_process().daemon:
             return _decoded_here(request, path)
         try:
-            answer = self._ask(request, timeout)
+            return self.call(partial(decode_clip, request), path, timeout)
+        except VideoError as error:
+            raise VideoError(path, error.reason) from error
+
+    def call(self, work: Callable[[], Answer], path: Path | str, timeout: float) -> Answer:
+        """The answer of a picklable `work`, which reads the file at `path`, from the decoding process.
+
+        Raises VideoError where it crashes or takes more than `timeout` seconds, and what `work` raises.
+        """
+        try:
+            answer = self._ask(work, path, timeout)
         except BaseException:
             self.close()  # whatever happened, an answer may still be under way: begin afresh
             raise
-        if isinstance(answer, VideoError):
-            raise VideoError(path, answer.reason)
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -130,15 +143,15 @@ class ClipReader:
             self._connection.close()
             self._connection = None
 
-    def _ask(self, request: Request, timeout: float) -> np.ndarray | BaseException:
+    def _ask(self, work: Callable[[], Answer], path: Path | str, timeout: float) -> Answer | BaseException:
         connection = self._connection or self._start()
         try:
-            connection.send(request)
+            connection.send(work)
             if not connection.poll(timeout):
-                raise VideoError(request.path, f"not decoded within {timeout:g} s (is it damaged, or very long?)")
+                raise VideoError(path, f"not decoded within {timeout:g} s (is it damaged, or very long?)")
             return connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise VideoError(request.path, "the decoding process crashed while reading it") from error
+            raise VideoError(path, "the decoding process crashed while reading it") from error
 
     def _start(self) -> Connection:
         spawn = multiprocessing.get_context("spawn")  # forking after torch started its threads can deadlock
@@ -177,16 +190,16 @@ def _check_file(path: Path) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Answer each request with a clip or an error until the pipe ends (the decoding process)."""
+    """Answer each piece of work with its result or error until the pipe ends (the decoding process)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process group; the parent ends this process
     die_with_parent(signal.SIGKILL)  # a hung decoder would not see the end of the pipe
     av.logging.set_level(None)
     with suppress(EOFError, BrokenPipeError):
         connection.send("ready")
         while True:
-            request = connection.recv()
+            work = connection.recv()
             try:
-                answer: np.ndarray | Exception = decode_clip(request)
+                answer: object = work()
             except Exception as error:
                 answer = error
             connection.send(answer)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from evatok.assignments.rules import Fixed, Rule
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
-from evatok.experiments.setting import uniform_tokens
+from evatok.experiments.setting import streaming_of, uniform_tokens
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import code_cache, conditions, video_generator
 from evatok.generation.code_cache import CodedSet, Coder
@@ -147,7 +147,10 @@ def clips_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, split: str) -
     """The configured clips of a split, of the tokenizer's shape."""
     shape = tokenizer.config
     count = config[f"{split}_clips"]
-    return clip_set(config["data"], split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
+    how = streaming_of(config, config["data"])
+    return clip_set(
+        config["data"], split, count, size=shape.size, frames=shape.frames, fps=config["fps"], streaming=how
+    )
 
 
 def classes_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> tuple[list[str], dict[str, np.ndarray]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evatok.data.clips import SPLITS
+from evatok.data.streaming import SHORT
 from evatok.evaluation.protocols import PROTOCOLS
 from evatok.experiments.domains import Domain, Flag, Many, OneOf, OrNone, Real, Refused, Text, Whole
 from evatok.generation.transformer import GENERATOR_SIZES
@@ -35,6 +36,9 @@ RUN = {"size": "toy", "device": "cpu", "threads": 0, "records_folder": "results/
 
 TRAINING = {"clip_norm": 1.0, "flip": True, "bf16": None, "minutes": 0.0, "log_every": 20}
 """Defaults that all trainings share."""
+
+DECODING = {"workers": 0, "short": "skip"}
+"""Defaults of what reads a user's videos."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ _CLIP_SETS = {
     "train_clips": Key(_CLIPS, "clips of the training split; 0 takes all of a user's set"),
     "validation_clips": Key(_CLIPS, "clips of the validation split to measure on; 0 takes all of a user's set"),
     "validation_data": Key(Text(empty=True, form="a name or a path"), 'what to measure on; "": the same as `data`'),
+    "workers": Key(
+        Whole(0, 256), "processes that decode a user's videos while they are used; 0: all are decoded first, and kept"
+    ),
+    "short": Key(OneOf(SHORT), "videos shorter than a clip: skip, or pad by their last frame (needs workers)"),
+    "random_start": Key(_FLAG, "take another part of each video in every epoch (needs workers)"),
     "split": Key(Text(form="train, validation, test, all, or what a manifest calls it"), "split of the clips"),
     "limit": Key(_CLIPS, "measure only the first clips, this many; 0: all"),
     "clips": Key(_CLIPS, "clips to score; 0 takes all of a user's set"),
@@ -278,6 +287,7 @@ _OTHERWISE = {
     "stage2_curation.tokenizer": Key(_PATH, "proxy that scores"),
     "stage2_curation.work": Key(_PATH, "folder of the shards"),
     "stage3_router.router": Key(OneOf(("vit", "pyramid", "features")), "pyramid: on what pooling loses; features: MLP"),
+    "stage3_router.workers": Key(Whole(1, 256), "processes that decode the clips of a table scored with workers"),
     "train_image_encoder.width": Key(Whole(8, 4096), "feature width"),
     "vtok_stills.width": Key(Whole(8, 2**16), "of the language model"),
     "vtok_understanding.fps": Key(Whole(1, 240), "motion tokens per second of vtok"),

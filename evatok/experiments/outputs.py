@@ -15,7 +15,9 @@ from evatok.errors import EvatokError
 from evatok.storage import records
 from evatok.storage.locks import lock_of, sole_writer
 
-FREE_KEYS = frozenset({"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile"})
+FREE_KEYS = frozenset(
+    {"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile", "workers"}
+)
 """Keys that do not change the numbers: where results go, how often they are saved, and on which device they are "
 "computed."""
 

@@ -29,21 +29,23 @@ from evatok.data.sets import clip_set
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.probe_encoder import CLASSIFIER, probed
-from evatok.experiments.setting import of_size
+from evatok.experiments.setting import of_size, streaming_of
 from evatok.metrics import catalogue
 from evatok.metrics.probe import mean_features
 from evatok.models.encoders import FrozenEncoder, VideoMAE, load_encoder
 from evatok.storage import records
 from evatok.training import loop, masked_video
+from evatok.training.batches import Batches
 from evatok.training.masked_video import VIDEOMAE_SIZES, hidden_patch_error, mean_colour_error
 
-ex = tracking.experiment("pretrain_videomae", __doc__, keys.RUN | keys.TRAINING)
+ex = tracking.experiment("pretrain_videomae", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
 
 
 @ex.config
 def config() -> None:
     data = "mixed"
     fps = None
+    random_start = False
     train_clips = 6400
     validation_clips = 64
     probe_data = "freedoom"
@@ -149,12 +151,11 @@ class Objective:
     """The loss of one step: clips, patches to hide, the error of what was hidden."""
 
     def __init__(self, clips: ClipSet, config: dict[str, Any]) -> None:
-        self.clips, self.config = clips, config
+        self.config = config
+        self.batches = Batches(clips, config["batch"], config["seed"], config["flip"], config["device"])
 
     def __call__(self, module: nn.Module, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
-        batch = self.config["batch"]
-        rows = loop.batch_indices(len(self.clips), batch, step, self.config["seed"])
-        pixels = loop.mirrored_batch(self.clips.clips, rows, self.config["flip"], generator)
+        pixels, _ = self.batches.pixels(step, generator)
         loss = hidden_patch_error(module, pixels, self.config, generator)
         return loss, {"reconstruction": loss.detach()}
 
@@ -204,7 +205,8 @@ def _network(config: dict[str, Any]) -> Any:
 
 def _clips(config: dict[str, Any], data: str, split: str, count: int) -> ClipSet:
     side = of_size(VIDEOMAE_SIZES, config["size"])["image_size"]
-    return clip_set(data, split, count, size=side, frames=16, fps=config["fps"])
+    how = streaming_of(config, data, training=split == "train" and data == config["data"])
+    return clip_set(data, split, count, size=side, frames=16, fps=config["fps"], streaming=how)
 
 
 def _protocol(config: dict[str, Any], train_set: ClipSet) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 from evatok.assignments.rules import Rule, RuleError
+from evatok.data.sets import is_embedded
+from evatok.data.streaming import Streaming
 from evatok.experiments.outputs import FREE_KEYS, Outputs
 from evatok.experiments.tracking import ConfigError, Tracker
 from evatok.models import precision
@@ -25,6 +27,9 @@ TRAINING = Outputs(folders=("work", "records_folder"), files=("checkpoint",), ow
 """What a training writes."""
 
 _FREE_KEYS = {*FREE_KEYS, *TRAINING.folders, *TRAINING.files}  # may differ between a run and its continuation
+
+_BEFORE = {"short": "skip", "random_start": False}
+"""Keys that trainings did not always have, and how those were trained that lack them."""
 
 _CLAIM = "training.json"
 
@@ -49,6 +54,25 @@ def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
 def autocast(config: dict[str, Any]) -> torch.autocast:
     """bfloat16 autocast on the configured device if `bf16`."""
     return precision.autocast(config["device"], config["bf16"])
+
+
+def streaming_of(config: dict[str, Any], data: str, *, training: bool = False) -> Streaming | None:
+    """How the clips of `data` are decoded as they are used; None: all of them first, or they are embedded.
+
+    Only for `training` do they begin at random: what is measured, scored or coded must be the same each time.
+
+    Raises:
+        ConfigError: `short` or `random_start` without workers.
+    """
+    random_start = training and config.get("random_start", False)
+    if not config["workers"] and (config["short"] != "skip" or random_start):
+        key = "random_start" if random_start else "short"
+        raise ConfigError(
+            f"config key {key}: needs videos that are decoded while they are used; set workers=2, or more"
+        )
+    if not config["workers"] or (is_embedded(data) and not training):
+        return None
+    return Streaming(config["workers"], random_start=random_start, short=config["short"], seed=config["seed"])
 
 
 def rule_of(text: str, shape: TokenizerConfig, config: dict[str, Any], key: str = "assignment") -> Rule:
@@ -80,6 +104,8 @@ def claim_folder(
         if steps_may_change:
             mine |= _changes(folder, found, config["steps"])
             found["config"]["steps"] = config["steps"]
+        before = {key: value for key, value in _BEFORE.items() if key in mine["config"]}
+        found["config"] = {**before, **found["config"]}
         keys = (mine["config"].keys() | found["config"].keys()) - _FREE_KEYS
         odd = sorted(k for k in keys if mine["config"].get(k) != found["config"].get(k))
         if odd or found["inputs"] != inputs:

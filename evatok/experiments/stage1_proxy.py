@@ -21,7 +21,7 @@ from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
-ex = tracking.experiment("stage1_proxy", __doc__, keys.RUN | keys.TRAINING)
+ex = tracking.experiment("stage1_proxy", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
 ex.config(tokenizer_training.settings)
 
 

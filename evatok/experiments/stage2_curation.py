@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from evatok.data.clips import ClipSet, pixels_sha256
+from evatok.data.clips import ClipSet, range_sha256
 from evatok.data.sets import clip_set, pinned
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.setting import optional_artifact, set_threads
+from evatok.experiments.setting import optional_artifact, set_threads, streaming_of
 from evatok.metrics import catalogue
 from evatok.metrics.perceptual import scoring_metric
 from evatok.search import candidate_table, table_shards
@@ -37,7 +37,7 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 Range = tuple[int, int]
 """Clips [start, stop)."""
 
-ex = tracking.experiment("stage2_curation", __doc__, keys.RUN)
+ex = tracking.experiment("stage2_curation", __doc__, keys.RUN | keys.DECODING)
 
 
 @ex.config
@@ -108,6 +108,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         size=shape.size,
         frames=shape.frames,
         fps=config["fps"],
+        streaming=streaming_of(config, config["data"]),
     )
     scorer = Scorer(tokenizer, clips, config, origin(tokenizer, clips, config))
     everything = ranges(len(clips), config["shard_length"])
@@ -143,7 +144,7 @@ class Scorer:
         """A shard names its own clips' hash, so that a set may later be scored further."""
         if piece not in self._keys:
             start, stop = piece
-            pixels = pixels_sha256(self.clips.clips[start:stop])
+            pixels = range_sha256(self.clips.clips, start, stop)
             data = {**self.origin["data"], "clips": stop - start, "sha256": pixels}
             self._keys[piece] = {"start": start, "stop": stop, "origin": {**self.origin, "data": data}}
         return self._keys[piece]
@@ -218,6 +219,7 @@ def origin(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any])
         "data": {
             "source": pinned(config["data"]),
             **{key: clips.manifest.get(key) for key in ("name", "split", "seed", "clips", "sha256", "versions")},
+            **({"streamed": clips.manifest["streamed"]} if "streamed" in clips.manifest else {}),
         },
     }
 

@@ -33,6 +33,7 @@ from evatok.routing.networks import ROUTER_SIZES, AnyRouter, RouterConfig, build
 from evatok.search import candidate_table
 from evatok.storage import checkpoints
 from evatok.training import loop
+from evatok.training.batches import Batches
 
 log = logging.getLogger(__name__)
 ex = tracking.experiment("stage3_router", __doc__, keys.RUN | keys.TRAINING)
@@ -50,6 +51,7 @@ def config() -> None:
     train_table = "results/work/stage2_curation/train.parquet"
     validation_table = "results/work/stage2_curation/validation.parquet"
     fps = None  # as in stage 2
+    workers = 2
     steps = 600  # paper: 50000 [suppl. C]
     batch = 64  # paper: 128 [suppl. C]
     learning_rate = 5e-4  # not stated; facts: 1e-4 to 3e-4
@@ -197,7 +199,9 @@ class Lesson:
         _check_pair(tables)
         shape = of_size(ROUTER_SIZES, config["size"])
         clips = {
-            name: candidate_table.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
+            name: candidate_table.scored_clips(
+                table, size=shape.size, frames=shape.frames, fps=config["fps"], workers=config["workers"]
+            )
             for name, table in tables.items()
         }
         return cls(tables, clips, operating_point(tables["train"], config))
@@ -223,14 +227,15 @@ class Objective:
         self.rewards = torch.from_numpy(lesson.rewards["train"]).float()
         self.target = trained_router.TARGETS[config["target"]]
         self.seen = self._see_all(module) if module.MIRROR_BLIND else None
+        self.batches = Batches(lesson.train_clips, config["batch"], config["seed"], config["flip"], config["device"])
 
     def __call__(self, module: AnyRouter, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
         clips, batch, device = self.lesson.train_clips, self.config["batch"], self.config["device"]
-        rows = loop.batch_indices(len(clips), batch, step, self.config["seed"])
         if self.seen is None:
-            pixels = loop.mirrored_batch(clips.clips, rows, self.config["flip"], generator)
+            pixels, rows = self.batches.pixels(step, generator)
             seen = module.see(to_network(pixels, device))
         else:
+            rows = loop.batch_indices(len(clips), batch, step, self.config["seed"])
             seen = self.seen[rows]
         rewards = self.rewards[torch.from_numpy(rows)].to(device)
         with autocast(self.config):

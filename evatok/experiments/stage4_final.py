@@ -21,7 +21,7 @@ from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train
 from evatok.routing.rules import load_routed
 from evatok.tokenizers.evatok import TokenizerConfig
 
-ex = tracking.experiment("stage4_final", __doc__, keys.RUN | keys.TRAINING)
+ex = tracking.experiment("stage4_final", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
 ex.config(tokenizer_training.settings)
 
 

@@ -32,7 +32,7 @@ from evatok.metrics import catalogue
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 
-ex = tracking.experiment("stage5_generator", __doc__, keys.RUN | keys.TRAINING)
+ex = tracking.experiment("stage5_generator", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
 
 
 @ex.config

@@ -63,7 +63,8 @@ def started(
     """
     tokenizer = AdaptiveTokenizer(shape)
     if not config["start_from"]:
-        initialise(tokenizer, to_network(train_set.clips[:: max(1, len(train_set) // 256)][:256]))
+        stride = max(1, len(train_set) // 256)
+        initialise(tokenizer, to_network(train_set.clips[: 256 * stride : stride]))
         return tokenizer, {}
     checkpoint = checkpoints.load(Path(config["start_from"]), "tokenizer")
     mine, its = shape.to_dict(), TokenizerConfig.from_dict(checkpoint.config).to_dict()

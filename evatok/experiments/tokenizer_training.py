@@ -15,6 +15,7 @@ from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.experiments import runner, tracking
+from evatok.experiments.setting import streaming_of
 from evatok.experiments.tokenizer_measures import discriminator_accuracy, pace
 from evatok.experiments.tokenizer_parts import prepared, shape_of
 from evatok.models.encoders import depth_of
@@ -29,6 +30,7 @@ def settings() -> None:
     """The configuration both stages have."""
     data = "freedoom"
     fps = None  # WebVid: 3.0 [suppl. C]
+    random_start = False  # not stated; LARP: True
     quantiser = ""  # paper: vq; toy: fsq
     codebook_size = 0  # paper: 16384, finals on UCF and K600 8192 [Sec. 4.1]
     start_from = ""  # paper: fresh weights
@@ -237,8 +239,8 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipSet:
     """Clips of a split, as the configured network takes them."""
-    shape = TOKENIZER_SIZES[config["size"]]
-    return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"])
+    shape, how = TOKENIZER_SIZES[config["size"]], streaming_of(config, data, training=split == "train")
+    return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"], streaming=how)
 
 
 def held_out(train_set: ClipSet, validation_set: ClipSet) -> bool:

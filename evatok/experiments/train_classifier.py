@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
 from evatok.experiments import keys, runner, tracking
-from evatok.experiments.setting import TRAINING, autocast
+from evatok.experiments.setting import TRAINING, autocast, streaming_of
 from evatok.generation import code_cache
 from evatok.metrics import catalogue, class_consistency
 from evatok.metrics.class_consistency import ClassificationError, Classifier, Rates
@@ -29,8 +29,9 @@ from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.storage import checkpoints, records
 from evatok.training import loop
 from evatok.training.augmentation import diff_augment
+from evatok.training.batches import Batches
 
-ex = tracking.experiment("train_classifier", __doc__, keys.RUN | keys.TRAINING)
+ex = tracking.experiment("train_classifier", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
 
 
 @ex.config
@@ -39,6 +40,7 @@ def config() -> None:
     label = "motion"
     frame_label = "motions"
     fps = None
+    random_start = False
     frames = 16
     pixels = 64
     train_clips = 4800
@@ -144,17 +146,22 @@ class Objective:
     """The loss of one step: clips of all classes, their own class and, where known, that of every frame."""
 
     def __init__(self, clips: ClipSet, classes: list[str], config: dict[str, Any]) -> None:
-        self.clips, self.config = clips, config
+        self.config = config
+        self.batches = Batches(
+            clips, config["batch"], config["seed"], config["flip"], config["device"], order=self._balanced
+        )
         told = code_cache.labels_of(clips, config["label"]).tolist()
         self.labels = np.array([classes.index(name) for name in told])
         self.frame_labels = frame_numbers(clips, config["frame_label"], classes) if config["frame_label"] else None
+
+    def _balanced(self, step: int) -> np.ndarray:
+        return class_consistency.balanced_rows(self.labels, self.config["batch"], step, self.config["seed"])
 
     def __call__(
         self, module: ClipClassifier, step: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, loop.Terms]:
         config = self.config
-        rows = class_consistency.balanced_rows(self.labels, config["batch"], step, config["seed"])
-        pixels = loop.mirrored_batch(self.clips.clips, rows, config["flip"], generator)
+        pixels, rows = self.batches.pixels(step, generator)
         clips = diff_augment(to_network(pixels, config["device"]), generator, config["policy"])
         with autocast(config):
             logits_BSC = module.step_logits(clips)
@@ -206,7 +213,8 @@ def metrics_of(found: Rates) -> dict[str, records.Metric]:
 
 def _clips(config: dict[str, Any], split: str) -> ClipSet:
     count, size, frames = config[f"{split}_clips"], config["pixels"], config["frames"]
-    return clip_set(config["data"], split, count, size=size, frames=frames, fps=config["fps"])
+    how = streaming_of(config, config["data"], training=split == "train")
+    return clip_set(config["data"], split, count, size=size, frames=frames, fps=config["fps"], streaming=how)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def task_of(config: dict[str, Any]) -> LanguageTask:
     encoder = ImageEncoder.load(config["encoder"], config["device"])
     module = vtok_training.new_model(config, strategy, encoder)
     parents = {"image_encoder": encoder.checkpoint.sha256, **started(module, config, encoder)}
-    sizes = {"size": protocol.size, "frames": protocol.frames}
+    sizes: dict[str, Any] = {"size": protocol.size, "frames": protocol.frames}
     count = config["limit"] or protocol.clips or 0
     sets = (clip_set(DATA, "train", config["train_clips"], **sizes), clip_set(DATA, protocol.split, count, **sizes))
     train, test = (Taught.of(clips, encoder, config["device"]) for clips in sets)

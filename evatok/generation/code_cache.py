@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from evatok.assignments.rules import Rule
-from evatok.data.clips import ClipSet, network_batches, pixels_sha256
+from evatok.data.clips import ClipSet, network_batches, range_sha256
 from evatok.errors import EvatokError
 from evatok.metrics.features import Sliceable
 from evatok.models.precision import autocast
@@ -167,15 +167,16 @@ def code_set(
     """
 
     def key(piece: _Piece) -> dict[str, Any]:
-        return {**coder.made_by, "pixels": piece.sha256, "mirrored": piece.mirrored}
+        return {**coder.made_by, "pixels": piece.clips.sha256, "mirrored": piece.mirrored}
 
     def make(piece: _Piece, tick: Tick) -> Arrays:
-        arrays = _encoded(coder, piece.pixels[:, :, :, ::-1] if piece.mirrored else piece.pixels, batch, device)
+        pixels = piece.clips.pixels
+        arrays = _encoded(coder, pixels[:, :, :, ::-1] if piece.mirrored else pixels, batch, device)
         tick(size(piece))
         return arrays
 
     def size(piece: _Piece) -> int:
-        return len(piece.pixels) if piece.mirrored == mirrored else 0  # a clip is done with its last variant
+        return len(piece.clips) if piece.mirrored == mirrored else 0  # a clip is done with its last variant
 
     pieces = _pieces(clips, shard_length, (False, True) if mirrored else (False,))
     shards = computed(store or code_store(), pieces, key, make, size=size, tick=tick).shards
@@ -240,16 +241,35 @@ def _encoded(coder: Coder, piece: np.ndarray, batch: int, device: torch.device |
 
 @dataclass(frozen=True)
 class _Piece:
-    """Consecutive clips, uint8 (n, T, H, W, 3), to be encoded as they are or mirrored."""
+    """Consecutive clips, to be encoded as they are or mirrored."""
 
-    pixels: np.ndarray
-    sha256: str
+    clips: _Range
     mirrored: bool
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Clips [start, stop) of a set, which all variants of a piece share, so that they are read once."""
+
+    of: Sliceable
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """Uint8 (n, T, H, W, 3)."""
+        return self.of[self.start : self.stop]
+
+    @cached_property
+    def sha256(self) -> str:
+        return range_sha256(self.of, self.start, self.stop)
 
 
 def _pieces(clips: Sliceable, length: int, variants: tuple[bool, ...]) -> Iterator[_Piece]:
     """Cut a set into pieces, each in all its variants, one after the other."""
     for start, stop in ranges(len(clips), length):
-        pixels = clips[start:stop]
-        sha256 = pixels_sha256(pixels)
-        yield from (_Piece(pixels, sha256, variant) for variant in variants)
+        piece = _Range(clips, start, stop)
+        yield from (_Piece(piece, variant) for variant in variants)

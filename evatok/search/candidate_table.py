@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from evatok.assignments.candidates import CandidateSet
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
+from evatok.data.streaming import Streaming
 from evatok.errors import EvatokError
 from evatok.metrics.catalogue import quality
 from evatok.storage import records
@@ -138,6 +139,8 @@ def _check_origin(origin: Any) -> None:
         raise ValueError(f"{len(levels)} levels over {blocks} blocks are too many candidates")
     if not isinstance(data, dict):
         raise ValueError(f"its entry data is not an object: {data!r:.60}")
+    if not isinstance(data.get("streamed", {}), dict):
+        raise ValueError("its entry streamed is not an object")
     words = {"tokenizer": origin.get("tokenizer"), **{key: data.get(key) for key in _WORDS}}
     odd = [key for key, value in words.items() if not isinstance(value, str | None)]
     if odd or not isinstance(data.get("seed"), int | None):
@@ -198,10 +201,15 @@ def clips_again(
         raise CurationError(f"the candidate table does not record the {missing[0]} of its clips: score them again")
     seed, count = data["seed"] or 0, len(table.clips)
     source = _BEFORE_VERSIONS.get(data["source"], data["source"])
-    return clip_set(source, data["split"], count, size=size, frames=frames, seed=seed, fps=fps, workers=workers)
+    streamed = data.get("streamed")
+    how = Streaming(max(1, workers), short=streamed["short"], seed=seed) if streamed else None
+    shape: dict[str, Any] = {"size": size, "frames": frames, "fps": fps}
+    return clip_set(source, data["split"], count, **shape, seed=seed, workers=workers, streaming=how)
 
 
-def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | None = None) -> ClipSet:
+def scored_clips(
+    table: CandidateTable, *, size: int, frames: int, fps: float | None = None, workers: int = 2
+) -> ClipSet:
     """Return exactly the clips that were scored.
 
     Raises:
@@ -213,7 +221,7 @@ def scored_clips(table: CandidateTable, *, size: int, frames: int, fps: float | 
             f"the candidate table of {data.get('name')} ({data.get('split')}) holds clips {table.clips[0]}.."
             f"{table.clips[-1]} with gaps, not the first of the set: run stage2_curation again"
         )
-    clips = clips_again(table, size=size, frames=frames, fps=fps)
+    clips = clips_again(table, size=size, frames=frames, fps=fps, workers=workers)
     if clips.sha256 != data["sha256"]:
         raise CurationError(
             f"the {data['split']} clips of {data['name']} differ from those that were scored (made with "

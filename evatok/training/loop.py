@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -156,8 +157,12 @@ def batch_indices(count: int, batch: int, step: int, seed: int) -> np.ndarray:
         raise TrainingError(f"a batch of {batch} clips from a set of {count}: lower batch or build more clips")
     per_epoch = count // batch
     epoch, within = divmod(step, per_epoch)
-    order = np.random.default_rng(np.random.SeedSequence([seed, epoch, 1])).permutation(count)
-    return np.sort(order[within * batch : (within + 1) * batch])
+    return np.sort(_order(count, epoch, seed)[within * batch : (within + 1) * batch])
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch, 1])).permutation(count)
 
 
 def half_of(count: int, generator: torch.Generator) -> np.ndarray:

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from evatok.assignments.rules import Rule
-from evatok.data.clips import ClipSet, to_network
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.encoders import FrozenEncoder
 from evatok.models.precision import autocast
@@ -26,7 +25,8 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer, Reconstruction
 from evatok.training import losses
 from evatok.training.adversary import Adversary
 from evatok.training.alignment import AlignmentHead
-from evatok.training.loop import Terms, batch_indices, mirrored_batch
+from evatok.training.batches import Batches
+from evatok.training.loop import Terms
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,6 @@ class TokenizerWithHead(nn.Module):
                 alignment.encoder.width,
                 alignment.encoder.grid(shape.frames, shape.size),
             )
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Training batches: `batch` clips per step in an order reshuffled each epoch, with `flip` half of them mirrored."""
-
-    clips: ClipSet
-    batch: int
-    seed: int
-    flip: bool
-    device: str
-
-    def draw(self, step: int, generator: torch.Generator) -> torch.Tensor:
-        """Return the clips of a step (B, 3, T, H, W) in [0, 1]."""
-        rows = batch_indices(len(self.clips), self.batch, step, self.seed)
-        return to_network(mirrored_batch(self.clips.clips, rows, self.flip, generator), self.device)
 
 
 @dataclass

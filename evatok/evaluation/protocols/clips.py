@@ -45,8 +45,8 @@ def clips_of(
     if protocol.embedded and data:
         raise ProtocolError(f"protocol {protocol.name} generates its own {protocol.data} clips: do not set data")
     if protocol.embedded:
-        name, shape = f"{protocol.data}@{protocol.data_version}", {"size": protocol.size, "frames": protocol.frames}
-        return sets.clip_set(name, protocol.split, count, **shape, seed=seed, workers=workers)
+        name, size, frames = f"{protocol.data}@{protocol.data_version}", protocol.size, protocol.frames
+        return sets.clip_set(name, protocol.split, count, size=size, frames=frames, seed=seed, workers=workers)
     return _clips_at(protocol, data, count, seed)
 
 

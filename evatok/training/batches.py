@@ -1,0 +1,72 @@
+"""Training batches: which clips a step takes, mirrored or not, from memory or decoded as they are needed.
+
+Everything about the batch of step s depends on the seed and s alone.
+
+Legend: N clips of a set, B clips of a batch, T frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from evatok.data.clips import ClipSet, to_network
+from evatok.data.streaming import StreamedClips
+from evatok.training.loop import batch_indices, half_of, mirror
+
+Order = Callable[[int], np.ndarray]
+"""Step -> clip indices (B,)."""
+
+
+@dataclass
+class Batches:
+    """`batch` clips per step in an order reshuffled each epoch, with `flip` half of them mirrored.
+
+    Attributes:
+        order: another choice of a step's clips than every clip once per epoch.
+    """
+
+    clips: ClipSet
+    batch: int
+    seed: int
+    flip: bool
+    device: str
+    order: Order | None = None
+    _stream: tuple[int, Iterator[tuple[np.ndarray, np.ndarray]]] | None = field(default=None, repr=False)
+
+    def draw(self, step: int, generator: torch.Generator) -> torch.Tensor:
+        """Return the clips of a step (B, 3, T, H, W) in [0, 1]."""
+        return to_network(self.pixels(step, generator)[0], self.device)
+
+    def pixels(self, step: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clips of a step (B, T, H, W, 3) uint8, and their rows (B,) in the set."""
+        clips, rows = self._taken(step)
+        return mirror(clips, half_of(len(rows), generator) & self.flip), rows
+
+    def _taken(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(self.clips.clips, StreamedClips):
+            return self._streamed(self.clips.clips, step)
+        rows = self.order(step) if self.order else batch_indices(len(self.clips), self.batch, step, self.seed)
+        return self.clips.clips[rows], rows
+
+    def _streamed(self, clips: StreamedClips, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Take a step's clips from workers, which are started anew where the step is not the one after the last."""
+        following, batches = self._stream or (None, None)
+        if batches is None or following != step:
+            self._stream = None  # its workers end before others begin
+            batches = clips.batches(self._numbers, step)
+        taken = next(batches)
+        self._stream = (step + 1, batches)
+        return taken
+
+    def _numbers(self, step: int) -> tuple[int, np.ndarray]:
+        """A step's epoch and its clips' numbers in the listing, in which broken files keep their places."""
+        clips = self.clips.clips
+        assert isinstance(clips, StreamedClips)
+        epoch = step // max(1, clips.listed // self.batch)
+        if self.order:
+            return epoch, clips.readable[self.order(step)]
+        return epoch, batch_indices(clips.listed, self.batch, step, self.seed)
