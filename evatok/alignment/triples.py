@@ -72,13 +72,20 @@ def triples_of(protocol: Protocol, limit: int | None = None) -> Triples:
             f"protocol {protocol.name} has no questions here; those of moving-shapes have, among {asking}"
         )
     real = protocols.clips_of(protocol, limit=limit)
-    labels = real.labels.to_dict("records")
-    single = protocol.name == ONE_EACH
-    questions = [
-        [_question(row, name) for name in ([CATEGORIES[number % len(CATEGORIES)]] if single else CATEGORIES)]
-        for number, row in enumerate(labels)
+    questions = questions_of(real.labels, one_each=protocol.name == ONE_EACH)
+    return Triples(protocol, real.labels["caption"].astype(str).tolist(), questions, real.manifest)
+
+
+def questions_of(labels: pd.DataFrame, *, one_each: bool = False) -> list[list[Question]]:
+    """The questions among a set's labels: all of a clip's, or one each, of the categories in turn.
+
+    Raises:
+        ScoringError: an answer that is not among its options.
+    """
+    return [
+        [_question(row, name) for name in ([CATEGORIES[number % len(CATEGORIES)]] if one_each else CATEGORIES)]
+        for number, row in enumerate(labels.to_dict("records"))
     ]
-    return Triples(protocol, [str(row["caption"]) for row in labels], questions, real.manifest)
 
 
 def samples_of(folder: Path, triples: Triples) -> FolderClips:
@@ -139,9 +146,14 @@ def answers_in(path: Path, triples: Triples) -> list[list[str]]:
 
 def right(triples: Triples, given: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
     """(N, 7) whether answers are right and (N, 7) indices of the needs, -1 where nothing was asked."""
-    held = np.zeros((len(triples), len(CATEGORIES)))
+    return scored(triples.questions, given)
+
+
+def scored(asked: list[list[Question]], given: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """As `right`, of the questions of each clip."""
+    held = np.zeros((len(asked), len(CATEGORIES)))
     needs = np.full(held.shape, -1, dtype=np.int64)
-    for row, (questions, answers) in enumerate(zip(triples.questions, given, strict=True)):
+    for row, (questions, answers) in enumerate(zip(asked, given, strict=True)):
         for question, answer in zip(questions, answers, strict=True):
             column = CATEGORIES.index(question.category)
             held[row, column] = answer == question.answer

@@ -30,6 +30,7 @@ from evatok.tokenizers.videoflextok.nested_dropout import DRAWS, PER
 from evatok.training.augmentation import POLICY
 from evatok.training.loop import SCHEDULES
 from evatok.vtok.strategies import KINDS, RESIDUALS
+from evatok.vtok.token_heads import HEADS
 
 RUN = {"size": "toy", "device": "cpu", "threads": 0, "records_folder": "results/records"}
 """Defaults that all experiments share."""
@@ -242,6 +243,34 @@ _VTOK = {
     "frames_sampled": Key(Whole(1, 4096), 'number of evenly spaced frames of strategy "frames"'),
     "vtok_understanding.start": Key(_PATH_OR_NONE, 'model to start from, of any strategy; "": fresh weights'),
     "test_clips": Key(_SOME_CLIPS, "clips of the test split to measure on"),
+    "latents_kept": Key(Whole(1, 768), "principal components kept of 4 x 8 x 8 pixels"),
+    "coder_weight": Key(_WEIGHT, "weight of the terms of the tokens' coder, relative to the flow's"),
+    "captions_only": Key(_SHARE, "share of clips of which the decoder sees the caption alone"),
+    "tokens_only": Key(_SHARE, "share of clips of which the decoder sees the tokens alone"),
+    "understanding_weight": Key(_WEIGHT, "weight of the questions' cross-entropy, beside that of the tokens written"),
+    "token_head": Key(OneOf(HEADS), "how tokens are written: codes (four softmaxes), flow or mse (on latents)"),
+    "decoder": Key(_PATH, "the frozen video decoder, with the coder of the tokens"),
+    "writer": Key(_PATH_OR_NONE, 'model of vtok_generation that writes the tokens; "": `tokens` says what is shown'),
+    "tokens": Key(OneOf(("true", "none")), "without a writer: codes of the real clips, or captions alone"),
+    "said": Key(_FLAG, "whether the decoder sees the captions besides the tokens"),
+    "judge": Key(Text(form="ruler or a path"), "ruler, or a checkpoint of vtok_understanding"),
+    "second_judge": Key(_PATH_OR_NONE, 'a learned judge, of another seed than any row, to agree or not; "": none'),
+    "fvd": Key(_FLAG, "measure gFVD between samples and real clips; needs I3D's weights"),
+    "shown": Key(_PATH_OR_NONE, 'file (.npz) of the first samples, for Figure 2; "": none'),
+    "vtok_align.batch": Key(_BATCH, "samples drawn together"),
+    "vtok_align.flow_guidance": Key(Real(0, 1000), "classifier-free, of the decoder; 1: none"),
+    "vtok_align.limit": Key(_CLIPS, "only the first prompts, this many, which is not comparable; 0: all"),
+    "vtok_align.per_clip": Key(_PATH_OR_NONE, 'folder of every question\'s outcome; "": none'),
+    "vtok_align.seed": Key(Whole(0, 2**32 - 1), "sample i draws from (seed, i)"),
+    "vtok_align.temperature": Key(Real(0, 1000), "of the tokens written; 0: the likeliest"),
+    "vtok_align.work": Key(_PATH, _SHARDS),
+    "vtok_generation.fps": Key(Whole(1, 240), "motion tokens per second of vtok"),
+    "vtok_align.fps": Key(Whole(1, 240), "motion tokens per second of vtok"),
+    "vtok_generation.start": Key(_PATH_OR_NONE, 'model of vtok_understanding to start from; "": fresh weights'),
+    "vtok_generation.width": Key(Whole(8, 2**16), "of the language model"),
+    "vtok_decoder.layers": Key(Whole(1, 1000), "of the decoder"),
+    "vtok_decoder.null": Key(_SHARE, "share of clips of which the decoder sees nothing, for guidance"),
+    "vtok_decoder.width": Key(Whole(8, 2**16), "of the decoder"),
 }
 
 _OTHERWISE = {

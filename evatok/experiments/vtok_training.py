@@ -46,6 +46,9 @@ MODEL: dict[str, Any] = {
 }
 """Defaults of a language model's training (paper: LLaVA-Next with LLaMA3-8B on CLIP-L/336, batch 16, EMA 0.999)."""
 
+WRITER: dict[str, Any] = {name: value for name, value in MODEL.items() if name != "per_clip"}
+"""Defaults of a writer's training: the language model's, which it starts from."""
+
 OUTPUTS = Outputs((*TRAINING.folders, "per_clip"), TRAINING.files, TRAINING.owned)
 """What such a training writes."""
 

@@ -4,11 +4,13 @@ Spatial tokens go through phi, residuals through g (Eqs. 13 and 14), both two-la
 language model. A token's position is the sum of where it lies in the frame, when it is, and what kind it is; the table
 of places is shared by all granularities, pooled as features are.
 
-Legend: B clips, T frames, L tokens, S spatial tokens of a frame, s = sqrt(S), C channels of a feature, D width.
+Legend: B clips, T frames, L tokens, S spatial tokens of a frame, s = sqrt(S), C channels of a feature, G numbers of
+what a motion token is made of, D width.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +29,24 @@ _KEY, _MOTION = 0, 1  # kinds
 _STRENGTH = 0.5  # of the codes that positions start from, beside features of deviation 1
 
 
+Raw = tuple[torch.Tensor, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class RawTokens:
+    """Tokens of B clips as the projector reads them, before it.
+
+    Attributes:
+        spatial: (B, n, C) cells of frames, in order.
+        motion: (B, m, G) what follows them; m may be 0. A motion field that is to be convolved is (B, S, h, w, M).
+        frames: of the clips that they are made from.
+    """
+
+    spatial: torch.Tensor
+    motion: torch.Tensor
+    frames: int
+
+
 class VideoTokens(nn.Module):
     """Features of clips to visual tokens (B, L, D) by one strategy.
 
@@ -34,14 +54,15 @@ class VideoTokens(nn.Module):
     (`start_from`).
     """
 
-    def __init__(self, strategy: Strategy, channels: int, width: int) -> None:
+    def __init__(self, strategy: Strategy, channels: int, width: int, *, cell_by_cell: bool = False) -> None:
+        """`cell_by_cell`: a motion field's tokens are averages of its cells instead of a convolution's outputs."""
         super().__init__()
-        self.strategy = strategy
-        self.project = _mlp(channels, width)
+        self.strategy, self.cell_by_cell = strategy, cell_by_cell
+        self.project = mlp(channels, width)
         self.cells = nn.Parameter(_STRENGTH * _codes_of_cells(width))
         self.moments = nn.Parameter(_STRENGTH * _codes_of_times(width))
         self.kinds = nn.Parameter(torch.zeros(2, width))
-        self.motion = _motion_projector(strategy, channels, width)
+        self.motion = _motion_projector(strategy, channels, width, cell_by_cell)
 
     @classmethod
     def of(cls, kind: str, *, channels: int = 64, width: int = 64, **settings: Any) -> VideoTokens:
@@ -57,6 +78,17 @@ class VideoTokens(nn.Module):
 
     def forward(self, features: Features) -> torch.Tensor:
         """(B, L, D). Raises StrategyError for features that the strategy cannot be made of."""
+        return self.embed(self.raw(features))
+
+    def embed(self, raw: RawTokens) -> torch.Tensor:
+        """(B, L, D) of raw tokens: projected, with their places."""
+        pooled_later = self.strategy.residual == "pooled" and self.strategy.kind == "vtok"
+        later = (self.project if pooled_later else self.motion)(raw.motion)
+        tokens = torch.cat([self.project(raw.spatial), later], dim=1)
+        return tokens + placed(self.strategy, raw.frames, self.cells, self.moments, self.kinds)
+
+    def raw(self, features: Features) -> RawTokens:
+        """What the projector sees of each token. Raises StrategyError as `forward` does."""
         held.check(features)
         makers = {
             "none": self._none,
@@ -66,37 +98,34 @@ class VideoTokens(nn.Module):
             "lavit": self._lavit,
             "omni": self._omni,
         }
-        return makers[self.strategy.kind](features)
+        count = features.frames.shape[1]
+        spatial, motion = makers[self.strategy.kind](features)
+        # A projector of no token still needs its width.
+        none = features.first.new_zeros(len(features), 0, motion_width(self.strategy, features.first.shape[-1]))
+        return RawTokens(spatial, none if motion is None else motion, count)
 
-    def _none(self, features: Features) -> torch.Tensor:
-        return features.first.new_zeros(len(features), 0, self.kinds.shape[1])
+    def _none(self, features: Features) -> Raw:
+        return features.first.new_zeros(len(features), 0, features.first.shape[-1]), None
 
-    def _key(self, features: Features) -> torch.Tensor:
-        return self._spatial(pooled(features.first, self.strategy.side), 0)
+    def _key(self, features: Features) -> Raw:
+        return pooled(features.first, self.strategy.side).flatten(1, 2), None
 
-    def _frames(self, features: Features) -> torch.Tensor:
+    def _frames(self, features: Features) -> Raw:
         """Each picked frame as S tokens; finer than 4 x 4 is kept of the first frame alone."""
-        side, count = self.strategy.side, features.frames.shape[1]
+        side = self.strategy.side
         if side > SIDE:
             raise StrategyError(f"{self.strategy.name}: later frames are kept at {SIDE} x {SIDE} cells, key <= 16")
-        picks = self.strategy.picks(count).tolist()
-        tokens = [self._spatial(pooled(features.frames[:, pick], side), _moment(pick, count)) for pick in picks]
-        return torch.cat(tokens, dim=1)
+        picks = self.strategy.picks(features.frames.shape[1])
+        return pooled(features.frames[:, picks], side).flatten(1, 3), None
 
-    def _vtok(self, features: Features) -> torch.Tensor:
+    def _vtok(self, features: Features) -> Raw:
         """The key frame's tokens, then one for each later frame, of what it changes (Eqs. 13 to 15)."""
-        count = features.frames.shape[1]
-        picks = self.strategy.picks(count)
-        frames = features.frames[:, picks]
-        if self.strategy.residual == "pooled":
-            tokens = self.project(frames[:, 1:].mean((2, 3))) + self._cells(1)[0] + self.kinds[_KEY]
-        else:
-            tokens = self.motion(self._residuals(frames)) + self.kinds[_MOTION]
+        frames = features.frames[:, self.strategy.picks(features.frames.shape[1])]
+        motion = frames[:, 1:].mean((2, 3)) if self.strategy.residual == "pooled" else self._residuals(frames)
         if self.strategy.residual == "shuffled":
-            order = torch.rand(tokens.shape[:2]).argsort(1).to(tokens.device)
-            tokens = tokens.gather(1, order[..., None].expand_as(tokens))
-        moments = [_moment(pick, count) for pick in picks[1:].tolist()]
-        return torch.cat([self._key(features), tokens + self.moments[moments]], dim=1)
+            order = torch.rand(motion.shape[:2]).argsort(1).to(motion.device)
+            motion = motion.gather(1, order[..., None].expand_as(motion))
+        return self._key(features)[0], motion
 
     def _residuals(self, frames: torch.Tensor) -> torch.Tensor:
         """(B, T - 1, ...) what g sees of each later frame."""
@@ -106,34 +135,74 @@ class VideoTokens(nn.Module):
         )
         return change.mean((2, 3)) if self.strategy.residual == "mean" else change.flatten(2)
 
-    def _lavit(self, features: Features) -> torch.Tensor:
-        """The key frame's tokens, then those of the motion field, by convolution over space and time."""
+    def _lavit(self, features: Features) -> Raw:
+        """The key frame's tokens, then the motion field, which a convolution over space and time makes tokens of."""
         if features.motion is None:
             raise StrategyError(f"{self.strategy.name} reads a motion field of 16 frames, the clips have fewer")
-        tokens = self.motion(features.motion)
-        return torch.cat([self._key(features), self._in_time(tokens, LAVIT_GRID[0], LAVIT_GRID[1])], dim=1)
+        field = field_cells(features.motion) if self.cell_by_cell else features.motion
+        return self._key(features)[0], field
 
-    def _omni(self, features: Features) -> torch.Tensor:
+    def _omni(self, features: Features) -> Raw:
         """The key frame's tokens, then those of tubes of four later frames each, cell by cell."""
         picks = self.strategy.picks(features.frames.shape[1])[1:]
         tubes = rearrange(features.frames[:, picks], "b (u f) h w c -> b (u h w) (f c)", u=OMNI_TUBES, f=OMNI_FRAMES)
-        tokens = self.motion(tubes)
-        return torch.cat([self._key(features), self._in_time(tokens, OMNI_TUBES, SIDE)], dim=1)
+        return self._key(features)[0], tubes
 
-    def _in_time(self, tokens: torch.Tensor, steps: int, side: int) -> torch.Tensor:
-        """Tokens (B, steps side side, D) with kind, place and time."""
-        moments = [round((step + 0.5) / steps * (MOMENTS - 1)) for step in range(steps)]
-        placed = self._cells(side)[None] + self.moments[moments][:, None]
-        return tokens + self.kinds[_MOTION] + placed.flatten(0, 1)
 
-    def _spatial(self, grid: torch.Tensor, moment: int) -> torch.Tensor:
-        """(B, S, D) tokens of a frame's cells (B, s, s, C)."""
-        places = self._cells(grid.shape[1]) + self.moments[moment] + self.kinds[_KEY]
-        return self.project(grid.flatten(1, 2)) + places
+def placed(
+    strategy: Strategy, frames: int, cells: torch.Tensor, moments: torch.Tensor, kinds: torch.Tensor
+) -> torch.Tensor:
+    """(L, D) of where, when and what the tokens of a strategy are, in their order.
 
-    def _cells(self, side: int) -> torch.Tensor:
-        """(side side, D) of the table of places."""
-        return pooled(self.cells[None], side)[0].flatten(0, 1)
+    Args:
+        frames: of the clip that they are made from.
+        cells: (8, 8, D), the table of places.
+        moments: (61, D), the table of times.
+        kinds: (2, D), spatial tokens and motion tokens.
+    """
+
+    def of_grid(side: int, moment: int, kind: int) -> torch.Tensor:
+        return pooled(cells[None], side)[0].flatten(0, 1) + moments[moment] + kinds[kind]
+
+    if strategy.kind == "none":
+        return cells.new_zeros(0, cells.shape[-1])
+    if strategy.kind == "frames":
+        picks = strategy.picks(frames).tolist()
+        return torch.cat([of_grid(strategy.side, _moment(pick, frames), _KEY) for pick in picks])
+    parts = [of_grid(strategy.side, 0, _KEY)]
+    if strategy.kind == "vtok":
+        when = moments[[_moment(pick, frames) for pick in strategy.picks(frames)[1:].tolist()]]
+        as_key = strategy.residual == "pooled"
+        parts.append(when + (pooled(cells[None], 1)[0, 0] + kinds[_KEY] if as_key else kinds[_MOTION]))
+    elif strategy.kind in ("lavit", "omni"):
+        steps, side = (LAVIT_GRID[0], LAVIT_GRID[1]) if strategy.kind == "lavit" else (OMNI_TUBES, SIDE)
+        at = [round((step + 0.5) / steps * (MOMENTS - 1)) for step in range(steps)]
+        parts += [of_grid(side, moment, _MOTION) for moment in at]
+    return torch.cat(parts)
+
+
+def motion_width(strategy: Strategy, channels: int) -> int:
+    """G, numbers of what a motion token is made of, cell by cell for "lavit"; C for a strategy that has none."""
+    if strategy.kind == "vtok" and strategy.residual not in ("mean", "pooled"):
+        return SIDE * SIDE * channels
+    return {"lavit": MOTION_CHANNELS, "omni": OMNI_FRAMES * channels}.get(strategy.kind, channels)
+
+
+def field_cells(motion: torch.Tensor) -> torch.Tensor:
+    """(B, 45, M) of a motion field (B, S, h, w, M), averaged over its cells: without a convolution of its own."""
+    small = F.adaptive_avg_pool3d(rearrange(motion, "b s h w m -> b m s h w"), LAVIT_GRID)
+    return rearrange(small, "b m t h w -> b (t h w) m")
+
+
+class _Nothing(nn.Module):
+    """The projector of a strategy without motion tokens: no tokens (B, 0, G) to none of width D."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, motion: torch.Tensor) -> torch.Tensor:
+        return motion.new_zeros(*motion.shape[:2], self.width)
 
 
 class _MotionField(nn.Module):
@@ -155,19 +224,17 @@ def _moment(pick: int, count: int) -> int:
     return round(pick / max(count - 1, 1) * (MOMENTS - 1))
 
 
-def _mlp(inputs: int, width: int) -> nn.Sequential:
+def mlp(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
 
-def _motion_projector(strategy: Strategy, channels: int, width: int) -> nn.Module:
+def _motion_projector(strategy: Strategy, channels: int, width: int, cell_by_cell: bool) -> nn.Module:
     """g, or what a strategy has in its place."""
-    if strategy.kind == "lavit":
+    if strategy.kind == "lavit" and not cell_by_cell:
         return _MotionField(width)
-    if strategy.kind == "omni":
-        return _mlp(OMNI_FRAMES * channels, width)
-    if strategy.kind == "vtok" and strategy.residual != "pooled":
-        return _mlp(channels if strategy.residual == "mean" else SIDE * SIDE * channels, width)
-    return nn.Identity()
+    if strategy.kind in ("lavit", "omni") or (strategy.kind == "vtok" and strategy.residual != "pooled"):
+        return mlp(motion_width(strategy, channels), width)
+    return _Nothing(width)
 
 
 def _codes_of_cells(width: int) -> torch.Tensor:

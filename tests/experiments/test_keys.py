@@ -30,6 +30,9 @@ EXPERIMENTS = (
     "videoflextok_long",
     "videoflextok_stage1",
     "videoflextok_stage2",
+    "vtok_align",
+    "vtok_decoder",
+    "vtok_generation",
     "vtok_stills",
     "vtok_understanding",
 )

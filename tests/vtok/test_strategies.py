@@ -121,8 +121,8 @@ def test_what_stills_taught_starts_every_granularity():
     held = features(1, 31)
     even = Features(held.first[:, :1, :1].expand(-1, 8, 8, -1), held.frames)
     with torch.no_grad():
-        same = coarse(even)[0, 0] - coarse._cells(2)[0]
-        torch.testing.assert_close(same, stills(even)[0, 0] - stills._cells(4)[0])
+        same = coarse(even)[0, 0] - pooled(coarse.cells[None], 2)[0, 0, 0]
+        torch.testing.assert_close(same, stills(even)[0, 0] - pooled(stills.cells[None], 4)[0, 0, 0])
 
 
 def test_the_swap_without_training_has_no_parameter_that_frames_lack():

@@ -94,6 +94,8 @@ _LANGUAGE = {
     "encoder": "{base}/train_image_encoder/checkpoint.safetensors",
 }
 _KEPT = {**PLACES, "per_clip": "per_clip"}
+_ENCODED = {"encoder": _LANGUAGE["encoder"], "threads": 1}
+_DRAWN = {"decoder": "{base}/vtok_decoder/checkpoint.safetensors"}
 
 EXPERIMENTS = [
     Experiment(
@@ -240,6 +242,19 @@ EXPERIMENTS = [
         "vtok_understanding",
         {**_LANGUAGE, "start": "{base}/vtok_stills/checkpoint.safetensors", "limit": 10},
         _KEPT,
+    ),
+    Experiment(
+        "vtok_decoder",
+        "vtok_decoder",
+        {**_LANGUAGE, "validation_clips": 20, "latents_kept": 8, "measured_steps": [2]},
+        PLACES,
+    ),
+    Experiment("vtok_generation", "vtok_generation", {**_LANGUAGE, **_DRAWN, "start": "", "test_clips": 20}, PLACES),
+    Experiment(
+        "vtok_align",
+        "vtok_align",
+        {**_DRAWN, **_ENCODED, "writer": "{base}/vtok_generation/checkpoint.safetensors", "limit": 60, "flow_steps": 2},
+        {"work": "work", "shown": "shown.npz", "per_clip": "per_clip"},
     ),
 ]
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}

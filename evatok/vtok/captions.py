@@ -1,0 +1,38 @@
+"""Captions as numbers of words, for whatever reads or writes videos by them.
+
+Legend: N captions, W words of the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from evatok.data.embedded.scene_text import vocabulary
+from evatok.errors import EvatokError
+
+LONGEST = 80  # words of a caption
+PADDING = -1
+
+
+class CaptionError(EvatokError, ValueError):
+    """A caption with an unknown word, none at all, or one that is too long."""
+
+
+def numbers(captions: Iterable[str]) -> np.ndarray:
+    """(N, `LONGEST`) places of the words in the vocabulary, `PADDING` after the last.
+
+    Raises:
+        CaptionError: an empty caption, a word that is not in the vocabulary, or too many words.
+    """
+    places = {word: number for number, word in enumerate(vocabulary())}
+    rows = []
+    for number, caption in enumerate(captions):
+        words = caption.split()
+        unknown = [word for word in words if word not in places]
+        if unknown or not words or len(words) > LONGEST:
+            why = f"the vocabulary has no word {unknown[0]!r}" if unknown else f"it has {len(words)} words"
+            raise CaptionError(f"caption {number}, {caption[:60]!r}: {why}; captions have 1 to {LONGEST} known words")
+        rows.append([places[word] for word in words] + [PADDING] * (LONGEST - len(words)))
+    return np.array(rows, dtype=np.int64).reshape(-1, LONGEST)
