@@ -22,6 +22,7 @@ from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, flow_loss,
 from evatok.tokenizers.videoflextok.model import FlexNetwork
 from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
 from evatok.training.flextok_alignment import ReadoutHead, Teacher, alignment_loss
+from evatok.training.flextok_targets import StoredTargets
 from evatok.training.loop import Terms
 from evatok.training.objective import Batches
 
@@ -62,6 +63,7 @@ class FlexObjective:
 
     Attributes:
         null_probability: share of clips trained without tokens, for guidance.
+        stored: the teacher's targets of all clips; None computes those of a batch.
         alignment_weight: of the alignment with `teacher`.
         first_probability: share of clips whose first latent frame is given; 0 in stage 1.
         first_noise: half of the given frames have noise up to this level.
@@ -74,6 +76,7 @@ class FlexObjective:
     dropout: NestedDropout
     noise_levels: NoiseLevels
     teacher: Teacher | None = None
+    stored: StoredTargets | None = None
     alignment_weight: float = 1.0
     null_probability: float = 0.1
     first_probability: float = 0.0
@@ -82,7 +85,8 @@ class FlexObjective:
     bf16: bool = False
 
     def __call__(self, trainee: FlexTrainee, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
-        clips = self.batches.draw(step, generator)
+        chosen = self.batches.chosen(step, generator)
+        clips = self.batches.pixels(*chosen)
         latents = self.codec.encode(clips)
         draws = self.draw(latents, generator)
         network = trainee.network
@@ -96,9 +100,14 @@ class FlexObjective:
         aim = network.patchify(target(latents, draws.noise))
         terms = {"flow": flow_loss(velocity, aim, self._counted(draws))}
         if self.teacher is not None and student is not None:
-            terms["alignment"] = alignment_loss(student, self.teacher.targets(clips))
+            wanted = self.stored.targets(*chosen, clips.device) if self.stored else self._seen_by(self.teacher, clips)
+            terms["alignment"] = alignment_loss(student, wanted)
         total = terms["flow"] + self.alignment_weight * terms.get("alignment", latents.new_zeros(()))
         return total, {**terms, "tokens": draws.lengths.sum(1).float().mean()}
+
+    def _seen_by(self, teacher: Teacher, clips: torch.Tensor) -> torch.Tensor:
+        with autocast(clips.device, self.bf16):
+            return teacher.targets(clips)
 
     def draw(self, latents: torch.Tensor, generator: torch.Generator) -> Draws:
         """Draw the random choices of a step from a generator on the CPU."""

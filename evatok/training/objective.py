@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,7 +27,7 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer, Reconstruction
 from evatok.training import losses
 from evatok.training.adversary import Adversary
 from evatok.training.alignment import AlignmentHead
-from evatok.training.loop import Terms, batch_indices, mirrored_batch
+from evatok.training.loop import Terms, batch_indices, half_of, mirror
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,16 @@ class Batches:
 
     def draw(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """Return the clips of a step (B, 3, T, H, W) in [0, 1]."""
+        return self.pixels(*self.chosen(step, generator))
+
+    def chosen(self, step: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers (B,) of a step's clips, and which of them (B,) are mirrored."""
         rows = batch_indices(len(self.clips), self.batch, step, self.seed)
-        return to_network(mirrored_batch(self.clips.clips, rows, self.flip, generator), self.device)
+        return rows, half_of(len(rows), generator) & self.flip
+
+    def pixels(self, rows: np.ndarray, mirrored: np.ndarray) -> torch.Tensor:
+        """Clips `rows` (B,) as (B, 3, T, H, W) in [0, 1], mirrored where `mirrored` (B,) says so."""
+        return to_network(mirror(self.clips.clips[rows], mirrored), self.device)
 
 
 @dataclass
