@@ -9,6 +9,7 @@ import torch
 
 from evatok.evaluation.summary import DISTRIBUTION, PERCEPTUAL
 from evatok.metrics.i3d import load_i3d
+from evatok.metrics.image_features import load_image_features
 from evatok.metrics.inception import load_inception
 from evatok.metrics.perceptual import perceptual_metric
 
@@ -28,6 +29,8 @@ def _load(name: str, device: torch.device | str) -> Any:
         return load_i3d(device)
     if name == "inception":
         return load_inception(device)
+    if name == "image":
+        return load_image_features(device)
     return perceptual_metric(PERCEPTUAL[name], device)
 
 

@@ -25,10 +25,15 @@ ROWS: dict[str, dict[str, Any]] = {
     "full": {"decoder_mask": "full"},
     "all": {"kept": "all"},
     "unaligned": {"alignment": "none"},
+    "grid": {"form": "grid"},
 }
-"""Tokenizers of stage 1: ours, Table 2's and Table 3's controls, ours without nested dropout, Figure 9's."""
+"""Tokenizers of stage 1: ours, controls of Tables 2 and 3, ours without nested dropout, Figure 9's, the 3D grid."""
 
-ONE_SEED = ("all", "unaligned")
+TABLES = {"2d": "table2-table3", "flat": "table2", "full": "table3"}
+FIGURES = {"2d": "figure9-figure10", "full": "figure10", "unaligned": "figure9"}
+"""Tables and figures that a row is in."""
+
+ONE_SEED = ("all", "unaligned", "grid")
 """Rows that no claim of a table with several seeds rests on."""
 
 LEVELS = (0, 1, 2, 4, 8, 16)
@@ -37,8 +42,11 @@ SAMPLED, ONE_STEP = 20, 1
 FURTHER_STEPS = (2, 5, 10, 40)
 """Flow steps of Figure 12 beside those of Figure 2."""
 
+CODEBOOK = 4375
+"""The paper has 64,000 codes; a softmax over so many would cost a toy generator five times its trunk."""
+
 _COMMON = {"threads": 1}
-_STORED = {**_COMMON, "alignment_stored": True}
+_STORED = {**_COMMON, "alignment_stored": True, "codebook_size": CODEBOOK}
 WITH_FVD, PIXELS = "psnr,l1,rfvd", "psnr,l1"
 
 
@@ -60,6 +68,7 @@ def groups() -> dict[str, tuple[str, ...]]:
     return {
         "videoflextok": tuple(names),
         "videoflextok-tables": ending("table2", "table3"),
+        "videoflextok-controls": ending("controls", "figure9", "figure10"),
         "videoflextok-figures": ending("figure2", "figure12", "long", "table8", "stage2-full-0"),
         "videoflextok-stage2": ending("stage2"),
     }
@@ -74,10 +83,12 @@ def _rows() -> Iterator[Recipe]:
             name = f"row-{row}-{seed}"
             outcome = f"{FOLDER}/{name}.safetensors"
             yield _stage1(name, name, {**keys, "steps": ROW_STEPS, "seed": seed}, outcome, hours=0.1)
-            tables = {"2d": "table2-table3", "flat": "table2", "full": "table3"}.get(row, "controls")
-            for tokens in (16,) if row in ("flat", "2d", "full") else FEW:
-                for steps, metrics in ((SAMPLED, WITH_FVD), (ONE_STEP, PIXELS)):
-                    yield _evaluate(f"{tables}-{row}-{seed}", name, outcome, tokens, steps, metrics)
+            of_tables = TABLES.get(row, "controls")
+            for steps, metrics in ((SAMPLED, WITH_FVD), (ONE_STEP, PIXELS)):
+                yield _evaluate(f"{of_tables}-{row}-{seed}", name, outcome, 16, steps, metrics)
+            if not seed and row != "grid":
+                for tokens in (1, 4):
+                    yield _evaluate(f"{FIGURES.get(row, 'controls')}-{row}", name, outcome, tokens, SAMPLED, WITH_FVD)
 
 
 def _second_stages() -> Iterator[Recipe]:
@@ -110,6 +121,7 @@ def _figures() -> Iterator[Recipe]:
         for tokens in LEVELS:
             if not (tokens in FEW and steps == SAMPLED):  # those are among stage 2's
                 yield _evaluate("figure2", "stage2-full-0", SECOND, tokens, steps, WITH_FVD)
+            yield _evaluate("figure2-features", "stage2-full-0", SECOND, tokens, steps, "", "embedded-features")
     for steps in FURTHER_STEPS:
         for tokens in FEW:
             yield _evaluate("figure12", "stage2-full-0", SECOND, tokens, steps, WITH_FVD)
@@ -124,9 +136,18 @@ def _stage1(name: str, work: str, keys: dict[str, Any], outcome: str, hours: flo
     return Recipe(f"videoflextok-{name}", "videoflextok_stage1", settings, "toy", outcome, hours=hours)
 
 
-def _evaluate(group: str, of: str, checkpoint: str, tokens: int, steps: int, metrics: str) -> Recipe:
+def _evaluate(
+    group: str,
+    of: str,
+    checkpoint: str,
+    tokens: int,
+    steps: int,
+    metrics: str,
+    protocol: str = "embedded-reconstruction",
+) -> Recipe:
     settings = {
         **_COMMON,
+        "protocol": protocol,
         "checkpoint": checkpoint,
         "assignment": f"uniform:{tokens}",
         "flow_steps": steps,
@@ -134,4 +155,5 @@ def _evaluate(group: str, of: str, checkpoint: str, tokens: int, steps: int, met
         "work": f"{FOLDER}/evaluate",
     }
     name = f"videoflextok-{group}-k{tokens}-steps{steps}"
-    return Recipe(name, "evaluate", settings, "", needs=(f"videoflextok-{of}",), hours=0.05)
+    hours = 0.05 if "rfvd" in metrics else 0.02
+    return Recipe(name, "evaluate", settings, "", needs=(f"videoflextok-{of}",), hours=hours)

@@ -80,6 +80,8 @@ METRICS = (
     Entry("rfvd_extrapolated", "rFVD, extrapolated", "lower", "", 1, "set", "i3d"),
     Entry("kvd", "KVD", "lower", "", 1, "set", "i3d"),
     Entry("rfid", "rFID", "lower", "", 1, "set", "inception"),
+    Entry("feature_frechet", "Frechet distance of image features", "lower", "", 2, "set", "image"),
+    Entry("feature_agreement", "cosine of image features", "higher", "", 3, "set", "image"),
     Entry("motion_ratio", "motion ratio", "higher", "", 3, "set"),
     Entry("motion_correlation", "motion correlation", "higher", "", 3, "set"),
     Entry("mean_tokens", "tokens per clip", "lower", "tokens", columns=("tokens", "rtokens", "gtokens")),
