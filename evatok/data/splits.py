@@ -20,9 +20,7 @@ SHARES = {"train": 80, "validation": 10, "test": 10}  # percent
 SEED = 0
 
 
-def rows_of(
-    path: Path | str, split: str, *, missing: bool = False, stills: bool = False
-) -> tuple[pd.DataFrame, str]:
+def rows_of(path: Path | str, split: str, *, missing: bool = False, stills: bool = False) -> tuple[pd.DataFrame, str]:
     """The rows of a split, or ("all") every row, of a manifest CSV or a folder of class folders; and what made splits.
 
     With `missing` a manifest may list files that are not there; with `stills` a folder's clips are its images.

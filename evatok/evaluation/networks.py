@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from evatok.evaluation.summary import DISTRIBUTION, PERCEPTUAL
+from evatok.metrics.frame_features import load_frame_features
 from evatok.metrics.i3d import load_i3d
 from evatok.metrics.image_features import load_image_features
 from evatok.metrics.inception import load_inception
@@ -29,6 +30,8 @@ def _load(name: str, device: torch.device | str) -> Any:
         return load_i3d(device)
     if name == "inception":
         return load_inception(device)
+    if name == "frames":
+        return load_frame_features(device)
     if name == "efficientnet":
         return load_image_features(device)
     return perceptual_metric(PERCEPTUAL[name], device)

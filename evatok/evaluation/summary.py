@@ -13,7 +13,7 @@ import numpy as np
 from evatok.evaluation import per_clip
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import System
-from evatok.metrics import catalogue, pixels
+from evatok.metrics import catalogue, frame_features, pixels
 from evatok.metrics import codebook as code_metrics
 from evatok.metrics.bootstrap import bootstrap, bootstrap_statistic
 from evatok.metrics.frechet import frechet_distance_of_features
@@ -115,6 +115,8 @@ def _distance(name: str, real: np.ndarray, fake: np.ndarray) -> float:
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     if name == "kvd" or name.endswith("kd_efficientnet"):
         return float(kernel_distance(real, fake))
+    if name in frame_features.DISTANCES:
+        return frame_features.DISTANCES[name](real, fake)
     if name == "rfvd_extrapolated":
         return float(extrapolated_fvd(real, fake).value)
     # FID's covariances divide by N - 1, as in the original; FVD's by N, as in LARP.

@@ -345,6 +345,7 @@ _VIDEOFLEXTOK = {
     "noise_mean": Key(Real(-10, 10), "of the logistic-normal noise levels"),
     "noise_deviation": Key(Real(0, 10, "(]"), "of the logistic-normal noise levels"),
     "noise_unshifted": Key(Real(0, 1), "share of noise levels drawn with mean 0 instead"),
+    "alignment_stored": Key(_FLAG, "compute its targets once, into the cache (toy: 0.1 MB per clip)"),
     "first_probability": Key(Real(0, 1), "probability that a clip's first latent frame is given"),
     "measured_steps": Key(Many(Whole(1, 10000), 1), "flow steps at which the finished tokenizer is measured"),
     "noise_seed": Key(Whole(0, 2**32 - 1), "of the samples that are measured"),

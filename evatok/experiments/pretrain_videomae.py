@@ -155,7 +155,7 @@ class Objective:
         self.batches = Batches(clips, config["batch"], config["seed"], config["flip"], config["device"])
 
     def __call__(self, module: nn.Module, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
-        pixels, _ = self.batches.pixels(step, generator)
+        pixels = self.batches.take(step, generator).pixels
         loss = hidden_patch_error(module, pixels, self.config, generator)
         return loss, {"reconstruction": loss.detach()}
 

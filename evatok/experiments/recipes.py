@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evatok.experiments import scratch_recipes, vtok_recipes
+from evatok.experiments import scratch_recipes, videoflextok_recipes, vtok_recipes
 from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeError
 
 __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
@@ -67,6 +67,7 @@ def every_recipe() -> dict[str, Recipe]:
         *_quantisers(),
         *(final for seed in range(3) for final in _finals(seed)),
         *_generators(),
+        *videoflextok_recipes.recipes(),
         *vtok_recipes.recipes(),
         *scratch_recipes.recipes(),
     ]
@@ -86,6 +87,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "quantisers": named("quantiser-", "evaluate-quantiser-"),
         "finals": named("final-", "evaluate-final-"),
         "generators": named("generator-", "sample-"),
+        **videoflextok_recipes.groups(),
         "vtok": named("vtok-"),
         "scratch": named("scratch-"),
         "all": tuple(name for name in known if not name.startswith("scratch-")),

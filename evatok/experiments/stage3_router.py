@@ -232,7 +232,7 @@ class Objective:
     def __call__(self, module: AnyRouter, step: int, generator: torch.Generator) -> tuple[torch.Tensor, loop.Terms]:
         clips, batch, device = self.lesson.train_clips, self.config["batch"], self.config["device"]
         if self.seen is None:
-            pixels, rows = self.batches.pixels(step, generator)
+            pixels, rows, _ = self.batches.take(step, generator)
             seen = module.see(to_network(pixels, device))
         else:
             rows = loop.batch_indices(len(clips), batch, step, self.config["seed"])

@@ -161,7 +161,7 @@ class Objective:
         self, module: ClipClassifier, step: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, loop.Terms]:
         config = self.config
-        pixels, rows = self.batches.pixels(step, generator)
+        pixels, rows, _ = self.batches.take(step, generator)
         clips = diff_augment(to_network(pixels, config["device"]), generator, config["policy"])
         with autocast(config):
             logits_BSC = module.step_logits(clips)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.sets import clip_set
@@ -16,9 +17,10 @@ from evatok.models.latents import LatentCodec, PatchPCA, VidTok
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, FlexNetwork, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels
 from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
+from evatok.training.batches import Batches
 from evatok.training.flextok_alignment import Teacher
 from evatok.training.flextok_objective import FlexObjective
-from evatok.training.objective import Batches
+from evatok.training.flextok_targets import StoredTargets
 
 DEPTHS = {"d12-d12": "paper-d12", "d18-d18": "paper", "d18-d28": "paper-d28"}
 """The paper's networks by the depths of their encoder and decoder (Sec. 4.1)."""
@@ -53,6 +55,12 @@ class FlexPlan:
 def objective_of(config: dict[str, Any], plan: FlexPlan, teacher: Teacher | None, train_set: ClipSet) -> FlexObjective:
     """Build the configured loss."""
     shape = plan.network.config
+    stored = None
+    if teacher is not None and config["alignment_stored"]:
+        flip, bf16, device = config["flip"], config["bf16"], config["device"]
+        with tqdm(total=len(train_set) * (1 + flip), desc="targets of the alignment", disable=None) as bar:
+            clips = np.asarray(train_set.clips)
+            stored = StoredTargets.of(teacher, clips, mirrored=flip, bf16=bf16, device=device, tick=bar.update)
     kept = "all" if shape.form == "grid" else config["kept"]
     return FlexObjective(
         Batches(train_set, config["batch"], config["seed"], config["flip"], config["device"]),
@@ -60,6 +68,7 @@ def objective_of(config: dict[str, Any], plan: FlexPlan, teacher: Teacher | None
         NestedDropout(shape.registers, shape.blocks, kept, config["kept_per"]),
         NoiseLevels(config["noise_mean"], config["noise_deviation"], config["noise_unshifted"]),
         teacher=teacher,
+        stored=stored,
         alignment_weight=config["alignment_weight"],
         null_probability=config["null"],
         first_probability=plan.first_probability,

@@ -37,6 +37,7 @@ def settings() -> None:
     noise_unshifted = 0.0
     alignment_weight = 1.0  # paper: 1.0
     alignment_resize = 0  # not stated
+    alignment_stored = False
     steps = 2600  # paper: 100B latent tokens on Kinetics-600
     batch = 16  # not stated
     learning_rate = 1e-3  # paper: 1.124e-3

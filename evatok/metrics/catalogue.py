@@ -85,6 +85,8 @@ METRICS = (
     Entry("gfd_efficientnet", "Frechet distance of generated images", "lower", "", 3, "set", "efficientnet"),
     Entry("rkd_efficientnet", "kernel distance of EfficientNet features", "lower", "", 5, "set", "efficientnet"),
     Entry("gkd_efficientnet", "kernel distance of generated images", "lower", "", 5, "set", "efficientnet"),
+    Entry("feature_frechet", "Frechet distance of features of frames", "lower", "", 2, "set", "frames"),
+    Entry("feature_agreement", "cosine of features of frames", "higher", "", 3, "set", "frames"),
     Entry("motion_ratio", "motion ratio", "higher", "", 3, "set"),
     Entry("motion_correlation", "motion correlation", "higher", "", 3, "set"),
     Entry("mean_tokens", "tokens per clip", "lower", "tokens", columns=("tokens", "rtokens", "gtokens")),

@@ -22,7 +22,10 @@ from evatok.storage import records
 from evatok.storage.records import Record
 
 SYSTEM = "flexible tokenizer"
-MEASURED = "psnr,l1,rfvd"
+FEATURES = "embedded-features"
+"""The protocol of image features: the same clips, other metrics."""
+MEASURED = {PROTOCOL: "psnr,l1,rfvd", FEATURES: ""}
+"""Metrics that a command asks for under each protocol; "": all of the protocol's."""
 SAMPLED = 20
 """Flow steps of samples, where a table does not vary them."""
 LONGEST = {"toy": 16, "small": 64, "paper": 256}
@@ -71,9 +74,9 @@ class FlexTable:
         return TableSpec(f"videoflextok_{self.name}", self.item, self.specs, self.columns)
 
 
-def measured(folder: Path) -> list[Record]:
-    """Comparable records of tokenizers with a flow decoder, newest last."""
-    found = records.query(folder, kind="evaluate", name=PROTOCOL)
+def measured(folder: Path, protocol: str = PROTOCOL) -> list[Record]:
+    """Comparable records of tokenizers with a flow decoder under a protocol, newest last."""
+    found = records.query(folder, kind="evaluate", name=protocol)
     return [r for r in found if r.model.get("system") == SYSTEM and r.protocol.get("comparable") is True]
 
 
@@ -139,10 +142,12 @@ def commands(table: FlexTable, chosen: Chosen) -> list[str]:
     return lines
 
 
-def measuring(size: str, checkpoint: str, tokens: int, steps: int = SAMPLED) -> str:
+def measuring(size: str, checkpoint: str, tokens: int, steps: int = SAMPLED, protocol: str = PROTOCOL) -> str:
     """The command that measures a checkpoint at one length and number of steps."""
     settings = f"size={size} checkpoint={checkpoint} assignment=uniform:{tokens} flow_steps={steps}"
-    return f"python -m evatok.experiments.evaluate with {settings} \"metrics='{MEASURED}'\""
+    named = "" if protocol == PROTOCOL else f"protocol={protocol} "
+    asked = f" \"metrics='{MEASURED[protocol]}'\"" if MEASURED[protocol] else ""
+    return f"python -m evatok.experiments.evaluate with {named}{settings}{asked}"
 
 
 def publish(table: FlexTable, results: Path) -> None:
@@ -226,7 +231,9 @@ def compare(
     return claims.better(named, _point(better), _point(than), metric, paper)
 
 
-def missing_points(found: Sequence[Record], steps: Sequence[int], checkpoint: str) -> list[str]:
+def missing_points(
+    found: Sequence[Record], steps: Sequence[int], checkpoint: str, protocol: str = PROTOCOL
+) -> list[str]:
     """Commands for the points (length, steps) that a tokenizer's records lack; `checkpoint`: where there are none."""
     empty: dict[str, Any] = {"most_tokens": LONGEST["toy"], "facts": {"size": "toy"}}
     model = found[0].model if found else empty
@@ -234,7 +241,7 @@ def missing_points(found: Sequence[Record], steps: Sequence[int], checkpoint: st
     have, most = set(rows_of(found)), model["most_tokens"]
     levels = [0, *(2**n for n in range(most.bit_length())), *([] if most.bit_count() == 1 else [most])]
     wanted = [(tokens, step) for step in steps for tokens in levels if (tokens, step) not in have]
-    return [f"  {measuring(model['facts']['size'], path, *point)}" for point in wanted]
+    return [f"  {measuring(model['facts']['size'], path, *point, protocol)}" for point in wanted]
 
 
 def _point(key: tuple[int, int]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,14 @@ from evatok.training.loop import batch_indices, half_of, mirror
 
 Order = Callable[[int], np.ndarray]
 """Step -> clip indices (B,)."""
+
+
+class Batch(NamedTuple):
+    """Clips (B, T, H, W, 3) uint8, their rows (B,) in the set, and which of them (B,) are mirrored."""
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    mirrored: np.ndarray
 
 
 @dataclass
@@ -39,12 +48,13 @@ class Batches:
 
     def draw(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """Return the clips of a step (B, 3, T, H, W) in [0, 1]."""
-        return to_network(self.pixels(step, generator)[0], self.device)
+        return to_network(self.take(step, generator).pixels, self.device)
 
-    def pixels(self, step: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return the clips of a step (B, T, H, W, 3) uint8, and their rows (B,) in the set."""
+    def take(self, step: int, generator: torch.Generator) -> Batch:
+        """Return the clips of a step as they are kept, with what else is known of them."""
         clips, rows = self._taken(step)
-        return mirror(clips, half_of(len(rows), generator) & self.flip), rows
+        mirrored = half_of(len(rows), generator) & self.flip
+        return Batch(mirror(clips, mirrored), rows, mirrored)
 
     def _taken(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(self.clips.clips, StreamedClips):

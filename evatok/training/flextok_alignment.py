@@ -62,7 +62,11 @@ class Teacher:
 
     def targets(self, clips: torch.Tensor) -> torch.Tensor:
         """(B, T', P, S), standardised."""
-        return (self.raw(clips) - self.mean.to(clips.device)) / self.deviation.to(clips.device)
+        return self.standardised(self.raw(clips))
+
+    def standardised(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., S) with the mean and the deviation of the training clips taken out."""
+        return (features - self.mean.to(features.device)) / self.deviation.to(features.device)
 
     @torch.no_grad()
     def raw(self, clips: torch.Tensor) -> torch.Tensor:

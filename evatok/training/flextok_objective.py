@@ -15,15 +15,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from evatok.data.clips import to_network
 from evatok.models.latents import LatentCodec
 from evatok.models.precision import autocast
 from evatok.tokenizers.videoflextok.flow_decoder import Condition
 from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, flow_loss, noised, target
 from evatok.tokenizers.videoflextok.model import FlexNetwork
 from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
+from evatok.training.batches import Batch, Batches
 from evatok.training.flextok_alignment import ReadoutHead, Teacher, alignment_loss
+from evatok.training.flextok_targets import StoredTargets
 from evatok.training.loop import Terms
-from evatok.training.objective import Batches
 
 
 class FlexTrainee(nn.Module):
@@ -62,6 +64,7 @@ class FlexObjective:
 
     Attributes:
         null_probability: share of clips trained without tokens, for guidance.
+        stored: the teacher's targets of all clips; None computes those of a batch.
         alignment_weight: of the alignment with `teacher`.
         first_probability: share of clips whose first latent frame is given; 0 in stage 1.
         first_noise: half of the given frames have noise up to this level.
@@ -74,6 +77,7 @@ class FlexObjective:
     dropout: NestedDropout
     noise_levels: NoiseLevels
     teacher: Teacher | None = None
+    stored: StoredTargets | None = None
     alignment_weight: float = 1.0
     null_probability: float = 0.1
     first_probability: float = 0.0
@@ -82,7 +86,8 @@ class FlexObjective:
     bf16: bool = False
 
     def __call__(self, trainee: FlexTrainee, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
-        clips = self.batches.draw(step, generator)
+        batch = self.batches.take(step, generator)
+        clips = to_network(batch.pixels, self.batches.device)
         latents = self.codec.encode(clips)
         draws = self.draw(latents, generator)
         network = trainee.network
@@ -96,9 +101,16 @@ class FlexObjective:
         aim = network.patchify(target(latents, draws.noise))
         terms = {"flow": flow_loss(velocity, aim, self._counted(draws))}
         if self.teacher is not None and student is not None:
-            terms["alignment"] = alignment_loss(student, self.teacher.targets(clips))
+            terms["alignment"] = alignment_loss(student, self._targets(self.teacher, batch, clips))
         total = terms["flow"] + self.alignment_weight * terms.get("alignment", latents.new_zeros(()))
         return total, {**terms, "tokens": draws.lengths.sum(1).float().mean()}
+
+    def _targets(self, teacher: Teacher, batch: Batch, clips: torch.Tensor) -> torch.Tensor:
+        """What the teacher sees in the clips: as stored, or else computed."""
+        if self.stored:
+            return self.stored.targets(batch.rows, batch.mirrored, clips.device)
+        with autocast(clips.device, self.bf16):
+            return teacher.targets(clips)
 
     def draw(self, latents: torch.Tensor, generator: torch.Generator) -> Draws:
         """Draw the random choices of a step from a generator on the CPU."""

@@ -31,6 +31,8 @@ __all__ = [
     "SliceEnded",
     "TrainingError",
     "batch_indices",
+    "half_of",
+    "mirror",
     "mirrored_batch",
     "read_curve",
     "seconds_spent",

@@ -2,9 +2,10 @@
 
     python reproductions/videoflextok/figure2.py            seconds; no GPU, no download, no PyTorch
 
-Reads the records of `evatok.experiments.evaluate` of the tokenizer that has most of them, and writes
-results/figures/videoflextok_figure2.{svg,csv}. 0 tokens, a control that the paper lacks, are samples that no clip had
-a say in; one step is the mean of what the tokens leave open.
+Reads the records of `evatok.experiments.evaluate` of the tokenizer that has most of them, under both protocols of the
+validation clips (pixels and rFVD; image features), and writes results/figures/videoflextok_figure2.{svg,csv}. 0 tokens,
+a control that the paper lacks, are samples that no clip had a say in; one step is the mean of what the tokens leave
+open.
 
 Expected (paper, pictures): every doubling adds detail, and every length decodes to a plausible clip.
 """
@@ -26,29 +27,33 @@ from evatok.storage.records import Record
 
 ITEM = "VideoFlexTok Figure 2, quality at every number of tokens"
 PANELS = {"psnr": "PSNR (dB)", "l1": "L1", "rfvd": "rFVD"}
+FEATURE_PANELS = {"feature_agreement": "feature cosine", "feature_frechet": "feature Frechet"}
 STEPS = (1, flextok.SAMPLED)
 CHECKPOINT = "results/checkpoints/videoflextok-toy-stage2-full.safetensors"
 
 
-def claims_of(found: Sequence[Record]) -> list[Sign]:
+def claims_of(found: Sequence[Record], panels: Sequence[str], perceptual: str) -> list[Sign]:
     """Every doubling of the tokens improves samples; samples are perceptually better than one step."""
     rows = flextok.rows_of(found)
     levels = sorted({tokens for tokens, steps in rows if steps == flextok.SAMPLED})
     signs = []
     for fewer, more in itertools.pairwise(levels):
-        for metric in PANELS:
+        for metric in panels:
             better, than = (more, flextok.SAMPLED), (fewer, flextok.SAMPLED)
             signs.append(flextok.compare(rows, better, than, metric, "pictures: more detail with more tokens"))
     for tokens in levels[1:]:
-        signs.append(flextok.compare(rows, (tokens, flextok.SAMPLED), (tokens, 1), "rfvd", "plausible at every length"))
+        sampled = (tokens, flextok.SAMPLED)
+        signs.append(flextok.compare(rows, sampled, (tokens, 1), perceptual, "plausible at every length"))
     return signs
 
 
 def draw(frame: pd.DataFrame, folder: Path) -> None:
-    """A panel per metric, a line per number of steps."""
+    """A panel per metric that was measured, a line per number of steps."""
+    panels = {name: label for name, label in (PANELS | FEATURE_PANELS).items() if (frame["metric"] == name).any()}
     with figures.style():
-        figure = Figure(figsize=(3.0 * len(PANELS), 2.6))
-        for axes, (metric, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        figure = Figure(figsize=(3.0 * len(panels), 2.6))
+        axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (metric, label) in zip(axes_of, panels.items(), strict=True):
             for steps, group in frame[frame["metric"] == metric].groupby("flow_steps"):
                 axes.plot(group["tokens"], group["value"], marker="o", label=f"{steps} step{'s' if steps != 1 else ''}")
             axes.set_xscale("symlog", base=2, linthresh=1)
@@ -59,15 +64,24 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
 
 
 def run(results: Path) -> None:
-    found = [
-        r for r in flextok.of_one_tokenizer(flextok.measured(results / "records")) if r.model["flow_steps"] in STEPS
-    ]
+    found = _points(flextok.measured(results / "records"))
+    seen = _points(flextok.measured(results / "records", flextok.FEATURES))
     if found:
-        frame = flextok.frame_of(found, tuple(PANELS))
+        seen = [record for record in seen if record.model["sha256"] == found[0].model["sha256"]]
+    if found or seen:
+        frame = flextok.frame_of([*found, *seen], (*PANELS, *FEATURE_PANELS))
         draw(frame, results / "figures")
         print(frame.pivot_table(index=["flow_steps", "tokens"], columns="metric", values="value").to_markdown() + "\n")
-    flextok.publish_claims(claims_of(found), "videoflextok_figure2", ITEM, results)
-    final_tables.tell(flextok.missing_points(found, STEPS, CHECKPOINT))
+    signs = claims_of(found, tuple(PANELS), "rfvd") + claims_of(seen, tuple(FEATURE_PANELS), "feature_frechet")
+    flextok.publish_claims(signs, "videoflextok_figure2", ITEM, results)
+    checkpoint = found[0].config["checkpoint"] if found else CHECKPOINT
+    lacking = flextok.missing_points(found, STEPS, checkpoint)
+    final_tables.tell(lacking + flextok.missing_points(seen, STEPS, checkpoint, flextok.FEATURES))
+
+
+def _points(records: Sequence[Record]) -> list[Record]:
+    """Points of one tokenizer, those with samples and those with one step."""
+    return [record for record in flextok.of_one_tokenizer(records) if record.model["flow_steps"] in STEPS]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from evatok.storage import records
 # that was released stays.
 PINNED = {
     "embedded-reconstruction 1": "5bfcc8eb03b9",
+    "embedded-features 1": "4ad25b770885",
     "embedded-unseen 1": "b7e0237035bf",
     "embedded-generation 1": "63eaa45abe2f",
     "embedded-games-generation 1": "a00ef9cd7c03",

@@ -65,10 +65,31 @@ def test_a_swapped_row_comes_after_the_one_whose_model_it_measures():
     assert (swap.settings["steps"], swap.settings["start"]) == (0, KNOWN["vtok-frames8-1"].outcome)
 
 
+def test_rows_of_a_videoflextok_table_differ_in_the_key_that_it_is_about_and_in_nothing_else():
+    def told(row, seed):
+        kept = KNOWN[f"videoflextok-row-{row}-{seed}"].settings
+        return {key: value for key, value in kept.items() if key not in ("work", "checkpoint")}
+
+    for row, key in (("flat", "form"), ("full", "decoder_mask"), ("all", "kept"), ("unaligned", "alignment")):
+        assert set(told(row, 0).items()) - set(told("2d", 0).items()) == {(key, told(row, 0)[key])}
+    assert {told("flat", seed)["seed"] for seed in (0, 1, 2)} == {0, 1, 2}
+
+
+def test_what_measures_a_videoflextok_tokenizer_comes_after_it_and_loads_it():
+    by_outcome = {recipe.outcome: recipe.name for recipe in KNOWN.values() if recipe.outcome}
+    for name in recipes.groups()["videoflextok"]:
+        if KNOWN[name].experiment == "evaluate":
+            assert by_outcome[KNOWN[name].settings["checkpoint"]] in KNOWN[name].needs, name
+
+
 def test_files_of_two_recipes_never_share_a_name_or_a_training_folder():
     outcomes = [recipe.outcome for recipe in KNOWN.values() if recipe.outcome]
     assert len(outcomes) == len(set(outcomes))
-    trained = [r.settings["work"] for r in KNOWN.values() if r.experiment.startswith(("stage3", "stage4", "stage5"))]
+    trained = [
+        r.settings["work"]
+        for r in KNOWN.values()
+        if r.experiment.startswith(("stage3", "stage4", "stage5", "videoflextok_stage"))
+    ]
     assert len(trained) == len(set(trained))
 
 

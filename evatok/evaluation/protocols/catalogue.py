@@ -15,6 +15,10 @@ NETWORKS = {
         ("rfvd", "gfvd", "rfvd_extrapolated", "kvd"),
         "I3D trained on Kinetics-400, its 400 logits, on frames brought to 224x224 (bilinear, not antialiased)",
     ),
+    **dict.fromkeys(
+        ("feature_frechet", "feature_agreement"),
+        "EfficientNet-Lite0 trained on ImageNet: its last block's mean features of every frame and of its change",
+    ),
     "rfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every frame",
     "gfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every image",
     **dict.fromkeys(
@@ -127,6 +131,13 @@ _ALL = (
         data="freedoom",
         data_version=2,
         note="Clips are made from seeds where they are measured; 320 are few for rFVD, so only equal N compare.",
+    ),
+    _protocol(
+        **{**_EMBEDDED, "metrics": ("feature_frechet", "feature_agreement"), "optional": ("psnr", "l1")},
+        name="embedded-features",
+        data="freedoom",
+        data_version=2,
+        note="The same clips as embedded-reconstruction, by image features, which cost a hundredth of rFVD's network.",
     ),
     _protocol(
         **_EMBEDDED,

@@ -13,7 +13,18 @@ from evatok.evaluation import protocols
 from evatok.reporting.claims import HOLDS
 from evatok.storage import records
 from evatok.storage.records import Metric
-from reproductions.videoflextok import figure2, figure12, long, stage2, table2, table3, table8, tokens
+from reproductions.videoflextok import (
+    figure2,
+    figure9,
+    figure10,
+    figure12,
+    long,
+    stage2,
+    table2,
+    table3,
+    table8,
+    tokens,
+)
 
 
 @pytest.fixture
@@ -24,9 +35,14 @@ def results(tmp_path) -> Path:
 @pytest.fixture
 def measured(results) -> Callable[..., records.Record]:
     """Writes an `evaluate` record: (values, facts, **model) -> the record."""
-    told = protocols.get("embedded-reconstruction")
 
-    def write(values: dict[str, float], facts: dict[str, Any] | None = None, **model: Any) -> records.Record:
+    def write(
+        values: dict[str, float],
+        facts: dict[str, Any] | None = None,
+        protocol: str = "embedded-reconstruction",
+        **model: Any,
+    ) -> records.Record:
+        told = protocols.get(protocol)
         usual = {"size": "toy", "stage": 1, "steps": 100, "noise_mean": 1.0, "seed": 0, "form": "flexible"}
         usual |= {"decoder_mask": "causal", "alignment": True, "kept": "powers"}
         flexible = {
@@ -41,7 +57,7 @@ def measured(results) -> Callable[..., records.Record]:
             "flow_guidance": 1.0,
             "flops_per_step": 1000,
         }
-        directions = {"psnr": "higher"}
+        directions = {"psnr": "higher", "feature_agreement": "higher"}
         metrics = {name: Metric(v, "", 320, directions.get(name, "lower"), 0.01) for name, v in values.items()}
         record = records.new_record(
             kind="evaluate",
@@ -62,7 +78,7 @@ def csv(results: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(results / "tables" / f"videoflextok_{name}.csv")
 
 
-@pytest.mark.parametrize("script", [table2, table3, stage2, table8, figure2, figure12, long])
+@pytest.mark.parametrize("script", [table2, table3, stage2, table8, figure2, figure9, figure10, figure12, long])
 def test_without_records_a_script_says_which_commands_make_them(script, results, capsys):
     assert script.main(["--results", str(results)]) == 0
     assert "python " in capsys.readouterr().out.partition("What would fill the empty rows:")[2]
@@ -115,10 +131,12 @@ def test_figures_draw_one_tokenizer_and_name_the_points_it_lacks(measured, resul
         for steps in (1, 20):
             values = {"psnr": 15.0 + length, "l1": 0.6 - length / 40, "rfvd": 300.0 - length - steps}
             measured(values, row=[length], flow_steps=steps)
+            values = {"feature_agreement": 0.3 + length / 40, "feature_frechet": 50.0 - length - steps}
+            measured(values, protocol="embedded-features", row=[length], flow_steps=steps)
     measured({"psnr": 99.0, "l1": 0.0, "rfvd": 0.0}, row=[1], sha256="c" * 64)
     assert figure2.main(["--results", str(results)]) == 0
     frame = pd.read_csv(results / "figures" / "videoflextok_figure2.csv")
-    assert len(frame) == 6 * 2 * 3
+    assert len(frame) == 6 * 2 * (3 + 2)
     assert frame.value.max() < 301
     assert set(csv(results, "figure2_signs").verdict) == {HOLDS}
     assert "What would fill" not in capsys.readouterr().out
