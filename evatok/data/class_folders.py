@@ -33,8 +33,8 @@ def scan_class_folders(root: Path | str, *, stills: bool = False) -> pd.DataFram
     if not root.is_dir():
         raise ManifestError(f"{root}: there is no such folder; expected one folder of {files} per class")
     if stills and (parts := _split_folders(root)):
-        named = [scan_class_folders(folder, stills=True).assign(split=_SPLITS[folder.name]) for folder in parts]
-        return pd.concat(named, ignore_index=True)
+        each = [scan_class_folders(folder, stills=True).assign(split=_SPLITS[folder.name]) for folder in parts]
+        return pd.concat(each, ignore_index=True)
     loose = [entry for entry in _visible(root) if _is_clip(entry, stills)]
     if loose:
         raise ManifestError(f"{root}: {files} outside a class folder: {few([entry.name for entry in loose])}")

@@ -29,7 +29,7 @@ from evatok.experiments.setting import (
 from evatok.metrics import catalogue
 from evatok.routing import trained_router
 from evatok.routing.initialise import initialise_router
-from evatok.routing.networks import ROUTER_SIZES, AnyRouter, RouterConfig, build_router
+from evatok.routing.networks import MODALITIES, AnyRouter, RouterConfig, build_router
 from evatok.search import candidate_table
 from evatok.storage import checkpoints
 from evatok.training import loop
@@ -40,6 +40,7 @@ ex = tracking.experiment("stage3_router", __doc__, keys.RUN | keys.TRAINING)
 
 @ex.config
 def config() -> None:
+    modality = "video"
     router = "vit"  # paper: vit
     head = "joint"  # paper: joint
     target = "hard"  # paper: hard
@@ -97,6 +98,43 @@ def paper() -> None:
     learning_rate = 1e-4
     dropout = 0.0
     fps = 3.0
+    bf16 = True
+    device = "cuda"
+
+
+@ex.named_config
+def image_toy() -> None:
+    modality = "image"
+    metric = "st-lpips"
+    w_q = 1.3
+    steps = 1000
+    batch = 64
+    train_table = "results/work/images/train.parquet"
+    validation_table = "results/tables/candidates/images-validation.parquet"
+
+
+@ex.named_config
+def image_small() -> None:
+    modality = "image"
+    size = "small"
+    metric = "st-lpips"
+    w_q = 1.3
+    steps = 10000
+    batch = 128
+    bf16 = True
+    device = "cuda"
+
+
+@ex.named_config
+def image_paper() -> None:
+    modality = "image"
+    size = "paper"
+    metric = "lpips-vgg"
+    w_q = 1.3  # [suppl. H]
+    steps = 25000  # [suppl. H]
+    batch = 256  # [suppl. H]
+    learning_rate = 1e-4
+    dropout = 0.0
     bf16 = True
     device = "cuda"
 
@@ -195,7 +233,7 @@ class Lesson:
         for name, table in tables.items():
             candidate_table.check_named(paths[name], table, config["records_folder"])
         _check_pair(tables)
-        shape = of_size(ROUTER_SIZES, config["size"])
+        shape = of_size(MODALITIES[config["modality"]], config["size"])
         clips = {
             name: candidate_table.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
             for name, table in tables.items()
@@ -278,7 +316,10 @@ def operating_point(table: candidate_table.CandidateTable, config: dict[str, Any
 
 def _router(config: dict[str, Any], lesson: Lesson) -> AnyRouter:
     shape: RouterConfig = replace(
-        of_size(ROUTER_SIZES, config["size"]), kind=config["router"], head=config["head"], dropout=config["dropout"]
+        of_size(MODALITIES[config["modality"]], config["size"]),
+        kind=config["router"],
+        head=config["head"],
+        dropout=config["dropout"],
     )
     if shape.levels != lesson.candidates.levels or shape.blocks != lesson.candidates.blocks:
         raise tracking.ConfigError(
