@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evatok.experiments import scratch_recipes, vtok_recipes
+from evatok.experiments import image_recipes, scratch_recipes, vtok_recipes
 from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeError
 
 __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
@@ -68,6 +68,7 @@ def every_recipe() -> dict[str, Recipe]:
         *(final for seed in range(3) for final in _finals(seed)),
         *_generators(),
         *vtok_recipes.recipes(),
+        *image_recipes.recipes(),
         *scratch_recipes.recipes(),
     ]
     return {recipe.name: recipe for recipe in made}
@@ -87,6 +88,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "finals": named("final-", "evaluate-final-"),
         "generators": named("generator-", "sample-"),
         "vtok": named("vtok-"),
+        "images": named("image-", "evaluate-image-"),
         "scratch": named("scratch-"),
         "all": tuple(name for name in known if not name.startswith("scratch-")),
     }
