@@ -74,6 +74,30 @@ PAPER = {
 }
 """As published: ImageNet's folder `data`, batch 256, 400,000 steps; the discriminator from step 20,000."""
 
+_ROUTER = {"modality": "image", "metric": "st-lpips", "w_q": 1.3}
+ROUTERS: dict[str, dict[str, Any]] = {
+    "image_toy": {
+        **_ROUTER,
+        "steps": 1000,
+        "batch": 64,
+        "train_table": "results/work/images/train.parquet",
+        "validation_table": "results/tables/candidates/images-validation.parquet",
+    },
+    "image_small": {**_ROUTER, "size": "small", "steps": 10000, "batch": 128, "bf16": True, "device": "cuda"},
+    "image_paper": {
+        **_ROUTER,
+        "size": "paper",
+        "metric": "lpips-vgg",
+        "steps": 25000,
+        "batch": 256,
+        "learning_rate": 1e-4,
+        "dropout": 0.0,
+        "bf16": True,
+        "device": "cuda",
+    },
+}
+"""Stage 3: one of eight levels, w_q 1.3, and at paper size 25,000 steps of 256 images, as published."""
+
 
 def proxy(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of stage 1, which has no uniform rows."""

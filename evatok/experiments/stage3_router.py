@@ -20,7 +20,7 @@ import torch
 
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet, network_batches, to_network
-from evatok.experiments import keys, runner, tracking
+from evatok.experiments import image_settings, keys, runner, tracking
 from evatok.experiments.setting import (
     TRAINING,
     autocast,
@@ -102,41 +102,8 @@ def paper() -> None:
     device = "cuda"
 
 
-@ex.named_config
-def image_toy() -> None:
-    modality = "image"
-    metric = "st-lpips"
-    w_q = 1.3
-    steps = 1000
-    batch = 64
-    train_table = "results/work/images/train.parquet"
-    validation_table = "results/tables/candidates/images-validation.parquet"
-
-
-@ex.named_config
-def image_small() -> None:
-    modality = "image"
-    size = "small"
-    metric = "st-lpips"
-    w_q = 1.3
-    steps = 10000
-    batch = 128
-    bf16 = True
-    device = "cuda"
-
-
-@ex.named_config
-def image_paper() -> None:
-    modality = "image"
-    size = "paper"
-    metric = "lpips-vgg"
-    w_q = 1.3  # [suppl. H]
-    steps = 25000  # [suppl. H]
-    batch = 256  # [suppl. H]
-    learning_rate = 1e-4
-    dropout = 0.0
-    bf16 = True
-    device = "cuda"
+for _name, _settings in image_settings.ROUTERS.items():
+    ex.add_named_config(_name, _settings)
 
 
 @tracking.main(ex, TRAINING)
