@@ -73,6 +73,23 @@ def toy() -> None:
     metrics = "psnr,ssim,l1,mse"
 
 
+@ex.named_config
+def image_toy() -> None:
+    protocol = "embedded-images-reconstruction"
+    checkpoint = "results/checkpoints/image-proxy-toy.safetensors"
+    assignment = "uniform:64"
+    metrics = "psnr,ssim,l1,mse,st_lpips_alex,rfd_efficientnet,rkd_efficientnet"
+
+
+@ex.named_config
+def image_paper() -> None:
+    size = "paper"
+    protocol = "imagenet-reconstruction-50k"
+    assignment = "uniform:256"
+    bf16 = True
+    device = "cuda"
+
+
 @tracking.main(ex, Outputs(folders=("work", "per_clip", "records_folder")))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])

@@ -25,6 +25,7 @@ from evatok.models.quantisers import CODES
 from evatok.routing.trained_router import TARGETS
 from evatok.search.tree import SEARCHES
 from evatok.storage.records import STATUSES
+from evatok.tokenizers.config import FRONTS, MODALITIES
 from evatok.tokenizers.videoflextok.config import DECODER_MASKS, DROPS, FORMS
 from evatok.tokenizers.videoflextok.nested_dropout import DRAWS, PER
 from evatok.training.augmentation import POLICY
@@ -58,7 +59,7 @@ _PATH, _PATH_OR_NONE, _FPS = Text(form="a path"), Text(empty=True, form="a path"
 _DATA = Text(form="a name or a path")
 _WORDS = Text(empty=True, form="words, separated by commas")
 _FLAG, _LOW = Flag(), "bfloat16 autocast"
-_DATA_WORDS = "freedoom, arcade, mixed, a built set's folder, a manifest CSV, a folder of class folders"
+_DATA_WORDS = "freedoom, arcade, mixed, images, a built set's folder, a manifest CSV, a folder of class folders"
 SCORED = [entry.scored for entry in catalogue.METRICS if entry.scored]
 """Metrics that stage 2 stores."""
 
@@ -118,6 +119,9 @@ _OPTIMISER = {
 }
 
 _TOKENIZER = {
+    "modality": Key(OneOf(MODALITIES), "video, or image: clips of one frame and one block, of eight levels"),
+    "front": Key(OneOf(FRONTS, empty=True), 'between pixels and patches, of images; "": cnn for images, else linear'),
+    "direct_steps": Key(Whole(0, 10**9), "first steps in which a cnn also learns to reconstruct by itself; 0: none"),
     "quantiser": Key(OneOf(CODES, empty=True), '"": the size\'s own'),
     "codebook_size": Key(Whole(0, 2**24), "codes; 0: the size's own"),
     "groups": Key(Whole(1, 4096), "groups of clips of similar length: less padding, the same result"),
@@ -133,7 +137,7 @@ _TOKENIZER = {
     "alignment_weight": Key(_WEIGHT, "weight of the alignment"),
     "alignment_layer": Key(Whole(1, 1000), "aligned decoder layer, counted from 1"),
     "alignment_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0: the clips' size"),
-    "discriminator": Key(OneOf(("none", "transformer", "semantic")), "semantic: heads on a frozen encoder"),
+    "discriminator": Key(OneOf(("none", "transformer", "semantic", "patch")), "semantic: heads on a frozen encoder"),
     "adversarial_weight": Key(_WEIGHT, "weight of the adversarial term"),
     "adversarial_adaptive": Key(_FLAG, "scale it by the gradients' ratio at the last layer, VQGAN's rule"),
     "discriminator_start": Key(Whole(0, 10**9), "first step with a discriminator"),

@@ -88,6 +88,23 @@ def paper_ucf() -> None:
     device = "cuda"
 
 
+_IMAGES = {
+    "generator": "results/checkpoints/generator-toy-image-router.safetensors",
+    "tokenizer": "results/checkpoints/image-final-toy-router.safetensors",
+    "router": "results/checkpoints/image-router-toy.safetensors",
+    "classifier": "",
+    "protocol": "embedded-images-generation",
+    "metrics": "gfd_efficientnet,gkd_efficientnet",
+    "guidance": 1.5,
+}
+ex.add_named_config("image_toy", _IMAGES)
+ex.add_named_config(
+    "image_paper",
+    {"size": "paper", "classifier": "", "protocol": "imagenet-generation-50k", "metrics": "gfid", "guidance": 1.5}
+    | {"bf16": True, "device": "cuda"},
+)
+
+
 @ex.named_config
 def paper_k600() -> None:
     size = "paper"

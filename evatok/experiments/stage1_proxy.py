@@ -5,6 +5,7 @@ reconstruct any clip under any assignment. The same command resumes a killed run
 
     python -m evatok.experiments.stage1_proxy with toy        CPU, 5 minutes
     python -m evatok.experiments.stage1_proxy with embedded   CPU, hours: the proxy that ships
+    python -m evatok.experiments.stage1_proxy with image_toy   images instead of videos: CPU, an hour
     python -m evatok.experiments.stage1_proxy print_config
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from evatok.assignments.rules import Fixed, Random
 from evatok.data.clips import ClipSet
-from evatok.experiments import keys, tokenizer_training, tracking
+from evatok.experiments import image_settings, keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING
 from evatok.experiments.tokenizer_measures import quality_under
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train_tokenizer
@@ -35,6 +36,9 @@ def config() -> None:
 ex.add_named_config("toy", {**TOY, "train_clips": 1600})
 ex.add_named_config("small", SMALL)
 ex.add_named_config("paper", PAPER)
+ex.add_named_config("image_toy", image_settings.TOY)
+ex.add_named_config("image_small", image_settings.SMALL)
+ex.add_named_config("image_paper", image_settings.proxy(image_settings.PAPER))
 
 
 @ex.named_config

@@ -95,6 +95,40 @@ def paper() -> None:
     perceptual = "lpips-vgg"
 
 
+@ex.named_config
+def image_toy() -> None:
+    tokenizer = "results/checkpoints/image-proxy-toy.safetensors"
+    data = "images"
+    clips = 3000
+    split = "train"
+    perceptual = "st-lpips"
+    work = "results/work/images/curation"
+
+
+@ex.named_config
+def image_small() -> None:
+    size = "small"
+    data = "images"
+    bf16 = True
+    device = "cuda"
+    batch = 128
+    clips = 10000
+    split = "train"
+    perceptual = "st-lpips"
+
+
+@ex.named_config
+def image_paper() -> None:
+    size = "paper"
+    data = "imagenet"  # its folder
+    bf16 = True
+    device = "cuda"
+    batch = 256
+    clips = 100000
+    split = "train"
+    perceptual = "lpips-vgg"
+
+
 @tracking.main(ex, Outputs(folders=("work", "records_folder"), files=("table",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])

@@ -20,7 +20,7 @@ import torch
 
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet, network_batches, to_network
-from evatok.experiments import keys, runner, tracking
+from evatok.experiments import image_settings, keys, runner, tracking
 from evatok.experiments.setting import (
     TRAINING,
     autocast,
@@ -29,7 +29,7 @@ from evatok.experiments.setting import (
 from evatok.metrics import catalogue
 from evatok.routing import trained_router
 from evatok.routing.initialise import initialise_router
-from evatok.routing.networks import ROUTER_SIZES, AnyRouter, RouterConfig, build_router
+from evatok.routing.networks import MODALITIES, AnyRouter, RouterConfig, build_router
 from evatok.search import candidate_table
 from evatok.storage import checkpoints
 from evatok.training import loop
@@ -41,6 +41,7 @@ ex = tracking.experiment("stage3_router", __doc__, keys.RUN | keys.TRAINING)
 
 @ex.config
 def config() -> None:
+    modality = "video"
     router = "vit"  # paper: vit
     head = "joint"  # paper: joint
     target = "hard"  # paper: hard
@@ -101,6 +102,10 @@ def paper() -> None:
     fps = 3.0
     bf16 = True
     device = "cuda"
+
+
+for _name, _settings in image_settings.ROUTERS.items():
+    ex.add_named_config(_name, _settings)
 
 
 @tracking.main(ex, TRAINING)
@@ -197,7 +202,7 @@ class Lesson:
         for name, table in tables.items():
             candidate_table.check_named(paths[name], table, config["records_folder"])
         _check_pair(tables)
-        shape = of_size(ROUTER_SIZES, config["size"])
+        shape = of_size(MODALITIES[config["modality"]], config["size"])
         clips = {
             name: candidate_table.scored_clips(
                 table, size=shape.size, frames=shape.frames, fps=config["fps"], workers=config["workers"]
@@ -283,7 +288,10 @@ def operating_point(table: candidate_table.CandidateTable, config: dict[str, Any
 
 def _router(config: dict[str, Any], lesson: Lesson) -> AnyRouter:
     shape: RouterConfig = replace(
-        of_size(ROUTER_SIZES, config["size"]), kind=config["router"], head=config["head"], dropout=config["dropout"]
+        of_size(MODALITIES[config["modality"]], config["size"]),
+        kind=config["router"],
+        head=config["head"],
+        dropout=config["dropout"],
     )
     if shape.levels != lesson.candidates.levels or shape.blocks != lesson.candidates.blocks:
         raise tracking.ConfigError(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from evatok.assignments.rules import Fixed, Random, Rule
-from evatok.experiments import keys, tokenizer_training, tracking
+from evatok.experiments import image_settings, keys, tokenizer_training, tracking
 from evatok.experiments.setting import TRAINING, uniform_tokens
 from evatok.experiments.tokenizer_measures import quality_under
 from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train_tokenizer
@@ -80,6 +80,28 @@ ex.add_named_config(
     {**PAPER, "steps": 1000000, "discriminator": "semantic", "semantic_encoder": "MCG-NJU/videomae-base"}
     | {"semantic_resize": 224, "discriminator_start": 80000, "discriminator_interval": 1, "uniform_tokens": 256},
 )
+# Of images: the proxy's recipe without its proxy, by the paper's patch discriminator; at toy size it goes on from the
+# finished proxy, as videos do.
+ex.add_named_config(
+    "image_toy",
+    {
+        **image_settings.TOY,
+        "start_from": "results/checkpoints/image-proxy-toy.safetensors",
+        "router": "results/checkpoints/image-router-toy.safetensors",
+        "steps": 1500,
+        "learning_rate": 5e-4,
+        "direct_steps": 0,
+        "alignment": "none",
+        "perceptual": "st-lpips",
+        "perceptual_weight": 0.1,
+        "discriminator": "semantic",
+        "discriminator_rate": 3e-4,
+        "discriminator_warmup": 100,
+        "adversarial_weight": 0.1,
+    },
+)
+ex.add_named_config("image_small", {**image_settings.SMALL, "alignment": "none", "discriminator": "patch"})
+ex.add_named_config("image_paper", image_settings.PAPER)
 
 
 @tracking.main(ex, TRAINING)

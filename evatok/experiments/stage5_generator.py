@@ -103,6 +103,25 @@ _PAPER = {
 ex.add_named_config("paper_ucf", {**_PAPER, "steps": 223500, "warmup": 300})
 # 75 epochs of some 370000 clips, without classes; warm-up over less than LARP's 4 epochs, which would be 5 % of all.
 ex.add_named_config("paper_k600", {**_PAPER, "task": "frames", "class_dropout": 0.0, "steps": 217000, "warmup": 3000})
+# Images (supplement H): a class and one block of tokens.
+_IMAGES = {
+    "tokenizer": "results/checkpoints/image-final-toy-router.safetensors",
+    "router": "results/checkpoints/image-router-toy.safetensors",
+    "data": "images",
+    "label": "label",
+}
+ex.add_named_config("image_toy", {**_IMAGES, "steps": 2000, "validation_clips": 512})
+ex.add_named_config(
+    "image_small",
+    {**_IMAGES, "size": "small", "model": "small", "train_clips": 20000, "steps": 20000, "batch": 128, "warmup": 500}
+    | {"bf16": True, "device": "cuda"},
+)
+# 300 epochs of 5,004 steps; rate and weight decay of GigaTok's generators.
+ex.add_named_config(
+    "image_paper",
+    {**_PAPER, "model": "B", "data": "imagenet", "batch": 256, "steps": 1501200, "warmup": 5000}
+    | {"learning_rate": 1e-4},
+)
 
 
 @tracking.main(ex, TRAINING)

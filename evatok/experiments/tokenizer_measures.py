@@ -43,7 +43,7 @@ def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
 def quality_under(
     tokenizer: AdaptiveTokenizer, clips: ClipSet, rule: Rule, config: dict[str, Any]
 ) -> dict[str, records.Metric]:
-    """Mean PSNR in dB, motion ratio and correlation, and mean tokens over the clips, under a rule of assignment."""
+    """Mean PSNR in dB, motion ratio and correlation (not of images), and mean tokens, under a rule of assignment."""
     generator = loop.step_generator(config["seed"], config["steps"])
     values, tokens, moments = [], [], []
     for real, _ in network_batches(clips.clips, config["batch"], config["device"]):
@@ -51,13 +51,17 @@ def quality_under(
             lengths = rule(real, generator=generator)
             fake = tokenizer(real, lengths).clips.float().clamp(0, 1)
         values.append(psnr(real, fake))
-        moments.append(motion_moments(real, fake).cpu())
+        if real.shape[2] > 1:
+            moments.append(motion_moments(real, fake).cpu())
         tokens.append(lengths.sum(1).float())
-    count, motion = len(clips), torch.cat(moments).numpy()
+    count = len(clips)
     metrics = {
         "psnr": catalogue.of("psnr").measured(float(torch.cat(values).mean()), count),
         "mean_tokens": catalogue.of("mean_tokens").measured(float(torch.cat(tokens).mean()), count),
     }
+    if not moments:
+        return metrics
+    motion = torch.cat(moments).numpy()
     for name, value in (("motion_ratio", ratio_of(motion)), ("motion_correlation", correlation_of(motion))):
         if np.isfinite(value):  # else no clip changes
             metrics[name] = catalogue.of(name).measured(value, count)

@@ -16,11 +16,17 @@ from evatok.metrics.perceptual import perceptual_metric
 from evatok.models.encoders import load_encoder
 from evatok.models.quantisers import CODES, check_codes
 from evatok.storage import checkpoints
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.evatok import MODALITIES, AdaptiveTokenizer, TokenizerConfig
 from evatok.tokenizers.initialise import initialise
 from evatok.training.adversary import Adversary, AdversaryConfig
-from evatok.training.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
+from evatok.training.discriminators import (
+    TRANSFORMER_SIZES,
+    SemanticDiscriminator,
+    TransformerDiscriminator,
+    TransformerDiscriminatorConfig,
+)
 from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
+from evatok.training.patch_discriminator import PatchDiscriminator
 
 
 def prepared(
@@ -48,6 +54,7 @@ def prepared(
         adaptive=config["adversarial_adaptive"],
         groups=config["groups"],
         bf16=config["bf16"],
+        direct_steps=config["direct_steps"],
     )
     return trainee, objective, {**rule.parents, **start, **encoders, **judge, "train_clips": train_set.sha256}
 
@@ -78,12 +85,16 @@ def started(
 
 
 def shape_of(config: dict[str, Any]) -> TokenizerConfig:
-    """Return the network of the configured size, with the configured quantiser.
+    """Return the network of the configured modality and size, with the configured front and quantiser.
 
     Raises:
-        ConfigError: no such size, or a codebook that the quantiser cannot have.
+        ConfigError: no such size, or a front or codebook that it cannot have.
     """
-    shape = of_size(TOKENIZER_SIZES, config["size"])
+    shape = of_size(MODALITIES[config["modality"]], config["size"])
+    try:
+        shape = replace(shape, front=config["front"] or shape.front)
+    except ValueError as error:
+        raise tracking.ConfigError(f"config key front: {error}") from error
     kind = config["quantiser"] or shape.quantiser
     codes = config["codebook_size"] or (shape.codebook_size if kind == shape.quantiser else CODES[kind])
     try:
@@ -104,6 +115,7 @@ def weights_of(config: dict[str, Any]) -> dict[str, float]:
         "entropy": config["entropy_weight"],
         "alignment": config["alignment_weight"],
         "adversarial": config["adversarial_weight"],
+        "direct": 1.0,
     }
 
 
@@ -126,11 +138,14 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
         "learning_rate": config["discriminator_rate"],
     }
     if config["discriminator"] == "transformer":
-        network = TransformerDiscriminator(of_size(TRANSFORMER_SIZES, config["size"])).to(config["device"])
+        network = TransformerDiscriminator(transformer_of(config, shape)).to(config["device"])
         its = AdversaryConfig(
             loss="non_saturating", lecam=config["lecam"], smoothing=config["label_smoothing"], **common
         )
         return Adversary(network, its, config["seed"]), {}
+    if config["discriminator"] == "patch":
+        patches = PatchDiscriminator().to(config["device"])
+        return Adversary(patches, AdversaryConfig(loss="hinge", **common), config["seed"]), {}
     encoder = load_encoder(config["semantic_encoder"], resize=config["semantic_resize"] or None)
     encoder.grid(config["semantic_frames"] or shape.frames, shape.size)
     judge = SemanticDiscriminator(encoder, config["semantic_layers"]).to(config["device"])
@@ -142,6 +157,14 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
         **common,
     )
     return Adversary(judge, its, config["seed"]), {"discriminator_encoder": encoder.weights_sha256}
+
+
+def transformer_of(config: dict[str, Any], shape: TokenizerConfig) -> TransformerDiscriminatorConfig:
+    """Shape of the transformer discriminator of a size; of images its patches are as wide as the tokenizer's."""
+    sized = of_size(TRANSFORMER_SIZES, config["size"])
+    if config["modality"] == "video":
+        return sized
+    return replace(sized, frames=shape.frames, size=shape.size, patch=shape.patch)
 
 
 def compile_layers(tokenizer: AdaptiveTokenizer) -> None:

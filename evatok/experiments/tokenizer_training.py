@@ -14,13 +14,13 @@ import torch
 from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
-from evatok.experiments import runner, tracking
+from evatok.experiments import image_settings, runner, tracking
 from evatok.experiments.setting import streaming_of
 from evatok.experiments.tokenizer_measures import discriminator_accuracy, pace
 from evatok.experiments.tokenizer_parts import prepared, shape_of
 from evatok.models.encoders import depth_of
 from evatok.storage import checkpoints, records
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 from evatok.training.objective import TokenizerWithHead
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 def settings() -> None:
     """The configuration both stages have."""
+    modality = "video"
+    front = ""  # paper: linear, and cnn for its images [suppl. H]
+    direct_steps = 0  # of the paper's images not stated; GigaTok: 15000
     data = "freedoom"
     fps = None  # WebVid: 3.0 [suppl. C]
     random_start = False  # not stated; LARP: True
@@ -204,6 +207,7 @@ def check(config: dict[str, Any]) -> None:
     """Raise ConfigError for settings that cannot be trained with, before clips are made."""
     shape = shape_of(config)
     quantiser = shape.quantiser
+    image_settings.check(config, shape.front)
     if config["entropy_weight"] and quantiser not in ("vq", "simvq"):
         raise tracking.ConfigError(
             f"config key entropy_weight: the quantiser is {quantiser}, a fixed grid without a codebook to spread; set "
@@ -234,12 +238,14 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
         "discriminator": config["discriminator"],
         "alignment": config["alignment"] != "none",
         "perceptual": config["perceptual"],
+        # Only of images, so that headers of videos stay as they are.
+        **({"modality": "image", "front": shape_of(config).front} if config["modality"] == "image" else {}),
     }
 
 
 def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipSet:
     """Clips of a split, as the configured network takes them."""
-    shape, how = TOKENIZER_SIZES[config["size"]], streaming_of(config, data, training=split == "train")
+    shape, how = shape_of(config), streaming_of(config, data, training=split == "train")
     return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"], streaming=how)
 
 

@@ -40,7 +40,7 @@ def write_samples(
     moving: str = "clips.mp4",
     fps: float = 8.0,
 ) -> dict[str, Path]:
-    """Write clips (N, T, H, W, 3): frames/, sheet.png with the tokens of each block, and a moving picture.
+    """Write clips (N, T, H, W, 3): frames/, sheet.png with the tokens of each block, and, of videos, a moving picture.
 
     Args:
         names: (N) index of each clip and its class, "" without one.
@@ -54,8 +54,11 @@ def write_samples(
     save_frames(clips, folder / "frames", [f"{number:05d}-{name}".rstrip("-") for number, name in names.items()])
     titles = [name or f"clip {number}" for number, name in names.items()]
     captions = [f"{title}\n{row.sum()} tokens" for title, row in zip(titles, tokens, strict=True)]
-    sheet = contact_sheet(clips, captions, frames=2 * tokens.shape[1], columns=2, assignments=tokens)
+    shown = min(2 * tokens.shape[1], clips.shape[1])
+    sheet = contact_sheet(clips, captions, frames=shown, columns=2, assignments=tokens)
     sheet.save(folder / "sheet.png")
+    if clips.shape[1] == 1:  # images do not move
+        return {"sheet": folder / "sheet.png"}
     variants = (clips,) if beside is None else (beside, clips)
     picture = save_moving(side_by_side(*variants), folder / moving, fps=fps)
     return {"sheet": folder / "sheet.png", "moving": picture}

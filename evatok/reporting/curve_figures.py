@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,26 @@ Chosen = dict[str, dict[str, Record]]
 COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=True))
 
 
-def chosen_records(folder: Path) -> Chosen:
+def chosen_records(folder: Path, sets: Mapping[str, tuple[str, str]] = SETS, panels: Sequence[str] = PANELS) -> Chosen:
     """Of each set and metric the newest record that holds it, all of one proxy, candidate table and reward.
 
     Measurements of a part of the clips do not count.
     """
-    by_age = sorted(records.query(folder, kind="curves", limit=None), key=lambda record: record.created)
+    every = sorted(records.query(folder, kind="curves", limit=None), key=lambda record: record.created)
+    by_age = [record for record in every if _data(record) in sets.values()]
     chosen: Chosen = {}
-    for row, (data, split) in SETS.items():
-        of_set = [record for record in by_age if (record.protocol["set"], record.protocol["split"]) == (data, split)]
+    for row, data in sets.items():
+        of_set = [record for record in by_age if _data(record) == data]
         found = [record for record in of_set if _proxy(record) == _proxy(by_age[-1])]
         together = [record for record in found if _study(record) == _study(found[-1])]
-        held = {metric: record for record in together for metric in PANELS if metric in record.protocol["metrics"]}
+        held = {metric: record for record in together for metric in panels if metric in record.protocol["metrics"]}
         if held:
             chosen[row] = held
     return chosen
+
+
+def _data(record: Record) -> tuple[str, str]:
+    return record.protocol["set"], record.protocol["split"]
 
 
 def _proxy(record: Record) -> Any:
@@ -146,7 +151,13 @@ def tell_missing(chosen: Chosen) -> None:
             print(f"{row}: no {', '.join(missing)}; python -m evatok.experiments.curves with embedded {told}")
 
 
-def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> None:
+def draw(
+    frame: pd.DataFrame,
+    metrics: list[str],
+    folder: Path,
+    name: str,
+    sets: Mapping[str, tuple[str, str]] = SETS,
+) -> None:
     """A panel per set and metric, quality over mean tokens, a line per rule; prints where the SVG is."""
     frame = frame[frame["metric"].isin(metrics)]
     rows = list(dict.fromkeys(frame["set"]))
@@ -159,7 +170,7 @@ def draw(frame: pd.DataFrame, metrics: list[str], folder: Path, name: str) -> No
         for row, line in zip(rows, axes, strict=True):
             for metric, panel in zip(metrics, line, strict=True):
                 _panel(panel, frame[(frame["set"] == row) & (frame["metric"] == metric)])
-                panel.set_title(f"{row}: {SETS[row][0]}")
+                panel.set_title(f"{row}: {sets[row][0]}")
                 panel.set_ylabel(catalogue.of(metric).with_unit)
         handles = {
             text: line for panel in axes.flat for line, text in zip(*panel.get_legend_handles_labels(), strict=True)

@@ -10,7 +10,7 @@ Legend: B clips, K temporal blocks, P patches per block, N = 1 + K*P tokens, D w
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from evatok.assignments.candidates import CandidateSet
 from evatok.models.attention import Attention
 from evatok.routing.statistics import CLIP_STATISTICS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
 from evatok.storage import checkpoints
+from evatok.tokenizers.config import IMAGE_LEVELS
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,15 @@ ROUTER_SIZES: dict[str, RouterConfig] = {
     "small": RouterConfig(width=256, layers=6, heads=4),
     "paper": RouterConfig(),
 }
+
+IMAGE_ROUTER_SIZES: dict[str, RouterConfig] = {
+    "toy": replace(ROUTER_SIZES["toy"], levels=tuple(level // 4 for level in IMAGE_LEVELS), frames=1, patch=(1, 8, 8)),
+    "small": replace(ROUTER_SIZES["small"], levels=IMAGE_LEVELS, frames=1, size=256, patch=(1, 16, 16)),
+    "paper": RouterConfig(levels=IMAGE_LEVELS, frames=1, size=256, patch=(1, 16, 16)),
+}
+"""Routers of images, one of eight levels (supplement H)."""
+
+MODALITIES: dict[str, dict[str, RouterConfig]] = {"video": ROUTER_SIZES, "image": IMAGE_ROUTER_SIZES}
 
 
 def build_router(config: RouterConfig) -> AnyRouter:

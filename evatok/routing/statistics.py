@@ -29,12 +29,19 @@ def clip_statistics(clips: torch.Tensor, blocks: int) -> torch.Tensor:
         x.mean((2, 3, 4)),
         x.flatten(2).std(2),
         (x.diff(dim=3).abs().mean((2, 3, 4)) + x.diff(dim=4).abs().mean((2, 3, 4))) / 2,
-        frames.diff(dim=3).abs().flatten(2).mean(2),
+        _change(frames),
         F.pad((frames[:, 1:] - frames[:, :-1]).abs().flatten(2).mean(2), (1, 0)),
     ]
     per_clip = torch.stack((clips.flatten(1).mean(1), clips.flatten(1).std(1)), dim=1)
     statistics = torch.cat((*per_block, per_clip), dim=1)
     return torch.cat((statistics, (statistics + 1e-4).log()), dim=1)
+
+
+def _change(frames: torch.Tensor) -> torch.Tensor:
+    """Mean absolute changes (B, K) between the frames of blocks (B, K, 3, t, H, W); 0 for blocks of one frame."""
+    if frames.shape[3] == 1:
+        return frames.new_zeros(frames.shape[:2])
+    return frames.diff(dim=3).abs().flatten(2).mean(2)
 
 
 def pyramid_statistics(clips: torch.Tensor, blocks: int) -> torch.Tensor:

@@ -124,13 +124,14 @@ TOKENIZER_SIZES: dict[str, TokenizerConfig] = {
     "paper": TokenizerConfig(),
 }
 
-_IMAGE_LEVELS = (32, 64, 96, 128, 192, 256, 384, 512)  # [suppl. H]
+IMAGE_LEVELS = (32, 64, 96, 128, 192, 256, 384, 512)
+"""Of the paper's images (supplement H), on a map of 16 x 16."""
 
 IMAGE_SIZES: dict[str, TokenizerConfig] = {
     # CPU, an hour or two: 64x64 images, whose 8x8 map is a quarter of the paper's, and so are the levels.
     "toy": replace(
         TOKENIZER_SIZES["toy"],
-        levels=tuple(level // 4 for level in _IMAGE_LEVELS),
+        levels=tuple(level // 4 for level in IMAGE_LEVELS),
         frames=1,
         patch=(1, 8, 8),
         front="cnn",
@@ -142,7 +143,7 @@ IMAGE_SIZES: dict[str, TokenizerConfig] = {
     # One GPU: the paper's map and levels.
     "small": replace(
         TOKENIZER_SIZES["small"],
-        levels=_IMAGE_LEVELS,
+        levels=IMAGE_LEVELS,
         frames=1,
         size=256,
         patch=(1, 16, 16),
@@ -151,7 +152,7 @@ IMAGE_SIZES: dict[str, TokenizerConfig] = {
         convolution_blocks=1,
     ),
     # GigaTok-S-B: 232M with the head of its alignment, which it counts.
-    "paper": TokenizerConfig(levels=_IMAGE_LEVELS, frames=1, size=256, patch=(1, 16, 16), front="cnn"),
+    "paper": TokenizerConfig(levels=IMAGE_LEVELS, frames=1, size=256, patch=(1, 16, 16), front="cnn"),
 }
 """Tokenizers of images, videos of one frame and one block (supplement H)."""
 

@@ -21,12 +21,12 @@ from evatok.models.quantisers import Quantised, Quantiser
 from evatok.models.trained import Trained
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.codes import Codes
-from evatok.tokenizers.config import IMAGE_SIZES, TOKENIZER_SIZES, TokenizerConfig
+from evatok.tokenizers.config import IMAGE_SIZES, MODALITIES, TOKENIZER_SIZES, TokenizerConfig
 from evatok.tokenizers.grouping import Groups
 from evatok.tokenizers.layout import Layout
 from evatok.tokenizers.networks import Decoder, Encoder
 
-__all__ = ["IMAGE_SIZES", "TOKENIZER_SIZES", "AdaptiveTokenizer", "Reconstruction", "TokenizerConfig"]
+__all__ = ["IMAGE_SIZES", "MODALITIES", "TOKENIZER_SIZES", "AdaptiveTokenizer", "Reconstruction", "TokenizerConfig"]
 
 
 @dataclass(frozen=True)

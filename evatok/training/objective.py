@@ -65,6 +65,8 @@ class TokenizerObjective:
         adaptive: scale the adversarial term by the ratio of gradients at the decoder's last layer (VQGAN's rule).
         groups: number of groups of similar length that a batch is run in.
         bf16: bfloat16 autocast of the networks; the terms are float32.
+        direct_steps: first steps in which the convolutions of an image tokenizer also reconstruct by themselves, as
+            GigaTok's do; the term is their weighted L1 and squared error.
     """
 
     batches: Batches
@@ -77,6 +79,7 @@ class TokenizerObjective:
     adaptive: bool = False
     groups: int = 1
     bf16: bool = True
+    direct_steps: int = 0
 
     def __call__(self, module: TokenizerWithHead, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
         real = self.batches.draw(step, generator)
@@ -85,6 +88,8 @@ class TokenizerObjective:
             tap = self.alignment.decoder_layer if self.alignment else None
             made = module.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
         terms = self._terms(module, real, made, generator)
+        if step < self.direct_steps:
+            terms["direct"] = self._direct(module, real)
         logged = self._adversarial(real, made.clips, terms, step, generator)
         total = losses.weighted_sum(terms, self._weights_of(module, terms, step))
         return total, {**terms, **logged, "tokens": lengths.sum(1).float().mean()}
@@ -112,6 +117,11 @@ class TokenizerObjective:
                 student = module.head(made.tapped)
             terms["alignment"] = losses.alignment(student.float(), teacher.float())
         return terms
+
+    def _direct(self, module: TokenizerWithHead, real: torch.Tensor) -> torch.Tensor:
+        with autocast(real.device, self.bf16):
+            fake = module.tokenizer.direct(real)
+        return self.weights["l1"] * losses.l1(real, fake) + self.weights["squared"] * losses.squared(real, fake)
 
     def _for_term(self, fake: torch.Tensor, term: str) -> torch.Tensor:
         """Reconstructions for a term; detached for weight 0, where it is only logged."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from evatok.routing.networks import ROUTER_SIZES, ViTRouter
+from evatok.routing.networks import IMAGE_ROUTER_SIZES, ROUTER_SIZES, ViTRouter
 from evatok.tokenizers.evatok import IMAGE_SIZES, TOKENIZER_SIZES, AdaptiveTokenizer
 from evatok.training.alignment import AlignmentHead
 
@@ -33,6 +33,9 @@ def test_the_papers_image_tokenizer_is_gigatoks_of_232_million_parameters():
 def test_an_image_is_one_block_of_eight_levels(size):
     """Supplement H: 32 to 512 tokens of a 16 x 16 map, 208 on average, 256 the baseline."""
     tokenizer, paper = IMAGE_SIZES[size], (32, 64, 96, 128, 192, 256, 384, 512)
+    router = IMAGE_ROUTER_SIZES[size]
+    assert tokenizer.candidates == router.candidates
+    assert (tokenizer.frames, tokenizer.size) == (router.frames, router.size)
     assert tokenizer.candidates.blocks == 1
     assert [level * 256 // tokenizer.patches for level in tokenizer.levels] == list(paper)
     assert tokenizer.candidates.baseline == tokenizer.patches

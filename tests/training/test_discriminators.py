@@ -10,11 +10,13 @@ from evatok.training import losses
 from evatok.training.augmentation import diff_augment
 from evatok.training.discriminators import (
     TRANSFORMER_SIZES,
+    DiscriminatorError,
     SemanticDiscriminator,
     TransformerDiscriminator,
     TransformerDiscriminatorConfig,
     VirtualBatchNorm,
 )
+from evatok.training.patch_discriminator import PatchDiscriminator
 from tests.factories import TinyEncoder, noise
 
 TINY = TransformerDiscriminatorConfig(frames=4, size=16, patch=(2, 8, 8), width=24, layers=2, heads=2)
@@ -241,3 +243,19 @@ def test_no_policy_is_no_change_and_an_unknown_one_is_refused():
         augmented(noise(), policy=("colour", "blur"))
     with pytest.raises(ValueError, match=r"must be \(B, 3, T, H, W\)"):
         augmented(noise()[:, 0])
+
+
+def test_a_patch_discriminator_judges_patches_of_images_apart():
+    """70 pixels decide a logit of three halvings; what is farther away changes nothing but the batch's statistics."""
+    torch.manual_seed(0)
+    judge = PatchDiscriminator(channels=8).eval()
+    images = torch.rand(2, 3, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    changed = images.clone()
+    changed[..., 96:, 96:] = 0
+    with torch.no_grad():
+        before, after = judge(images), judge(changed)
+    assert before.shape == (2, 14 * 14)
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not torch.allclose(before[:, -1], after[:, -1])
+    with pytest.raises(DiscriminatorError, match="needs images of 32 x 32 pixels"):
+        judge(images[..., :16, :16])

@@ -1,0 +1,114 @@
+"""Settings of images, the same experiments on clips of one frame (supplement H): what their named configurations share.
+
+What the paper does not state about its images is GigaTok's (arXiv 2504.08736), whose shape and recipe it takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evatok.experiments.tracking import ConfigError
+
+IMAGES: dict[str, Any] = {"modality": "image", "data": "images", "validation_data": "", "change": 0.0}
+"""What tokenizers of images of every size have in common."""
+
+TOY = {
+    **IMAGES,
+    "train_clips": 6400,
+    "validation_clips": 512,
+    "steps": 3000,
+    "batch": 32,
+    "learning_rate": 1.5e-3,
+    "warmup": 100,
+    "direct_steps": 120,
+    "alignment_layer": 2,
+    "semantic_encoder": "efficientnet-lite0:frames",
+    "semantic_layers": [5, 11],
+}
+"""A CPU, an hour: the direct reconstruction for 4 % of the steps, as GigaTok's 15,000 of 400,000."""
+
+SMALL = {
+    **IMAGES,
+    "size": "small",
+    "train_clips": 20000,
+    "validation_clips": 2048,
+    "steps": 20000,
+    "batch": 64,
+    "learning_rate": 4e-4,
+    "warmup": 500,
+    "direct_steps": 800,
+    "entropy_weight": 0.02,
+    "perceptual": "st-lpips",
+    "bf16": True,
+    "device": "cuda",
+    "save_every": 500,
+}
+"""One modern GPU."""
+
+PAPER = {
+    **IMAGES,
+    "data": "imagenet",
+    "size": "paper",
+    "train_clips": 0,
+    "validation_clips": 0,
+    "steps": 400000,
+    "batch": 256,
+    "learning_rate": 1e-4,
+    "final_learning_rate": 1e-5,
+    "warmup": 0,
+    "clip_norm": 10.0,
+    "l1": 1.0,
+    "squared": 0.0,
+    "perceptual": "lpips-vgg",
+    "entropy_weight": 0.02,
+    "alignment": "facebook/dinov3-vitb16-pretrain-lvd1689m",
+    "discriminator": "patch",
+    "adversarial_weight": 0.5,
+    "discriminator_start": 20000,
+    "discriminator_rate": 1e-4,
+    "direct_steps": 15000,
+    "uniform_tokens": 256,
+    "bf16": True,
+    "device": "cuda",
+    "save_every": 1000,
+}
+"""As published: ImageNet's folder `data`, batch 256, 400,000 steps; the discriminator from step 20,000."""
+
+_ROUTER = {"modality": "image", "metric": "st-lpips", "w_q": 1.3}
+ROUTERS: dict[str, dict[str, Any]] = {
+    "image_toy": {
+        **_ROUTER,
+        "steps": 1000,
+        "batch": 64,
+        "train_table": "results/work/images/train.parquet",
+        "validation_table": "results/tables/candidates/images-validation.parquet",
+    },
+    "image_small": {**_ROUTER, "size": "small", "steps": 10000, "batch": 128, "bf16": True, "device": "cuda"},
+    "image_paper": {
+        **_ROUTER,
+        "size": "paper",
+        "metric": "lpips-vgg",
+        "steps": 25000,
+        "batch": 256,
+        "learning_rate": 1e-4,
+        "dropout": 0.0,
+        "bf16": True,
+        "device": "cuda",
+    },
+}
+"""Stage 3: one of eight levels, w_q 1.3, and at paper size 25,000 steps of 256 images, as published."""
+
+
+def proxy(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of stage 1, which has no uniform rows."""
+    return {name: value for name, value in settings.items() if name != "uniform_tokens"}
+
+
+def check(config: dict[str, Any], front: str) -> None:
+    """Raise ConfigError for settings that ask of a front, or of images, what they have not."""
+    if config["modality"] == "image" and config["change"]:
+        raise ConfigError("config key change: images have no change from frame to frame; set change=0")
+    if config["direct_steps"] and front != "cnn":
+        raise ConfigError(
+            f"config key direct_steps: front {front} has no convolutions to train by themselves; set direct_steps=0"
+        )

@@ -1,0 +1,146 @@
+"""Supplement Table 4: final tokenizers of images with one length and with a router's, and their generators.
+
+A row's reconstructions are the evaluations of its tokenizers, one a training seed; its samples those of generators on
+any of them. One table shows tokenizers of equal size, steps, training images and protocol, of several such sets the one
+that fills most rows, the newest where several do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evatok.reporting import claims, final_tables
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, Sign
+from evatok.reporting.final_tables import Row, Spec, Value
+from evatok.reporting.tables import Cell
+from evatok.storage import records
+from evatok.storage.records import Record
+
+PROTOCOLS = ("embedded-images-reconstruction", "embedded-images-generation")
+ROWS = ("uniform", "router")
+RECONSTRUCTED = ("lpips", "st_lpips", "psnr", "rfid", "rfd_efficientnet", "rtokens")
+SAMPLED = ("gfid", "gfd_efficientnet", "gtokens")
+"""Columns; ST-LPIPS is not LPIPS, and distances of EfficientNet features are no FID: each has a column of its own."""
+FEWER = {"rtokens": 0.199, "gtokens": 0.230}
+"""Shares of the tokens that the paper's router saves: 205 of 256, and 197 of 256 generated."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Rows of reconstructions and of samples by name, all there."""
+
+    reconstructed: Mapping[str, Row]
+    sampled: Mapping[str, Row]
+
+    def row(self, name: str, metric: str) -> Row:
+        return (self.sampled if metric in SAMPLED else self.reconstructed)[name]
+
+    def value(self, name: str, metric: str) -> Value | None:
+        return self.row(name, metric).value(metric)
+
+
+def choose(folder: Path) -> Chosen:
+    """The set of records in `folder` that fills most of the table."""
+    measured, drawn = (
+        [record for record in records.query(folder, kind=kind, name=name) if record.protocol.get("comparable") is True]
+        for kind, name in zip(("evaluate", "sample"), PROTOCOLS, strict=True)
+    )
+    sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in measured:
+        if _row_of(record):
+            sets[_common(record)].append(record)
+    found = [_rows_of(members, drawn) for members in sets.values()]
+    empty = {name: Row(Spec(name, None)) for name in ROWS}
+    return max(found, key=_filled, default=Chosen(empty, empty))
+
+
+def _row_of(record: Record) -> str:
+    """The row of a final image tokenizer measured as it was trained; "" for others, such as a proxy."""
+    facts, measured = record.model.get("facts") or {}, record.model.get("assignment")
+    is_final = facts.get("stage") == 4 and facts.get("modality") == "image"
+    return str(measured) if is_final and measured in ROWS and facts.get("assignment") == measured else ""
+
+
+def _common(record: Record) -> tuple[Any, ...]:
+    facts, parents = record.model["facts"], record.model.get("parents", {})
+    told = [facts.get(name) for name in ("size", "steps", "front", "perceptual", "discriminator")]
+    return (*told, parents.get("train_clips"), parents.get("start"), record.protocol.get("hash"))
+
+
+def _rows_of(members: list[Record], drawn: list[Record]) -> Chosen:
+    reconstructed, sampled = {}, {}
+    for name in ROWS:
+        by_seed = {r.model["facts"]["seed"]: r for r in members if _row_of(r) == name}
+        reconstructed[name] = Row(Spec(name, {}), tuple(by_seed[seed] for seed in sorted(by_seed)))
+        tokenizers = {record.model["sha256"] for record in by_seed.values()}
+        own = {r.model["parents"]["tokenizer"]: r for r in drawn if r.model["parents"]["tokenizer"] in tokenizers}
+        sampled[name] = Row(Spec(name, {}), tuple(own.values()))
+    return Chosen(reconstructed, sampled)
+
+
+def _filled(chosen: Chosen) -> tuple[int, str]:
+    held = [row for rows in (chosen.reconstructed, chosen.sampled) for row in rows.values() if row.records]
+    return len(held), max((record.created for row in held for record in row.records), default="")
+
+
+def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+    """One cell per row and column; with several seeds `record` holds their ids, separated by a blank."""
+    cells = []
+    for name in ROWS:
+        for metric in (*RECONSTRUCTED, *SAMPLED):
+            value, published = chosen.value(name, metric), paper.get((name, metric))
+            if value is None:
+                cells.append(Cell(name, metric, published, None, "", None, "paper-only", None))
+                continue
+            status = chosen.row(name, metric).records[0].status
+            told = (value.value, value.unit, value.n, status, " ".join(value.ids), value.spread, value.interval)
+            cells.append(Cell(name, metric, published, *told))
+    return cells
+
+
+def caption(chosen: Chosen) -> str:
+    """What is compared with what."""
+    item = "Supplement Table 4, images: final tokenizers of one length and under a router, and generators on them"
+    held = [record for row in chosen.reconstructed.values() for record in row.records]
+    if not held:
+        return f"{item}. No record fills any of its rows yet; in brackets the paper's values."
+    facts, seeds = held[0].model["facts"], max(len(row.records) for row in chosen.reconstructed.values())
+    return (
+        f"{item}. Ours (paper): {facts['size']} size, {facts['steps']} steps, up to {seeds} training seeds (n; after ± "
+        f"their standard deviation), measured under {PROTOCOLS[0]} and {PROTOCOLS[1]}. Distances of EfficientNet "
+        "features are no FID, ST-LPIPS is not LPIPS, and images, sizes and trainings differ: values compare with each "
+        "other alone."
+    )
+
+
+def signs(chosen: Chosen) -> list[Sign]:
+    """The paper's claims about its two rows: fewer tokens, worse reconstruction, no worse generation."""
+    made, drawn = chosen.reconstructed, chosen.sampled
+    return [
+        fewer(chosen, "rtokens", "205 against 256 (19.9 %)"),
+        claims.better(made, "uniform", "router", "st_lpips", "LPIPS 0.2205 against 0.2455", or_equal=True),
+        claims.better(made, "uniform", "router", "rfd_efficientnet", "rFID 1.22 against 1.46", or_equal=True),
+        fewer(chosen, "gtokens", "197 against 256 generated (23.0 %)"),
+        claims.better(drawn, "router", "uniform", "gfd_efficientnet", "gFID 4.51 against 4.72", or_equal=True),
+    ]
+
+
+def fewer(chosen: Chosen, metric: str, paper: str) -> Sign:
+    """The router's row takes at least the paper's share of tokens fewer."""
+    name = f"router takes {100 * FEWER[metric]:.1f} % fewer {metric} than uniform"
+    ours, other = chosen.value("router", metric), chosen.value("uniform", metric)
+    if ours is None or other is None:
+        return Sign(name, paper, "-", UNKNOWN)
+    saved = 1 - ours.value / other.value
+    told = f"{ours.value:.1f} against {other.value:.1f} ({100 * saved:.1f} % fewer; n = {ours.n})"
+    return Sign(name, paper, told, HOLDS if saved >= FEWER[metric] else FAILS)
+
+
+def tell_missing(chosen: Chosen) -> None:
+    """Print the command that makes what no record fills."""
+    if not all(row.records for rows in (chosen.reconstructed, chosen.sampled) for row in rows.values()):
+        final_tables.tell(["python -m evatok.experiments.make images"])
