@@ -17,11 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-from evatok.pictures import figures
-from evatok.reporting import final_tables, flextok
+from evatok.reporting import final_tables, flextok, flextok_curves
 from evatok.reporting.claims import Sign
 from evatok.storage.records import Record
 
@@ -47,22 +43,6 @@ def claims_of(found: Sequence[Record], panels: Sequence[str], perceptual: str) -
     return signs
 
 
-def draw(frame: pd.DataFrame, folder: Path) -> None:
-    """A panel per metric that was measured, a line per number of steps."""
-    panels = {name: label for name, label in (PANELS | FEATURE_PANELS).items() if (frame["metric"] == name).any()}
-    with figures.style():
-        figure = Figure(figsize=(3.0 * len(panels), 2.6))
-        axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (metric, label) in zip(axes_of, panels.items(), strict=True):
-            for steps, group in frame[frame["metric"] == metric].groupby("flow_steps"):
-                axes.plot(group["tokens"], group["value"], marker="o", label=f"{steps} step{'s' if steps != 1 else ''}")
-            axes.set_xscale("symlog", base=2, linthresh=1)
-            axes.set_xlabel("tokens per latent frame")
-            axes.set_ylabel(label)
-        figure.axes[0].legend()
-        figures.save(figure, folder, "videoflextok_figure2", frame)
-
-
 def run(results: Path) -> None:
     found = _points(flextok.measured(results / "records"))
     seen = _points(flextok.measured(results / "records", flextok.FEATURES))
@@ -70,7 +50,7 @@ def run(results: Path) -> None:
         seen = [record for record in seen if record.model["sha256"] == found[0].model["sha256"]]
     if found or seen:
         frame = flextok.frame_of([*found, *seen], (*PANELS, *FEATURE_PANELS))
-        draw(frame, results / "figures")
+        flextok_curves.draw(frame, PANELS | FEATURE_PANELS, results / "figures", "videoflextok_figure2")
         print(frame.pivot_table(index=["flow_steps", "tokens"], columns="metric", values="value").to_markdown() + "\n")
     signs = claims_of(found, tuple(PANELS), "rfvd") + claims_of(seen, tuple(FEATURE_PANELS), "feature_frechet")
     flextok.publish_claims(signs, "videoflextok_figure2", ITEM, results)
