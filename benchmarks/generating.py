@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.ratios import Ratio, interleaved, seconds_of
+from benchmarks.ratios import Ratio, once, seconds_of
 from benchmarks.setting import Setting, router_lengths
 from evatok.generation.grammar import Grammar
 from evatok.generation.sampling import Sampling, sample
@@ -24,16 +24,72 @@ def sampling(setting: Setting) -> list[Ratio]:
     """Seconds per token without a KV cache against with one, under the uniform assignment."""
     grammar = Grammar.of(setting.tokenizer)
     module = generator_of(setting, grammar)
-    plain, ours = interleaved(
-        sampling_of(setting, module, grammar, fixed=True, cached=False),
-        sampling_of(setting, module, grammar, fixed=True),
-        device=setting.device,
-        repeats=min(3, setting.repeats),
-        at_least=0,
-    )
+    works = [sampling_of(setting, module, grammar, fixed=True, cached=cached) for cached in (False, True)]
+    plain, ours = timed(setting, works)
     tokens = sum(setting.uniform) * setting.samples
     note = f"without a cache, against with one; {setting.samples} samples side by side, {tokens / ours:,.0f} tokens/s"
-    return [Ratio("generator_cache", "wall_seconds_per_token", plain / tokens, ours / tokens, note)]
+    ratios = [Ratio("generator_cache", "wall_seconds_per_token", plain / tokens, ours / tokens, note)]
+    return ratios + _bandwidth(setting, module, ours)
+
+
+BANDWIDTHS = {"H100 PCIe": 2.0e12, "H200": 4.8e12, "H100": 3.35e12, "A100": 2.0e12, "V100": 0.9e12}
+"""Bytes per second from a GPU's memory, by a part of its name."""
+
+
+def _bandwidth(setting: Setting, module: Generator, seconds: float) -> list[Ratio]:
+    """Share of the memory's bandwidth: a step reads all weights, and the keys and values of all sequences."""
+    name = torch.cuda.get_device_name() if setting.device == "cuda" else ""
+    bandwidth = next((each for part, each in BANDWIDTHS.items() if part in name), None)
+    if bandwidth is None:
+        return []
+    note = "bandwidth used: seconds the weights, keys and values take from the memory, against those of the sampling"
+    least = bytes_read(module, setting.samples) / bandwidth
+    return [Ratio("generator_cache", "seconds_at_bandwidth", least, seconds, note)]
+
+
+def bytes_read(module: Generator, samples: int) -> int:
+    """Bytes that decoding of `samples` sequences of full length at once must read, weights once per step."""
+    config, size = module.config, module.head.weight.element_size()
+    weights = size * sum(weight.numel() for name, weight in module.named_parameters() if name != "embedding.weight")
+    position = 2 * config.layers * config.width * size
+    steps = config.longest
+    return steps * weights + samples * position * steps * (steps + 1) // 2
+
+
+def timed(setting: Setting, works: Sequence[Callable[[], object]]) -> list[float]:
+    """Seconds of each; on a GPU, where one takes up to a minute, once and not warmed up."""
+    if setting.device != "cpu":
+        return [once(work, setting.device) for work in works]
+    return seconds_of(works, device=setting.device, repeats=min(3, setting.repeats), at_least=0)
+
+
+def precision(setting: Setting) -> list[Ratio]:
+    """Seconds at a router's lengths with weights in float32, against bfloat16."""
+    setting = replace(setting, samples=2 * setting.samples)
+    grammar = Grammar.of(setting.tokenizer)
+    exact, rounded = (generator_of(setting, grammar, dtype) for dtype in (torch.float32, torch.bfloat16))
+    works = [sampling_of(setting, module, grammar, fixed=False) for module in (exact, rounded)]
+    made = [Counted(work) for work in works]
+    seconds = timed(setting, made)
+    note = f"weights in float32, against bfloat16 (attention on a CPU in float32); {setting.samples} samples at once"
+    per_token = [each / work.tokens for each, work in zip(seconds, made, strict=True)]
+    return [Ratio.of("generator_bf16", "wall_seconds_per_token", per_token, note)]
+
+
+def refills(setting: Setting, waves: int = 4) -> list[Ratio]:
+    """Seconds at a router's lengths in batches that each wait for their longest, against refills at once."""
+    batch, grammar = setting.samples, Grammar.of(setting.tokenizer)
+    setting = replace(setting, samples=waves * batch)
+    module = generator_of(setting, grammar)
+    ours = sampling_of(setting, module, grammar, fixed=False, batch=batch)
+
+    def one_after_the_other() -> None:
+        for first in range(0, setting.samples, batch):
+            sampling_of(setting, module, grammar, fixed=False, batch=batch, rows=range(first, first + batch))()
+
+    seconds = timed(setting, [one_after_the_other, ours])
+    note = f"batches that wait for their longest, against refills; {setting.samples} samples, {batch} at once"
+    return [Ratio.of("generator_refills", "wall_seconds", seconds, note)]
 
 
 def few_at_once(setting: Setting) -> list[Ratio]:
@@ -51,22 +107,42 @@ def many_at_once(setting: Setting) -> list[Ratio]:
 
 
 def _adaptive(setting: Setting, row: str, batch: int) -> list[Ratio]:
-    setting = replace(setting, samples=(8 if setting.device == "cpu" else 3) * batch)
+    setting = replace(setting, samples=(8 if setting.device == "cpu" else 2) * batch)
     grammar = Grammar.of(setting.tokenizer)
     module = generator_of(setting, grammar)
-    works = [sampling_of(setting, module, grammar, fixed=fixed, batch=batch) for fixed in (True, False)]
-    seconds = seconds_of(works, device=setting.device, repeats=min(3, setting.repeats), at_least=0)
-    tokens = [sum(setting.uniform) * setting.samples, int(works[1]().lengths.sum())]
+    works = [Counted(sampling_of(setting, module, grammar, fixed=fixed, batch=batch)) for fixed in (True, False)]
+    seconds = timed(setting, works)
+    tokens = [work.tokens for work in works]
     note = f"the uniform row, against lengths drawn as a router gives them; {setting.samples} samples, {batch} at once"
-    return [
+    ratios = [
         Ratio.of(row, "wall_seconds", seconds, note),
         Ratio.of(row, "tokens", tokens, note),
         Ratio(row, "wall_seconds_per_token", seconds[0] / tokens[0], seconds[1] / tokens[1], note),
     ]
+    saved = [1 - ours / uniform for uniform, ours in (seconds, tokens)]
+    if min(saved) > 0:
+        shares = f"share of the time saved, against share of the tokens saved: 1 is in proportion; {note}"
+        ratios.append(Ratio.of(row, "share_saved", saved, shares))
+    return ratios
 
 
-def generator_of(setting: Setting, grammar: Grammar) -> Generator:
-    """An untrained, frozen generator whose length symbols are as frequent as a router's levels."""
+class Counted:
+    """A sampling that remembers how many tokens it made."""
+
+    def __init__(self, work: Callable[[], Codes]) -> None:
+        self.work, self.tokens = work, 0
+
+    def __call__(self) -> None:
+        self.tokens = int(self.work().lengths.sum())
+
+
+def generator_of(setting: Setting, grammar: Grammar, dtype: torch.dtype | None = None) -> Generator:
+    """An untrained, frozen generator whose length symbols are as frequent as a router's levels.
+
+    Weights are in the precision of evaluations, float32 on a CPU, unless `dtype` says otherwise.
+    """
+    if dtype is None:
+        dtype = torch.bfloat16 if setting.bf16 and setting.device != "cpu" else torch.float32
     torch.manual_seed(0)
     shape = {"vocabulary": grammar.vocabulary, "levels": grammar.levels, "longest": grammar.longest}
     module = Generator(GeneratorConfig.from_dict({**shape, **setting.generator, "classes": CLASSES}))
@@ -77,7 +153,7 @@ def generator_of(setting: Setting, grammar: Grammar) -> Generator:
     for number, level in enumerate(setting.tokenizer.levels):
         share = float((drawn == level).float().mean())
         head[grammar.codebook_size + number, 0] = math.log(max(share, 1e-6))
-    return module.eval().requires_grad_(False).to(setting.device)
+    return module.eval().requires_grad_(False).to(setting.device, dtype)
 
 
 class _WithOne(nn.Module):
@@ -93,16 +169,18 @@ class _WithOne(nn.Module):
 
 
 def sampling_of(
-    setting: Setting, module: Generator, grammar: Grammar, *, fixed: bool, cached: bool = True, batch: int = 64
+    setting: Setting,
+    module: Generator,
+    grammar: Grammar,
+    *,
+    fixed: bool,
+    cached: bool = True,
+    batch: int = 64,
+    rows: Sequence[int] | None = None,
 ) -> Callable[[], Codes]:
-    classes = torch.arange(setting.samples) % CLASSES
+    """Sampling of `rows`, by default all of the setting's: uniform lengths if `fixed`, else drawn."""
+    seeds = list(range(setting.samples) if rows is None else rows)
+    classes = torch.tensor(seeds) % CLASSES
     lengths = torch.tensor(setting.uniform) if fixed else None
-    seeds = list(range(setting.samples))
     how: dict[str, Any] = {"batch": batch, "prefix_lengths": lengths, "cached": cached}
-
-    def work() -> Codes:
-        # As in evaluations: under autocast, a CPU would cast all weights at every step.
-        with setting.autocast(setting.bf16 and setting.device != "cpu"):
-            return sample(module, grammar, Condition(classes), seeds, Sampling(), **how)
-
-    return work
+    return lambda: sample(module, grammar, Condition(classes), seeds, Sampling(), **how)

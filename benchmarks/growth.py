@@ -1,4 +1,4 @@
-"""Growth of cost with tokens, blocks, levels and batch: one exponent each, from a log-log fit.
+"""Growth of cost with tokens, blocks, levels, batch and clips: one exponent each, from a log-log fit.
 
 The baseline of each is 1, proportional cost; a ratio above 1 means that cost grows more slowly.
 """
@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from benchmarks.ratios import Ratio, seconds_of, slope
+from benchmarks.ratios import Ratio, peak_bytes, seconds_of, slope
 from benchmarks.setting import Setting, noise, tokenizer_of
 from evatok.search.tree import prefix_tree
 from evatok.tokenizers.codes import expand_assignment
 
 
 def growth(setting: Setting) -> list[Ratio]:
-    """Exponents of a pass of the tokenizer, and of stage 2's tree over the number of levels."""
+    """Exponents of a pass of the tokenizer, in seconds and bytes, and of stage 2's tree over levels and clips."""
     shape = setting.tokenizer
     blocks = shape.candidates.blocks
     few = replace(setting, batch=max(1, setting.batch // 4))
@@ -25,7 +26,9 @@ def growth(setting: Setting) -> list[Ratio]:
         ),
         _fitted(few, "blocks", [k * blocks for k in (1, 2, 4)], [_longer(few, k) for k in (1, 2, 4)]),
         _fitted(few, "batch", [batch for batch, _ in _batches(setting)], [work for _, work in _batches(setting)]),
+        _memory(setting),
         _levels(setting),
+        _clips(setting),
     ]
 
 
@@ -54,6 +57,24 @@ def _levels(setting: Setting) -> Ratio:
         tokenizer, clips = tokenizer_of(fewer), noise(fewer, clips=2)
         works.append(setting.within(lambda t=tokenizer, c=clips: prefix_tree(t, c)))  # type: ignore[misc]
     return _fitted(setting, "levels", list(counts), works)
+
+
+def _clips(setting: Setting) -> Ratio:
+    """The tree of 2 levels over clips; below ROWS of them it walks sibling branches side by side."""
+    fewer = setting.with_tokenizer(levels=setting.tokenizer.levels[:2])
+    tokenizer, counts = tokenizer_of(fewer), (2, 4, 8)
+    made = [noise(fewer, clips=count) for count in counts]
+    works = [fewer.within(partial(prefix_tree, tokenizer, clips)) for clips in made]
+    return _fitted(setting, "clips", counts, works)
+
+
+def _memory(setting: Setting) -> Ratio:
+    """Peak bytes of a pass, over the batch; workspaces of kernels count on a GPU only."""
+    batches = _batches(setting)[-3:]
+    sizes, peaks = [batch for batch, _ in batches], [peak_bytes(work, setting.device) for _, work in batches]
+    points = ", ".join(f"{size}: {peak / 2**20:.0f} MiB" for size, peak in zip(sizes, peaks, strict=True))
+    note = f"proportional, against measured; {points}"
+    return Ratio("growth", "exponent_of_memory", 1.0, slope(sizes, peaks), note)
 
 
 def _fitted(setting: Setting, what: str, sizes: Sequence[float], works: Sequence[Callable[[], object]]) -> Ratio:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from benchmarks import clips, curation, generating, growth, kernels, networks, search, tokenizing
+from benchmarks import clips, curation, generating, growth, kernels, networks, peers, search, tokenizing
 from benchmarks.ratios import Ratio
 from benchmarks.setting import Setting
 
@@ -32,6 +32,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "lpips_bf16": networks.lpips_precision,
     "frechet": networks.frechet,
     "generator_cache": generating.sampling,
+    "generator_bf16": generating.precision,
+    "generator_refills": generating.refills,
     "generator_adaptive_few": generating.few_at_once,
     "generator_adaptive_many": generating.many_at_once,
     "tree_search": search.tree_against_brute,
@@ -40,11 +42,17 @@ MEASUREMENTS: dict[str, Measurement] = {
     "chunked_search": search.chunked_against_length,
     "branch_and_bound": search.branch_and_bound,
     "stage2": curation.projection,
+    "peer_lpips": peers.lpips_package,
+    "peer_ssim": peers.torchmetrics_ssim,
+    "peer_fid": peers.torch_fidelity_fid,
+    "peer_vq": peers.vector_quantize,
+    "peer_generate": peers.transformers_generate,
 }
 OPTIONAL = {"compile"}
 """Measured only on request."""
-ON_CPU = {"generator_adaptive_many"}
-"""Measured only on a CPU: the KV cache of so many sequences at paper size would not fit a GPU."""
+ON_CPU = {"generator_adaptive_many", "generator_bf16", "generator_refills"}
+"""Measured only on a CPU: at paper size the KV cache of so many sequences would not fit a GPU, and there weights are
+in bfloat16 anyway."""
 
 
 @dataclass(frozen=True)

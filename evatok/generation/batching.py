@@ -54,7 +54,7 @@ class ContinuousBatch:
 
         While all requests are inside a block, nothing can finish and no state has to be read from the device.
         """
-        self._admit(self._admissions())
+        self._admit(self._room())
         symbols, steps_inside_blocks = self.running[:0], 0
         while len(self.running):
             features = self.engine.step(symbols)
@@ -66,18 +66,16 @@ class ContinuousBatch:
             if finished:
                 symbols = symbols[remaining]
                 yield finished
-            self._admit(self._admissions())
+            self._admit(self._room())
             steps_inside_blocks = int(self.progress.codes_left.min()) if len(self.running) else 0
 
     def sequences(self, requests: list[int] | slice) -> Sequences:
         """Sequences of finished requests."""
         return Sequences(self.symbols[requests], self.counts[requests])
 
-    def _admissions(self) -> int:
-        """Return how many waiting requests to admit now; small gaps wait, so that admissions form groups."""
-        waiting = len(self.seeds) - self.admitted
-        free = min(self.capacity - len(self.running), waiting)
-        return free if free >= min(self.engine.group_size(self.capacity), waiting) else 0
+    def _room(self) -> int:
+        """Number of waiting requests that can be admitted."""
+        return min(self.capacity - len(self.running), len(self.seeds) - self.admitted)
 
     def _admit(self, count: int) -> None:
         """Admit the `count` requests that have waited longest, after the running ones."""

@@ -20,30 +20,77 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class KVCache:
-    """Preallocated keys and values; the running sequences are its first rows.
+    """Preallocated keys and values of the running sequences, its first rows, all written at one clock.
+
+    Every sequence writes its next position into the same column, whatever its length: one slice instead of one place
+    per sequence, and a sequence may begin at any time. Attention reads the columns since the oldest one began, and a
+    mask hides from the others what was before them.
 
     Attributes:
-        values: (layers, 2, B, H, positions, C).
-        lengths: number of filled positions of each running sequence.
+        values: (layers, 2, B, H, columns, C); finite where it is read, as a NaN in a hidden column would spoil a sum.
+        clock: column of the next position.
+        starts: (b,) first column of each running sequence.
     """
 
     def __init__(self, values: torch.Tensor) -> None:
         self.values = values
-        self.lengths: list[int] = []
+        self.clock = 0
+        self.starts: list[int] = []
 
     @property
-    def aligned(self) -> bool:
-        """Whether all sequences are at the same position."""
-        return min(self.lengths) == max(self.lengths)
+    def lengths(self) -> list[int]:
+        """Number of positions of each running sequence."""
+        return [self.clock - start for start in self.starts]
+
+    @property
+    def age(self) -> int:
+        """Number of positions of the oldest running sequence."""
+        return self.clock - self._oldest
+
+    def admit(self, count: int, length: int) -> slice:
+        """Add `count` sequences whose first `length` positions end at the clock; returns their rows."""
+        if not self.starts:
+            self.clock = length
+        rows = slice(len(self.starts), len(self.starts) + count)
+        if rows.stop > self.values.shape[2]:
+            self._grow(max(rows.stop, 2 * self.values.shape[2]))
+        if self.clock < length:
+            self._move(self._oldest + length - self.clock)
+        self.starts += [self.clock - length] * count
+        self.values[:, :, rows, :, self._oldest : self.clock - length] = 0
+        return rows
+
+    def make_room(self) -> None:
+        """Move all sequences to the first columns if the clock has reached the end."""
+        if self.clock == self.values.shape[4]:
+            self._move(0)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep sequences `rows` (b,) as the first b; only those whose row changes are copied."""
         moved = [row for row, source in enumerate(rows) if row != source]
         if moved:
-            sources = [rows[row] for row in moved]
-            longest = max(self.lengths[source] for source in sources)
-            self.values[:, :, moved, :, :longest] = self.values[:, :, sources, :, :longest]
-        self.lengths = [self.lengths[source] for source in rows]
+            sources, columns = [rows[row] for row in moved], slice(self._oldest, self.clock)
+            self.values[:, :, moved, :, columns] = self.values[:, :, sources, :, columns]
+        self.starts = [self.starts[source] for source in rows]
+
+    @property
+    def _oldest(self) -> int:
+        return min(self.starts)
+
+    def _grow(self, sequences: int) -> None:
+        rows, columns = len(self.starts), slice(self._oldest, self.clock) if self.starts else slice(0)
+        larger = self.values.new_empty(*self.values.shape[:2], sequences, *self.values.shape[3:])
+        larger[:, :, :rows, :, columns] = self.values[:, :, :rows, :, columns]
+        self.values = larger
+
+    def _move(self, first: int) -> None:
+        """Move what the running sequences have, so that the oldest begins in column `first`."""
+        rows, oldest = slice(len(self.starts)), self._oldest
+        length = self.clock - oldest
+        for layer in self.values:  # one at a time, as the places may overlap and a copy takes memory
+            layer[:, rows, :, first : first + length] = layer[:, rows, :, oldest : self.clock].clone()
+        self.starts = [start - oldest + first for start in self.starts]
+        self.clock = first + length
 
 
 class PackedAttention:
@@ -71,84 +118,58 @@ class PackedAttention:
 
 
 class Prefill:
-    """Causal attention over sequences of equal length (B * N positions); keys and values are written to a cache."""
+    """Causal attention over sequences of equal length (B * N positions), which are added to a cache if there is one."""
 
-    def __init__(self, batch: int, cache: KVCache | None) -> None:
+    def __init__(self, batch: int, length: int, cache: KVCache | None) -> None:
         self.batch, self.cache = batch, cache
-        self.first = len(cache.lengths) if cache is not None else 0
+        if cache is not None:
+            self.rows, self.columns = cache.admit(batch, length), slice(cache.clock - length, cache.clock)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         q, k, v = (x.unflatten(0, (self.batch, -1)).transpose(1, 2) for x in (q, k, v))
         if self.cache is not None:
-            rows = slice(self.first, self.first + self.batch)
-            self.cache.values[layer, 0, rows, :, : k.shape[2]] = k
-            self.cache.values[layer, 1, rows, :, : v.shape[2]] = v
+            self.cache.values[layer, 0, self.rows, :, self.columns] = k
+            self.cache.values[layer, 1, self.rows, :, self.columns] = v
         return _causal(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class Decode:
-    """Attention of one new position per sequence over the positions in a cache.
+    """Attention of one new position of each running sequence, which is added to the cache.
 
-    Attributes:
-        values: (layers, 2, b, H, positions, C).
-        positions: (1,) new position of all sequences, or (b,) of each.
-        read, mask: see `Generator.decode_at`.
-    """
-
-    def __init__(self, values: torch.Tensor, positions: torch.Tensor, read: int, mask: torch.Tensor | None) -> None:
-        self.values, self.positions, self.read, self.mask = values, positions, read, mask
-
-    @classmethod
-    def of(cls, cache: KVCache) -> Decode:
-        """Decode the next position of each running sequence."""
-        device, values, read = cache.values.device, cache.values[:, :, : len(cache.lengths)], max(cache.lengths) + 1
-        positions = torch.tensor(cache.lengths, device=device)
-        return cls(values, positions, read, torch.arange(read, device=device) <= positions[:, None, None, None])
-
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        keys, values = self.values[layer].unbind(0)
-        self._write(keys, k.to(keys.dtype))
-        self._write(values, v.to(values.dtype))
-        keys, values = keys[:, :, : self.read], values[:, :, : self.read]
-        out = F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), keys, values, attn_mask=self.mask)
-        return out.flatten(1)
-
-    def _write(self, cached: torch.Tensor, new: torch.Tensor) -> None:
-        if len(self.positions) == 1:
-            cached.index_copy_(2, self.positions, new[:, :, None])
-        else:
-            cached[torch.arange(len(new), device=new.device), :, self.positions] = new
-
-
-class AlignedDecode:
-    """`Decode` for sequences that are all at the same position, known as a Python integer.
-
-    The cache is sliced for all layers once per step: with many small caches, slicing would cost more than attention.
+    The cache is sliced once for all layers: at toy size, slicing would cost more than attention.
     """
 
     def __init__(self, cache: KVCache) -> None:
-        values, position = cache.values[:, :, : len(cache.lengths)], cache.lengths[0]
-        layers = 2 * len(values)
-        self.new = values[:, :, :, :, position].view(layers, *values.shape[2:4], -1).unbind()
-        self.filled = values[:, :, :, :, : position + 1].view(layers, *values.shape[2:4], position + 1, -1).unbind()
+        cache.make_room()
+        values, first, clock = cache.values[:, :, : len(cache.starts)], min(cache.starts), cache.clock
+        layers, shape = 2 * len(values), values.shape[2:4]
+        self.new = values[:, :, :, :, clock].view(layers, *shape, -1).unbind()
+        self.filled = values[:, :, :, :, first : clock + 1].view(layers, *shape, clock + 1 - first, -1).unbind()
+        self.mask = None if max(cache.starts) == first else _since(cache, first)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         keys, values = self.filled[2 * layer], self.filled[2 * layer + 1]
         self.new[2 * layer].copy_(k)
         self.new[2 * layer + 1].copy_(v)
-        return F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), keys, values).flatten(1)
+        out = F.scaled_dot_product_attention(q[:, :, None].to(keys.dtype), keys, values, attn_mask=self.mask)
+        return out.flatten(1).to(q.dtype)
 
 
-def decode_of(cache: KVCache) -> Decode | AlignedDecode:
-    """Decode the next position of each running sequence; without a mask while all are at the same position."""
-    return AlignedDecode(cache) if cache.aligned else Decode.of(cache)
+def _since(cache: KVCache, first: int) -> torch.Tensor:
+    """(b, 1, 1, columns from `first` to the clock) what to add to scores: -inf before a sequence began, else 0.
+
+    Added, as a boolean mask would be converted by every layer.
+    """
+    starts = torch.tensor(cache.starts, device=cache.values.device)[:, None, None, None]
+    columns = torch.arange(first, cache.clock + 1, device=starts.device)
+    return torch.zeros_like(columns, dtype=cache.values.dtype).masked_fill(columns < starts, -torch.inf)
 
 
 class GroupedDecode:
     """Decode of the sequences of several caches, cache after cache: each reads only its own cache."""
 
-    def __init__(self, groups: Sequence[Decode | AlignedDecode], sizes: list[int]) -> None:
-        self.groups, self.sizes = groups, sizes
+    def __init__(self, caches: Sequence[KVCache]) -> None:
+        self.groups, self.sizes = [Decode(cache) for cache in caches], [len(cache.starts) for cache in caches]
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         split = zip(self.groups, *(x.split(self.sizes) for x in (q, k, v)), strict=True)

@@ -39,7 +39,7 @@ class SampleRequest:
         classes: (N,) class indices; None for frame prediction.
         clips: uint8 (N, T, H, W, 3) whose first frames are given; None for classes.
         seed: of the complete draw; sample i draws from (seed, i).
-        bf16: bfloat16 autocast of generator and tokenizer.
+        bf16: the generator's weights in bfloat16, and autocast of the tokenizer.
     """
 
     video: VideoGenerator
@@ -62,11 +62,12 @@ class SampleRequest:
         """Draw samples [start, stop); see `sampling.sample` for `tick` and `finished` (indices count from `start`)."""
         seeds = [sample_seed(self.seed, number) for number in range(start, stop)]
         batching: dict[str, Any] = {"batch": self.batch, "cached": self.cached, "tick": tick, "finished": finished}
-        with autocast(self.video.device, self.bf16):
+        video = self.video.in_bf16() if self.bf16 else self.video
+        with autocast(video.device, self.bf16):
             if self.classes is not None:
-                return self.video.generate(self.classes[start:stop], seeds, self.options, **batching)
+                return video.generate(self.classes[start:stop], seeds, self.options, **batching)
             if self.clips is not None:
-                return self.video.predict(self.clips[start:stop], seeds, self.options, **batching)
+                return video.predict(self.clips[start:stop], seeds, self.options, **batching)
         raise EvaluationError("a sample request needs classes, or clips to continue")
 
     def identity(self) -> dict[str, Any]:

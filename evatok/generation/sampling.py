@@ -10,6 +10,7 @@ Legend: B requests, K temporal blocks, k blocks of forced length.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -61,18 +62,25 @@ def sample(
     was_training = module.training
     module.eval()
     try:
-        device = module.head.weight.device
-        engine = engine_for(module, condition.to(device), options.guidance, batch, cached)
-        forced = _forced_symbols(grammar, prefix_lengths).to(device)
-        requests = ContinuousBatch(grammar, options, engine, seeds, forced, batch)
-        for indices in requests.run():
-            if tick is not None:
-                tick(len(indices))
-            if finished is not None:
-                finished(indices, grammar.parse(requests.sequences(indices)))
-        return grammar.parse(requests.sequences(slice(None)))
+        with _precision(module):
+            device = module.head.weight.device
+            engine = engine_for(module, condition.to(device), options.guidance, cached)
+            forced = _forced_symbols(grammar, prefix_lengths).to(device)
+            requests = ContinuousBatch(grammar, options, engine, seeds, forced, batch)
+            for indices in requests.run():
+                if tick is not None:
+                    tick(len(indices))
+                if finished is not None:
+                    finished(indices, grammar.parse(requests.sequences(indices)))
+            return grammar.parse(requests.sequences(slice(None)))
     finally:
         module.train(was_training)
+
+
+def _precision(module: Generator) -> AbstractContextManager[object]:
+    """No autocast around weights in bfloat16: it would round a CPU's float32 cache at every step."""
+    weight = module.head.weight
+    return torch.autocast(weight.device.type, enabled=False) if weight.dtype == torch.bfloat16 else nullcontext()
 
 
 def _forced_symbols(grammar: Grammar, lengths: torch.Tensor | None) -> torch.Tensor:

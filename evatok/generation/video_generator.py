@@ -8,8 +8,9 @@ float (B, 3, T, H, W) in [0, 1] as network inputs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,6 +85,10 @@ class VideoGenerator(Trained):
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    def in_bf16(self) -> Self:
+        """The same with the generator's weights in bfloat16: autocast would cast them at every step."""
+        return replace(self, module=copy.deepcopy(self.module).bfloat16())
 
     def class_index(self, name: str) -> int:
         """Return the index of a class. Raises GenerationError, listing the known ones, for an unknown class."""

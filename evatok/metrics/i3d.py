@@ -115,8 +115,7 @@ class I3DFeatures(nn.Module):
         check_clips(clips)
         weight = self.network.Conv3d_1a_7x7.weight
         with torch.autocast(clips.device.type, enabled=False), _full_precision(weight):
-            prepared = (2 * _resize(clips.float()) - 1).to(weight.dtype, memory_format=torch.channels_last_3d)
-            return self.network(prepared).float()
+            return self.network(_resize(2 * clips.float() - 1).to(weight.dtype)).float()
 
 
 class I3D(nn.Module):
@@ -263,9 +262,13 @@ def _triple(values: Sequence[int]) -> Triple:
 
 
 def _resize(clips: Tensor) -> Tensor:
-    """Resize each frame of (B, 3, T, H, W): (B, 3, T, 224, 224)."""
+    """Resize each frame of (B, 3, T, H, W): (B, 3, T, 224, 224), channels last, as the network wants them.
+
+    The small frames are laid out so, and what the interpolation writes needs no other pass.
+    """
     frames = clips.transpose(1, 2)
-    resized = F.interpolate(frames.flatten(0, 1), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    flat = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    resized = F.interpolate(flat, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     return resized.unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 

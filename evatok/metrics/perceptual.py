@@ -144,8 +144,7 @@ class PerceptualDistance(nn.Module):
         """Distances (*N,) float32 of two results of `features`, with broadcasting of leading dimensions."""
         values = []
         for tap, (a, b) in enumerate(zip(features_a, features_b, strict=True)):
-            weighted = (a - b).square() * self.get_buffer(f"head{tap}")
-            values.append(weighted.sum(dim=-3).mean(dim=(-2, -1)))
+            values.append((_mean_squares(a - b) * self.get_buffer(f"head{tap}").flatten()).sum(dim=-1))
         return torch.stack(values).sum(dim=0)
 
 
@@ -242,8 +241,14 @@ def _unit_length(maps: Tensor) -> Tensor:
 
     The root is bounded away from 0, where its infinite derivative would turn gradients into NaN.
     """
-    length = maps.square().sum(dim=1, keepdim=True).clamp(min=1e-20).sqrt()
+    length = torch.linalg.vector_norm(maps, dim=1, keepdim=True).clamp(min=1e-10)
     return maps / (length + 1e-10)
+
+
+def _mean_squares(difference: Tensor) -> Tensor:
+    """(*N, C) means of squares of (*N, C, h, w), which is overwritten where no gradient needs it."""
+    squares = difference.square() if difference.requires_grad else difference.square_()
+    return squares.mean(dim=(-2, -1))
 
 
 def _load_lpips(net: str) -> PerceptualDistance:

@@ -144,6 +144,16 @@ def test_a_generators_lengths_are_drawn_as_a_router_gives_them():
     assert work().lengths.sum(1).float().mean() == pytest.approx(0.704 * 256, rel=0.35)
 
 
+def test_a_sampling_reads_all_weights_at_every_step_and_every_position_so_far():
+    toy = dataclasses.replace(Setting.of("cpu", "toy"), generator={"width": 32, "layers": 2, "heads": 2})
+    module = generating.generator_of(toy, Grammar.of(toy.tokenizer))
+    one, two = (generating.bytes_read(module, samples) for samples in (1, 2))
+    longest, position = module.config.longest, 2 * 2 * 32 * 4
+    assert two - one == sum(position * length for length in range(1, longest + 1))
+    read = sum(weight.numel() for weight in module.parameters()) - module.embedding.weight.numel()
+    assert 2 * one - two == 4 * read * longest
+
+
 # Ratios
 
 

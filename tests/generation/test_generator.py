@@ -116,21 +116,6 @@ def test_logits_of_a_part_are_that_part_of_all_logits(rows, dtype):
         )
 
 
-@both_positions
-def test_a_step_with_fixed_shapes_has_the_same_features(positions):
-    """What a CUDA graph would replay: the whole cache is read, and a mask says which places hold something."""
-    module, batch = generator(positions=positions), sequences()
-    asked, places = condition(module), torch.arange(module.config.context)
-    grown, fixed = module.cache(4), module.cache(4)
-    for cache in (grown, fixed):
-        module.last_features(module.prefix(asked), cache)
-    for place in range(3):
-        expected = module.decode(batch.symbols[:, place], grown)
-        at = torch.tensor([place + module.config.prefix])
-        made = module.decode_at(batch.symbols[:, place], fixed, at, len(places), (places <= at)[None])
-        torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
-
-
 def test_rows_that_leave_the_cache_do_not_disturb_the_others():
     module, batch = generator(), sequences(5)
     asked = condition(module, 5)
@@ -146,27 +131,40 @@ def test_rows_that_leave_the_cache_do_not_disturb_the_others():
 
 @both_positions
 def test_sequences_that_join_later_stand_at_their_own_places(positions):
-    """In a cache of their own, and in the rows behind those in use, where a mask tells the places apart."""
+    """One writes at the clock as the others do, and sees nothing of what stood in its row or before it."""
     module, batch = generator(positions=positions, condition=2), sequences(5)
     asked = condition(module, 5)
     prefix, whole = module.prefix(asked), module(batch, asked).split(batch.counts.tolist())
-    first, second, shared = module.cache(3, aligned=True), module.cache(2, aligned=True), module.cache(5)
-    for cache in (first, shared):
-        module.last_features(prefix[:3], cache)
-        module.decode(batch.symbols[:3, 0], cache)
-    for cache in (second, shared):
-        begun = module.logits(module.last_features(prefix[3:], cache))
-        torch.testing.assert_close(begun, torch.stack([row[0] for row in whole[3:]]), atol=1e-4, rtol=0)
-    assert (first.aligned, shared.aligned, shared.lengths) == (True, False, [4, 4, 4, 3, 3])
+    cache = module.cache(5)
+    cache.values[:] = 1e3  # what an earlier sequence left
+    module.last_features(prefix[:3], cache)
+    module.decode(batch.symbols[:3, 0], cache)
+    begun = module.logits(module.last_features(prefix[3:], cache))
+    torch.testing.assert_close(begun, torch.stack([row[0] for row in whole[3:]]), atol=1e-4, rtol=0)
+    assert cache.lengths == [4, 4, 4, 3, 3]
     for place in range(2):
         symbols = torch.cat((batch.symbols[:3, place + 1], batch.symbols[3:, place]))
         expected = torch.stack([row[place + 2] for row in whole[:3]] + [row[place + 1] for row in whole[3:]])
-        torch.testing.assert_close(module.logits(module.decode(symbols, first, second)), expected, atol=1e-4, rtol=0)
-        torch.testing.assert_close(module.logits(module.decode(symbols, shared)), expected, atol=1e-4, rtol=0)
-    shared.keep([4, 1])
+        torch.testing.assert_close(module.logits(module.decode(symbols, cache)), expected, atol=1e-4, rtol=0)
+    cache.keep([4, 1])
     expected = torch.stack((whole[4][3], whole[1][4]))
     symbols = torch.stack((batch.symbols[4, 2], batch.symbols[1, 3]))
-    torch.testing.assert_close(module.logits(module.decode(symbols, shared)), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(module.logits(module.decode(symbols, cache)), expected, atol=1e-4, rtol=0)
+
+
+def test_a_longer_prefix_than_the_clock_has_seen_finds_room_before_it():
+    module = generator(condition=2)
+    cache, rows = module.cache(3), module.prefix(condition(module, 2))
+    module.prefill(rows[:1, :1], cache)
+    late = module.last_features(rows[1:], cache)
+    assert cache.lengths == [1, 3]
+    torch.testing.assert_close(late, module.last_features(rows[1:]), atol=1e-5, rtol=0)
+    made = module.decode(torch.tensor([5, 6]), cache)
+    expected = [
+        module.last_features(torch.tensor([[*row, symbol]]))
+        for row, symbol in ((rows[0, :1].tolist(), 5), (rows[1].tolist(), 6))
+    ]
+    torch.testing.assert_close(made, torch.cat(expected), atol=1e-5, rtol=0)
 
 
 def test_conditions_are_joined_one_behind_the_other():
