@@ -17,6 +17,7 @@ import torch
 
 from evatok.assignments.candidates import CandidateSet
 from evatok.errors import EvatokError
+from evatok.storage import ranks
 
 
 class RuleError(EvatokError, ValueError):
@@ -84,7 +85,8 @@ class Random(Rule):
         self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         if generator is not None:
-            return self.candidates.sample(len(clips), generator).to(clips.device)
+            drawn_BK = self.candidates.sample(ranks.whole(len(clips)), generator)
+            return ranks.share(drawn_BK).to(clips.device)
         if numbers is None:
             raise RuleError("random assignments need the clips' indices, or a generator")
         drawn = [int(np.random.default_rng([self.seed, int(n)]).integers(len(self.candidates))) for n in numbers]

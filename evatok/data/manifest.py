@@ -5,7 +5,7 @@ Both sources give the same frame, one row per clip: `path` (absolute), `label` (
 
 Manifests are read as they are found: cells between commas, semicolons or tabs; further columns, which are named once
 in the log; `action` or `class` in the place of an absent `label`; and lists without a header, `path` or `path label`
-on each line (UCF-101, Kinetics).
+on each line; and the lists of UCF-101, Kinetics and WebVid (`evatok.data.official_lists`).
 """
 
 import csv
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from evatok.data.decoding import check_sampling
 from evatok.data.image_folder import IMAGE_SUFFIXES, read_frames_folder
+from evatok.data.official_lists import rows_of_official
 from evatok.data.probe import VideoError
 from evatok.data.still_image import read_image
 from evatok.data.video import VIDEO_SUFFIXES, ClipReader
@@ -130,6 +131,8 @@ def _lines(path: Path) -> dict[int, dict[str, str]]:
         raise ManifestError(f"{path}: not a regular file, so not a manifest")  # a pipe would be waited for
     try:
         text = ordinary(path).read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
+        if (official := rows_of_official(path, text)) is not None:
+            return official
         first = next((line for line in text.split("\n") if line.strip()), "")
         under = [separator for separator in SEPARATORS if "path" in _cells(first, separator)]
         if not under and (of_list := _separator_of_list(first, path.absolute().parent)) is not None:

@@ -15,6 +15,7 @@ from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.embedded import arcade, freedoom, images, mixed, moving_shapes
 from evatok.data.reels import ClipSource, Reel
 from evatok.data.streaming import Streaming, stream
+from evatok.storage import ranks
 from evatok.storage.files import cache_folder
 
 STILLS = ("images", "moving-shapes-stills")
@@ -106,6 +107,23 @@ def clip_set(
     """
     name = str(name)
     _check_embedded(name, split, frames)
+    shape: dict[str, Any] = {"size": size, "frames": frames, "fps": fps}
+    return ranks.first(lambda: _clip_set(name, split, count, streaming, seed=seed, workers=workers, **shape))
+
+
+def _clip_set(
+    name: str,
+    split: str,
+    count: int,
+    streaming: Streaming | None,
+    *,
+    size: int,
+    frames: int,
+    seed: int,
+    fps: float | None,
+    workers: int,
+) -> ClipSet:
+    """The same, made by rank 0 before the others find it."""
     if streaming and (is_embedded(name) or (Path(name) / "manifest.json").exists()):
         _refuse_fixed(name, streaming)
     elif streaming and Path(name).exists():

@@ -152,6 +152,7 @@ def jobs(config: dict[str, Any]) -> list[Job]:
     settings |= {"router": "pyramid", "target": "soft"}
     found.append(job("router", stage3_router.ex, router, "checkpoint", **settings))
     final = {**sizes, "steps": config["final_steps"], "alignment": str(encoder), "semantic_encoder": str(encoder)}
+    final |= {"alignment_resize": 0, "semantic_resize": 0, "semantic_layers": [2, 5, 8, 11]}  # the clips' own size
     if config["size"] == "toy":  # whose own discriminator has another encoder
         final |= {"semantic_layers": tokenizer_training.TOY["semantic_layers"], "semantic_frames": 0}
     for rule in ("uniform", "router"):

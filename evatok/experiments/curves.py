@@ -84,7 +84,7 @@ def image_toy() -> None:
     metrics = "psnr,st_lpips_alex,rfd_efficientnet"
 
 
-@tracking.main(ex, Outputs(folders=("work", "records_folder")))
+@tracking.main(ex, Outputs(folders=("work", "records_folder")), together=True)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     names = [name.strip() for name in config["metrics"].split(",") if name.strip()]

@@ -90,7 +90,7 @@ def image_paper() -> None:
     device = "cuda"
 
 
-@tracking.main(ex, Outputs(folders=("work", "per_clip", "records_folder")))
+@tracking.main(ex, Outputs(folders=("work", "per_clip", "records_folder")), together=True)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     protocol = protocols.get(config["protocol"])

@@ -80,6 +80,7 @@ _EVERYWHERE = {
     "batch": Key(_BATCH, "clips per step"),
     "bf16": Key(Flag(none=True), f"{_LOW} (weights, losses: float32); None: on devices with native support"),
     "shard_length": Key(Whole(1, 10**6), "most clips an interruption loses"),
+    "recompute": Key(_FLAG, "compute activations of the tokenizer's layers again in the backward pass: less memory"),
     "compile": Key(_FLAG, "torch.compile of the tokenizer's layers"),
 }
 

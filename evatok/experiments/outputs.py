@@ -15,9 +15,9 @@ from evatok.errors import EvatokError
 from evatok.storage import records
 from evatok.storage.locks import lock_of, sole_writer
 
-FREE_KEYS = frozenset(
-    {"work", "checkpoint", "records_folder", "save_every", "minutes", "device", "threads", "compile", "workers"}
-)
+_WHERE = ("work", "checkpoint", "records_folder")
+_HOW = ("save_every", "minutes", "device", "threads", "compile", "recompute", "workers")
+FREE_KEYS = frozenset({*_WHERE, *_HOW})
 """Keys that do not change the numbers: where results go, how often they are saved, and on which device they are "
 "computed."""
 
@@ -60,7 +60,7 @@ class Outputs:
             records.of_kind(config["records_folder"], name)  # a damaged one is found now, not when another joins it
         with ExitStack() as locks:
             for key in self.owned:
-                if config[key]:
+                if config[key] and os.environ.get("RANK", "0") == "0":  # all ranks of a run share its folders
                     locks.enter_context(sole_writer(lock_of(config[key]), f"{key}={config[key]}"))
             if "work" in self.folders and "work" not in self.owned:
                 lock = lock_of(config["work"], f"{name}-{self._digest(config)}")

@@ -121,6 +121,7 @@ class EncoderTask(runner.Task[nn.Module]):
     """A VideoMAE, shipped as a folder that transformers reads."""
 
     kind = "pretrain_videomae"
+    distributed = True
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config, self.module = config, _network(config).to(config["device"])

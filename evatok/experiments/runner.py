@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
 
+from torch import nn
+
 from evatok.experiments.setting import claim_folder, optional_artifact, recipe, schedule_changes, set_threads
-from evatok.experiments.tracking import Tracker
-from evatok.storage import records
+from evatok.experiments.tracking import ConfigError, Tracker
+from evatok.storage import ranks, records
 from evatok.training import loop
-from evatok.training.loop import Model, StepLoss
+from evatok.training.loop import Model, Recipe, StepLoss
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Task(ABC, Generic[Model]):
         objective: the loss of one step.
         inputs: identity (sha256) of everything it is trained on.
         steps_may_change: whether a training may be resumed with another number of steps.
+        distributed: whether its loss is that of a rank's part of the batch (`evatok.storage.ranks`).
     """
 
     kind: str
@@ -53,6 +56,7 @@ class Task(ABC, Generic[Model]):
     objective: StepLoss[Model]
     inputs: str
     steps_may_change: bool = False
+    distributed: bool = False
 
     def look(self) -> dict[str, float]:
         """Validation figures of the network while it is trained, at every saved state."""
@@ -81,12 +85,54 @@ class Task(ABC, Generic[Model]):
 
 
 def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, Any]], Task[Any]]) -> dict[str, Any]:
-    """Train, ship, measure and record the task that `make` builds from the configuration; stops after `minutes`."""
+    """Train, ship, measure and record the task that `make` builds from the configuration; stops after `minutes`.
+
+    Under `torchrun` or `accelerate launch` all ranks train, and the first does the rest.
+
+    Raises:
+        ConfigError: a batch that the ranks cannot share equally, or a task that trains in one process only.
+    """
     set_threads(config["threads"])
     steps = recipe(config)  # first: it refuses what no training can be made of
-    task = make(config)
-    folder = claim_folder(Path(config["work"]), config, task.inputs, tracker, steps_may_change=task.steps_may_change)
+    with ranks.together(config["device"]):
+        _check_shares(config)
+        task = make(config)
+        ranks.check_alike("what they train on", task.inputs)
+        if ranks.count() > 1 and not task.distributed:
+            raise ConfigError(f"{task.kind} trains in one process only; start it without torchrun")
+        folder, leads = _folder(config, tracker, task), ranks.rank() == 0
+        try:
+            averaged = _trained(config, tracker, task, steps, folder)
+        except loop.SliceEnded as ended:
+            return {"complete": False, "step": ended.step, "steps": ended.steps, **task.pace(folder)}
+    if not leads:
+        return {"complete": True}
+    path = Path(config["checkpoint"])
+    task.ship(averaged, path, schedule_changes(folder))
+    measured = task.measure(averaged, path, folder)
+    told = {**measured.told, **task.pace(folder)}
+    return {**finished(config, tracker, task.kind, measured, loop.seconds_spent(folder)), **told}
 
+
+def _folder(config: dict[str, Any], tracker: Tracker, task: Task[Any]) -> Path:
+    """Claim the folder for all ranks."""
+    folder = Path(config["work"])
+    if ranks.rank() == 0:
+        claim_folder(folder, config, task.inputs, tracker, steps_may_change=task.steps_may_change)
+    ranks.wait()
+    return folder
+
+
+def _check_shares(config: dict[str, Any]) -> None:
+    """Raise ConfigError for a batch that the ranks cannot share equally."""
+    if config["batch"] % ranks.count():
+        raise ConfigError(
+            f"config key batch: {config['batch']} clips cannot be shared by {ranks.count()} ranks equally; take a "
+            "multiple"
+        )
+
+
+def _trained(config: dict[str, Any], tracker: Tracker, task: Task[Any], steps: Recipe, folder: Path) -> nn.Module:
     def on_log(step: int, line: dict[str, float]) -> None:
         for name, value in line.items():
             tracker.scalar(name, value, step)
@@ -94,23 +140,15 @@ def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, An
             for name, value in task.look().items():
                 tracker.scalar(f"validation.{name}", value, step)
 
-    try:
-        averaged = loop.train(
-            task.module,
-            task.objective,
-            steps,
-            folder,
-            description=task.kind,
-            on_log=on_log,
-            seconds=60 * config["minutes"] or None,
-        )
-    except loop.SliceEnded as ended:
-        return {"complete": False, "step": ended.step, "steps": ended.steps, **task.pace(folder)}
-    path = Path(config["checkpoint"])
-    task.ship(averaged, path, schedule_changes(folder))
-    measured = task.measure(averaged, path, folder)
-    told = {**measured.told, **task.pace(folder)}
-    return {**finished(config, tracker, task.kind, measured, loop.seconds_spent(folder)), **told}
+    return loop.train(
+        task.module,
+        task.objective,
+        steps,
+        folder,
+        description=task.kind,
+        on_log=on_log,
+        seconds=60 * config["minutes"] or None,
+    )
 
 
 def finished(config: dict[str, Any], tracker: Tracker, kind: str, measured: Measured, seconds: float) -> dict[str, Any]:

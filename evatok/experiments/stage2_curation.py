@@ -81,6 +81,7 @@ def small() -> None:
     batch = 128
     clips = 10000
     split = "train"
+    table = "results/work/stage2_curation/train.parquet"  # and with split=validation table=.../validation.parquet
 
 
 @ex.named_config
@@ -91,6 +92,7 @@ def paper() -> None:
     batch = 128
     clips = 100000
     split = "train"
+    table = "results/work/stage2_curation/train.parquet"
     fps = 3.0
     perceptual = "lpips-vgg"
 

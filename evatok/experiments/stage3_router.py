@@ -31,7 +31,7 @@ from evatok.routing import trained_router
 from evatok.routing.initialise import initialise_router
 from evatok.routing.networks import MODALITIES, AnyRouter, RouterConfig, build_router
 from evatok.search import candidate_table
-from evatok.storage import checkpoints
+from evatok.storage import checkpoints, ranks
 from evatok.training import loop
 from evatok.training.batches import Batches
 
@@ -117,6 +117,7 @@ class RouterTask(runner.Task[AnyRouter]):
     """A router, taught by the rewards of scored clips."""
 
     kind = "stage3_router"
+    distributed = True
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config, self.lesson = config, Lesson.read(config)
@@ -240,7 +241,7 @@ class Objective:
             pixels, rows, _ = self.batches.take(step, generator)
             seen = module.see(to_network(pixels, device))
         else:
-            rows = loop.batch_indices(len(clips), batch, step, self.config["seed"])
+            rows = ranks.share(loop.batch_indices(len(clips), batch, step, self.config["seed"]))
             seen = self.seen[rows]
         rewards = self.rewards[torch.from_numpy(rows)].to(device)
         with autocast(self.config):

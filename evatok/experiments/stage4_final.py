@@ -74,10 +74,27 @@ ex.add_named_config(
         "uniform_tokens": 64,
     },
 )
-ex.add_named_config("small", {**SMALL, "uniform_tokens": 256})
+# The router that stage 3 leaves, and the encoder that ships, which sees 64 pixels.
+ex.add_named_config(
+    "small",
+    {
+        **SMALL,
+        "router": "results/work/stage3_router/router.safetensors",
+        "alignment_resize": 64,
+        "semantic_resize": 64,
+        "semantic_layers": TOY["semantic_layers"],
+        "uniform_tokens": 256,
+    },
+)
 ex.add_named_config(
     "paper",
-    {**PAPER, "steps": 1000000, "discriminator": "semantic", "semantic_encoder": "MCG-NJU/videomae-base"}
+    {
+        **PAPER,
+        "router": "results/work/stage3_router/router.safetensors",
+        "steps": 1000000,
+        "discriminator": "semantic",
+        "semantic_encoder": "MCG-NJU/videomae-base",
+    }
     | {"semantic_resize": 224, "discriminator_start": 80000, "discriminator_interval": 1, "uniform_tokens": 256},
 )
 # Of images: the proxy's recipe without its proxy, by the paper's patch discriminator; at toy size it goes on from the

@@ -29,7 +29,7 @@ from evatok.experiments.setting import (
 from evatok.generation import code_cache
 from evatok.generation.transformer import Generator
 from evatok.metrics import catalogue
-from evatok.storage import checkpoints, records
+from evatok.storage import checkpoints, ranks, records
 from evatok.training import loop
 
 ex = tracking.experiment("stage5_generator", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
@@ -76,6 +76,8 @@ def toy() -> None:
 def small() -> None:
     size = "small"
     model = "small"
+    tokenizer = "results/work/stage4_final/final.safetensors"
+    router = "results/work/stage3_router/router.safetensors"
     train_clips = 20000
     steps = 20000
     batch = 128
@@ -84,10 +86,12 @@ def small() -> None:
     device = "cuda"
 
 
-# Give `data` (a manifest CSV or class folders; UCF-101: all 9537 training clips) and `tokenizer` (8192 codes).
+# Give `data` (a manifest CSV or class folders; UCF-101: all 9537 training clips); the tokenizer has 8192 codes.
 _PAPER = {
     "size": "paper",
     "model": "XL",
+    "tokenizer": "results/work/stage4_final/final.safetensors",
+    "router": "results/work/stage3_router/router.safetensors",
     "label": "label",
     "train_clips": 0,
     "validation_clips": 0,
@@ -134,6 +138,7 @@ class GeneratorTask(runner.Task[Generator]):
     """A generator, taught by coded clips."""
 
     kind = "stage5_generator"
+    distributed = True
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config, self.lesson = config, Lesson.read(config)
@@ -191,9 +196,12 @@ class Objective:
         rows = loop.batch_indices(len(part.coded), config["batch"], step, config["seed"])
         epoch = step // (len(part.coded) // config["batch"])
         variants = code_cache.variants_of_epoch(len(part.coded), epoch, config["seed"], config["flip"])[rows]
+        drop = ranks.share(torch.rand(len(rows), generator=generator) < config["class_dropout"]).to(config["device"])
+        extra = self.lesson.grammar.candidates.blocks + module.config.prefix - 1
+        sizes = part.coded.lengths[variants, rows].sum(1) + extra
+        rows, variants = ranks.share(rows), ranks.share(variants)
         sequences, condition = part.batch(rows, variants, self.lesson.grammar, config["device"])
-        drop = (torch.rand(len(rows), generator=generator) < config["class_dropout"]).to(config["device"])
-        with autocast(config):
+        with autocast(config), ranks.packed(sizes):
             loss, terms = module.loss(sequences, condition, drop if part.given is None else None)
         return loss, {**terms, "symbols": sequences.counts.float().mean()}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet, to_network
@@ -39,6 +41,8 @@ def prepared(
     adversary, judge = adversary_of(config, shape)
     encoders = {"alignment_encoder": alignment.encoder.weights_sha256} if alignment else {}
     trainee = TokenizerWithHead(tokenizer, alignment).to(config["device"])
+    if config["recompute"]:
+        recompute_layers(tokenizer)
     if config["compile"]:
         compile_layers(tokenizer)
     objective = TokenizerObjective(
@@ -165,6 +169,13 @@ def transformer_of(config: dict[str, Any], shape: TokenizerConfig) -> Transforme
     if config["modality"] == "video":
         return sized
     return replace(sized, frames=shape.frames, size=shape.size, patch=shape.patch)
+
+
+def recompute_layers(tokenizer: AdaptiveTokenizer) -> None:
+    """Keep of every Q-Former layer only its inputs for the backward pass, which runs it again: the same gradients."""
+    for stack in (tokenizer.encoder.layers, tokenizer.decoder.layers):
+        for layer in stack:
+            layer.forward = partial(recomputed, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def compile_layers(tokenizer: AdaptiveTokenizer) -> None:

@@ -76,6 +76,7 @@ def settings() -> None:
     semantic_lecam = 0.0  # not stated; GigaTok: none
     augment = True  # not stated; GigaTok's kind
     compile = False
+    recompute = False
     save_every = 100
 
 
@@ -149,6 +150,7 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
     """A tokenizer under a plan, proxy or final."""
 
     steps_may_change = True
+    distributed = True
 
     def __init__(self, plan_of: Callable[[TokenizerConfig], Plan], config: dict[str, Any]) -> None:
         self.config, self.shape = config, shape_of(config)

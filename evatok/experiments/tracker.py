@@ -15,7 +15,7 @@ from evatok.errors import undisturbed
 from evatok.experiments import runs
 from evatok.experiments.config_checks import ConfigError
 from evatok.experiments.outputs import FREE_KEYS, NOTHING, Outputs
-from evatok.storage import records
+from evatok.storage import ranks, records
 from evatok.storage.environment import environment
 from evatok.storage.records import Record
 
@@ -97,12 +97,14 @@ class Tracker:
         """Write a record to the configured `records_folder`; returns its id.
 
         A command that had finished before writes none: the id is that of the record which holds its numbers, and
-        the log says so.
+        the log says so. Of several ranks only the first writes.
 
         Args:
             outcome: the artifact that the command made; see `records.write_once`.
             free: further configuration keys that decide no number.
         """
+        if ranks.rank():
+            return record.id
         free = {*FREE_KEYS, *self._outputs.folders, *self._outputs.files, *free}
         path, new = records.write_once(record, self._run.config["records_folder"], free=free, outcome=outcome)
         if not new:

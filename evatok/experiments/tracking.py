@@ -29,6 +29,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from evatok.experiments.config_checks import ConfigError, check_device, check_se
 from evatok.experiments.domains import Refused
 from evatok.experiments.outputs import NOTHING, Outputs
 from evatok.experiments.tracker import Tracker
-from evatok.storage import records
+from evatok.storage import ranks, records
 from evatok.storage.environment import REPOSITORY, environment
 
 with warnings.catch_warnings():
@@ -157,7 +158,7 @@ def experiment(name: str, doc: str | None, shared: Mapping[str, Any] | None = No
     return ex
 
 
-def main(ex: Experiment, outputs: Outputs = NOTHING) -> Callable[[Main], Main]:
+def main(ex: Experiment, outputs: Outputs = NOTHING, *, together: bool = False) -> Callable[[Main], Main]:
     """Decorator for the experiment's main function, which stays callable as `main(config, tracker)`.
 
     `config` is a plain dictionary with sorted keys, `seed` among them; torch, numpy and random are seeded
@@ -166,6 +167,7 @@ def main(ex: Experiment, outputs: Outputs = NOTHING) -> Callable[[Main], Main]:
     Args:
         outputs: what the experiment writes besides its run. That it can be written, and that no other run writes
             there, is made sure of before the function is called.
+        together: ranks that `torchrun` starts share its shards (`evatok.storage.ranks`); the first records.
     """
 
     def decorate(function: Main) -> Main:
@@ -174,7 +176,9 @@ def main(ex: Experiment, outputs: Outputs = NOTHING) -> Callable[[Main], Main]:
             tracker = Tracker(_run, outputs)
             tracker.info({"environment": tracker.environment()})
             _seed_everything(config["seed"])
-            with errors.terminable(), outputs.held(ex.path, config):
+            ranks.take_device(config.get("device", "cpu"))
+            shared = ranks.together(config["device"]) if together else nullcontext()
+            with errors.terminable(), outputs.held(ex.path, config), shared:
                 result = function(config, tracker)
             return records.plain(result, "result", nonfinite_as_null=True)
 

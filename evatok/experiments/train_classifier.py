@@ -92,6 +92,7 @@ class ClassifierTask(runner.Task[ClipClassifier]):
     """A classifier of clips by one of their labels."""
 
     kind = "train_classifier"
+    distributed = True
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config

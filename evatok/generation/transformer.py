@@ -26,6 +26,8 @@ from evatok.generation.config import GENERATOR_SIZES, GeneratorConfig
 from evatok.generation.grammar import Sequences
 from evatok.generation.kv_cache import Attend, Decode, GroupedDecode, KVCache, PackedAttention, Prefill
 from evatok.generation.symbol_loss import SymbolLoss
+from evatok.storage import ranks
+from evatok.storage.ranks import Dropout
 
 __all__ = ["GENERATOR_SIZES", "Condition", "Generator", "GeneratorConfig"]
 
@@ -79,7 +81,7 @@ class Layer(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(self, x_MD: torch.Tensor, rotations: torch.Tensor | None, number: int, attend: Attend) -> torch.Tensor:
         q, k, v = self.query_key_value(self.attention_norm(x_MD)).unflatten(-1, (3, self.heads, -1)).unbind(1)
@@ -103,7 +105,7 @@ class Generator(nn.Module):
         learned = config.positions == "learned"
         self.position = nn.Parameter(torch.empty(config.context, config.width)) if learned else None
         self.register_buffer("rotations", None if learned else _rotations(config), persistent=False)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
@@ -169,12 +171,13 @@ class Generator(nn.Module):
         x_MD, target = self._features(sequences, condition, drop), sequences.symbols[sequences.valid]
         mean, losses, correct = SymbolLoss.apply(x_MD, self.head.weight, target, torch.is_grad_enabled())
         is_code = target < self.config.vocabulary - self.config.levels
+        codes, symbols = is_code.sum(), len(is_code)
         terms = {
-            "codes": losses[is_code].mean(),
-            "lengths": losses[~is_code].mean(),
-            "accuracy": correct[is_code].float().mean(),
+            "codes": ranks.mean(losses[is_code].mean(), codes),
+            "lengths": ranks.mean(losses[~is_code].mean(), symbols - codes),
+            "accuracy": ranks.mean(correct[is_code].float().mean(), codes),
         }
-        return mean, terms
+        return ranks.mean(mean, symbols), terms
 
     def _features(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None) -> torch.Tensor:
         """Normalised features (M, D) of the positions that predict a symbol."""

@@ -21,6 +21,7 @@ from einops import rearrange
 from torch import nn
 
 from evatok.storage import checkpoints
+from evatok.storage.ranks import Dropout
 
 SCALES = (1, 2, 4)  # at which motion is estimated
 _TEXTURELESS = 1e-4  # squared gradient in a window of noise
@@ -68,7 +69,7 @@ class ClipClassifier(nn.Module):
             *_convolution(3 * w, 4 * w, stride=2),
         )
         self.times = nn.Conv1d(8 * w, 4 * w, kernel_size=3, padding=1)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(4 * w, config.classes)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,8 @@ from torch import nn
 from evatok.assignments.candidates import CandidateSet
 from evatok.models.attention import Attention
 from evatok.routing.statistics import CLIP_STATISTICS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
-from evatok.storage import checkpoints
+from evatok.storage import checkpoints, ranks
+from evatok.storage.ranks import Dropout
 from evatok.tokenizers.config import IMAGE_LEVELS
 
 
@@ -176,7 +177,7 @@ class RouterLayer(nn.Module):
         self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
         normed = self.attention_norm(x_BND)
@@ -202,14 +203,15 @@ class StatisticsRouter(Router):
         self.config, self.noise = config, noise
         self.standard = Standard(count)
         widths = [count, *[width] * depth]
-        layers = [(nn.Linear(a, b), nn.GELU(), nn.Dropout(config.dropout)) for a, b in itertools.pairwise(widths)]
+        layers = [(nn.Linear(a, b), nn.GELU(), Dropout(config.dropout)) for a, b in itertools.pairwise(widths)]
         self.mlp = nn.Sequential(*itertools.chain.from_iterable(layers))
         self.head = CandidateHead(config, width)
 
     def decide(self, seen: torch.Tensor) -> torch.Tensor:
         x_BS = self.standard(seen)
         if self.training:
-            x_BS = x_BS + self.noise * torch.randn_like(x_BS)
+            like_BS = x_BS.new_empty(ranks.whole(len(x_BS)), x_BS.shape[1])
+            x_BS = x_BS + self.noise * ranks.share(torch.randn_like(like_BS))
         return self.head(self.mlp(x_BS)).float()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -122,7 +123,7 @@ def computed(
     size: Callable[[Piece], int] = len,  # type: ignore[assignment]
     tick: Tick | None = None,
 ) -> Computed[Value]:
-    """Read each piece's shard, or compute and store it.
+    """Read each piece's shard, or compute and store it. Ranks of a distributed run share the work, and read all.
 
     Args:
         store: None computes everything and keeps nothing.
@@ -134,6 +135,9 @@ def computed(
     """
     tick = tick or (lambda count: None)
     shards, resumed = [], 0
+    if store is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        pieces = list(pieces)
+        resumed -= _computed_by_ranks(store, pieces, key, make, size)  # what is read below, but was not there before
     for piece in pieces:
         if store is None:
             shards.append(make(piece, tick))
@@ -150,6 +154,28 @@ def computed(
                 tick(size(piece))
         shards.append(value)
     return Computed(shards, resumed)
+
+
+def _computed_by_ranks(
+    store: Store[Value],
+    pieces: Sequence[Piece],
+    key: Callable[[Piece], Mapping[str, Any]],
+    make: Callable[[Piece, Tick], Value],
+    size: Callable[[Piece], int],
+) -> int:
+    """Compute the absent shards, consecutive ones on each rank of a distributed run; returns the number of items."""
+    from evatok.storage import ranks  # here: it imports torch, which not every command needs
+
+    if ranks.count() == 1:
+        return 0
+    first, stop = (len(pieces) * number // ranks.count() for number in (ranks.rank(), ranks.rank() + 1))
+    done = 0
+    for piece in pieces[first:stop]:
+        with store.claim(key(piece)):
+            if store.get(key(piece)) is None:
+                store.put(key(piece), make(piece, lambda count: None))
+                done += size(piece)
+    return sum(ranks.gathered(done))
 
 
 def concatenated(parts: Sequence[Arrays]) -> Arrays:

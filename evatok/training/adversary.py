@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from evatok.storage import ranks
 from evatok.training import losses
 from evatok.training.augmentation import diff_augment
 from evatok.training.loop import TrainingError, step_generator
@@ -150,16 +151,17 @@ class Adversary:
             loss = loss + self.config.lecam * terms["lecam"]
         correct = torch.cat(((real > 0).flatten(), (fake < 0).flatten()))
         terms["discriminator_accuracy"] = correct.float().mean()
-        return loss, {name: value.detach() for name, value in terms.items()}
+        return loss, {name: ranks.average(value.detach()) for name, value in terms.items()}
 
     def _descend(self, loss: torch.Tensor, terms: dict[str, torch.Tensor], step: int) -> None:
-        not_finite = [name for name, value in terms.items() if not torch.isfinite(value)]
+        not_finite = [name for name, value in terms.items() if not torch.isfinite(value)]  # terms of all ranks
         if not_finite:
             raise TrainingError(f"step {step}: the discriminator's terms {not_finite} are not finite; last state kept")
         self.optimiser.zero_grad()
         # The forward pass may have run under autocast; the backward pass uses the same types by itself.
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()
+        ranks.average_gradients(self.trained)
         norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
         if not torch.isfinite(norm):
             raise TrainingError(f"step {step}: the discriminator's gradient has norm {norm.item()}; last state kept")
@@ -176,10 +178,9 @@ class Adversary:
     def _augmented(self, generator: torch.Generator, *batches: torch.Tensor) -> list[torch.Tensor]:
         """Cut and augment batches of clips for the discriminator, a reconstruction exactly as its original."""
         if 0 < self.config.frames < batches[0].shape[2]:
-            starts = torch.randint(
-                batches[0].shape[2] - self.config.frames + 1, (len(batches[0]),), generator=generator
-            )
-            batches = tuple(_windows(clips, starts.tolist(), self.config.frames) for clips in batches)
+            latest, clips = batches[0].shape[2] - self.config.frames, ranks.whole(len(batches[0]))
+            starts = ranks.share(torch.randint(latest + 1, (clips,), generator=generator))
+            batches = tuple(_windows(batch, starts.tolist(), self.config.frames) for batch in batches)
         if not self.config.augment:
             return list(batches)
         seed = int(torch.randint(2**62, (), generator=generator))

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from evatok.storage import ranks
+
 POLICY = ("colour", "translation", "cutout")
 _SHIFT = 1 / 8  # of a side, DiffAug's
 
@@ -52,7 +54,7 @@ def diff_augment(
 
 def _recolour(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shift brightness by up to 0.5, scale saturation by 0 to 2 and contrast by 0.5 to 1.5."""
-    draws = torch.rand(3, len(clips), 1, 1, 1, 1, generator=generator).to(clips)
+    draws = ranks.share(torch.rand(3, ranks.whole(len(clips)), 1, 1, 1, 1, generator=generator), dim=1).to(clips)
     clips = clips + (draws[0] - 0.5)
     grey = clips.mean(1, keepdim=True)
     clips = (clips - grey) * (2 * draws[1]) + grey
@@ -63,8 +65,9 @@ def _recolour(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def _translate(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     height, width = clips.shape[-2:]
     most_y, most_x = round(height * _SHIFT), round(width * _SHIFT)
-    down = torch.randint(2 * most_y + 1, (len(clips),), generator=generator).tolist()
-    right = torch.randint(2 * most_x + 1, (len(clips),), generator=generator).tolist()
+    count = ranks.whole(len(clips))
+    down = ranks.share(torch.randint(2 * most_y + 1, (count,), generator=generator)).tolist()
+    right = ranks.share(torch.randint(2 * most_x + 1, (count,), generator=generator)).tolist()
     padded = F.pad(clips, (most_x, most_x, most_y, most_y))
     moved = [clip[..., y : y + height, x : x + width] for clip, y, x in zip(padded, down, right, strict=True)]
     return torch.stack(moved)
@@ -80,6 +83,6 @@ def _cut_out(clips: torch.Tensor, generator: torch.Generator, share: float) -> t
 def _within(side: int, share: float, count: int, generator: torch.Generator) -> torch.Tensor:
     """(B, side) booleans, True for share * side pixels around a centre drawn for each clip."""
     length = round(share * side)
-    start = torch.randint(side, (count, 1), generator=generator) - length // 2
+    start = ranks.share(torch.randint(side, (ranks.whole(count), 1), generator=generator)) - length // 2
     pixel = torch.arange(side)[None]
     return (pixel >= start) & (pixel < start + length)

@@ -1,8 +1,8 @@
 """Training batches: which clips a step takes, mirrored or not, from memory or decoded as they are needed.
 
-Everything about the batch of step s depends on the seed and s alone.
+Everything about the batch of step s depends on the seed and s alone. Of several ranks each takes its part of it.
 
-Legend: N clips of a set, B clips of a batch, T frames, H x W pixels.
+Legend: N clips of a set, B clips of a rank's part of a batch, T frames, H x W pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.streaming import StreamedClips
+from evatok.storage import ranks
 from evatok.training.loop import batch_indices, half_of, mirror
 
 Order = Callable[[int], np.ndarray]
@@ -53,13 +54,14 @@ class Batches:
     def take(self, step: int, generator: torch.Generator) -> Batch:
         """Return the clips of a step as they are kept, with what else is known of them."""
         clips, rows = self._taken(step)
-        mirrored = half_of(len(rows), generator) & self.flip
+        mirrored = ranks.share(half_of(ranks.whole(len(rows)), generator)) & self.flip
         return Batch(mirror(clips, mirrored), rows, mirrored)
 
     def _taken(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(self.clips.clips, StreamedClips):
             return self._streamed(self.clips.clips, step)
         rows = self.order(step) if self.order else batch_indices(len(self.clips), self.batch, step, self.seed)
+        rows = ranks.share(rows)
         return self.clips.clips[rows], rows
 
     def _streamed(self, clips: StreamedClips, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,5 +80,5 @@ class Batches:
         assert isinstance(clips, StreamedClips)
         epoch = step // max(1, clips.listed // self.batch)
         if self.order:
-            return epoch, clips.readable[self.order(step)]
-        return epoch, batch_indices(clips.listed, self.batch, step, self.seed)
+            return epoch, ranks.share(clips.readable[self.order(step)])
+        return epoch, ranks.share(batch_indices(clips.listed, self.batch, step, self.seed))

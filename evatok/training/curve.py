@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from evatok.storage import ranks
 from evatok.storage.files import ordinary, replacing, writing
 from evatok.training.recipe import TrainingError
 
@@ -24,8 +25,14 @@ class Window:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def close(self) -> dict[str, float]:
-        """Return the means, and start over."""
+        """Return the means, over all ranks, and start over."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        if ranks.count() > 1:
+            with ranks.in_step():
+                over_ranks = ranks.average(
+                    torch.tensor(list(means.values()), dtype=torch.float64, device=ranks.device())
+                )
+            means = dict(zip(means, over_ranks.tolist(), strict=True))
         self.sums, self.counts = {}, {}
         return means
 

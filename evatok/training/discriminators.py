@@ -21,6 +21,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from evatok.errors import EvatokError
 from evatok.routing.networks import RouterLayer
+from evatok.storage import ranks
 from evatok.tokenizers.initialise import sine_cosine
 
 if TYPE_CHECKING:
@@ -210,6 +211,8 @@ class VirtualBatchNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(width, 1))
 
     def forward(self, x_BDL: torch.Tensor) -> torch.Tensor:
+        if ranks.whole(1) > 1:
+            return _standardise_over_ranks(x_BDL.float(), self.CLIPS) * self.scale + self.shift
         parts = x_BDL.float().tensor_split(-(-len(x_BDL) // self.CLIPS))
         return torch.cat([_standardise(part) for part in parts]) * self.scale + self.shift
 
@@ -217,6 +220,19 @@ class VirtualBatchNorm(nn.Module):
 def _standardise(x_BDL: torch.Tensor) -> torch.Tensor:
     variance, mean = torch.var_mean(x_BDL, dim=(0, 2), correction=0, keepdim=True)
     return (x_BDL - mean) * (variance + 1e-5).rsqrt()
+
+
+def _standardise_over_ranks(x_BDL: torch.Tensor, most: int) -> torch.Tensor:
+    """The same for a rank's part of a batch, whose virtual batches (V of them) may lie on several ranks."""
+    clips = ranks.whole(len(x_BDL))
+    parts = torch.arange(clips).tensor_split(-(-clips // most))
+    of_B = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])
+    mine_BV = torch.nn.functional.one_hot(ranks.share(of_B), len(parts)).to(x_BDL)
+    count_V = ranks.total(mine_BV.sum(0)) * x_BDL.shape[2]
+    mean_BD = mine_BV @ (ranks.total(mine_BV.T @ x_BDL.sum(2)) / count_V[:, None])
+    centred = x_BDL - mean_BD[:, :, None]
+    variance_BD = mine_BV @ (ranks.total(mine_BV.T @ centred.square().sum(2)) / count_V[:, None])
+    return centred * (variance_BD[:, :, None] + 1e-5).rsqrt()
 
 
 def _block(width: int, kernel: int) -> nn.Sequential:

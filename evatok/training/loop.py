@@ -20,9 +20,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from evatok.storage import ranks
 from evatok.storage.files import ordinary
 from evatok.training import state
 from evatok.training.curve import Window, append_line, drop_lines_after, read_curve
+from evatok.training.parallel import StepCall, step_call
 from evatok.training.recipe import SCHEDULES, Recipe, TrainingError
 
 __all__ = [
@@ -78,7 +80,8 @@ def train(
     """Train `module` in place and return its EMA copy.
 
     `folder` holds `state.pt`, written every `save_every` steps, and `curve.jsonl`, one line every `log_every` steps and
-    one at the end, with the mean of each term since the previous line. If they exist, training resumes from them.
+    one at the end, with the mean of each term since the previous line. If they exist, training resumes from them. Of
+    several ranks (`evatok.storage.ranks`) all read them, and the first writes.
 
     Args:
         step_loss: (module, step, generator) -> the loss to minimise and its terms, for the log. If it is `Stateful`,
@@ -94,28 +97,36 @@ def train(
     end = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
     if end < recipe.steps and end % recipe.log_every:
         raise TrainingError(f"stop_at {end} must be a multiple of log_every {recipe.log_every}")
+    leads = ranks.rank() == 0  # of several ranks, the one that writes
     folder.mkdir(parents=True, exist_ok=True)
     averaged = copy.deepcopy(module).requires_grad_(False)
     optimiser = _optimiser(module, recipe)
     trained = _Trained(module, averaged, optimiser, step_loss if isinstance(step_loss, Stateful) else None)
     start, spent = trained.resume(folder / "state.pt")
     started = time.monotonic()
-    drop_lines_after(folder / "curve.jsonl", start)
-    window = Window()
-    with tqdm(total=recipe.steps, initial=start, desc=description, disable=None) as bar:
+    ranks.check_alike("the step from which they resume", start)
+    if leads:
+        drop_lines_after(folder / "curve.jsonl", start)
+    window, call = Window(), step_call(module, step_loss)
+    with tqdm(total=recipe.steps, initial=start, desc=description, disable=None if leads else True) as bar:
         for step in range(start, end):
-            window.add(_one_step(module, averaged, optimiser, step_loss, recipe, step))
-            if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
+            with ranks.in_step():
+                window.add(_one_step(module, averaged, optimiser, call, recipe, step))
+            logs = (step + 1) % recipe.log_every == 0
+            if logs or step + 1 == recipe.steps:
                 line = window.close()
-                append_line(folder / "curve.jsonl", {"step": step + 1, **line})
-                bar.set_postfix({name: f"{value:.4g}" for name, value in line.items()})
-                if on_log is not None:
+                if leads:
+                    append_line(folder / "curve.jsonl", {"step": step + 1, **line})
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in line.items()})
+                if leads and on_log is not None:
                     on_log(step + 1, line)
             elapsed = time.monotonic() - started
-            time_is_up = seconds is not None and elapsed > seconds and (step + 1) % recipe.log_every == 0
-            if (step + 1) % recipe.save_every == 0 or step + 1 == end or time_is_up:
+            time_is_up = seconds is not None and logs and ranks.from_first(elapsed > seconds)
+            if leads and ((step + 1) % recipe.save_every == 0 or step + 1 == end or time_is_up):
                 trained.save(folder / "state.pt", step + 1, spent + elapsed)
             bar.update()
+            if time_is_up or step + 1 == end:
+                ranks.wait()  # for the first to save
             if time_is_up and step + 1 < end:
                 raise SliceEnded(step + 1, recipe.steps)
     return averaged
@@ -186,7 +197,7 @@ def _one_step(
     module: nn.Module,
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
-    step_loss: StepLoss[Any],
+    call: StepCall,
     recipe: Recipe,
     step: int,
 ) -> Terms:
@@ -195,8 +206,8 @@ def _one_step(
     torch.manual_seed(int(generator.initial_seed() % 2**63))
     for group in optimiser.param_groups:
         group["lr"] = recipe.rate(step)
-    loss, terms = step_loss(module, step, generator)
-    if not torch.isfinite(loss):
+    loss, terms = call(step, generator)
+    if not ranks.all_true(torch.isfinite(loss)):
         not_finite = [name for name, value in terms.items() if not torch.isfinite(value).all()]
         raise TrainingError(f"step {step}: the loss is {loss.item()} (terms not finite: {not_finite}); last state kept")
     optimiser.zero_grad()

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from evatok.storage import ranks
+
 
 def l1(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Mean absolute error over clips (B, 3, T, H, W)."""
@@ -85,9 +87,10 @@ def entropy(
                 for part in chunks
             ]
             uncertainty, use_V = (torch.stack(sums).sum(0) for sums in zip(*parts, strict=True))
-        use_V = use_V / len(features)
+        tokens = ranks.total(features.new_tensor(len(features)))
+        use_V = ranks.total(use_V) / tokens
         # The small constant keeps the gradient of a code without nearby tokens finite.
-        return uncertainty / len(features) + (use_V * (use_V + 1e-10).log()).sum()
+        return ranks.total(uncertainty) / tokens + (use_V * (use_V + 1e-10).log()).sum()
 
 
 def _code_use(
@@ -123,7 +126,8 @@ def non_saturating_discriminator(
     Args:
         generator: on the CPU, for any device of the logits.
     """
-    noise = torch.rand(real_logits.shape, generator=generator).to(real_logits.device)
+    shape = (ranks.whole(len(real_logits)), *real_logits.shape[1:])
+    noise = ranks.share(torch.rand(shape, generator=generator)).to(real_logits.device)
     real = F.binary_cross_entropy_with_logits(real_logits.float(), 1 - smoothing * noise)
     return real + F.softplus(fake_logits.float()).mean()
 
@@ -154,7 +158,7 @@ def adaptive_weight(
     With it, both terms move `last_layer`, the decoder's last weight, equally far. Detached; the graphs are retained.
     """
     reconstruction, adversarial = (
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm()
+        ranks.average(torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float()).norm()
         for loss in (reconstruction_loss, adversarial_loss)
     )
     return (reconstruction / (adversarial + 1e-4)).clamp(max=limit).detach()

@@ -20,7 +20,7 @@ from torch import nn
 from evatok.data.clips import to_network
 from evatok.models.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN, quiet
 from evatok.models.precision import autocast
-from evatok.storage import checksums
+from evatok.storage import checksums, ranks
 from evatok.storage.files import replacing_folder, write_json
 from evatok.tokenizers.initialise import sine_cosine
 
@@ -113,7 +113,7 @@ def hidden_places(batch: int, shape: Any, config: dict[str, Any], generator: tor
     steps, places = shape.num_frames // shape.tubelet_size, (shape.image_size // shape.patch_size) ** 2
     choices = places if config["tubes"] else steps * places
     count = min(max(round(config["masking"] * choices), 1), choices - 1)
-    hidden = torch.rand(batch, choices, generator=generator).argsort(1) < count
+    hidden = ranks.share(torch.rand(ranks.whole(batch), choices, generator=generator)).argsort(1) < count
     return hidden.repeat(1, steps) if config["tubes"] else hidden
 
 

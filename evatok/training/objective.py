@@ -21,6 +21,7 @@ from evatok.assignments.rules import Rule
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.encoders import FrozenEncoder
 from evatok.models.precision import autocast
+from evatok.storage import ranks
 from evatok.tokenizers.evatok import AdaptiveTokenizer, Reconstruction
 from evatok.training import losses
 from evatok.training.adversary import Adversary
@@ -102,7 +103,7 @@ class TokenizerObjective:
             "l1": losses.l1(real, made.clips),
             "squared": losses.squared(real, self._for_term(made.clips, "squared")),
             "change": losses.change(real, self._for_term(made.clips, "change"), module.tokenizer.config.patch[0]),
-            "quantiser": made.quantised.loss,
+            "quantiser": ranks.mean(made.quantised.loss, len(made.quantised.codes)),
         }
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(*self._some_frames(real, made.clips, generator)).mean()
@@ -134,7 +135,8 @@ class TokenizerObjective:
         clips, frames = len(real), real.shape[2]
         if not 0 < self.perceptual_frames < frames:
             return real, fake
-        drawn = torch.rand(clips, frames, generator=generator).argsort(1)[:, : self.perceptual_frames].to(real.device)
+        order = ranks.share(torch.rand(ranks.whole(clips), frames, generator=generator)).argsort(1)
+        drawn = order[:, : self.perceptual_frames].to(real.device)
         rows = torch.arange(clips, device=real.device)[:, None]
         return _frames(real, rows, drawn), _frames(fake, rows, drawn)
 

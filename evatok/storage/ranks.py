@@ -1,0 +1,270 @@
+"""The processes of one distributed run: which part of a batch is this one's, and means over all of them.
+
+The global batch of a step is cut into equal consecutive parts, one per rank. Whatever is drawn at random is drawn for
+the complete batch by every rank, from the same generator, and each keeps its part: so a run on any number of ranks, and
+one resumed on another number, computes the same. With one process every function here is the identity.
+
+Legend: R ranks, B clips of the global batch, b = B / R of a rank.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+from evatok.errors import EvatokError
+
+Values = TypeVar("Values", np.ndarray, torch.Tensor)
+Made = TypeVar("Made")
+
+PATIENCE = timedelta(hours=12)
+"""How long a rank waits for the others: as long as rank 0 may measure."""
+
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+
+
+class RankError(EvatokError, RuntimeError):
+    """Ranks that cannot work together."""
+
+
+def rank() -> int:
+    """This process's number, 0 of a run on its own."""
+    return dist.get_rank() if _together() else 0
+
+
+def count() -> int:
+    """R, the number of processes that train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def take_device(on: str) -> None:
+    """Let "cuda" mean this rank's own GPU."""
+    if on == "cuda" and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+@contextmanager
+def together(on: str) -> Iterator[None]:
+    """Join the processes that `torchrun` or `accelerate launch` started, each on its own device; else do nothing.
+
+    Raises:
+        RankError: `accelerate` is not installed, or another rank ended.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or _together():
+        yield
+        return
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise RankError('several processes need accelerate: pip install "evatok[distributed]"') from error
+    PartialState(cpu=torch.device(on).type == "cpu", timeout=PATIENCE)
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _LOST):
+            raise
+        raise RankError("another rank ended, see its message; saved work is kept, rerun to resume from it") from error
+    finally:
+        dist.destroy_process_group()
+        PartialState._reset_state()
+
+
+@contextmanager
+def in_step() -> Iterator[None]:
+    """Within, the batch is one of all ranks: a training step. What rank 0 measures alone lies outside."""
+    global _stepping
+    before, _stepping = _stepping, True
+    try:
+        yield
+    finally:
+        _stepping = before
+
+
+_stepping = False
+
+
+def _parts() -> int:
+    """The number of parts that a batch is cut into."""
+    return count() if _stepping else 1
+
+
+def share(values: Values, dim: int = 0) -> Values:
+    """This rank's part of values for the global batch, (B, ...) -> (b, ...), B along `dim`.
+
+    Raises:
+        RankError: B is not a multiple of R.
+    """
+    if _parts() == 1:
+        return values
+    size = values.shape[dim]
+    if size % _parts():
+        raise RankError(f"a batch of {size} clips cannot be shared by {_parts()} ranks equally: take a multiple of it")
+    part = slice(rank() * (size // _parts()), (rank() + 1) * (size // _parts()))
+    return values[(slice(None),) * dim + (part,)]
+
+
+def whole(size: int) -> int:
+    """The size of the global batch, of which this rank has `size` clips."""
+    return size * _parts()
+
+
+def mean(value: torch.Tensor, of: torch.Tensor | int) -> torch.Tensor:
+    """A mean over `of` things, weighted so that the mean over ranks is that over the things of all ranks."""
+    if _parts() == 1:
+        return value
+    number = torch.as_tensor(of, dtype=torch.float32, device=value.device)
+    everything = number.clone()
+    dist.all_reduce(everything)
+    return torch.where(number > 0, value, 0.0) * (number * _parts() / everything)
+
+
+def total(value: torch.Tensor) -> torch.Tensor:
+    """The sum over ranks, differentiable: every rank's loss may depend on it."""
+    return value if _parts() == 1 else _Total.apply(value)
+
+
+@torch.no_grad()
+def average(value: torch.Tensor) -> torch.Tensor:
+    """The mean over ranks, without a gradient."""
+    if _parts() == 1:
+        return value
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value / _parts()
+
+
+@torch.no_grad()
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace gradients by their means over ranks."""
+    if _parts() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient) / _parts())
+
+
+def all_true(holds: bool | torch.Tensor) -> bool:
+    """Whether it holds on every rank."""
+    if count() == 1:
+        return bool(holds)
+    held = torch.as_tensor(holds, dtype=torch.int32, device=device()).clone()
+    dist.all_reduce(held, dist.ReduceOp.MIN)
+    return bool(held)
+
+
+def first(make: Callable[[], Made]) -> Made:
+    """What `make` returns, called by rank 0 before the others: what it leaves on disk they find."""
+    if count() == 1 or rank() == 0:
+        made = make()
+        wait()
+        return made
+    wait()
+    return make()
+
+
+def wait() -> None:
+    """Wait until all ranks have come here."""
+    from_first(None)
+
+
+def from_first(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    if count() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, device=torch.device(device()))
+    return held[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """Every rank's value, in their order."""
+    if count() == 1:
+        return [value]
+    held: list[Any] = [None] * count()
+    dist.all_gather_object(held, value)
+    return held
+
+
+def check_alike(what: str, value: Any) -> None:
+    """Raise RankError, on every rank, where `value` is not the same on all."""
+    held = gathered(value)
+    odd = [number for number, other in enumerate(held) if other != held[0]]
+    if odd:
+        raise RankError(f"ranks differ in {what}: rank 0 has {held[0]}, rank {odd[0]} {held[odd[0]]}")
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Rows [start, start + n) of this rank among `of` rows of all."""
+
+    start: int
+    of: int
+
+
+_span: _Span | None = None
+
+
+@contextmanager
+def packed(sizes: np.ndarray) -> Iterator[None]:
+    """Within, the rows of activations are those of sequences of unequal lengths: `sizes` (B,) of the global batch."""
+    global _span
+    part = len(sizes) // _parts()
+    _span = _Span(int(sizes[: rank() * part].sum()), int(sizes.sum())) if _parts() > 1 else None
+    try:
+        yield
+    finally:
+        _span = None
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask is drawn for the global batch, along the first dimension."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if _parts() == 1 or not self.training or not self.p:
+            return super().forward(x)
+        span = _span or _Span(rank() * len(x), whole(len(x)))
+        mask = F.dropout(_ones_like(x, span.of), self.p)
+        return x * mask[span.start : span.start + len(x)]
+
+
+def _ones_like(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """Ones of the shape of `rows` rows of x, as x lies in memory: in that order random numbers are drawn."""
+    order = sorted(range(x.ndim), key=x.stride, reverse=True)
+    shape = (rows, *x.shape[1:])
+    return x.new_ones([shape[dim] for dim in order]).permute([order.index(dim) for dim in range(x.ndim)])
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def device() -> str:
+    """Where tensors lie that ranks exchange."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

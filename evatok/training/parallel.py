@@ -1,0 +1,41 @@
+"""The loss of a step over several ranks: DDP, by Hugging Face accelerate, averages gradients as they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from evatok.storage import ranks
+
+Terms = dict[str, torch.Tensor]
+StepCall = Callable[[int, torch.Generator], tuple[torch.Tensor, Terms]]
+
+
+class _Step(nn.Module):
+    """A step's loss as a module: an objective calls parts of its network, and DDP only what it wraps."""
+
+    def __init__(self, module: nn.Module, step_loss: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.step_loss = partial(step_loss)  # the parameters of an objective's other networks are not this module's
+
+    def forward(self, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
+        return self.step_loss(self.module, step, generator)
+
+
+def step_call(module: nn.Module, step_loss: Callable[..., Any]) -> StepCall:
+    """(step, generator) -> the loss of this rank's part of the batch and its terms."""
+    if ranks.count() == 1:
+        return partial(step_loss, module)
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # A term may be off in some steps, and with it the parameters that only it trains.
+    how = DistributedDataParallelKwargs(find_unused_parameters=True)
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    wrapped: StepCall = Accelerator(cpu=on_cpu, kwargs_handlers=[how]).prepare_model(_Step(module, step_loss))
+    return wrapped
