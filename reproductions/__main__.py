@@ -20,7 +20,7 @@ from evatok import errors
 from evatok.storage import records
 
 FOLDER = Path(__file__).resolve().parent
-TRAINS = ("toy", "vtok/understanding")
+TRAINS = ("toy", "vtok/understanding", "vtok/generation")
 """Scripts that train, and so rebuild nothing of what is stored."""
 LAST = ("readme",)
 """Scripts that read the tables of others."""

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evatok.experiments import image_recipes, scratch_recipes, videoflextok_recipes, vtok_recipes
+from evatok.experiments import (
+    image_recipes,
+    scratch_recipes,
+    videoflextok_recipes,
+    vtok_generation_recipes,
+    vtok_recipes,
+)
 from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeError
 
 __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
@@ -69,6 +75,7 @@ def every_recipe() -> dict[str, Recipe]:
         *_generators(),
         *videoflextok_recipes.recipes(),
         *vtok_recipes.recipes(),
+        *vtok_generation_recipes.recipes(),
         *image_recipes.recipes(),
         *scratch_recipes.recipes(),
     ]
@@ -90,6 +97,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "generators": named("generator-", "sample-"),
         **videoflextok_recipes.groups(),
         "vtok": named("vtok-"),
+        "vtok-generation": named("vtok_generation-"),
         "images": named("image-", "evaluate-image-"),
         "scratch": named("scratch-"),
         "all": tuple(name for name in known if not name.startswith("scratch-")),

@@ -22,8 +22,8 @@ def recipes() -> Iterator[Recipe]:
     yield Recipe("vtok-stills", "vtok_stills", stills, "toy", STILLS, ("vtok-image-encoder",), learnt, hours=0.2)
     for seed in SEEDS:
         for row in ROWS:
-            start = _model(row.swap_of, seed) if row.swap_of else STILLS
-            outcome = _model(row.name, seed)
+            start = model_of(row.swap_of, seed) if row.swap_of else STILLS
+            outcome = model_of(row.name, seed)
             places = {"start": start, "work": f"{FOLDER}/understanding/{row.name}-{seed}", "checkpoint": outcome}
             settings = {**read, **row.settings(), "seed": seed, **places}
             needs = (name_of(row.swap_of, seed) if row.swap_of else "vtok-stills",)
@@ -36,5 +36,6 @@ def name_of(row: str, seed: int) -> str:
     return f"vtok-{row}-{seed}"
 
 
-def _model(row: str, seed: int) -> str:
+def model_of(row: str, seed: int) -> str:
+    """The trained model of a row."""
     return f"{FOLDER}/models/{row}-{seed}.safetensors"

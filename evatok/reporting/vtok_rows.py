@@ -6,7 +6,7 @@ several such sets it takes the one that fills most rows, of equally full ones th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,26 +104,50 @@ class Shown:
         return float(np.std(held, ddof=1)) if len(held) > 1 else None
 
 
-def shown(folder: Path, names: Sequence[str], root: Path = REPOSITORY) -> dict[str, Shown]:
+@dataclass(frozen=True)
+class Family:
+    """Records that rows are made of.
+
+    Attributes:
+        kind: of the records.
+        specs: rows by name.
+        set_of: what records of one table have in common.
+        command: makes the row whose name follows.
+    """
+
+    kind: str
+    specs: Mapping[str, RowSpec]
+    set_of: Callable[[Record], str]
+    command: str
+
+
+def shown(
+    folder: Path, names: Sequence[str], root: Path = REPOSITORY, family: Family | None = None
+) -> dict[str, Shown]:
     """The rows of a table by name, from the records in `folder`; rows without a record are empty.
+
+    Args:
+        family: what they are made of; None: answers to questions about real clips.
 
     Raises:
         RecordError: a record, or a file of outcomes, that is not what it says.
     """
-    found = [record for record in query(folder, KIND) if not why_not_comparable(record)]
+    family = family or UNDERSTANDING
+    found = [record for record in query(folder, family.kind) if not why_not_comparable(record)]
     sets: dict[str, list[Record]] = {}
     for record in found:
-        sets.setdefault(_set_of(record), []).append(record)
+        sets.setdefault(family.set_of(record), []).append(record)
     best: dict[str, list[Record]] = {}
     order = sorted(sets.values(), key=lambda held: max(record.created for record in held))
     for held in order:
-        rows = {name: _seeds(BY_NAME[name], held) for name in names}
+        rows = {name: _seeds(family.specs[name], held) for name in names}
         if sum(map(bool, rows.values())) >= sum(map(bool, best.values())):
             best = rows
-    return {name: _shown(BY_NAME[name], best.get(name, []), root) for name in names}
+    return {name: _shown(family.specs[name], best.get(name, []), root) for name in names}
 
 
-def _set_of(record: Record) -> str:
+def set_of(record: Record) -> str:
+    """Image encoder, stage A and how a row of understanding was trained."""
     parents: Mapping[str, str] = record.model["parents"]
     told = {key: record.config[key] for key in TRAINED if key != "steps"}
     return f"{parents.get('image_encoder')} {parents.get('stills')} {sorted(told.items())}"
@@ -132,12 +156,20 @@ def _set_of(record: Record) -> str:
 def _seeds(spec: RowSpec, held: list[Record]) -> list[Record]:
     """The newest record of each seed; all of the longest training."""
     fits = [record for record in held if spec.fits(record)]
-    longest = max((record.config["steps"] for record in fits), default=0)
-    by_seed = {record.config["seed"]: record for record in fits if record.config["steps"] == longest}
+    longest = max(map(_steps, fits), default=0)
+    by_seed = {record.config["seed"]: record for record in fits if _steps(record) == longest}
     return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _steps(record: Record) -> int:
+    """Steps of the training behind a row: its own, or those of the writer whose samples it judges."""
+    return int(record.config.get("steps", record.model.get("writer_steps", 0)))
 
 
 def _shown(spec: RowSpec, held: list[Record], root: Path) -> Shown:
     arrays = [per_clip.read(record, root) for record in held]
     outcomes = [Outcomes.from_arrays(one) for one in arrays if one is not None]
     return Shown(spec, held, Outcomes.mean(outcomes) if held and len(outcomes) == len(held) else None)
+
+
+UNDERSTANDING = Family(KIND, BY_NAME, set_of, "python reproductions/vtok/understanding.py --only")

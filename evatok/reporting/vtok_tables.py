@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -19,10 +19,9 @@ from evatok.reporting import claims, tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE, Sign
 from evatok.reporting.final_tables import results_folder
 from evatok.reporting.tables import Cell
-from evatok.reporting.vtok_rows import SEEDS, Shown, shown
+from evatok.reporting.vtok_rows import SEEDS, UNDERSTANDING, Family, Shown, shown
 from evatok.vtok.scoring import AVERAGE, difference
 
-COMMAND = "python reproductions/vtok/understanding.py --only"
 DECIDES = (
     f"{claims.RULE}. Differences are in points and of the same questions (means of the seeds); intervals are of draws "
     "of the same clips from both rows, so they are over clips and not over trainings."
@@ -32,7 +31,10 @@ Rows = Mapping[str, Shown]
 
 @dataclass(frozen=True)
 class VtokTable:
-    """One table: its rows in order, the row that the others are compared with, and what it claims."""
+    """One table: its rows in order, the row that the others are compared with, and what it claims.
+
+    `family` is what its rows are made of, `called` what the paper's rows are called on file, if otherwise.
+    """
 
     name: str
     caption: str
@@ -40,18 +42,30 @@ class VtokTable:
     against: str
     claims: Callable[[Rows], list[Sign]]
     paper: str = ""
+    family: Family = UNDERSTANDING
+    called: Mapping[str, str] = field(default_factory=dict)
 
 
 def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> int:
     """Write a table and its verdicts from stored records; exit code 2 where a record is not what it says."""
     results = results_folder(doc, argv)
     with errors.one_line(table.name):
-        rows = shown(results / "records", table.rows)
-        publish(table, rows, tables.paper_values(table.paper) if table.paper else {}, results)
+        rows = shown(results / "records", table.rows, family=table.family)
+        publish(table, rows, published(table), results)
     for name in table.rows:
         if len(rows[name].records) < len(SEEDS):
-            print(f"{name}: {len(rows[name].records)} of {len(SEEDS)} seeds; {COMMAND} {name}", file=sys.stderr)
+            print(
+                f"{name}: {len(rows[name].records)} of {len(SEEDS)} seeds; {table.family.command} {name}",
+                file=sys.stderr,
+            )
     return 0
+
+
+def published(table: VtokTable) -> dict[tuple[str, str], float]:
+    """The paper's values under the names of our rows."""
+    held = tables.paper_values(table.paper) if table.paper else {}
+    ours = {theirs: name for name, theirs in table.called.items()}
+    return {(ours.get(row, row), metric): value for (row, metric), value in held.items()}
 
 
 def publish(table: VtokTable, rows: Rows, paper: Mapping[tuple[str, str], float], results: Path) -> None:

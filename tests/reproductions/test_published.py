@@ -16,8 +16,6 @@ from reproductions import __main__ as runner
 
 RESULTS = records.REPOSITORY / "results"
 SCRIPTS = [name for name in runner.items() if name not in runner.LAST]
-CITED = {"vtok_table1", "vtok_table2"}
-"""Items whose numbers are only cited, beside those of others."""
 SLOW = ("table2",)  # counts the operations of networks of the paper's size
 FILES = sorted(runner.FOLDER.rglob("*.py"))
 
@@ -44,7 +42,7 @@ def test_what_is_shipped_follows_from_its_records(name, results):
 
 
 def test_every_item_with_published_numbers_has_a_script():
-    items = {path.stem for path in (RESULTS / "paper").glob("*.json")} - CITED
+    items = {path.stem for path in (RESULTS / "paper").glob("*.json")}
     assert items <= {name.replace("/", "_") for name in SCRIPTS}
 
 

@@ -113,7 +113,7 @@ def test_a_row_from_scratch_or_of_fewer_clips_is_none_of_the_table(put, tmp_path
 def test_tables_are_written_with_dashes_where_nothing_is_measured(module, put, tmp_path, monkeypatch, capsys):
     put("vtok", 0.6)
     put("swap", 0.4)
-    monkeypatch.setattr(vtok_tables, "shown", lambda folder, names: shown(folder, names, tmp_path))
+    monkeypatch.setattr(vtok_tables, "shown", lambda folder, names, **family: shown(folder, names, tmp_path, **family))
     assert vtok_tables.main(module.TABLE, "", ["--results", str(tmp_path)]) == 0
     text = (tmp_path / "tables" / f"{module.TABLE.name}.md").read_text()
     assert "| VTok: key frame 16, motion 6 a second" in text

@@ -1,0 +1,97 @@
+"""Rows of VTok's tables of generation: samples made of captions, judged; their ceiling, and what may be claimed.
+
+Records of `vtok_align` are of one table if image encoder, decoder, protocol, judge and the way of sampling are equal.
+Before anything is claimed, clips made from true tokens must show what they should (`gated`): below that the decoder
+decides, not the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evatok.reporting.claims import UNKNOWN, Sign
+from evatok.reporting.vtok_rows import BY_NAME, Family, RowSpec, Shown
+from evatok.reporting.vtok_tables import reaches
+from evatok.storage.records import Record
+from evatok.vtok.scoring import AVERAGE
+from evatok.vtok.strategies import Strategy
+
+KIND = "vtok_align"
+PROTOCOL = "moving-shapes-align"
+CEILING, AGREEMENT = 75.0, 90.0
+SAMPLED = ("protocol", "judge", "flow_steps", "flow_guidance", "temperature", "size")
+"""Configuration that rows of one table share."""
+
+
+@dataclass(frozen=True)
+class MadeSpec(RowSpec):
+    """A row of samples: `tokens` are "written" by a model with a `head`, "true" (without captions) or "none"."""
+
+    tokens: str = "written"
+    head: str = "codes"
+
+    @property
+    def strategy_of(self) -> str:
+        """The row of understanding with the same strategy, whose model a writer starts from."""
+        return self.name.removesuffix(f"-{self.head}")
+
+    def settings(self) -> dict[str, Any]:
+        """Configuration of `vtok_generation` (of `vtok_align` for rows without a writer), but for seed and files."""
+        kept = self.strategy
+        told: dict[str, Any] = {"strategy": kept.kind, "key": kept.key, "fps": kept.fps, "frames_sampled": kept.frames}
+        if self.tokens == "written":
+            return told | {"token_head": self.head}
+        shown = {"writer": "", "tokens": self.tokens}
+        return {**told, **shown, "said": False} if self.tokens == "true" else shown
+
+    def fits(self, record: Record) -> bool:
+        model = record.model
+        same = model["strategy"]["name"] == self.strategy.name and record.protocol["name"] == self.protocol
+        head = self.head if self.tokens == "written" else ""
+        as_asked = bool(record.config["said"]) == (self.tokens != "true")
+        return same and model["tokens"] == self.tokens and model["head"] == head and as_asked
+
+
+def _written(name: str, head: str = "codes") -> MadeSpec:
+    row = BY_NAME[name]
+    label = row.label if head == "codes" else f"control: VTok with {head} instead of codes"
+    return MadeSpec(name if head == "codes" else f"{name}-{head}", label, row.strategy, PROTOCOL, head=head)
+
+
+WRITTEN = ("frames4", "frames8", "vtok", "lavit", "omni", "key1", "key4", "key9", "key25", "motion3")
+HEADS = ("flow", "mse")
+_NONE = MadeSpec("none", BY_NAME["none"].label, Strategy("none"), PROTOCOL, tokens="none")
+_TRUE = MadeSpec("true", "ceiling: true tokens of VTok, no captions", Strategy("vtok"), PROTOCOL, tokens="true")
+MADE = (_NONE, _TRUE, *map(_written, WRITTEN), *(_written("vtok", head) for head in HEADS))
+MADE_BY_NAME: Mapping[str, MadeSpec] = {row.name: row for row in MADE}
+
+
+def set_of(record: Record) -> str:
+    """What rows of one table of samples have in common."""
+    parents: Mapping[str, str] = record.model["parents"]
+    told = {key: record.config[key] for key in SAMPLED}
+    return f"{parents.get('image_encoder')} {parents.get('decoder')} {sorted(told.items())}"
+
+
+GENERATION = Family(KIND, MADE_BY_NAME, set_of, "python reproductions/vtok/generation.py --only")
+
+
+def ceilings(rows: Mapping[str, Shown]) -> list[Sign]:
+    """What must hold before rows are compared: the decoder shows what tokens say, and a learned judge agrees."""
+    return [
+        reaches(rows, "true", AVERAGE, CEILING, "gate: below it nothing is claimed of generation"),
+        reaches(rows, "vtok", "agreement", AGREEMENT, "human judges: within 1 %"),
+    ]
+
+
+def gated(rows: Mapping[str, Shown], signs: Sequence[Sign]) -> list[Sign]:
+    """Claims after their ceilings; not measured where clips of true tokens do not reach theirs."""
+    first = ceilings(rows)
+    value = rows["true"].value(AVERAGE)
+    if value is not None and value >= CEILING:
+        return [*first, *signs]
+    why = "the ceiling is not measured" if value is None else f"the ceiling is {value:.1f} %"
+    closed = [sign if sign.verdict == UNKNOWN else replace(sign, ours=why, verdict=UNKNOWN) for sign in signs]
+    return [*first, *closed]
