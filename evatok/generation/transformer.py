@@ -161,20 +161,16 @@ class Generator(nn.Module):
                 training, none replaced in evaluation.
 
         Returns:
-            The scalar loss, and the terms "codes" and "lengths", the cross-entropies of the two kinds of symbols, and
-            "accuracy", the share of codes whose most probable symbol is correct.
+            The scalar loss, and the terms "codes" and "lengths", the cross-entropies of the two kinds of symbols (no
+            "lengths" without length symbols), and "accuracy", the share of codes whose most probable symbol is correct.
         """
         if drop is None and self.training:
             drop = torch.rand(len(condition), device=sequences.counts.device) < self.config.class_dropout
         x_MD, target = self._features(sequences, condition, drop), sequences.symbols[sequences.valid]
         mean, losses, correct = SymbolLoss.apply(x_MD, self.head.weight, target, torch.is_grad_enabled())
         is_code = target < self.config.vocabulary - self.config.levels
-        terms = {
-            "codes": losses[is_code].mean(),
-            "lengths": losses[~is_code].mean(),
-            "accuracy": correct[is_code].float().mean(),
-        }
-        return mean, terms
+        lengths = {"lengths": losses[~is_code].mean()} if self.config.levels else {}
+        return mean, {"codes": losses[is_code].mean(), **lengths, "accuracy": correct[is_code].float().mean()}
 
     def _features(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None) -> torch.Tensor:
         """Normalised features (M, D) of the positions that predict a symbol."""
