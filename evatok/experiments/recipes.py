@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evatok.experiments import image_recipes, scratch_recipes, videoflextok_recipes, vtok_recipes
+from evatok.experiments import (
+    image_recipes,
+    scratch_recipes,
+    videoflextok_generators,
+    videoflextok_recipes,
+    vtok_recipes,
+)
 from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeError
 
 __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
@@ -68,6 +74,7 @@ def every_recipe() -> dict[str, Recipe]:
         *(final for seed in range(3) for final in _finals(seed)),
         *_generators(),
         *videoflextok_recipes.recipes(),
+        *videoflextok_generators.recipes(),
         *vtok_recipes.recipes(),
         *image_recipes.recipes(),
         *scratch_recipes.recipes(),
@@ -89,6 +96,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "finals": named("final-", "evaluate-final-"),
         "generators": named("generator-", "sample-"),
         **videoflextok_recipes.groups(),
+        **videoflextok_generators.groups(),
         "vtok": named("vtok-"),
         "images": named("image-", "evaluate-image-"),
         "scratch": named("scratch-"),

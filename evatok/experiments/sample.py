@@ -28,12 +28,12 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.sample_output import block_facts, show
+from evatok.experiments.sample_output import block_facts, cost_facts, show
 from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, SampleRequest, Samples
 from evatok.generation.sampling import Sampling
-from evatok.generation.video_generator import VideoGenerator
+from evatok.generation.video_generator import Flow, VideoGenerator
 from evatok.metrics import catalogue
 from evatok.models.precision import autocast
 from evatok.storage import records
@@ -61,6 +61,10 @@ def config() -> None:
     temperature = 1.0  # not stated; LARP: 1.0
     top_k = 0  # not stated; LARP: none
     top_p = 1.0  # not stated; LARP: none
+    kept = 0  # VideoFlexTok: 32 of 256
+    flow_steps = 20  # VideoFlexTok: 30 to 40
+    flow_guidance = 1.0  # VideoFlexTok: 15 to 30
+    latents = ""
     batch = 64
     shard_length = 64
     bf16 = False
@@ -116,7 +120,7 @@ def paper_k600() -> None:
 @tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    video = VideoGenerator.load(config["generator"], config["device"], tokenizer=config["tokenizer"])
+    video = generator_of(config)
     protocol = protocol_of(config, video)
     metrics = evaluation.chosen_metrics(protocol, _words(config["metrics"])) if config["metrics"] else ()
     real = real_clips(config, protocol)
@@ -155,6 +159,19 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         "resumed": drawn.resumed,
         "metrics": {name: metric.value for name, metric in values.items()},
     }
+
+
+def generator_of(config: dict[str, Any]) -> VideoGenerator:
+    """The configured generator, with its tokenizer. Raises as `VideoGenerator.of_checkpoint`."""
+    flow = Flow(config["flow_steps"], config["flow_guidance"], config["seed"])
+    return VideoGenerator.load(
+        config["generator"],
+        config["device"],
+        tokenizer=config["tokenizer"],
+        latents=config["latents"] or None,
+        kept=config["kept"],
+        flow=flow,
+    )
 
 
 def protocol_of(config: dict[str, Any], video: VideoGenerator) -> Protocol:
@@ -260,7 +277,7 @@ def measured(
     }
     tokens = float(drawn.tokens.sum(1).mean())
     values = {"mean_tokens": catalogue.of("mean_tokens").measured(tokens, len(real))}
-    facts = {**identity, **block_facts(drawn, video)}
+    facts = {**identity, **block_facts(drawn, video), **cost_facts(wish, tokens)}
     limit = None if len(real) == protocol.clips else len(real)
     told = protocol.to_record(real.manifest, len(real), limit)
     if metrics:
