@@ -28,12 +28,13 @@ from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.sample_output import block_facts, cost_facts, show
+from evatok.experiments.sample_output import block_facts, show
+from evatok.experiments.sampled_generator import cost_facts, generator_of
 from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, SampleRequest, Samples
 from evatok.generation.sampling import Sampling
-from evatok.generation.video_generator import Flow, VideoGenerator
+from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics import catalogue
 from evatok.models.precision import autocast
 from evatok.storage import records
@@ -159,19 +160,6 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         "resumed": drawn.resumed,
         "metrics": {name: metric.value for name, metric in values.items()},
     }
-
-
-def generator_of(config: dict[str, Any]) -> VideoGenerator:
-    """The configured generator, with its tokenizer. Raises as `VideoGenerator.of_checkpoint`."""
-    flow = Flow(config["flow_steps"], config["flow_guidance"], config["seed"])
-    return VideoGenerator.load(
-        config["generator"],
-        config["device"],
-        tokenizer=config["tokenizer"],
-        latents=config["latents"] or None,
-        kept=config["kept"],
-        flow=flow,
-    )
 
 
 def protocol_of(config: dict[str, Any], video: VideoGenerator) -> Protocol:

@@ -9,10 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evatok.data.clips import ClipSet
-from evatok.evaluation.flexible import decoder_flops
-from evatok.generation.flops import generator_operations
-from evatok.generation.order import OrderedGrammar
-from evatok.generation.samples import SampleRequest, Samples
+from evatok.generation.samples import Samples
 from evatok.generation.video_generator import VideoGenerator
 from evatok.pictures import gallery
 from evatok.tokenizers.videoflextok import VideoFlexTok
@@ -24,19 +21,6 @@ def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
     levels = np.unique(drawn.tokens).tolist() if isinstance(tokenizer, VideoFlexTok) else tokenizer.config.levels
     histogram = [{str(level): int((block == level).sum()) for level in levels} for block in drawn.tokens.T]
     return {"tokens_per_block": drawn.tokens.mean(0).tolist(), "levels_per_block": histogram}
-
-
-def cost_facts(wish: SampleRequest, tokens: float) -> dict[str, Any]:
-    """Operations per clip of the generator, and of a flow decoder, whose settings are named."""
-    video = wish.video
-    symbols, guided = tokens + video.grammar.headers, wish.options.guidance != 1
-    facts: dict[str, Any] = {"generator_flops": generator_operations(video.module.config, symbols, guided=guided)}
-    if isinstance(video.tokenizer, VideoFlexTok) and isinstance(video.grammar, OrderedGrammar):
-        flow = video.flow
-        passes = flow.steps * (1 if flow.guidance == 1 else 2)
-        facts |= {"flow_steps": flow.steps, "flow_guidance": flow.guidance, "noise_seed": flow.seed}
-        facts["decoder_flops"] = passes * decoder_flops(video.tokenizer, video.grammar.kept)
-    return facts
 
 
 def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples, names: list[str]) -> dict[str, Path]:
