@@ -17,12 +17,17 @@ from evatok.assignments.rules import Fixed, Rule
 from evatok.data.clips import ClipSet
 from evatok.experiments import tracking
 from evatok.generation import code_cache
+from evatok.generation.code_cache import Coder
+from evatok.generation.flex_codes import flex_coder
+from evatok.generation.order import OrderedGrammar
 from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics import catalogue
 from evatok.metrics.class_consistency import Classifier, Rates
 from evatok.routing.rules import Routed
 from evatok.routing.trained_router import Router
 from evatok.storage import records
+from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.tokenizers.videoflextok import VideoFlexTok
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,13 @@ class ClassConsistency:
 
     Attributes:
         names: requested classes of the generated clips.
-        rule: assignment rule of the reconstructions; None skips them.
+        coder: encoder of the reconstructions; None skips them.
     """
 
     video: VideoGenerator
     judge: Classifier
     names: list[str]
-    rule: Rule | None
-    bf16: bool = False
+    coder: Coder | None
 
     @classmethod
     def of(cls, config: dict[str, Any], video: VideoGenerator, names: list[str]) -> ClassConsistency:
@@ -51,14 +55,14 @@ class ClassConsistency:
         """
         judge = Classifier.load(Path(config["classifier"]), config["device"])
         judge.numbers(names)
-        return cls(video, judge, names, rule_of(config, video), config["bf16"])
+        return cls(video, judge, names, coder_of(config, video))
 
     def measure(self, fake: np.ndarray, real: ClipSet) -> dict[str, Rates]:
         """Rates of clips "generated", "real" and, under the tokenizer's own assignments, "reconstructed"."""
         told = [str(name) for name in code_cache.labels_of(real, self.video.checkpoint.facts.get("label", ""))]
         found = {"generated": self.judge.judge(fake, self.names), "real": self.judge.judge(real.clips, told)}
-        if self.rule is not None:
-            found["reconstructed"] = self.judge.judge(self._reconstructed(real, self.rule), told)
+        if self.coder is not None:
+            found["reconstructed"] = self.judge.judge(self._reconstructed(real, self.coder), told)
         return found
 
     def facts(self, found: dict[str, Rates]) -> dict[str, Any]:
@@ -69,11 +73,22 @@ class ClassConsistency:
             "consistency": {"classes": list(self.judge.classes), **shares},
         }
 
-    def _reconstructed(self, real: ClipSet, rule: Rule) -> np.ndarray:
+    def _reconstructed(self, real: ClipSet, coder: Coder) -> np.ndarray:
         video = self.video
-        coder = code_cache.clip_coder(video.tokenizer, video.tokenizer.checkpoint.sha256, rule, bf16=self.bf16)
         coded = code_cache.code_set(coder, real.clips, mirrored=False, device=video.device)
         return video.clips(coded.batch(np.arange(len(real))))
+
+
+def coder_of(config: dict[str, Any], video: VideoGenerator) -> Coder | None:
+    """The encoder of reconstructions: VideoFlexTok's with as many tokens as are generated; else see `rule_of`."""
+    if isinstance(video.grammar, OrderedGrammar):
+        assert isinstance(video.tokenizer, VideoFlexTok)
+        return flex_coder(video.tokenizer, video.grammar.kept, bf16=config["bf16"])
+    assert isinstance(video.tokenizer, AdaptiveTokenizer)
+    rule = rule_of(config, video)
+    if rule is None:
+        return None
+    return code_cache.clip_coder(video.tokenizer, video.tokenizer.checkpoint.sha256, rule, bf16=config["bf16"])
 
 
 def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
@@ -82,6 +97,7 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
     Raises:
         ConfigError: another router than the one that taught the generator.
     """
+    assert isinstance(video.tokenizer, AdaptiveTokenizer)
     facts, shape = video.checkpoint.facts, video.tokenizer.config
     if facts.get("assignment") == "uniform":
         return Fixed(shape.candidates, facts.get("row", [])[:1])  # every block has the same tokens

@@ -17,10 +17,12 @@ from evatok.experiments.tracking import ConfigError
 from evatok.generation import code_cache, conditions, video_generator
 from evatok.generation.code_cache import CodedSet, Coder
 from evatok.generation.grammar import Grammar, Sequences
+from evatok.generation.order import OrderedGrammar
 from evatok.generation.transformer import Condition, GeneratorConfig
 from evatok.routing.rules import load_routed
 from evatok.storage import checkpoints
-from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.videoflextok import VideoFlexTokConfig
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,14 @@ class Part:
     given: CodedSet | None
 
     def batch(
-        self, rows: np.ndarray, variants: np.ndarray | int, grammar: Grammar, device: str
+        self, rows: np.ndarray, variants: np.ndarray | int, grammar: Grammar | OrderedGrammar, device: str
     ) -> tuple[Sequences, Condition]:
         """Sequences and conditions of clips `rows` (B,) in their variants (B,), on a device."""
         sequences = grammar.build(self.coded.batch(rows, variants))
         classes = None if self.classes is None else torch.from_numpy(self.classes[rows])
         given = None
         if self.given is not None:
+            assert isinstance(grammar, Grammar), "frames are given in sequences with length symbols"
             given = conditions.condition_symbols(self.given.batch(rows, variants), grammar)
         moved = Sequences(sequences.symbols.to(device), sequences.counts.to(device))
         return moved, Condition(classes, given).to(device)
@@ -56,7 +59,7 @@ class Lesson:
 
     train: Part
     validation: Part
-    grammar: Grammar
+    grammar: Grammar | OrderedGrammar
     shape: GeneratorConfig
     parents: dict[str, str]
     facts: dict[str, Any]
@@ -80,15 +83,15 @@ class Lesson:
         prefix = prefix_of(config, tokenizer, row) if config["task"] == "frames" else ()
         fixed = row if config["assignment"] == "uniform" else None
         rule = rule_of(config, tokenizer, fixed, prefix)
-        clips = {name: clips_of(config, tokenizer, name) for name in ("train", "validation")}
+        clips = {name: clips_of(config, tokenizer.config, name) for name in ("train", "validation")}
         classes, numbers = classes_of(config, clips)
         coder = code_cache.clip_coder(tokenizer, sha256, rule, bf16=config["code_bf16"])
         giver = conditions.condition_coder(tokenizer, sha256, prefix, bf16=config["code_bf16"])
         parts = {
             name: Part(
-                _coded(coder, its, config, name),
+                coded(coder, its, config, name),
                 numbers.get(name),
-                _coded(giver, its, config, f"{name}, given frames") if prefix else None,
+                coded(giver, its, config, f"{name}, given frames") if prefix else None,
             )
             for name, its in clips.items()
         }
@@ -143,9 +146,8 @@ def rule_of(
     return rule
 
 
-def clips_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, split: str) -> ClipSet:
+def clips_of(config: dict[str, Any], shape: TokenizerConfig | VideoFlexTokConfig, split: str) -> ClipSet:
     """The configured clips of a split, of the tokenizer's shape."""
-    shape = tokenizer.config
     count = config[f"{split}_clips"]
     how = streaming_of(config, config["data"])
     return clip_set(
@@ -162,7 +164,9 @@ def classes_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> tuple[list[
     return classes, {name: video_generator.class_numbers(words, classes) for name, words in labels.items()}
 
 
-def shape_of(config: dict[str, Any], grammar: Grammar, classes: int, condition: int) -> GeneratorConfig:
+def shape_of(
+    config: dict[str, Any], grammar: Grammar | OrderedGrammar, classes: int, condition: int
+) -> GeneratorConfig:
     """The configured network for a grammar."""
     return GeneratorConfig.of(
         grammar,
@@ -208,7 +212,7 @@ def protocol_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> dict[str, 
     }
 
 
-def _coded(coder: Coder, clips: ClipSet, config: dict[str, Any], name: str) -> CodedSet:
+def coded(coder: Coder, clips: ClipSet, config: dict[str, Any], name: str) -> CodedSet:
     """The set's codes; of training clips also mirrored, if `flip`."""
     mirrored = config["flip"] and name.startswith("train")
     with tqdm(total=len(clips), desc=f"codes of {name}", disable=None) as bar:

@@ -16,6 +16,7 @@ from evatok.data.clips import SPLITS
 from evatok.data.streaming import SHORT
 from evatok.evaluation.protocols import PROTOCOLS
 from evatok.experiments.domains import Domain, Flag, Many, OneOf, OrNone, Real, Refused, Text, Whole
+from evatok.generation.order import ORDERS
 from evatok.generation.transformer import GENERATOR_SIZES
 from evatok.generation.video_generator import TASKS
 from evatok.metrics import catalogue
@@ -193,6 +194,7 @@ _GENERATOR = {
     "model": Key(OneOf(GENERATOR_SIZES), "network size: B has 99M parameters, L 327M, XL 633M"),
     "task": Key(OneOf(TASKS), "class (class-to-video) or frames (five frames are given)"),
     "tokenizer": Key(_PATH, "tokenizer whose codes the generator is trained on"),
+    "order": Key(OneOf(ORDERS), "of VideoFlexTok's tokens: time-first, depth-first, or flat"),
     "given": Key(OneOf(("levels", "row")), "given frames: levels (longest, middle) or row (about uniform_tokens)"),
     "positions": Key(OneOf(("learned", "rope")), "of symbols; learned ones are absolute"),
     "class_dropout": Key(_SHARE, "share of clips whose class is hidden, for guidance"),
@@ -305,6 +307,7 @@ _OTHERWISE = {
     "sample.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer; the metrics' networks always run in float32"),
     "sample.data": Key(_PATH_OR_NONE, _OWN_VIDEOS),
     "sample.fps": Key(_FPS, "frames per second of the moving picture"),
+    "sample.kept": Key(Whole(0, 2**16), "tokens per latent frame of VideoFlexTok; 0: all"),
     "sample.protocol": Key(OneOf(PROTOCOLS, empty=True), '"": the embedded one of the generator\'s task'),
     "sample.router": Key(_PATH_OR_NONE, 'an adaptive tokenizer\'s, for reconstructions; "": none'),
     "sample.seed": Key(Whole(0, 2**32 - 1), "sample i draws from (seed, i)"),

@@ -11,6 +11,7 @@ from typing import Any
 from evatok.experiments import (
     image_recipes,
     scratch_recipes,
+    videoflextok_generators,
     videoflextok_recipes,
     vtok_generation_recipes,
     vtok_recipes,
@@ -74,6 +75,7 @@ def every_recipe() -> dict[str, Recipe]:
         *(final for seed in range(3) for final in _finals(seed)),
         *_generators(),
         *videoflextok_recipes.recipes(),
+        *videoflextok_generators.recipes(),
         *vtok_recipes.recipes(),
         *vtok_generation_recipes.recipes(),
         *image_recipes.recipes(),
@@ -96,6 +98,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "finals": named("final-", "evaluate-final-"),
         "generators": named("generator-", "sample-"),
         **videoflextok_recipes.groups(),
+        **videoflextok_generators.groups(),
         "vtok": named("vtok-"),
         "vtok-generation": named("vtok_generation-"),
         "images": named("image-", "evaluate-image-"),

@@ -29,6 +29,7 @@ from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.class_consistency import ClassConsistency
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.sample_output import block_facts, show
+from evatok.experiments.sampled_generator import cost_facts, generator_of
 from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, SampleRequest, Samples
@@ -61,6 +62,10 @@ def config() -> None:
     temperature = 1.0  # not stated; LARP: 1.0
     top_k = 0  # not stated; LARP: none
     top_p = 1.0  # not stated; LARP: none
+    kept = 0  # VideoFlexTok: 32 of 256
+    flow_steps = 20  # VideoFlexTok: 30 to 40
+    flow_guidance = 1.0  # VideoFlexTok: 15 to 30
+    latents = ""
     batch = 64
     shard_length = 64
     bf16 = False
@@ -116,7 +121,7 @@ def paper_k600() -> None:
 @tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    video = VideoGenerator.load(config["generator"], config["device"], tokenizer=config["tokenizer"])
+    video = generator_of(config)
     protocol = protocol_of(config, video)
     metrics = evaluation.chosen_metrics(protocol, _words(config["metrics"])) if config["metrics"] else ()
     real = real_clips(config, protocol)
@@ -260,7 +265,7 @@ def measured(
     }
     tokens = float(drawn.tokens.sum(1).mean())
     values = {"mean_tokens": catalogue.of("mean_tokens").measured(tokens, len(real))}
-    facts = {**identity, **block_facts(drawn, video)}
+    facts = {**identity, **block_facts(drawn, video), **cost_facts(wish, tokens)}
     limit = None if len(real) == protocol.clips else len(real)
     told = protocol.to_record(real.manifest, len(real), limit)
     if metrics:

@@ -12,11 +12,13 @@ from evatok.data.clips import ClipSet
 from evatok.generation.samples import Samples
 from evatok.generation.video_generator import VideoGenerator
 from evatok.pictures import gallery
+from evatok.tokenizers.videoflextok import VideoFlexTok
 
 
 def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
     """Mean tokens of each block, and how many samples gave it each level."""
-    levels = video.tokenizer.config.levels
+    tokenizer = video.tokenizer
+    levels = np.unique(drawn.tokens).tolist() if isinstance(tokenizer, VideoFlexTok) else tokenizer.config.levels
     histogram = [{str(level): int((block == level).sum()) for level in levels} for block in drawn.tokens.T]
     return {"tokens_per_block": drawn.tokens.mean(0).tolist(), "levels_per_block": histogram}
 

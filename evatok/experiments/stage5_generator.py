@@ -8,6 +8,7 @@ run, in coding or in training.
     python -m evatok.experiments.stage5_generator with toy
     python -m evatok.experiments.stage5_generator with toy assignment=uniform tokenizer=PATH
     python -m evatok.experiments.stage5_generator with toy task=frames
+    python -m evatok.experiments.stage5_generator with toy tokenizer=VIDEOFLEXTOK order=time-first
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import torch
 import torch.nn.functional as F
 
 from evatok.experiments import keys, runner, tracking
+from evatok.experiments.flex_lesson import lesson_of
 from evatok.experiments.generator_lesson import Lesson
 from evatok.experiments.setting import (
     TRAINING,
     autocast,
 )
 from evatok.generation import code_cache
+from evatok.generation.flops import generator_operations
 from evatok.generation.transformer import Generator
 from evatok.metrics import catalogue
 from evatok.storage import checkpoints, ranks, records
@@ -44,6 +47,8 @@ def config() -> None:
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # as the tokenizer was trained [Sec. 3.4]
     uniform_tokens = 0  # 0: the tokenizer's own row, else its baseline, half of its longest level
     given = "levels"
+    latents = ""
+    order = "time-first"  # VideoFlexTok [Sec. 4.1]; of its tokens alone
     data = "freedoom"
     label = "motion"  # motion+game: the last that a clip has (for mixed)
     fps = None
@@ -141,7 +146,7 @@ class GeneratorTask(runner.Task[Generator]):
     distributed = True
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.config, self.lesson = config, Lesson.read(config)
+        self.config, self.lesson = config, lesson_of(config)
         self.inputs = self.lesson.identity
         self.module = Generator(self.lesson.shape).to(config["device"])
         self.objective = Objective(self.lesson, config)
@@ -176,6 +181,7 @@ class GeneratorTask(runner.Task[Generator]):
                 "parents": shipped.parents,
                 "facts": shipped.facts,
                 "parameters": sum(p.numel() for p in averaged.parameters()),
+                "training_flops": training_flops(lesson, self.config),
             },
             metrics=metrics,
             told={"metrics": {name: metric.value for name, metric in metrics.items()}},
@@ -197,7 +203,7 @@ class Objective:
         epoch = step // (len(part.coded) // config["batch"])
         variants = code_cache.variants_of_epoch(len(part.coded), epoch, config["seed"], config["flip"])[rows]
         drop = ranks.share(torch.rand(len(rows), generator=generator) < config["class_dropout"]).to(config["device"])
-        extra = self.lesson.grammar.candidates.blocks + module.config.prefix - 1
+        extra = self.lesson.grammar.headers + module.config.prefix - 1
         sizes = part.coded.lengths[variants, rows].sum(1) + extra
         rows, variants = ranks.share(rows), ranks.share(variants)
         sequences, condition = part.batch(rows, variants, self.lesson.grammar, config["device"])
@@ -231,11 +237,17 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
     module.train(was_training)
     values = {
         "bits_per_code": bits["code"] / symbols["code"],
-        "bits_per_length": bits["length"] / symbols["length"],
+        **({"bits_per_length": bits["length"] / symbols["length"]} if symbols["length"] else {}),
         "bits_per_clip": (bits["code"] + bits["length"]) / clips,
         "validation_tokens": symbols["code"] / clips,
     }
     return {name: catalogue.of(name).measured(value, clips) for name, value in values.items()}
+
+
+def training_flops(lesson: Lesson, config: dict[str, Any]) -> float:
+    """Operations of the whole training, forward and backward, without coding."""
+    symbols = lesson.train.coded.mean_tokens + lesson.grammar.headers
+    return generator_operations(lesson.shape, symbols, training=True) * config["steps"] * config["batch"]
 
 
 def check(config: dict[str, Any]) -> None:
@@ -251,7 +263,7 @@ def pace(folder: Path, lesson: Lesson, config: dict[str, Any]) -> dict[str, floa
     """Measure seconds per step and symbols per second over the whole training so far."""
     last = loop.read_curve(folder)[-1]
     seconds = loop.seconds_spent(folder)
-    symbols = lesson.train.coded.mean_tokens + lesson.grammar.candidates.blocks
+    symbols = lesson.train.coded.mean_tokens + lesson.grammar.headers
     return {
         "step_seconds": seconds / last["step"],
         "symbols_per_second": config["batch"] * symbols * last["step"] / seconds,

@@ -14,6 +14,7 @@ from evatok.generation import drawing
 from evatok.generation.drawing import Sampling, SamplingError
 from evatok.generation.engines import Engine
 from evatok.generation.grammar import Grammar, Progress, Sequences
+from evatok.generation.order import OrderedGrammar
 
 _VECTOR_ROWS = 8
 """A CPU computes logits for multiples of so many rows at full speed: 63 rows take 1.6 times as long as 64."""
@@ -33,7 +34,7 @@ class ContinuousBatch:
 
     def __init__(
         self,
-        grammar: Grammar,
+        grammar: Grammar | OrderedGrammar,
         options: Sampling,
         engine: Engine,
         seeds: Sequence[int],
@@ -107,7 +108,7 @@ class ContinuousBatch:
             if len(rows):
                 symbols[rows] = self._draw(features[rows], alphabet, uniform[rows])
         self._check_finite()
-        forced = self.forced[grammar.candidates.blocks - self.progress.blocks_left]
+        forced = self.forced[grammar.headers - self.progress.blocks_left]
         symbols = torch.where(wants_length & (forced >= 0), forced, symbols)
         self.progress = grammar.advance(self.progress, symbols)
         return self._append(symbols)

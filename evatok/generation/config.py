@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evatok.generation.grammar import Grammar
+from evatok.generation.order import OrderedGrammar
 from evatok.storage import checkpoints
 
 
@@ -19,7 +20,7 @@ class GeneratorConfig:
 
     Attributes:
         vocabulary: V, codes and length symbols.
-        levels: number of length symbols, the last ones of the vocabulary.
+        levels: number of length symbols, the last ones of the vocabulary; 0 where all sequences are equally long.
         longest: symbols in the longest sequence.
         classes: number of classes; the embedding table has one more row, the null class.
         condition: symbols before the class, for frame prediction.
@@ -45,11 +46,11 @@ class GeneratorConfig:
             raise ValueError(f"unknown positions {self.positions!r}; choose learned or rope")
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is not a multiple of 2 * {self.heads} heads")
-        if not 0 < self.levels < self.vocabulary:
-            raise ValueError(f"levels must be between 1 and vocabulary - 1 = {self.vocabulary - 1}, got {self.levels}")
+        if not 0 <= self.levels < self.vocabulary:
+            raise ValueError(f"levels must be between 0 and vocabulary - 1 = {self.vocabulary - 1}, got {self.levels}")
 
     @classmethod
-    def of(cls, grammar: Grammar, size: str, **others: Any) -> GeneratorConfig:
+    def of(cls, grammar: Grammar | OrderedGrammar, size: str, **others: Any) -> GeneratorConfig:
         """Build a named size of GENERATOR_SIZES for a grammar; `others` override fields, such as `classes`."""
         if size not in GENERATOR_SIZES:
             raise ValueError(f"unknown generator size {size!r}; choose one of {', '.join(GENERATOR_SIZES)}")

@@ -97,6 +97,11 @@ class Grammar:
         return len(self.candidates.levels)
 
     @property
+    def headers(self) -> int:
+        """The number of length symbols in a sequence, one per block."""
+        return self.candidates.blocks
+
+    @property
     def vocabulary(self) -> int:
         """The number of symbols, codes and lengths."""
         return self.codebook_size + self.levels

@@ -23,12 +23,14 @@ from evatok.data.clips import pixels_sha256, to_network
 from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.systems import Output, System
 from evatok.generation import conditions
+from evatok.generation.order import OrderedGrammar
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.models.precision import autocast
 from evatok.storage.shards import ShardStore, Tick, package_version, ranges
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.tokenizers.videoflextok import VideoFlexTok
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,15 @@ class SampleRequest:
             "sha256": self.video.checkpoint.sha256,
             "tokenizer": self.video.tokenizer.checkpoint.sha256,
             **asdict(self.options),
+            **self._sequences(),
             "seed": self.seed,
             "precision": "bf16" if self.bf16 else "fp32",
         }
+
+    def _sequences(self) -> dict[str, Any]:
+        """Order and length of sequences without length symbols, whose length is asked for."""
+        grammar = self.video.grammar
+        return {"order": grammar.order, "kept": grammar.kept} if isinstance(grammar, OrderedGrammar) else {}
 
     def made_by(self, start: int, stop: int) -> dict[str, Any]:
         """Key of the shard of samples [start, stop): everything that determines their content and their wall time."""
@@ -197,12 +205,16 @@ class Generated(System):
     """Generated clips, measured like reconstructions: sample i is compared with the protocol's clip i."""
 
     def __init__(
-        self, clips: np.ndarray, samples: Samples, tokenizer: AdaptiveTokenizer, identity: dict[str, Any]
+        self,
+        clips: np.ndarray,
+        samples: Samples,
+        tokenizer: AdaptiveTokenizer | VideoFlexTok,
+        identity: dict[str, Any],
     ) -> None:
         self.clips, self.codes = clips, samples.codes
         self.identity = {"system": "generator", **identity, "pixels": pixels_sha256(clips)}
         self.codebook_size = tokenizer.config.codebook_size
-        self.length_levels = len(tokenizer.config.levels)
+        self.length_levels = 1 if isinstance(tokenizer, VideoFlexTok) else len(tokenizer.config.levels)
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
         codes = Codes(self.codes.codes[indices], self.codes.lengths[indices])

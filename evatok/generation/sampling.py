@@ -19,6 +19,7 @@ from evatok.generation.batching import ContinuousBatch
 from evatok.generation.drawing import Sampling, SamplingError
 from evatok.generation.engines import engine_for
 from evatok.generation.grammar import Grammar
+from evatok.generation.order import OrderedGrammar
 from evatok.generation.transformer import Condition, Generator
 from evatok.tokenizers.codes import Codes
 
@@ -28,7 +29,7 @@ __all__ = ["Sampling", "SamplingError", "sample"]
 @torch.no_grad()
 def sample(
     module: Generator,
-    grammar: Grammar,
+    grammar: Grammar | OrderedGrammar,
     condition: Condition,
     seeds: Sequence[int],
     options: Sampling,
@@ -83,19 +84,25 @@ def _precision(module: Generator) -> AbstractContextManager[object]:
     return torch.autocast(weight.device.type, enabled=False) if weight.dtype == torch.bfloat16 else nullcontext()
 
 
-def _forced_symbols(grammar: Grammar, lengths: torch.Tensor | None) -> torch.Tensor:
+def _forced_symbols(grammar: Grammar | OrderedGrammar, lengths: torch.Tensor | None) -> torch.Tensor:
     """(K + 1,) length symbol that each block must take, -1 where it is drawn."""
-    forced = torch.full((grammar.candidates.blocks + 1,), -1)
+    forced = torch.full((grammar.headers + 1,), -1)
     if lengths is not None:
-        if lengths.ndim != 1 or len(lengths) > grammar.candidates.blocks:
+        if lengths.ndim != 1 or len(lengths) > grammar.headers:
             raise SamplingError(
-                f"prefix_lengths must hold at most {grammar.candidates.blocks} token counts, got {lengths.tolist()}"
+                f"prefix_lengths must hold at most {grammar.headers} token counts, got {lengths.tolist()}"
             )
         forced[: len(lengths)] = grammar.length_symbols(lengths.cpu())
     return forced
 
 
-def _check(module: Generator, grammar: Grammar, condition: Condition, seeds: Sequence[int], options: Sampling) -> None:
+def _check(
+    module: Generator,
+    grammar: Grammar | OrderedGrammar,
+    condition: Condition,
+    seeds: Sequence[int],
+    options: Sampling,
+) -> None:
     config = module.config
     made_for = (config.vocabulary, config.levels, config.longest)
     if made_for != (grammar.vocabulary, grammar.levels, grammar.longest):

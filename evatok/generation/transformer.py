@@ -163,8 +163,8 @@ class Generator(nn.Module):
                 training, none replaced in evaluation.
 
         Returns:
-            The scalar loss, and the terms "codes" and "lengths", the cross-entropies of the two kinds of symbols, and
-            "accuracy", the share of codes whose most probable symbol is correct.
+            The scalar loss, and the terms "codes" and "lengths", the cross-entropies of the two kinds of symbols (no
+            "lengths" without length symbols), and "accuracy", the share of codes whose most probable symbol is correct.
         """
         if drop is None and self.training:
             drop = torch.rand(len(condition), device=sequences.counts.device) < self.config.class_dropout
@@ -172,9 +172,10 @@ class Generator(nn.Module):
         mean, losses, correct = SymbolLoss.apply(x_MD, self.head.weight, target, torch.is_grad_enabled())
         is_code = target < self.config.vocabulary - self.config.levels
         codes, symbols = is_code.sum(), len(is_code)
+        lengths = {"lengths": ranks.mean(losses[~is_code].mean(), symbols - codes)} if self.config.levels else {}
         terms = {
             "codes": ranks.mean(losses[is_code].mean(), codes),
-            "lengths": ranks.mean(losses[~is_code].mean(), symbols - codes),
+            **lengths,
             "accuracy": ranks.mean(correct[is_code].float().mean(), codes),
         }
         return ranks.mean(mean, symbols), terms

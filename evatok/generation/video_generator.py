@@ -20,6 +20,7 @@ import torch
 from evatok.data.clips import from_network, to_network
 from evatok.generation.conditions import GenerationError, condition_codes, condition_symbols
 from evatok.generation.grammar import Grammar
+from evatok.generation.order import OrderedGrammar
 from evatok.generation.sampling import Sampling, sample
 from evatok.generation.transformer import Condition, Generator, GeneratorConfig
 from evatok.models.trained import Trained
@@ -27,8 +28,25 @@ from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.tokenizers.videoflextok import KIND as VIDEOFLEXTOK
+from evatok.tokenizers.videoflextok import VideoFlexTok
 
 TASKS = ("class", "frames")
+
+TOKENIZERS: dict[str, type[AdaptiveTokenizer] | type[VideoFlexTok]] = {
+    "tokenizer": AdaptiveTokenizer,
+    VIDEOFLEXTOK: VideoFlexTok,
+}
+"""Tokenizers that a generator may be trained on, by the kind of their checkpoints."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How a flow decoder draws clips: Euler steps, normalised guidance (1: none), and the seed of its noise."""
+
+    steps: int = 20
+    guidance: float = 1.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,17 +57,19 @@ class VideoGenerator(Trained):
         task: "class" (class-to-video) or "frames" (frame prediction).
         classes: class names, in the order of the model's class indices; () for frame prediction.
         prefix: tokens of each of the condition's blocks in frame prediction; () for classes.
+        flow: of a tokenizer with a flow decoder.
     """
 
     KIND = "generator"
 
     module: Generator
-    grammar: Grammar
-    tokenizer: AdaptiveTokenizer
+    grammar: Grammar | OrderedGrammar
+    tokenizer: AdaptiveTokenizer | VideoFlexTok
     checkpoint: Checkpoint
     task: str
     classes: tuple[str, ...]
     prefix: tuple[int, ...]
+    flow: Flow = Flow()
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu", **parts: Any) -> Self:
@@ -59,20 +79,32 @@ class VideoGenerator(Trained):
 
     @classmethod
     def of_checkpoint(
-        cls, checkpoint: Checkpoint, path: Path, *, tokenizer: Path | str | None = None, **parts: Any
+        cls,
+        checkpoint: Checkpoint,
+        path: Path,
+        *,
+        tokenizer: Path | str | None = None,
+        latents: Path | str | None = None,
+        kept: int = 0,
+        **parts: Any,
     ) -> Self:
         """See `Trained.of_checkpoint`.
 
         Args:
             tokenizer: path of the tokenizer it was trained on; by default it is sought in the generator's own folder.
+            latents: folder of VidTok's weights, for a tokenizer on its latents.
+            kept: tokens per latent frame at which VideoFlexTok's sequences stop; 0: all.
 
         Raises:
             CheckpointError: a tokenizer that is absent, damaged or of another kind.
-            GenerationError: the generator was trained on another tokenizer.
+            GenerationError: the generator was trained on another tokenizer, or `kept` of one with length symbols.
+            GrammarError: an order or `kept` that the tokenizer's tokens do not have.
         """
         expected = str(checkpoint.parents["tokenizer"])
-        tokenizer = tokenizer or _tokenizer_beside(path, expected)
-        decoder = AdaptiveTokenizer.load(tokenizer)
+        kind = VIDEOFLEXTOK if "order" in checkpoint.facts else "tokenizer"
+        tokenizer = tokenizer or _tokenizer_beside(path, expected, kind)
+        options: dict[str, Any] = {"codec": latents} if latents else {}
+        decoder = TOKENIZERS[kind].load(tokenizer, **options)
         if (given := decoder.checkpoint.sha256) != expected:
             raise GenerationError(
                 f"{path} was trained on the codes of tokenizer {expected[:12]}, {tokenizer} is {given[:12]}: pass "
@@ -80,7 +112,8 @@ class VideoGenerator(Trained):
             )
         module = Generator(GeneratorConfig.from_dict(checkpoint.config))
         task, classes, prefix = _taught(checkpoint)
-        return cls(module, Grammar.of(decoder.config), decoder, checkpoint, task, classes, prefix, **parts)
+        grammar = _grammar_of(decoder, checkpoint, kept)
+        return cls(module, grammar, decoder, checkpoint, task, classes, prefix, **parts)
 
     @property
     def device(self) -> torch.device:
@@ -147,6 +180,8 @@ class VideoGenerator(Trained):
         self._check("frames", len(clips), seeds)
 
         def condition(rows: slice) -> Condition:
+            assert isinstance(self.tokenizer, AdaptiveTokenizer), "frames are continued with length symbols"
+            assert isinstance(self.grammar, Grammar)
             codes = condition_codes(self.tokenizer, to_network(clips[rows], self.device), self.prefix)
             return Condition(None, condition_symbols(codes, self.grammar))
 
@@ -162,7 +197,11 @@ class VideoGenerator(Trained):
     def _decoded(self, codes: Codes, rows: torch.Tensor) -> np.ndarray:
         lengths = codes.lengths[rows]
         part = Codes(codes.codes[rows, : int(lengths.sum(1).max())].to(self.device), lengths.to(self.device))
-        return from_network(self.tokenizer.decode(part))
+        if isinstance(self.tokenizer, AdaptiveTokenizer):
+            return from_network(self.tokenizer.decode(part))
+        flow, numbers = self.flow, rows.cpu().numpy()
+        made = self.tokenizer.decode(part, steps=flow.steps, guidance=flow.guidance, seed=flow.seed, indices=numbers)
+        return from_network(made)
 
     def _check(self, task: str, count: int, seeds: Sequence[int]) -> None:
         if self.task != task:
@@ -196,9 +235,20 @@ class VideoGenerator(Trained):
         )
 
 
-def _tokenizer_beside(path: Path, sha256: str) -> Path:
+def _grammar_of(
+    tokenizer: AdaptiveTokenizer | VideoFlexTok, checkpoint: Checkpoint, kept: int
+) -> Grammar | OrderedGrammar:
+    """The sequences that a generator was taught, those of VideoFlexTok complete after `kept` tokens per frame."""
+    if isinstance(tokenizer, VideoFlexTok):
+        return OrderedGrammar.of(tokenizer.config, str(checkpoint.facts["order"]), kept)
+    if kept:
+        raise GenerationError(f"kept={kept}: sequences with length symbols end by themselves, only VideoFlexTok's stop")
+    return Grammar.of(tokenizer.config)
+
+
+def _tokenizer_beside(path: Path, sha256: str, kind: str) -> Path:
     """Find the tokenizer of that hash in a generator's folder. Raises GenerationError if it is not there."""
-    for candidate, header in checkpoints.headers(path.parent, "tokenizer").items():
+    for candidate, header in checkpoints.headers(path.parent, kind).items():
         if header["sha256"] == sha256:
             return candidate
     raise GenerationError(f"{path}: its tokenizer {sha256[:12]} is not in {path.parent}: pass tokenizer=PATH")

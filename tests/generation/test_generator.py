@@ -320,7 +320,7 @@ def test_a_configuration_survives_json():
     [
         ({"positions": "sine"}, "unknown positions 'sine'; choose learned or rope"),
         ({"heads": 5}, r"width 32 is not a multiple of 2 \* 5 heads"),
-        ({"levels": 0}, "levels must be between 1 and vocabulary - 1 = 42, got 0"),
+        ({"levels": -1}, "levels must be between 0 and vocabulary - 1 = 42, got -1"),
     ],
 )
 def test_configurations_that_make_no_generator_are_refused(change, message):

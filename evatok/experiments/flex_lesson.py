@@ -1,0 +1,67 @@
+"""What a generator is trained on where the tokenizer is VideoFlexTok: all K tokens of every clip, in one order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evatok.experiments.generator_lesson import Lesson, Part, classes_of, clips_of, coded, protocol_of, shape_of
+from evatok.experiments.tracking import ConfigError
+from evatok.generation import code_cache
+from evatok.generation.flex_codes import flex_coder
+from evatok.generation.order import OrderedGrammar
+from evatok.storage import checkpoints
+from evatok.tokenizers.videoflextok import KIND, VideoFlexTok
+
+
+def lesson_of(config: dict[str, Any]) -> Lesson:
+    """The lesson of the configured tokenizer, of either family. Raises as `Lesson.read` and `read`."""
+    flexible = checkpoints.kind_of(Path(config["tokenizer"])) == KIND
+    return read(config) if flexible else Lesson.read(config)
+
+
+def read(config: dict[str, Any]) -> Lesson:
+    """Tokenizer, clips, classes and codes, these as far as they are not in the cache.
+
+    Raises:
+        ConfigError: frame prediction.
+        CheckpointError, CodingError, GenerationError: see `Lesson.read`.
+        GrammarError: an order that the tokenizer's tokens do not have.
+    """
+    if config["task"] != "class":
+        raise ConfigError("config key task: generators on VideoFlexTok's codes learn classes, set task=class")
+    tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
+    grammar = OrderedGrammar.of(tokenizer.config, config["order"])
+    clips = {name: clips_of(config, tokenizer.config, name) for name in ("train", "validation")}
+    classes, numbers = classes_of(config, clips)
+    coder = flex_coder(tokenizer, bf16=config["code_bf16"])
+    parts = {name: Part(coded(coder, its, config, name), numbers[name], None) for name, its in clips.items()}
+    return Lesson(
+        parts["train"],
+        parts["validation"],
+        grammar,
+        shape_of(config, grammar, len(classes), 0),
+        {"tokenizer": tokenizer.checkpoint.sha256, "clips": clips["train"].sha256},
+        facts_of(config, classes, grammar, tokenizer),
+        protocol_of(config, clips),
+    )
+
+
+def facts_of(
+    config: dict[str, Any], classes: list[str], grammar: OrderedGrammar, tokenizer: VideoFlexTok
+) -> dict[str, Any]:
+    """How a generator was trained, for its checkpoint's header; sampling needs task, classes, prefix and order."""
+    told = {name: config[name] for name in ("task", "size", "model", "steps", "batch", "seed")}
+    of_tokenizer = {name: tokenizer.checkpoint.facts.get(name) for name in ("form", "decoder_mask", "alignment")}
+    return {
+        "stage": 5,
+        **told,
+        "assignment": "all",
+        "order": grammar.order,
+        "classes": classes,
+        "label": config["label"],
+        "prefix": [],
+        "tokens_per_clip": float(grammar.longest),
+        "tokenizer": of_tokenizer,
+        "variants": code_cache.VARIANTS_RULE if config["flip"] else "plain clips only",
+    }

@@ -1,0 +1,31 @@
+"""Count the operations of a generator from its shape: two for each multiply-add of a matrix product.
+
+Every position is computed once, as with a KV cache, and attention counts only the positions that are seen.
+"""
+
+from __future__ import annotations
+
+from evatok.generation.config import GeneratorConfig
+
+
+def generator_operations(
+    config: GeneratorConfig, symbols: float, *, training: bool = False, guided: bool = False
+) -> float:
+    """Operations of one sequence of `symbols` symbols.
+
+    Args:
+        training: with the backward pass, which takes twice as many as the forward one.
+        guided: with a second sequence of the null class.
+    """
+    width, positions = config.width, config.prefix + symbols - 1
+    weights = config.layers * (4 * width**2 + 3 * width * config.hidden)
+    seen = positions * (positions + 1) / 2
+    attention = config.layers * 2 * width * seen  # scores, and the sum of values
+    forward = 2 * (weights * positions + attention + width * config.vocabulary * symbols)
+    return forward * (3 if training else 1) * (2 if guided else 1)
+
+
+def trunk_parameters(config: GeneratorConfig) -> int:
+    """Parameters without embedding and head: the N of compute-optimal sizing, D = 20 N training tokens."""
+    width = config.width
+    return config.layers * (4 * width**2 + 3 * width * config.hidden + 2 * width) + width

@@ -1,0 +1,136 @@
+"""Rows of VideoFlexTok's tables of generators: `sample` records by tokenizer, order, tokens and way of sampling.
+
+Rows of one table are of generators of equal size and training on equal clips, under one protocol: the set that fills
+most of its rows, of several the newest. What no record fills is a dash, and the recipes that would fill it are named.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evatok.reporting import claims, final_tables, flextok
+from evatok.reporting.claims import Sign
+from evatok.reporting.final_tables import Chosen, Row, Spec, TableSpec
+from evatok.storage import records
+from evatok.storage.records import Record
+
+GROUP = "videoflextok-generators"
+COLUMNS = ("gfvd", "class_consistency", "class_consistency_balanced", "gtokens")
+
+
+@dataclass(frozen=True)
+class GeneratorSpec(Spec):
+    """A row: the tokenizer's facts (`trained`), the order, tokens per latent frame (None: all), and guidance."""
+
+    order: str = "time-first"
+    kept: int | None = None
+    guidance: float = 1.0
+    flow_steps: int = flextok.SAMPLED
+
+    def fits(self, record: Record) -> bool:
+        model, facts = record.model, record.model["facts"]
+        told = facts.get("tokenizer", {})
+        if facts.get("order") != self.order or any(told.get(k) != v for k, v in (self.trained or {}).items()):
+            return False
+        kept = most_tokens(record) if self.kept is None else self.kept
+        return (model["kept"], model["guidance"], model["flow_steps"]) == (kept, self.guidance, self.flow_steps)
+
+
+@dataclass(frozen=True)
+class GeneratorTable:
+    """A table of generators and its claims."""
+
+    name: str
+    item: str
+    specs: tuple[GeneratorSpec, ...]
+    claims_of: Callable[[Mapping[str, Row]], list[Sign]] = field(compare=False)
+    columns: tuple[str, ...] = COLUMNS
+    note: str = ""
+
+    @property
+    def table(self) -> TableSpec:
+        return TableSpec(f"videoflextok_{self.name}", self.item, self.specs, self.columns)
+
+
+def sampled(folder: Path) -> list[Record]:
+    """Comparable records of generators on VideoFlexTok's codes, newest last."""
+    found = records.query(folder, kind="sample")
+    return [r for r in found if r.model.get("facts", {}).get("order") and r.protocol.get("comparable") is True]
+
+
+def most_tokens(record: Record) -> int:
+    """K of the tokenizer that a generator was trained on."""
+    return round(record.model["facts"]["tokens_per_clip"] / len(record.model["tokens_per_block"]))
+
+
+def choose(found: Sequence[Record], specs: Sequence[GeneratorSpec]) -> Chosen:
+    """The set of alike records that fills most rows; of each training seed and row the newest."""
+    sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in found:
+        sets[_common(record)].append(record)
+    candidates = []
+    for members in sets.values():
+        rows = {spec.name: Row(spec, _by_seed(spec, members)) for spec in specs}
+        held = [record for row in rows.values() for record in row.records]
+        if held:
+            filled = sum(bool(row.records) for row in rows.values())
+            candidates.append(((filled, max(record.created for record in held)), rows, held))
+    if not candidates:
+        return Chosen({spec.name: Row(spec) for spec in specs})
+    _, rows, held = max(candidates, key=lambda candidate: candidate[0])
+    return Chosen(rows, {**held[0].model["facts"], "protocol": held[0].protocol["name"]})
+
+
+def _by_seed(spec: GeneratorSpec, members: Sequence[Record]) -> tuple[Record, ...]:
+    by_seed = {record.model["facts"]["seed"]: record for record in members if spec.fits(record)}
+    return tuple(by_seed[seed] for seed in sorted(by_seed))
+
+
+def _common(record: Record) -> tuple[Any, ...]:
+    facts, parents = record.model["facts"], record.model["parents"]
+    told = tuple(facts.get(key) for key in ("size", "model", "steps", "batch", "label"))
+    return (*told, parents.get("clips"), record.protocol.get("hash"))
+
+
+def publish(table: GeneratorTable, results: Path) -> None:
+    """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, and what is missing."""
+    plain, chosen = table.table, choose(sampled(results / "records"), table.specs)
+    flextok.publish_rows(plain, chosen, caption(table, chosen), results)
+    flextok.publish_claims(table.claims_of(chosen.rows), plain.name, table.item, results)
+    empty = any(not row.records for row in chosen.rows.values())
+    final_tables.tell([f"  python -m evatok.experiments.make {GROUP}"] if empty else [])
+
+
+def caption(table: GeneratorTable, chosen: Chosen) -> str:
+    """What is compared with what."""
+    if not chosen.common:
+        return f"{table.item}. No record fills any of its rows yet; in brackets the paper's values."
+    common, seeds = chosen.common, max(len(row.records) for row in chosen.rows.values())
+    return (
+        f"{table.item}. Ours (paper): generators of {common['size']} size after {common['steps']} steps of "
+        f"{common['batch']} clips, measured under {common['protocol']}; means over up to {seeds} training seeds of the "
+        f"generator. {table.note}{' ' if table.note else ''}Rows compare with each other; ours and the paper's are of "
+        "other clips, sizes and trainings."
+    )
+
+
+def alike(rows: Mapping[str, Row], one: str, other: str, metric: str, paper: str) -> Sign:
+    """The claim that two rows do not differ by more than two standard errors of their difference.
+
+    It takes several seeds of both: without them it is undecided.
+    """
+    name = f"{one} and {other} do not differ, {metric}"
+    first, second = rows[one].value(metric), rows[other].value(metric)
+    if first is None or second is None:
+        return Sign(name, paper, "not measured", claims.UNKNOWN)
+    told = f"{first.value:.1f} and {second.value:.1f}"
+    counts = [len(rows[row].records) for row in (one, other)]
+    if min(counts) < 2 or first.spread is None or second.spread is None:
+        return Sign(name, paper, f"{told} (one seed)", claims.UNSURE)
+    error = (first.spread**2 / counts[0] + second.spread**2 / counts[1]) ** 0.5
+    within = abs(first.value - second.value) <= 2 * error
+    return Sign(name, paper, f"{told} (two standard errors: {2 * error:.1f})", claims.HOLDS if within else claims.FAILS)
