@@ -90,7 +90,6 @@ ex.add_named_config(
         "router": "results/checkpoints/image-router-toy.safetensors",
         "steps": 1500,
         "learning_rate": 5e-4,
-        "direct_steps": 0,
         "alignment": "none",
         "perceptual": "st-lpips",
         "perceptual_weight": 0.1,

@@ -91,8 +91,9 @@ def shape_of(config: dict[str, Any]) -> TokenizerConfig:
         ConfigError: no such size, or a front or codebook that it cannot have.
     """
     shape = of_size(MODALITIES[config["modality"]], config["size"])
+    front = config["front"] or shape.front
     try:
-        shape = replace(shape, front=config["front"] or shape.front)
+        shape = replace(shape, front=front, shortcut=shape.shortcut and front == "cnn")
     except ValueError as error:
         raise tracking.ConfigError(f"config key front: {error}") from error
     kind = config["quantiser"] or shape.quantiser

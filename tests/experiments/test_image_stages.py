@@ -172,6 +172,15 @@ def test_what_images_are_not_is_refused_before_any_training(run, change, error, 
 
 
 @pytest.mark.usefixtures("runs")
+def test_convolutions_beside_a_shortcut_do_not_learn_to_reconstruct_alone(run, monkeypatch):
+    monkeypatch.setitem(IMAGE_SIZES, "toy", dataclasses.replace(TINY, shortcut=True))
+    with pytest.raises(ConfigError, match="config key direct_steps: of size toy a linear shortcut"):
+        run(stage1_proxy.ex, "one", direct_steps=2)
+    shape = stage1_proxy.tokenizer_training.shape_of(configured(stage1_proxy.ex, "image_toy", front="linear"))
+    assert (shape.front, shape.shortcut) == ("linear", False)
+
+
+@pytest.mark.usefixtures("runs")
 def test_videos_are_not_trained_from_a_folder_of_images_alone(run, folder, tmp_path):
     (tmp_path / "set" / "dark").mkdir(parents=True)
     (folder / "train0.png").rename(tmp_path / "set" / "dark" / "0.png")
