@@ -21,6 +21,8 @@ TOY = {
     "batch": 32,
     "learning_rate": 1.5e-3,
     "warmup": 100,
+    "perceptual": "st-lpips",
+    "perceptual_weight": 0.1,
     "alignment_layer": 2,
     "semantic_encoder": "efficientnet-lite0:frames",
     "semantic_layers": [5, 11],

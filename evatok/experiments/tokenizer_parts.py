@@ -26,7 +26,7 @@ from evatok.training.discriminators import (
     TransformerDiscriminatorConfig,
 )
 from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
-from evatok.training.patch_discriminator import PatchDiscriminator
+from evatok.training.patch_discriminator import PATCH_SIZES, PatchDiscriminator
 
 
 def prepared(
@@ -145,7 +145,7 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
         )
         return Adversary(network, its, config["seed"]), {}
     if config["discriminator"] == "patch":
-        patches = PatchDiscriminator().to(config["device"])
+        patches = PatchDiscriminator(**of_size(PATCH_SIZES, config["size"])).to(config["device"])
         return Adversary(patches, AdversaryConfig(loss="hinge", **common), config["seed"]), {}
     encoder = load_encoder(config["semantic_encoder"], resize=config["semantic_resize"] or None)
     encoder.grid(config["semantic_frames"] or shape.frames, shape.size)

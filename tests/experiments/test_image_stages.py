@@ -92,7 +92,7 @@ def test_images_go_through_every_stage(run, folder):
     def path(name: str) -> str:
         return str(folder / name / "model.safetensors")
 
-    proxy = run(stage1_proxy.ex, "proxy", direct_steps=2)
+    proxy = run(stage1_proxy.ex, "proxy", direct_steps=2, perceptual="none")
     found = record_of(folder, proxy, "proxy")
     assert found.model["facts"].items() >= {"modality": "image", "front": "cnn"}.items()
     assert {name for name in found.metrics if name.startswith("psnr")} == {
