@@ -39,7 +39,7 @@ def _proxies() -> Iterator[Recipe]:
     linear = f"{FOLDER}/proxy-linear.safetensors"
     for name, outcome, settings in (
         ("image-proxy-toy", PROXY, {}),
-        ("image-proxy-linear", linear, {"front": "linear", "direct_steps": 0}),
+        ("image-proxy-linear", linear, {"front": "linear"}),
     ):
         places = {"work": f"{FOLDER}/{name}", "checkpoint": outcome}
         yield Recipe(name, "stage1_proxy", {**settings, **places}, "image_toy", outcome, hours=1.2)

@@ -107,11 +107,9 @@ ex.add_named_config(
         "router": "results/checkpoints/image-router-toy.safetensors",
         "steps": 1500,
         "learning_rate": 5e-4,
-        "direct_steps": 0,
         "alignment": "none",
-        "perceptual": "st-lpips",
-        "perceptual_weight": 0.1,
-        "discriminator": "semantic",
+        # Not on EfficientNet's features, whose distance judges the result.
+        "discriminator": "patch",
         "discriminator_rate": 3e-4,
         "discriminator_warmup": 100,
         "adversarial_weight": 0.1,

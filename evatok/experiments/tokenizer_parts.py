@@ -28,7 +28,7 @@ from evatok.training.discriminators import (
     TransformerDiscriminatorConfig,
 )
 from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
-from evatok.training.patch_discriminator import PatchDiscriminator
+from evatok.training.patch_discriminator import PATCH_SIZES, PatchDiscriminator
 
 
 def prepared(
@@ -95,8 +95,9 @@ def shape_of(config: dict[str, Any]) -> TokenizerConfig:
         ConfigError: no such size, or a front or codebook that it cannot have.
     """
     shape = of_size(MODALITIES[config["modality"]], config["size"])
+    front = config["front"] or shape.front
     try:
-        shape = replace(shape, front=config["front"] or shape.front)
+        shape = replace(shape, front=front, shortcut=shape.shortcut and front == "cnn")
     except ValueError as error:
         raise tracking.ConfigError(f"config key front: {error}") from error
     kind = config["quantiser"] or shape.quantiser
@@ -148,7 +149,7 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
         )
         return Adversary(network, its, config["seed"]), {}
     if config["discriminator"] == "patch":
-        patches = PatchDiscriminator().to(config["device"])
+        patches = PatchDiscriminator(**of_size(PATCH_SIZES, config["size"])).to(config["device"])
         return Adversary(patches, AdversaryConfig(loss="hinge", **common), config["seed"]), {}
     encoder = load_encoder(config["semantic_encoder"], resize=config["semantic_resize"] or None)
     encoder.grid(config["semantic_frames"] or shape.frames, shape.size)

@@ -209,7 +209,7 @@ def check(config: dict[str, Any]) -> None:
     """Raise ConfigError for settings that cannot be trained with, before clips are made."""
     shape = shape_of(config)
     quantiser = shape.quantiser
-    image_settings.check(config, shape.front)
+    image_settings.check(config, shape)
     if config["entropy_weight"] and quantiser not in ("vq", "simvq"):
         raise tracking.ConfigError(
             f"config key entropy_weight: the quantiser is {quantiser}, a fixed grid without a codebook to spread; set "

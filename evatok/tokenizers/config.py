@@ -24,7 +24,8 @@ class TokenizerConfig:
 
     `patch` is (frames, height, width); a temporal block is one patch deep in time. `front` is what lies between pixels
     and patch features: "linear", the paper's for videos, or "cnn", its for images (supplement H), whose shape the last
-    fields give (`evatok.models.convolutions.ConvolutionShape`).
+    fields give (`evatok.models.convolutions.ConvolutionShape`). `shortcut`, which the paper's has not, adds the linear
+    front to the convolutions, so that a small network begins as the linear one.
     """
 
     levels: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -45,6 +46,7 @@ class TokenizerConfig:
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     convolution_blocks: int = 2
     map_channels: int = 256
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
         if self.frames % self.patch[0] or self.size % self.patch[1] or self.size % self.patch[2]:
@@ -53,6 +55,8 @@ class TokenizerConfig:
             raise ValueError(f"unknown front {self.front!r}; choose one of {', '.join(FRONTS)}")
         if self.front == "cnn":
             self._check_convolutions()
+        elif self.shortcut:
+            raise ValueError(f"a shortcut passes the convolutions of front cnn, front {self.front} has none")
 
     def _check_convolutions(self) -> None:
         """Raise ValueError for a convolutional front that cannot be: it sees all of a clip's pixels, later ones too."""
@@ -139,6 +143,7 @@ IMAGE_SIZES: dict[str, TokenizerConfig] = {
         multipliers=(1, 2, 4, 8),
         convolution_blocks=1,
         map_channels=128,
+        shortcut=True,
     ),
     # One GPU: the paper's map and levels.
     "small": replace(

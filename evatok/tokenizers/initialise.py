@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evatok.models.attention import Attention, QFormerLayer
-from evatok.tokenizers.config import patchify
+from evatok.tokenizers.config import TokenizerConfig, patchify
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 
@@ -25,7 +25,9 @@ def initialise(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
     first attend to what is near and similar; residual branches start small.
     """
     if tokenizer.config.front == "linear":
-        _whiten(tokenizer, clips)
+        _whiten(tokenizer.encoder.patch_embedding, tokenizer.decoder.unpatchify, tokenizer.config, clips)
+    elif tokenizer.config.shortcut:
+        _start_as_linear(tokenizer, clips)
     for side in (tokenizer.encoder, tokenizer.decoder):
         blocks, _, width = side.patch_position.shape
         side.patch_position.copy_(sine_cosine(blocks, tokenizer.config.grid, width))
@@ -33,11 +35,22 @@ def initialise(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
             _start_layer(layer, len(side.layers))
 
 
-def _whiten(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
-    patches = patchify(clips, tokenizer.config).flatten(0, 2) - 0.5
+def _start_as_linear(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
+    """Let the linear path do all the work at first: what the convolutions add to it starts at nothing."""
+    entrance, exit_ = tokenizer.encoder.image_embedding, tokenizer.decoder.image_rendering
+    assert entrance.linear is not None
+    assert exit_.linear is not None
+    _whiten(entrance.linear, exit_.linear, tokenizer.config, clips)
+    for last in (entrance.project, exit_.decoder.leave):
+        nn.init.zeros_(last.weight)
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
+
+
+def _whiten(embedding: nn.Linear, unpatchify: nn.Linear, config: TokenizerConfig, clips: torch.Tensor) -> None:
+    patches = patchify(clips, config).flatten(0, 2) - 0.5
     mean = patches.double().mean(0)
     axes, deviation = principal_axes(patches)
-    embedding, unpatchify = tokenizer.encoder.patch_embedding, tokenizer.decoder.unpatchify
     kept = min(embedding.out_features, len(deviation))
     embedding.weight.zero_()
     embedding.bias.zero_()

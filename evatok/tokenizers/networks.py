@@ -131,9 +131,12 @@ class ImageEmbedding(nn.Module):
         self.encoder = ImageEncoder(config.convolutions)
         self.norm = nn.LayerNorm(config.map_channels)
         self.project = nn.Linear(config.map_channels, config.encoder_width)
+        self.config = config
+        self.linear = nn.Linear(config.patch_values, config.encoder_width) if config.shortcut else None
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        return self.project(self.norm(rearrange(self.map_of(clips), "b c y x -> b 1 (y x) c")))
+        patches = self.project(self.norm(rearrange(self.map_of(clips), "b c y x -> b 1 (y x) c")))
+        return patches if self.linear is None else patches + self.linear(patchify(clips, self.config) - 0.5)
 
     def map_of(self, clips: torch.Tensor) -> torch.Tensor:
         """The map (B, map channels, h, w) of clips (B, 3, 1, H, W)."""
@@ -145,14 +148,16 @@ class ImageRendering(nn.Module):
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
-        self.grid = config.grid
+        self.config = config
         self.norm = nn.LayerNorm(config.decoder_width)
         self.project = nn.Conv2d(config.decoder_width, config.map_channels, 3, padding=1)
         self.decoder = ImageDecoder(config.convolutions)
+        self.linear = nn.Linear(config.decoder_width, config.patch_values) if config.shortcut else None
 
     def forward(self, patches_B1PD: torch.Tensor) -> torch.Tensor:
-        features = rearrange(self.norm(patches_B1PD), "b 1 (y x) d -> b d y x", y=self.grid[0])
-        return self.of_map(self.project(features))
+        features = rearrange(self.norm(patches_B1PD), "b 1 (y x) d -> b d y x", y=self.config.grid[0])
+        made = self.of_map(self.project(features))
+        return made if self.linear is None else made + unpatchify(self.linear(patches_B1PD).float(), self.config)
 
     def of_map(self, map_BChw: torch.Tensor) -> torch.Tensor:
         """Clips (B, 3, 1, H, W) of maps (B, map channels, h, w)."""

@@ -12,11 +12,17 @@ from torch import nn
 
 from evatok.training.discriminators import DiscriminatorError
 
-LEAST = 32  # pixels along a side
+PATCH_SIZES: dict[str, dict[str, int]] = {
+    "toy": {"channels": 32, "layers": 2},  # patches of 34 pixels, half the side of its images
+    "small": {"channels": 64, "layers": 3},
+    "paper": {"channels": 64, "layers": 3},  # GigaTok's
+}
 
 
 class PatchDiscriminator(nn.Module):
-    """Map images, clips (B, 3, T, H, W) in [0, 1], to logits (B, X), one per patch of 70 pixels of each frame.
+    """Map images, clips (B, 3, T, H, W) in [0, 1], to logits (B, X), one per patch of each frame.
+
+    A patch has 70 pixels along a side, with two layers 34.
 
     Args:
         channels: of the first layer.
@@ -32,17 +38,18 @@ class PatchDiscriminator(nn.Module):
             stack += [nn.Conv2d(widths[layer - 1], widths[layer], 4, stride, 1, bias=False)]
             stack += [nn.BatchNorm2d(widths[layer]), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        self.least = 2 ** (layers + 2)  # pixels along a side, of which one logit is left
         self.apply(_start)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Return logits (B, X), float32.
 
         Raises:
-            DiscriminatorError: images of fewer than `LEAST` pixels along a side, which leave no patch.
+            DiscriminatorError: images that are too small to leave a patch.
         """
-        if min(clips.shape[-2:]) < LEAST:
+        if min(clips.shape[-2:]) < self.least:
             raise DiscriminatorError(
-                f"discriminator patch needs images of {LEAST} x {LEAST} pixels, got {tuple(clips.shape[-2:])}"
+                f"discriminator patch needs images of {self.least} x {self.least} pixels, got {tuple(clips.shape[-2:])}"
             )
         frames = rearrange(2 * clips - 1, "b c t h w -> (b t) c h w")
         return rearrange(self.layers(frames), "(b t) 1 h w -> b (t h w)", b=len(clips)).float()

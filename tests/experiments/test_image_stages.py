@@ -92,7 +92,7 @@ def test_images_go_through_every_stage(run, folder):
     def path(name: str) -> str:
         return str(folder / name / "model.safetensors")
 
-    proxy = run(stage1_proxy.ex, "proxy", direct_steps=2)
+    proxy = run(stage1_proxy.ex, "proxy", direct_steps=2, perceptual="none")
     found = record_of(folder, proxy, "proxy")
     assert found.model["facts"].items() >= {"modality": "image", "front": "cnn"}.items()
     assert {name for name in found.metrics if name.startswith("psnr")} == {
@@ -169,6 +169,15 @@ def test_images_go_through_every_stage(run, folder):
 def test_what_images_are_not_is_refused_before_any_training(run, change, error, message):
     with pytest.raises(error, match=message):
         run(stage1_proxy.ex, "one", **change)
+
+
+@pytest.mark.usefixtures("runs")
+def test_convolutions_beside_a_shortcut_do_not_learn_to_reconstruct_alone(run, monkeypatch):
+    monkeypatch.setitem(IMAGE_SIZES, "toy", dataclasses.replace(TINY, shortcut=True))
+    with pytest.raises(ConfigError, match="config key direct_steps: of size toy a linear shortcut"):
+        run(stage1_proxy.ex, "one", direct_steps=2)
+    shape = stage1_proxy.tokenizer_training.shape_of(configured(stage1_proxy.ex, "image_toy", front="linear"))
+    assert (shape.front, shape.shortcut) == ("linear", False)
 
 
 @pytest.mark.usefixtures("runs")

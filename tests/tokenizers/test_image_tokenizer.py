@@ -8,6 +8,7 @@ import torch
 
 from evatok.models.convolutions import ConvolutionShape, ImageDecoder, ImageEncoder
 from evatok.storage import checkpoints
+from evatok.tokenizers.config import patchify, unpatchify
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 from evatok.tokenizers.incremental import BlockwiseTokenizer, Prefix
 from evatok.tokenizers.initialise import initialise
@@ -85,6 +86,21 @@ def test_direct_reconstruction_trains_the_convolutions_alone(images):
         of_front("linear").direct(images)
 
 
+def test_a_shortcut_begins_as_the_linear_front_and_the_convolutions_learn_from_the_first_step(images):
+    torch.manual_seed(0)
+    tokenizer = AdaptiveTokenizer(dataclasses.replace(TINY_IMAGE, shortcut=True))
+    initialise(tokenizer, torch.rand(64, 3, 1, 16, 16))
+    encoder, decoder = tokenizer.encoder, tokenizer.decoder
+    linear = encoder.image_embedding.linear(patchify(images, TINY_IMAGE) - 0.5) + encoder.patch_position
+    assert torch.allclose(encoder.embed(images), linear, atol=1e-6)
+    features = torch.randn(2, 1, 4, TINY_IMAGE.decoder_width)
+    pixels = unpatchify(decoder.image_rendering.linear(features) + 0.5, TINY_IMAGE)
+    assert torch.allclose(decoder.to_pixels(features), pixels, atol=1e-6)
+    (tokenizer(images, LENGTHS).clips - images).square().mean().backward()
+    assert encoder.image_embedding.project.weight.grad.abs().sum() > 0
+    assert decoder.last_layer.grad.abs().sum() > 0
+
+
 def test_the_convolutions_halve_and_double_sides():
     shape = ConvolutionShape(channels=8, multipliers=(1, 2, 4), blocks=1, map_channels=6)
     made = ImageEncoder(shape)(torch.zeros(2, 3, 32, 24))
@@ -99,6 +115,7 @@ def test_the_convolutions_halve_and_double_sides():
         ({"frames": 4}, "codes images of 1 frame, not clips of 4"),
         ({"multipliers": (1, 2)}, r"make patches \(1, 2, 2\), not \(1, 8, 8\)"),
         ({"channels": 10}, "cannot be normalised in groups"),
+        ({"front": "linear", "shortcut": True}, "a shortcut passes the convolutions of front cnn, front linear"),
         ({"front": "conv"}, "unknown front 'conv'; choose one of linear, cnn"),
     ],
 )
