@@ -47,13 +47,18 @@ def random_vgg(device: str, dtype: torch.dtype) -> PerceptualDistance:
     with torch.device("meta"):
         trunk = lpips.pretrained_networks.vgg16(pretrained=False, requires_grad=False)
     trunk = trunk.to_empty(device=device)
-    torch.manual_seed(0)
-    for parameter in trunk.parameters():
-        nn.init.kaiming_normal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+    draw_weights(trunk)
     heads = [torch.full((channels,), 1 / channels) for channels in (64, 128, 256, 512, 512)]
     metric = PerceptualDistance(trunk, heads, torch.zeros(3), torch.ones(3))
     metric.trunk.to(dtype).to(memory_format=torch.channels_last)
     return metric.to(device)
+
+
+def draw_weights(network: nn.Module) -> None:
+    """Draw a convolutional network's weights, the same in every call."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.kaiming_normal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
 
 def i3d_precision(setting: Setting) -> list[Ratio]:

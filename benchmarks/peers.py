@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.generating import CLASSES, generator_of, sampling_of, timed
-from benchmarks.networks import DIMENSIONS, SAMPLES
+from benchmarks.networks import DIMENSIONS, SAMPLES, draw_weights
 from benchmarks.ratios import Ratio, seconds_of
 from benchmarks.setting import Setting, noise
 from evatok.generation.grammar import Grammar
@@ -61,13 +61,8 @@ def torchmetrics_ssim(setting: Setting) -> list[Ratio]:
     real, fake = _pair(setting, clips=2)
     frames_a, frames_b = (clips.transpose(1, 2).flatten(0, 1) for clips in (real, fake))
 
-    def theirs(dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-        def measured() -> torch.Tensor:
-            found = structural_similarity_index_measure(frames_b.to(dtype), frames_a.to(dtype), data_range=1.0)
-            assert isinstance(found, torch.Tensor), "a tuple comes with its options alone"
-            return found
-
-        return measured
+    def theirs(dtype: torch.dtype) -> Callable[[], Any]:
+        return lambda: structural_similarity_index_measure(frames_b.to(dtype), frames_a.to(dtype), data_range=1.0)
 
     single, double, ours = _timed(setting, [theirs(torch.float32), theirs(torch.float64), lambda: ssim(real, fake)])
     apart = float((theirs(torch.float64)() - ssim(real, fake).mean()).abs())
@@ -158,11 +153,13 @@ def _llama(module: Generator, setting: Setting) -> Any:
 
 def _random_lpips(setting: Setting) -> torch.nn.Module:
     """The package's network with random weights, always the same; nothing is downloaded."""
-    torch.manual_seed(0)
-    with warnings.catch_warnings():  # it uses two deprecated arguments of torchvision
+    with warnings.catch_warnings(), torch.device("meta"):  # it uses two deprecated arguments of torchvision
         warnings.simplefilter("ignore", UserWarning)
         made = lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
-    return made.eval().requires_grad_(False).to(setting.device)
+    made = made.to_empty(device=setting.device)
+    made.scaling_layer = lpips.ScalingLayer().to(setting.device)  # what it does not draw
+    draw_weights(made)
+    return made.eval().requires_grad_(False)
 
 
 def _ours_like(setting: Setting, dtype: torch.dtype) -> PerceptualDistance:

@@ -12,6 +12,7 @@ from evatok.data.clips import to_network
 from evatok.generation import conditions
 from evatok.generation.conditions import GIVEN, GenerationError, condition_codes, condition_symbols
 from evatok.generation.grammar import Grammar
+from evatok.generation.samples import SampleRequest, sample_seed
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.storage import checkpoints
@@ -94,6 +95,17 @@ def test_class_numbers_and_seeds_must_fit(by_class, pixels):
         by_class.generate([0, 1], [0], HOW)
     with pytest.raises(GenerationError, match="trained for the task 'class', not for 'frames'"):
         by_class.predict(pixels, range(5), HOW)
+
+
+def test_weights_in_bfloat16_are_a_copy_that_writes_legal_clips(by_class):
+    rounded = by_class.in_bf16()
+    assert {weight.dtype for weight in rounded.module.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in by_class.module.parameters()} == {torch.float32}
+    request = SampleRequest(by_class, 3, [0, 1, 2], None, 5, HOW, bf16=True)
+    codes = request.draw(0, 3)
+    by_class.grammar.build(codes)  # raises for anything illegal
+    seeds = [sample_seed(5, number) for number in range(3)]
+    assert same(codes, rounded.generate([0, 1, 2], seeds, HOW))
 
 
 # Frame prediction
