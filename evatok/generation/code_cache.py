@@ -38,6 +38,7 @@ VARIANTS_RULE = (
 DECIDING = (
     "assignments/rules.py",
     "models/attention.py",
+    "models/convolutions.py",
     "models/precision.py",
     "models/quantisers.py",
     "models/trained.py",
@@ -173,6 +174,8 @@ def code_set(
         pixels = piece.clips.pixels
         arrays = _encoded(coder, pixels[:, :, :, ::-1] if piece.mirrored else pixels, batch, device)
         tick(size(piece))
+        if piece.mirrored == mirrored:  # its last variant
+            piece.clips.let_go()
         return arrays
 
     def size(piece: _Piece) -> int:
@@ -262,6 +265,10 @@ class _Range:
     def pixels(self) -> np.ndarray:
         """Uint8 (n, T, H, W, 3)."""
         return self.of[self.start : self.stop]
+
+    def let_go(self) -> None:
+        """Keep no pixels."""
+        self.__dict__.pop("pixels", None)
 
     @cached_property
     def sha256(self) -> str:

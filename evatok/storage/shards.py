@@ -135,7 +135,7 @@ def computed(
     """
     tick = tick or (lambda count: None)
     shards, resumed = [], 0
-    if store is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if store is not None and _ranks() > 1:
         pieces = list(pieces)
         resumed -= _computed_by_ranks(store, pieces, key, make, size)  # what is read below, but was not there before
     for piece in pieces:
@@ -156,6 +156,15 @@ def computed(
     return Computed(shards, resumed)
 
 
+def _ranks() -> int:
+    """The number of processes of a distributed run that have joined each other; stage 2's do not."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return 1
+    from evatok.storage import ranks  # here: it imports torch, which not every command needs
+
+    return ranks.count()
+
+
 def _computed_by_ranks(
     store: Store[Value],
     pieces: Sequence[Piece],
@@ -164,10 +173,8 @@ def _computed_by_ranks(
     size: Callable[[Piece], int],
 ) -> int:
     """Compute the absent shards, consecutive ones on each rank of a distributed run; returns the number of items."""
-    from evatok.storage import ranks  # here: it imports torch, which not every command needs
+    from evatok.storage import ranks
 
-    if ranks.count() == 1:
-        return 0
     first, stop = (len(pieces) * number // ranks.count() for number in (ranks.rank(), ranks.rank() + 1))
     done = 0
     for piece in pieces[first:stop]:

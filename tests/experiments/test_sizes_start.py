@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from transformers import VideoMAEConfig, VideoMAEModel, VJEPA2Config, VJEPA2Model
 
+from evatok.data import clips as clip_sets
 from evatok.experiments import (
     all_stages,
     pretrain_videomae,
@@ -28,7 +30,7 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.training import masked_video
 from evatok.training.alignment import AlignmentHead
 from evatok.training.discriminators import TRANSFORMER_SIZES, SemanticDiscriminator, TransformerDiscriminator
-from tests.factories import configured
+from tests.factories import configured, curve_of, gratings, places
 
 LARGER = ("small", "paper")
 
@@ -119,3 +121,24 @@ def test_recomputed_layers_give_the_same_gradients_from_less_memory(tiny, clips)
         gradients.append([parameter.grad for parameter in tokenizer.parameters()])
     assert all(map(torch.equal, *gradients))
     assert held[1] < 0.7 * held[0]
+
+
+@pytest.mark.slow  # five million parameters on clips of 128 pixels
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("stage", [stage1_proxy, stage4_final])
+def test_small_trains_on_its_own_defaults(stage, tmp_path):
+    """Two steps of two clips on a CPU; of the rest only the router, which an earlier stage makes, is left out."""
+    labels, manifest = pd.DataFrame({"source": ["made"] * 3}), {"name": "gratings", "seed": 0}
+    clip_sets.save(tmp_path / "clips", gratings(3, size=128), labels, manifest)
+    ours = {"data": str(tmp_path / "clips"), "train_clips": 3, "validation_clips": 1, "batch": 2, "steps": 2}
+    how = {"device": "cpu", "threads": 1, "log_every": 1, "save_every": 1, "discriminator_start": 0}
+    if stage is stage4_final:
+        how["assignment"] = "uniform"
+    given = {**ours, **how, **places(tmp_path / "one")}
+    result = stage.ex.run(named_configs=("small",), config_updates=given).result
+    assert result["complete"]
+    last = curve_of(tmp_path)[-1]
+    expected = {"perceptual", "entropy", "quantiser"}
+    expected |= {"alignment", "adversarial", "discriminator"} if stage is stage4_final else set()
+    assert expected <= last.keys()
+    assert last["step"] == 2

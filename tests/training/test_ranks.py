@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from evatok.data import clips as clip_sets
 from evatok.storage import ranks
 from evatok.storage.environment import REPOSITORY
 from evatok.storage.shards import ShardStore, computed
 from evatok.training.loop import read_curve, train
+from tests.factories import gratings, places
 from tests.training import ranked
 
 CLOSE = 1e-5
@@ -215,3 +218,25 @@ def test_a_killed_rank_ends_the_others_with_one_line(tmp_path):
     second.wait(timeout=60)
     assert first.returncode == 2
     assert "wait: another rank ended, see its message; saved work is kept" in told
+
+
+@pytest.mark.slow  # the toy network on two processes
+def test_a_command_on_two_ranks_leaves_one_run_one_record_and_one_checkpoint(tmp_path, monkeypatch):
+    pytest.importorskip("accelerate")
+    monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
+    labels, manifest = pd.DataFrame({"source": ["made"] * 6}), {"name": "gratings", "seed": 0}
+    clip_sets.save(tmp_path / "clips", gratings(6), labels, manifest)
+    asked = {"data": tmp_path / "clips", "train_clips": 6, "validation_clips": 2, "batch": 4, "steps": 2, "threads": 1}
+    asked |= {"log_every": 1, "save_every": 1, "bf16": False, **places(tmp_path / "one")}
+    words = [f"{key}={value}" for key, value in asked.items()]
+    running = of_ranks(2, "-m", "evatok.experiments.stage1_proxy", "with", "toy", *words)
+    told = [process.communicate(timeout=500)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    assert [line["step"] for line in read_curve(tmp_path / "one/work")] == [1, 2]
+    assert len(list((tmp_path / "one/records").rglob("*.json"))) == 1
+    assert [run.name for run in (tmp_path / "runs/stage1_proxy").iterdir() if run.name.isdigit()] == ["1"]
+    assert (tmp_path / "one/model.safetensors").exists()
+    refused = of_ranks(2, "-m", "evatok.experiments.stage1_proxy", "with", "toy", *words, "batch=5")
+    assert "batch: 5 clips cannot be shared by 2 ranks equally" in "".join(
+        p.communicate(timeout=500)[1] for p in refused
+    )
