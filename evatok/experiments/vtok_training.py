@@ -139,7 +139,7 @@ class LanguageTask(runner.Task[VideoLanguageModel]):
             },
             metrics=metrics,
             told={name: round(metric.value, 1) for name, metric in metrics.items()},
-            artifacts=_kept(outcomes, self.config),
+            artifacts=kept(outcomes, self.config),
         )
 
 
@@ -157,7 +157,7 @@ def without_training(config: dict[str, Any], tracker: tracking.Tracker, task: La
     return {**runner.finished(config, tracker, task.kind, found, 0.0), **found.told}
 
 
-def _kept(outcomes: Outcomes, config: dict[str, Any]) -> dict[str, records.Artifact]:
+def kept(outcomes: Outcomes, config: dict[str, Any]) -> dict[str, records.Artifact]:
     """The file of every question's outcome, unless the configuration wants none."""
     if not config["per_clip"]:
         return {}

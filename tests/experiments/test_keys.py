@@ -33,6 +33,7 @@ EXPERIMENTS = (
     "vtok_align",
     "vtok_decoder",
     "vtok_generation",
+    "vtok_pretrained",
     "vtok_stills",
     "vtok_understanding",
 )

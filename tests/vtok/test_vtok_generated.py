@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from evatok.data.embedded.scene_text import CATEGORIES
+from evatok.alignment import triples
+from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
 from evatok.evaluation import per_clip, protocols
 from evatok.experiments import recipes
 from evatok.metrics import catalogue
@@ -17,7 +19,7 @@ from evatok.reporting.vtok_rows import BY_NAME, SEEDS, shown
 from evatok.reporting.vtok_tables import above
 from evatok.storage import records
 from evatok.vtok import scoring
-from evatok.vtok.scoring import Outcomes
+from evatok.vtok.scoring import Outcomes, ScoringError
 from reproductions.vtok import table1, table2, table4_generation, table5_generation
 
 SAMPLED = {"judge": "ruler", "flow_steps": 20, "flow_guidance": 1.0, "temperature": 1.0, "size": "toy"}
@@ -174,3 +176,18 @@ def test_figure_2_shows_samples_of_its_own_prompts_alone(tmp_path):
     (tmp_path / "samples.npz").write_bytes(b"nothing")
     with pytest.raises(TableError, match="not a file of samples"):
         vtok_figures.draw(held, {"VTok": tmp_path / "samples.npz"}, tmp_path)
+
+
+def test_an_answer_that_is_no_option_and_answers_about_other_clips_are_refused(tmp_path):
+    labels = {name: ["?"] for name in ("q_motion", "need_motion")} | {"a_motion": ["flies"]}
+    row = {f"{kind}_{name}": [value] for name in CATEGORIES for kind, value in (("q", "?"), ("need", "key"))}
+    answers = {f"a_{name}": [OPTIONS[name][0]] for name in CATEGORIES}
+    right = pd.DataFrame({**row, **answers})
+    assert [question.answer for question in triples.questions_of(right)[0]] == [OPTIONS[name][0] for name in CATEGORIES]
+    with pytest.raises(ScoringError, match="the answer 'flies' of motion is not one of stays"):
+        triples.questions_of(pd.DataFrame({**row, **answers, **labels}))
+    asked = triples.Triples(protocols.get("moving-shapes-align"), ["a ."], triples.questions_of(right), {})
+    given = pd.DataFrame({"clip": "7", "category": CATEGORIES, "answer": [OPTIONS[name][0] for name in CATEGORIES]})
+    given.to_csv(tmp_path / "answers.csv", index=False)
+    with pytest.raises(ScoringError, match="does not answer what was asked: see clip"):
+        triples.answers_in(tmp_path / "answers.csv", asked)
