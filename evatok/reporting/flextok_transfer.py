@@ -25,9 +25,9 @@ def claims_of(record: Record) -> list[Sign]:
             (f"{where}: pixels follow the first frame's clip", "l1", "frame", "tokens", "lower"),
         )
         for name, metric, nearer, other, direction in pairs:
-            keys = [f"{metric}_k{tokens}_borrowed_{which}" for which in (nearer, other)]
-            if all(key in record.metrics for key in keys):
-                signs.append(_sign(name, *(record.metrics[key] for key in keys), direction=direction))
+            near, far = (record.metrics.get(f"{metric}_k{tokens}_borrowed_{which}") for which in (nearer, other))
+            if near is not None and far is not None:
+                signs.append(_sign(name, near, far, direction))
     return signs
 
 
