@@ -370,6 +370,9 @@ _VIDEOFLEXTOK = {
     "videoflextok_stage2.tokenizer": Key(_PATH, "checkpoint of stage 1"),
     "videoflextok_long.tokenizer": Key(_PATH, "checkpoint of stage 2"),
     "videoflextok_long.kept": Key(Many(Whole(1, 2**16), 1), "tokens per latent frame"),
+    "videoflextok_transfer.tokenizer": Key(_PATH, "checkpoint of stage 2"),
+    "videoflextok_transfer.kept": Key(Many(Whole(1, 2**16), 1), "tokens per latent frame"),
+    "videoflextok_transfer.show": Key(Whole(1, 1024), "samples to write for inspection"),
 }
 
 KEYS: dict[str, Key] = {

@@ -69,7 +69,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "videoflextok": tuple(names),
         "videoflextok-tables": ending("table2", "table3"),
         "videoflextok-controls": ending("controls", "figure9", "figure10"),
-        "videoflextok-figures": ending("figure2", "figure12", "long", "table8", "stage2-full-0"),
+        "videoflextok-figures": ending("figure2", "figure12", "long", "transfer", "table8", "stage2-full-0"),
         "videoflextok-stage2": ending("stage2"),
     }
 
@@ -128,6 +128,9 @@ def _figures() -> Iterator[Recipe]:
     rival = {**_COMMON, "checkpoint": PROXY, "assignment": "uniform:16", "metrics": WITH_FVD, "work": f"{FOLDER}/rival"}
     yield Recipe("videoflextok-table8-rival", "evaluate", rival, "", needs=("proxy-toy-motion",))
     long = {**_COMMON, "tokenizer": SECOND, "frames": 64, "kept": [1, 4, 16]}
+    transfer = {**_COMMON, "tokenizer": SECOND, "kept": [1, 2, 4], "output": f"{FOLDER}/transfer"}
+    needs = ("videoflextok-stage2-full-0",)
+    yield Recipe("videoflextok-transfer", "videoflextok_transfer", transfer, "toy", needs=needs)
     yield Recipe("videoflextok-long", "videoflextok_long", long, "toy", needs=("videoflextok-stage2-full-0",))
 
 

@@ -30,6 +30,7 @@ EXPERIMENTS = (
     "videoflextok_long",
     "videoflextok_stage1",
     "videoflextok_stage2",
+    "videoflextok_transfer",
     "vtok_align",
     "vtok_decoder",
     "vtok_generation",

@@ -13,7 +13,7 @@ from evatok.evaluation import protocols
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
 from evatok.storage import records
 from evatok.storage.records import Metric
-from reproductions.videoflextok import figure7, figure11, table2, table3, table4
+from reproductions.videoflextok import figure7, figure11, figure12, table2, table3, table4
 
 TOKENIZER = {"form": "flexible", "decoder_mask": "causal", "alignment": True}
 
@@ -108,3 +108,20 @@ def test_the_grid_is_compared_at_all_its_tokens(sampled, results):
     verdicts = dict(zip(signs.index, signs.verdict, strict=True))
     assert [verdict for name, verdict in verdicts.items() if name.startswith("time-first, 4")] == [HOLDS, HOLDS]
     assert [verdict for name, verdict in verdicts.items() if name.startswith("time-first, all")] == [UNKNOWN] * 2
+
+
+def test_the_front_has_no_point_that_another_beats_for_less(sampled, results):
+    """4 tokens are better than all at every price; 1 token is the cheapest."""
+    for kept, steps, gfvd in ((1, 1, 400.0), (4, 1, 200.0), (4, 20, 100.0), (16, 1, 250.0), (16, 20, 150.0)):
+        costs = {"generator_flops": 100.0 * kept, "decoder_flops": 10.0 * kept * steps}
+        sampled(gfvd, kept=kept, flow_steps=steps, sha256="a" * 64, **costs)
+    sampled(1.0, kept=4, guidance=2.0, sha256="a" * 64, generator_flops=1.0, decoder_flops=1.0)
+    assert figure12.main(["--results", str(results)]) == 0
+    frame = pd.read_csv(results / "figures" / "videoflextok_figure12_generation.csv")
+    front = frame[frame["on_front"]]
+    assert sorted(zip(front.tokens, front.flow_steps, strict=True)) == [(1, 1), (4, 1), (4, 20)]
+    signs = pd.read_csv(results / "tables" / "videoflextok_figure12_generation_signs.csv")
+    assert list(signs.verdict) == [UNSURE]
+    sampled(50.0, kept=16, flow_steps=40, sha256="a" * 64, generator_flops=1600.0, decoder_flops=6400.0)
+    assert figure12.main(["--results", str(results)]) == 0
+    assert list(pd.read_csv(results / "tables" / "videoflextok_figure12_generation_signs.csv").verdict) == [FAILS]

@@ -231,6 +231,22 @@ EXPERIMENTS = [
         },
     ),
     Experiment(
+        "videoflextok_transfer",
+        "videoflextok_transfer",
+        {
+            "tokenizer": "{base}/videoflextok_stage2/checkpoint.safetensors",
+            "data": _FLEX["data"],
+            "clips": 4,
+            "kept": [2],
+            "flow_steps": 2,
+            "batch": 2,
+            "show": 2,
+            "threads": 1,
+            "bf16": False,
+        },
+        {"output": "output"},
+    ),
+    Experiment(
         "train_image_encoder",
         "train_image_encoder",
         {**_STILLS, "train_clips": 20, "validation_clips": 20, "width": 16, "channels": 8},
