@@ -1,9 +1,10 @@
-"""VideoFlexTok Fig. 2 as curves: quality against tokens per latent frame, sampled and in one step."""
+"""VideoFlexTok Figs. 2 and 12 as curves: quality against tokens per latent frame, and against operations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,4 +30,31 @@ def draw(frame: pd.DataFrame, panels: Mapping[str, str], folder: Path, name: str
             axes.set_xlabel("tokens per latent frame")
             axes.set_ylabel(label)
         figure.axes[0].legend()
+        figures.save(figure, folder, name, frame)
+
+
+class Axes(NamedTuple):
+    """Columns of a frame that a figure of costs draws, with their labels: operations, and quality."""
+
+    cost: str
+    cost_label: str
+    quality: str
+    quality_label: str
+
+
+def draw_costs(frame: pd.DataFrame, axes: Axes, folder: Path, name: str) -> None:
+    """Quality against operations, a line per number of tokens, and the front where a column `on_front` tells it."""
+    with figures.style():
+        figure = Figure(figsize=(4.4, 3.0))
+        plot = figure.subplots()
+        for tokens, group in frame.groupby("tokens"):
+            ordered = group.sort_values(axes.cost)
+            plot.plot(ordered[axes.cost] / 1e9, ordered[axes.quality], marker="o", label=f"{tokens}")
+        if "on_front" in frame:
+            front = frame[frame["on_front"]].sort_values(axes.cost)
+            plot.plot(front[axes.cost] / 1e9, front[axes.quality], color="black", linestyle=":", label="front")
+        plot.set_xscale("log")
+        plot.set_xlabel(axes.cost_label)
+        plot.set_ylabel(axes.quality_label)
+        plot.legend(title="tokens per latent frame")
         figures.save(figure, folder, name, frame)

@@ -16,17 +16,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-from evatok.pictures import figures
-from evatok.reporting import final_tables, flextok, flextok_front, flextok_generation
+from evatok.reporting import final_tables, flextok, flextok_curves, flextok_front, flextok_generation
 from evatok.reporting.claims import Sign
+from evatok.reporting.flextok_curves import Axes
 from evatok.storage.records import Record
 
 ITEM = "VideoFlexTok Figure 12, the decoder's half"
 STEPS = (1, 2, 5, 10, 20, 40)
 CHECKPOINT = "results/checkpoints/videoflextok-toy-stage2-full.safetensors"
+DECODER = Axes("decoder_flops", "decoder GFLOPs per clip", "value", "rFVD")
+GENERATION = Axes("flops", "GFLOPs per clip, generator and decoder", "gfvd", "gFVD")
 
 
 def claims_of(found: Sequence[Record]) -> list[Sign]:
@@ -37,44 +36,13 @@ def claims_of(found: Sequence[Record]) -> list[Sign]:
     return [flextok.compare(rows, (tokens, steps), (tokens, 1), "rfvd", said) for tokens in levels for steps in (5, 20)]
 
 
-def draw(frame: pd.DataFrame, folder: Path) -> None:
-    """rFVD over FLOPs, a line per length."""
-    with figures.style():
-        figure = Figure(figsize=(4.4, 3.0))
-        axes = figure.subplots()
-        for tokens, group in frame.groupby("tokens"):
-            ordered = group.sort_values("decoder_flops")
-            axes.plot(ordered["decoder_flops"] / 1e9, ordered["value"], marker="o", label=f"{tokens}")
-        axes.set_xscale("log")
-        axes.set_xlabel("decoder GFLOPs per clip")
-        axes.set_ylabel("rFVD")
-        axes.legend(title="tokens per latent frame")
-        figures.save(figure, folder, "videoflextok_figure12", frame)
-
-
-def draw_generation(frame: pd.DataFrame, folder: Path) -> None:
-    """gFVD over all FLOPs, a line per length, points of the front filled."""
-    with figures.style():
-        figure = Figure(figsize=(4.4, 3.0))
-        axes = figure.subplots()
-        for tokens, group in frame.groupby("tokens"):
-            ordered = group.sort_values("flops")
-            axes.plot(ordered["flops"] / 1e9, ordered["gfvd"], marker="o", label=f"{tokens}")
-        front = frame[frame["on_front"]].sort_values("flops")
-        axes.plot(front["flops"] / 1e9, front["gfvd"], color="black", linestyle=":", label="front")
-        axes.set_xscale("log")
-        axes.set_xlabel("GFLOPs per clip, generator and decoder")
-        axes.set_ylabel("gFVD")
-        axes.legend(title="tokens per latent frame")
-        figures.save(figure, folder, "videoflextok_figure12_generation", frame)
-
-
 def run(results: Path) -> None:
     """Both halves."""
     run_decoder(results)
     found = flextok_front.points_of(flextok_generation.sampled(results / "records"))
     if found:
-        draw_generation(flextok_front.frame_of(found), results / "figures")
+        frame = flextok_front.frame_of(found)
+        flextok_curves.draw_costs(frame, GENERATION, results / "figures", "videoflextok_figure12_generation")
     signs = flextok_front.claims_of(found)
     flextok.publish_claims(signs, "videoflextok_figure12_generation", "VideoFlexTok Figure 12", results)
     final_tables.tell([] if found else ["  python -m evatok.experiments.make videoflextok-generators-figures"])
@@ -85,7 +53,7 @@ def run_decoder(results: Path) -> None:
     found = flextok.of_one_tokenizer(flextok.measured(results / "records"))
     frame = flextok.frame_of(found, ("rfvd",))
     if len(frame):
-        draw(frame, results / "figures")
+        flextok_curves.draw_costs(frame, DECODER, results / "figures", "videoflextok_figure12")
         print(frame.pivot_table(index="tokens", columns="flow_steps", values="value").to_markdown() + "\n")
     flextok.publish_claims(claims_of(found), "videoflextok_figure12", ITEM, results)
     final_tables.tell(flextok.missing_points(found, STEPS, CHECKPOINT))

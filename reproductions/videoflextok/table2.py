@@ -68,7 +68,6 @@ GENERATED = GeneratorTable(
 
 
 def run(results: Path) -> None:
-    """Both halves."""
     flextok.publish(TABLE, results)
     flextok_generation.publish(GENERATED, results)
 

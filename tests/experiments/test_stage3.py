@@ -90,7 +90,7 @@ def test_examining_is_the_percentile_of_the_routers_first_choices(lesson):
 
 
 def test_a_router_for_other_levels_than_the_tables_is_refused(lesson):
-    config = {**CONFIG, "size": "toy", "router": "vit", "head": "joint", "dropout": 0.0}
+    config = {**CONFIG, "modality": "video", "size": "toy", "router": "vit", "head": "joint", "dropout": 0.0}
     with pytest.raises(ConfigError, match="a toy router has levels"):
         stage3_router._router(config, lesson)
 

@@ -224,7 +224,7 @@ def test_a_router_for_other_levels_is_refused(stage4, tmp_path):
     [
         ({"assignment": "best"}, "assignment"),
         ({"assignment": "uniform", "uniform_tokens": 5}, "uniform_tokens"),
-        ({"discriminator": "patch"}, "discriminator"),
+        ({"discriminator": "pixels"}, "discriminator"),
         ({"entropy_weight": 0.02}, "entropy_weight.*fsq"),
         ({"minutes": -1.0}, "minutes"),
     ],
