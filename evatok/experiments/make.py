@@ -13,7 +13,8 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,26 @@ def run(recipe: Recipe, **further: Any) -> None:
         codes = [subprocess.run([sys.executable, *recipe.command(**further)], cwd=REPOSITORY, check=False).returncode]
     if any(codes):
         raise MakeError(f"{recipe.name} exited with code {max(codes)}; see its error above. {_RESUME}")
+
+
+def make_in_time(
+    names: Iterable[str], minutes: float, further: Callable[[Recipe], Mapping[str, Any]] | None = None
+) -> None:
+    """Make what is not made yet of these and of all they need, in order, until `minutes` (0: no limit) have passed.
+
+    `further` gives settings of a recipe in place of its own. Raises MakeError as `run` does.
+    """
+    deadline = time.monotonic() + 60 * minutes if minutes else None
+    for recipe in recipes.wanted(names):
+        left = (deadline - time.monotonic()) / 60 if deadline else 0.0
+        if deadline and left <= 0:
+            return
+        if is_made(recipe):
+            continue
+        budget = {"minutes": round(left, 2)} if deadline and recipe.outcome else {}
+        run(recipe, **(further(recipe) if further else {}), **budget)
+        if recipe.outcome and not is_made(recipe):
+            return  # its time was up
 
 
 _RESUME = "Run the same command again to resume."

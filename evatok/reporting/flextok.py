@@ -80,11 +80,20 @@ def measured(folder: Path, protocol: str = PROTOCOL) -> list[Record]:
     return [r for r in found if r.model.get("system") == SYSTEM and r.protocol.get("comparable") is True]
 
 
-def choose(found: Sequence[Record], specs: Sequence[FlexSpec]) -> Chosen:
-    """The set of alike records that fills most rows; of each training seed and row the newest."""
+def common_of(record: Record) -> tuple[Any, ...]:
+    """What the records of one table of tokenizers have in common."""
+    facts, parents = record.model["facts"], record.model.get("parents", {})
+    told = tuple(facts.get(key) for key in ("size", "stage", "steps", "noise_mean"))
+    return (*told, parents.get("train_clips"), record.protocol.get("hash"))
+
+
+def choose(
+    found: Sequence[Record], specs: Sequence[Spec], common: Callable[[Record], tuple[Any, ...]] = common_of
+) -> Chosen:
+    """The set of records, alike in what `common` tells, that fills most rows; of each training seed the newest."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in found:
-        sets[_common(record)].append(record)
+        sets[common(record)].append(record)
     candidates = []
     for members in sets.values():
         rows = {spec.name: Row(spec, _by_seed(spec, members)) for spec in specs}
@@ -95,18 +104,12 @@ def choose(found: Sequence[Record], specs: Sequence[FlexSpec]) -> Chosen:
     if not candidates:
         return Chosen({spec.name: Row(spec) for spec in specs})
     _, rows, held = max(candidates, key=lambda candidate: candidate[0])
-    return Chosen(rows, {**held[0].model["facts"], "records": len(held)})
+    return Chosen(rows, {**held[0].model["facts"], "protocol": held[0].protocol["name"], "records": len(held)})
 
 
-def _by_seed(spec: FlexSpec, members: Sequence[Record]) -> tuple[Record, ...]:
+def _by_seed(spec: Spec, members: Sequence[Record]) -> tuple[Record, ...]:
     by_seed = {record.model["facts"]["seed"]: record for record in members if spec.fits(record)}
     return tuple(by_seed[seed] for seed in sorted(by_seed))
-
-
-def _common(record: Record) -> tuple[Any, ...]:
-    facts, parents = record.model["facts"], record.model.get("parents", {})
-    told = tuple(facts.get(key) for key in ("size", "stage", "steps", "noise_mean"))
-    return (*told, parents.get("train_clips"), record.protocol.get("hash"))
 
 
 def caption(item: str, chosen: Chosen, note: str = "") -> str:

@@ -6,8 +6,7 @@ most of its rows, of several the newest. What no record fills is a dash, and the
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,29 +66,6 @@ def most_tokens(record: Record) -> int:
     return round(record.model["facts"]["tokens_per_clip"] / len(record.model["tokens_per_block"]))
 
 
-def choose(found: Sequence[Record], specs: Sequence[GeneratorSpec]) -> Chosen:
-    """The set of alike records that fills most rows; of each training seed and row the newest."""
-    sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in found:
-        sets[_common(record)].append(record)
-    candidates = []
-    for members in sets.values():
-        rows = {spec.name: Row(spec, _by_seed(spec, members)) for spec in specs}
-        held = [record for row in rows.values() for record in row.records]
-        if held:
-            filled = sum(bool(row.records) for row in rows.values())
-            candidates.append(((filled, max(record.created for record in held)), rows, held))
-    if not candidates:
-        return Chosen({spec.name: Row(spec) for spec in specs})
-    _, rows, held = max(candidates, key=lambda candidate: candidate[0])
-    return Chosen(rows, {**held[0].model["facts"], "protocol": held[0].protocol["name"]})
-
-
-def _by_seed(spec: GeneratorSpec, members: Sequence[Record]) -> tuple[Record, ...]:
-    by_seed = {record.model["facts"]["seed"]: record for record in members if spec.fits(record)}
-    return tuple(by_seed[seed] for seed in sorted(by_seed))
-
-
 def _common(record: Record) -> tuple[Any, ...]:
     facts, parents = record.model["facts"], record.model["parents"]
     told = tuple(facts.get(key) for key in ("size", "model", "steps", "batch", "label"))
@@ -98,7 +74,7 @@ def _common(record: Record) -> tuple[Any, ...]:
 
 def publish(table: GeneratorTable, results: Path) -> None:
     """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, and what is missing."""
-    plain, chosen = table.table, choose(sampled(results / "records"), table.specs)
+    plain, chosen = table.table, flextok.choose(sampled(results / "records"), table.specs, _common)
     flextok.publish_rows(plain, chosen, caption(table, chosen), results)
     flextok.publish_claims(table.claims_of(chosen.rows), plain.name, table.item, results)
     empty = any(not row.records for row in chosen.rows.values())

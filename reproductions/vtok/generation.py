@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 
 from evatok import errors
-from evatok.experiments import make, recipes
+from evatok.experiments import make
 from evatok.experiments.vtok_generation_recipes import align_of
 from evatok.reporting.vtok_generated import MADE_BY_NAME
 from evatok.reporting.vtok_rows import SEEDS
@@ -33,17 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock budget (0: none)")
     options = parser.parse_args(argv)
     names = [align_of(row, seed) for seed in options.seeds for row in options.only or MADE_BY_NAME]
-    deadline = time.monotonic() + 60 * options.minutes if options.minutes else None
     with errors.one_line("generation"):
-        for recipe in recipes.wanted(names):
-            left = (deadline - time.monotonic()) / 60 if deadline else 0.0
-            if deadline and left <= 0:
-                break
-            if make.is_made(recipe):
-                continue
-            make.run(recipe, **({"minutes": round(left, 2)} if deadline and recipe.outcome else {}))
-            if recipe.outcome and not make.is_made(recipe):
-                break  # its time was up
+        make.make_in_time(names, options.minutes)
     for name in TABLES:
         subprocess.run([sys.executable, f"reproductions/vtok/{name}.py"], check=True, cwd=REPOSITORY)
     return 0

@@ -14,11 +14,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from typing import Any
 
 from evatok import errors
-from evatok.experiments import make, recipes
+from evatok.experiments import make
 from evatok.experiments.recipe import Recipe
 from evatok.experiments.vtok_recipes import name_of
 from evatok.reporting.vtok_rows import BY_NAME, SEEDS
@@ -34,28 +33,17 @@ QUICK: dict[str, dict[str, Any]] = {
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     names = [name_of(row, seed) for seed in options.seeds for row in options.only or BY_NAME]
-    deadline = time.monotonic() + 60 * options.minutes if options.minutes else None
     with errors.one_line("understanding"):
-        for recipe in recipes.wanted(names):
-            left = (deadline - time.monotonic()) / 60 if deadline else 0.0
-            if deadline and left <= 0:
-                break
-            if make.is_made(recipe):
-                continue
-            make.run(recipe, **_further(recipe, left, options.quick))
-            if not make.is_made(recipe):
-                break  # its time was up
+        make.make_in_time(names, options.minutes, _quick if options.quick else None)
     for name in ("table3", "table4", "table5", "figure1"):
         subprocess.run([sys.executable, f"reproductions/vtok/{name}.py"], check=True, cwd=REPOSITORY)
     return 0
 
 
-def _further(recipe: Recipe, minutes: float, quick: bool) -> dict[str, Any]:
-    """Settings of this run in place of the recipe's own."""
-    further = {**QUICK[recipe.experiment]} if quick else {}
-    if "steps" in recipe.settings:
-        further.pop("steps", None)  # a row that is measured without training keeps its 0
-    return {**further, **({"minutes": round(minutes, 2)} if minutes else {})}
+def _quick(recipe: Recipe) -> dict[str, Any]:
+    """A handful of steps and clips; a row that is measured without training keeps its 0 steps."""
+    kept = {"steps"} if "steps" in recipe.settings else set()
+    return {name: value for name, value in QUICK[recipe.experiment].items() if name not in kept}
 
 
 def _parser() -> argparse.ArgumentParser:
