@@ -27,7 +27,7 @@ class KVCache:
     mask hides from the others what was before them.
 
     Attributes:
-        values: (layers, 2, B, H, columns, C); finite where it is read, as a NaN in a hidden column would spoil a sum.
+        values: (layers, 2, B, H, columns, C); finite from the start, as a NaN in a hidden column would spoil a sum.
         clock: column of the next position.
         starts: (b,) first column of each running sequence.
     """
@@ -57,7 +57,6 @@ class KVCache:
         if self.clock < length:
             self._move(self._oldest + length - self.clock)
         self.starts += [self.clock - length] * count
-        self.values[:, :, rows, :, self._oldest : self.clock - length] = 0
         return rows
 
     def make_room(self) -> None:
@@ -79,7 +78,7 @@ class KVCache:
 
     def _grow(self, sequences: int) -> None:
         rows, columns = len(self.starts), slice(self._oldest, self.clock) if self.starts else slice(0)
-        larger = self.values.new_empty(*self.values.shape[:2], sequences, *self.values.shape[3:])
+        larger = self.values.new_zeros(*self.values.shape[:2], sequences, *self.values.shape[3:])
         larger[:, :, :rows, :, columns] = self.values[:, :, :rows, :, columns]
         self.values = larger
 

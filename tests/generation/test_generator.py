@@ -152,6 +152,16 @@ def test_sequences_that_join_later_stand_at_their_own_places(positions):
     torch.testing.assert_close(module.logits(module.decode(symbols, cache)), expected, atol=1e-4, rtol=0)
 
 
+def test_a_cache_holds_no_nan_before_it_is_written(monkeypatch):
+    """Memory that was in use may hold any bits, and columns that a mask hides still enter sums."""
+    module, empty = generator(condition=2), torch.Tensor.new_empty
+    monkeypatch.setattr(torch, "empty", lambda shape, **kind: torch.full(shape, torch.nan, **kind))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *shape: empty(self, *shape).fill_(torch.nan))
+    cache = module.cache(1)
+    cache.admit(3, 2)
+    assert cache.values.isfinite().all()
+
+
 def test_a_longer_prefix_than_the_clock_has_seen_finds_room_before_it():
     module = generator(condition=2)
     cache, rows = module.cache(3), module.prefix(condition(module, 2))
