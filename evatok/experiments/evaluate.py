@@ -162,9 +162,7 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
     _check_clips(tokenizer.config, protocol)
     identity = {
         "system": "adaptive tokenizer",
-        "sha256": checkpoint.sha256,
-        "parents": checkpoint.parents,
-        "facts": checkpoint.facts,
+        **checkpoint.identity,
         "parameters": sum(p.numel() for p in tokenizer.parameters()),
     }
     rule = rule_of(config["assignment"], tokenizer.config, config)
@@ -189,9 +187,7 @@ def flexible_of(config: dict[str, Any], protocol: Protocol) -> Flexible:
         )
     drawn = {"steps": config["flow_steps"], "guidance": config["flow_guidance"], "seed": config["seed"]}
     identity = {
-        "sha256": checkpoint.sha256,
-        "parents": checkpoint.parents,
-        "facts": checkpoint.facts,
+        **checkpoint.identity,
         "parameters": sum(p.numel() for p in tokenizer.network.parameters()),
         "assignment": kind,
     }

@@ -177,9 +177,7 @@ class GeneratorTask(runner.Task[Generator]):
         return runner.Measured(
             protocol=lesson.protocol,
             model={
-                "sha256": shipped.sha256,
-                "parents": shipped.parents,
-                "facts": shipped.facts,
+                **shipped.identity,
                 "parameters": sum(p.numel() for p in averaged.parameters()),
                 "training_flops": training_flops(lesson, self.config),
             },

@@ -191,9 +191,7 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
                 "train": self.train_set.manifest,
             },
             model={
-                "sha256": checkpoint.sha256,
-                "parents": checkpoint.parents,
-                "facts": checkpoint.facts,
+                **checkpoint.identity,
                 "network": shipped.config.to_dict(),
                 "parameters": sum(p.numel() for p in shipped.parameters()),
             },

@@ -86,7 +86,6 @@ def _record(
     clips: ClipSet,
     metrics: dict[str, Metric],
 ) -> records.Record:
-    checkpoint = tokenizer.checkpoint
     return records.new_record(
         kind="videoflextok_long",
         status=config["size"],
@@ -101,12 +100,7 @@ def _record(
             "noise_seed": config["noise_seed"],
             "manifest": clips.manifest,
         },
-        model={
-            "sha256": checkpoint.sha256,
-            "parents": checkpoint.parents,
-            "facts": checkpoint.facts,
-            "run": tracker.run_id,
-        },
+        model={**tokenizer.checkpoint.identity, "run": tracker.run_id},
         metrics=metrics,
         config=config,
         environment=tracker.environment(),

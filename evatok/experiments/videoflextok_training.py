@@ -135,9 +135,7 @@ class FlexTask(runner.Task[FlexTrainee]):
                 "noise_seed": config["noise_seed"],
             },
             model={
-                "sha256": checkpoint.sha256,
-                "parents": checkpoint.parents,
-                "facts": checkpoint.facts,
+                **checkpoint.identity,
                 "network": checkpoint.config,
                 "parameters": sum(p.numel() for p in shipped.network.parameters()),
             },

@@ -145,7 +145,6 @@ def _record(
     clips: ClipSet,
     metrics: dict[str, Metric],
 ) -> records.Record:
-    checkpoint = tokenizer.checkpoint
     told = ("data", "flow_steps", "flow_guidance", "noise_seed")
     return records.new_record(
         kind="videoflextok_transfer",
@@ -157,12 +156,7 @@ def _record(
             "first_frame": "of the next clip",
             "manifest": clips.manifest,
         },
-        model={
-            "sha256": checkpoint.sha256,
-            "parents": checkpoint.parents,
-            "facts": checkpoint.facts,
-            "run": tracker.run_id,
-        },
+        model={**tokenizer.checkpoint.identity, "run": tracker.run_id},
         metrics=metrics,
         config=config,
         environment=tracker.environment(),

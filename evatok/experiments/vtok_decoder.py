@@ -100,8 +100,8 @@ class DecoderTask(runner.Task[VideoDecoder]):
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         encoder = ImageEncoder.load(config["encoder"], config["device"])
-        train = _clips(config, "train")
-        self.validation = _clips(config, "validation")
+        train = clips_of(config, "train")
+        self.validation = clips_of(config, "validation")
         self.encoder = encoder
         self.parents = {"image_encoder": encoder.checkpoint.sha256, "train_clips": train.sha256}
         self.inputs = " ".join(self.parents.values())
@@ -232,7 +232,8 @@ def _use(module: VideoDecoder, part: Coded, kind: str) -> torch.Tensor:
     return torch.stack(each).sum() / GROUPS
 
 
-def _clips(config: dict[str, Any], split: str) -> ClipSet:
+def clips_of(config: dict[str, Any], split: str) -> ClipSet:
+    """Clips of a split, as the decoder draws them."""
     return clip_set(DATA, split, config[f"{split}_clips"], size=64, frames=FRAMES)
 
 

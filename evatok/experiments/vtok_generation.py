@@ -21,11 +21,10 @@ import torch
 
 from evatok.data.clips import ClipSet
 from evatok.data.embedded.scene_text import vocabulary
-from evatok.data.sets import clip_set
 from evatok.experiments import runner, tracking, vtok_training
 from evatok.experiments.setting import TRAINING
 from evatok.experiments.tracking import ConfigError
-from evatok.experiments.vtok_decoder import DATA, FRAMES, reader
+from evatok.experiments.vtok_decoder import DATA, FRAMES, clips_of, reader
 from evatok.metrics import catalogue
 from evatok.storage import checkpoints, records
 from evatok.training import loop
@@ -83,7 +82,7 @@ class WriterTask(runner.Task[VideoWriter]):
         torch.manual_seed(config["seed"])
         shape = LanguageModelConfig(encoder.config.width, config["width"], config["layers"], config["heads"])
         self.module = VideoWriter(shape, strategy, config["token_head"]).to(config["device"])
-        sets = (_clips(config, "train"), _clips(config, "test"))
+        sets = (clips_of(config, "train"), clips_of(config, "test"))
         self.train_set, self.test_set = (Pairs(clips, encoder, self.decoder, strategy, config) for clips in sets)
         sources = {"image_encoder": encoder.checkpoint.sha256, "decoder": self.decoder.checkpoint.sha256}
         self.parents = {**sources, **_started(self.module, config, encoder), "train_clips": sets[0].sha256}
@@ -199,11 +198,7 @@ def parts(config: dict[str, Any]) -> tuple[ImageEncoder, VideoDecoder]:
     """The image encoder and the decoder. Raises ConfigError for a decoder of another encoder's features."""
     encoder = ImageEncoder.load(config["encoder"], config["device"])
     decoder = VideoDecoder.load(config["decoder"], config["device"])
-    if decoder.checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
-        raise ConfigError(
-            f"config key decoder: {config['decoder']} was trained on features of another image encoder than "
-            f"{config['encoder']}"
-        )
+    vtok_training.check_encoder(config, "decoder", decoder.checkpoint, encoder)
     return encoder, decoder
 
 
@@ -212,17 +207,9 @@ def _started(module: VideoWriter, config: dict[str, Any], encoder: ImageEncoder)
     if not config["start"]:
         return {}
     start = VideoLanguageModel.load(config["start"], config["device"])
-    if start.checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
-        raise ConfigError(
-            f"config key start: {config['start']} was trained on features of another image encoder than "
-            f"{config['encoder']}"
-        )
+    vtok_training.check_encoder(config, "start", start.checkpoint, encoder)
     module.language.start_from(start)
     return {"start": start.checkpoint.sha256}
-
-
-def _clips(config: dict[str, Any], split: str) -> ClipSet:
-    return clip_set(DATA, split, config[f"{split}_clips"], size=64, frames=FRAMES)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from evatok.evaluation import per_clip
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import TRAINING, optional_artifact
+from evatok.experiments.tracking import ConfigError
 from evatok.metrics import catalogue
 from evatok.storage import checkpoints, records
+from evatok.storage.checkpoints import Checkpoint
 from evatok.training import loop
 from evatok.vtok import lessons
 from evatok.vtok.features import Features, features_of
@@ -81,6 +83,17 @@ class Objective:
         features = taught.features.take(rows, config["device"])
         loss, right = lessons.loss(module, features, taught.lessons, rows)
         return loss, {"right": right}
+
+
+def check_encoder(
+    config: dict[str, Any], key: str, checkpoint: Checkpoint, encoder: ImageEncoder, way_out: str = ""
+) -> None:
+    """Raise ConfigError where the file at config key `key` was trained on features of another image encoder."""
+    if checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
+        raise ConfigError(
+            f"config key {key}: {config[key]} was trained on features of another image encoder than "
+            f"{config['encoder']}{way_out}"
+        )
 
 
 def new_model(config: dict[str, Any], strategy: Strategy, encoder: ImageEncoder) -> VideoLanguageModel:

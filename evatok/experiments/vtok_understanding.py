@@ -116,11 +116,7 @@ def started(module: VideoLanguageModel, config: dict[str, Any], encoder: ImageEn
         return {}
     stills = VideoLanguageModel.load(config["start"], config["device"])
     checkpoint = stills.checkpoint
-    if checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
-        raise ConfigError(
-            f"config key start: {config['start']} was trained on features of another image encoder than "
-            f"{config['encoder']}; run vtok_stills with this encoder"
-        )
+    vtok_training.check_encoder(config, "start", checkpoint, encoder, "; run vtok_stills with this encoder")
     module.start_from(stills)
     return {"start": checkpoint.sha256, "stills": checkpoint.parents.get("stills", checkpoint.sha256)}
 

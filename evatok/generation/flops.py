@@ -23,9 +23,3 @@ def generator_operations(
     attention = config.layers * 2 * width * seen  # scores, and the sum of values
     forward = 2 * (weights * positions + attention + width * config.vocabulary * symbols)
     return forward * (3 if training else 1) * (2 if guided else 1)
-
-
-def trunk_parameters(config: GeneratorConfig) -> int:
-    """Parameters without embedding and head: the N of compute-optimal sizing, D = 20 N training tokens."""
-    width = config.width
-    return config.layers * (4 * width**2 + 3 * width * config.hidden + 2 * width) + width

@@ -9,6 +9,7 @@ Legend: B clips, T frames, N rows of features (all frames), D = 640 features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,29 +22,40 @@ from evatok.weights import WeightsError
 SOURCE = "efficientnet-lite0"
 
 
-class FrameFeatures(nn.Module):
-    """Map clips (B, 3, T, H, W) in [0, 1], at least two frames, to features (B * T, D); frozen."""
+class PooledFeatures(nn.Module):
+    """Map clips (B, 3, T, H, W) in [0, 1] to features (B * T, D): maps of the last block, averaged; frozen, float32."""
 
-    name = "efficientnet-lite0-block16-frames-and-changes"
+    name: str
 
-    def __init__(self, encoder: FrozenEncoder) -> None:
+    def __init__(self, encoder: FrozenEncoder, weights_sha256: dict[str, str] | None = None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.weights_sha256 = {encoder.source: encoder.weights_sha256}
+        self.weights_sha256 = weights_sha256 or {encoder.source: encoder.weights_sha256}
 
     @torch.no_grad()
     def forward(self, clips: Tensor) -> Tensor:
-        (grid_BTYXD,) = self.encoder(clips, [self.encoder.depth])
-        return grid_BTYXD.float().mean((2, 3)).flatten(0, 1)
+        with torch.autocast(clips.device.type, enabled=False):
+            (grid_BTYXD,) = self.encoder(clips.float(), [self.encoder.depth])
+        return grid_BTYXD.mean((2, 3)).flatten(0, 1)
+
+
+class FrameFeatures(PooledFeatures):
+    """Of frames and of their changes: clips of at least two frames."""
+
+    name = "efficientnet-lite0-block16-frames-and-changes"
+
+
+def published_encoder(source: str, **options: Any) -> FrozenEncoder:
+    """Load a frozen encoder by name. Raises WeightsError if its weights are not available."""
+    try:
+        return load_encoder(source, **options)
+    except EncoderError as error:
+        raise WeightsError(str(error)) from error
 
 
 def load_frame_features(device: str | torch.device = "cpu") -> FrameFeatures:
     """Load the published network. Raises WeightsError if its weights are not available."""
-    try:
-        encoder = load_encoder(SOURCE)
-    except EncoderError as error:
-        raise WeightsError(str(error)) from error
-    return FrameFeatures(encoder).to(device)
+    return FrameFeatures(published_encoder(SOURCE)).to(device)
 
 
 def feature_frechet(real_ND: np.ndarray, fake_ND: np.ndarray) -> float:

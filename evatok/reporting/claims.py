@@ -82,7 +82,7 @@ def better(
     if ends is not None:
         remark = f"paired {ends[0]:+.{decimals}f} to {ends[1]:+.{decimals}f}"
     else:
-        half = _joint(ours, other)
+        half = joint(ours.interval, other.interval)
         remark = NO_INTERVAL if half is None else f"± {half:.{decimals}f}"
         ends = around((ours.value - other.value) * (1 if ours.higher else -1), half)
     told = f"{ours.value:.{decimals}f} against {other.value:.{decimals}f} ({remark})"
@@ -141,11 +141,9 @@ def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, f
     return (found.low, found.high) if one.higher else (-found.high, -found.low)
 
 
-def _joint(one: Value, other: Value) -> float | None:
-    """Half the 95 % interval of a difference; None where either has none."""
-    if one.interval is None or other.interval is None:
-        return None
-    return float(np.hypot(one.interval, other.interval))
+def joint(one: float | None, other: float | None) -> float | None:
+    """Half the 95 % interval of a difference, from those of both sides; None where either has none."""
+    return None if one is None or other is None else float(np.hypot(one, other))
 
 
 def around(gain: float, half: float | None) -> tuple[float, float] | None:

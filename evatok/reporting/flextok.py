@@ -18,6 +18,7 @@ from evatok import errors
 from evatok.reporting import claims, final_tables, tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, TableSpec
+from evatok.reporting.tables import Cell
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -160,6 +161,35 @@ def publish(table: FlexTable, results: Path) -> None:
     publish_rows(plain, chosen, caption(table.item, chosen, table.note), results)
     publish_claims(table.claims_of(chosen.rows), plain.name, table.item, results)
     final_tables.tell(commands(table, chosen))
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """A table of one record, the newest of an experiment of its own (kind videoflextok_<experiment>).
+
+    Attributes:
+        caption_of: what follows the item's name in the caption.
+        command: what makes the record.
+    """
+
+    name: str
+    experiment: str
+    item: str
+    caption_of: Callable[[Record], str]
+    cells_of: Callable[[Record], list[Cell]]
+    claims_of: Callable[[Record], list[Sign]]
+    command: str
+
+
+def publish_record(table: RecordTable, results: Path) -> None:
+    """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, or what would make them."""
+    name, signs = f"videoflextok_{table.name}", list[Sign]()
+    found = records.query(results / "records", kind=f"videoflextok_{table.experiment}")[-1:]
+    for record in found:
+        tables.Table(name, f"{table.item}. {table.caption_of(record)}", table.cells_of(record)).publish(results)
+        signs += table.claims_of(record)
+    publish_claims(signs, name, table.item, results)
+    final_tables.tell([] if found else [f"  {table.command}"])
 
 
 def publish_rows(spec: TableSpec, chosen: Chosen, text: str, results: Path) -> None:

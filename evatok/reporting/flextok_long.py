@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from evatok.reporting import claims
 from evatok.reporting.claims import Sign
 from evatok.reporting.tables import Cell
@@ -27,7 +25,9 @@ def claims_of(record: Record) -> list[Sign]:
         where = f"{found[2]} tokens per latent frame"
         signs.append(_sign(f"{where}: seam ratio at most {BOUND}", ours, BOUND - ours.value, ours.spread))
         gap = alone.value - ours.value
-        signs.append(_sign(f"{where}: lower than of chunks alone", ours, gap, _joint(ours, alone), alone))
+        signs.append(
+            _sign(f"{where}: lower than of chunks alone", ours, gap, claims.joint(ours.spread, alone.spread), alone)
+        )
     return signs
 
 
@@ -35,10 +35,6 @@ def _sign(name: str, ours: Metric, gain: float, half: float | None, other: Metri
     against = f" against {other.value:.2f}" if other else ""
     told = f"{ours.value:.2f}{against} ({'no interval' if half is None else f'± {half:.2f}'}; n = {ours.n})"
     return Sign(name, "consistent (pictures)", told, claims.verdict(claims.around(gain, half)))
-
-
-def _joint(one: Metric, other: Metric) -> float | None:
-    return None if one.spread is None or other.spread is None else float(np.hypot(one.spread, other.spread))
 
 
 def cells_of(record: Record) -> list[Cell]:

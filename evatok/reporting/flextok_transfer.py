@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from evatok.reporting import claims
 from evatok.reporting.claims import Sign
 from evatok.reporting.tables import Cell
@@ -33,7 +31,7 @@ def claims_of(record: Record) -> list[Sign]:
 
 def _sign(name: str, ours: Metric, other: Metric, direction: str) -> Sign:
     gain = ours.value - other.value if direction == "higher" else other.value - ours.value
-    half = None if ours.spread is None or other.spread is None else float(np.hypot(ours.spread, other.spread))
+    half = claims.joint(ours.spread, other.spread)
     told = f"{ours.value:.3f} against {other.value:.3f} ({'no interval' if half is None else f'± {half:.3f}'})"
     return Sign(name, "consistent (pictures)", told, claims.verdict(claims.around(gain, half)))
 

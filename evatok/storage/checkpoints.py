@@ -43,6 +43,11 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     sha256: str
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a record of something measured on it tells of it."""
+        return {"sha256": self.sha256, "parents": self.parents, "facts": self.facts}
+
     def fill(self, module: nn.Module) -> None:
         """Load the weights into a module in the module's own precision.
 

@@ -30,8 +30,8 @@ Made = TypeVar("Made")
 PATIENCE = timedelta(hours=12)
 """How long a rank waits for the others: as long as rank 0 may measure."""
 
-
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+_stepping = False  # whether the batch is one of all ranks (`in_step`)
 
 
 class RankError(EvatokError, RuntimeError):
@@ -89,9 +89,6 @@ def in_step() -> Iterator[None]:
         yield
     finally:
         _stepping = before
-
-
-_stepping = False
 
 
 def _parts() -> int:

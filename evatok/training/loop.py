@@ -35,7 +35,6 @@ __all__ = [
     "batch_indices",
     "half_of",
     "mirror",
-    "mirrored_batch",
     "read_curve",
     "seconds_spent",
     "step_generator",
@@ -186,11 +185,6 @@ def half_of(count: int, generator: torch.Generator) -> np.ndarray:
 def mirror(clips: np.ndarray, which: np.ndarray) -> np.ndarray:
     """Mirror those clips (B, T, H, W, 3) left to right where `which` (B,) is True."""
     return np.where(which[:, None, None, None, None], clips[:, :, :, ::-1], clips)
-
-
-def mirrored_batch(clips: np.ndarray, rows: np.ndarray, flip: bool, generator: torch.Generator) -> np.ndarray:
-    """Select the clips `rows` (B,) of (N, T, H, W, 3); with `flip`, mirror a random half of them."""
-    return mirror(clips[rows], half_of(len(rows), generator) & flip)
 
 
 def _one_step(

@@ -11,28 +11,23 @@ Expected (paper, pictures): the motion of the tokens' clip, the look of the firs
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from evatok.reporting import final_tables, flextok, flextok_transfer
-from evatok.reporting.tables import Table
-from evatok.storage import records
+from evatok.reporting import flextok, flextok_transfer
+from evatok.reporting.flextok import RecordTable
 
-ITEM = "VideoFlexTok Figure 4, tokens of one clip with the first frame of another"
-COMMAND = "python -m evatok.experiments.make videoflextok-transfer"
-
-
-def run(results: Path) -> None:
-    found = records.query(results / "records", kind="videoflextok_transfer")
-    signs = flextok_transfer.claims_of(found[-1]) if found else []
-    if found:
-        caption = f"{ITEM}. Ours, {found[-1].protocol['clips']} clips: the paper shows pictures and no numbers."
-        Table("videoflextok_figure4", caption, flextok_transfer.cells_of(found[-1])).publish(results)
-    flextok.publish_claims(signs, "videoflextok_figure4", ITEM, results)
-    final_tables.tell([] if found else [f"  {COMMAND}"])
+TABLE = RecordTable(
+    name="figure4",
+    experiment="transfer",
+    item="VideoFlexTok Figure 4, tokens of one clip with the first frame of another",
+    caption_of=lambda record: f"Ours, {record.protocol['clips']} clips: the paper shows pictures and no numbers.",
+    cells_of=flextok_transfer.cells_of,
+    claims_of=flextok_transfer.claims_of,
+    command="python -m evatok.experiments.make videoflextok-transfer",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return flextok.main(run, "figure4", __doc__, argv)
+    return flextok.main(lambda results: flextok.publish_record(TABLE, results), "figure4", __doc__, argv)
 
 
 if __name__ == "__main__":

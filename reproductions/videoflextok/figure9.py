@@ -11,42 +11,17 @@ Expected (paper, plot): alignment helps most at few tokens.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
-from evatok.reporting import claims, flextok
-from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Row
-from evatok.reporting.flextok import FlexSpec, FlexTable
+from evatok.reporting import flextok
+from evatok.reporting.flextok_lengths import Variant, lengths_table
 
-KEPT = (1, 4, None)
 _COMMON = {"stage": 1, "form": "flexible", "decoder_mask": "causal", "kept": "powers"}
-
-
-def _name(aligned: bool, tokens: int | None) -> str:
-    return f"{'aligned' if aligned else 'unaligned'}, {'all' if tokens is None else tokens} tokens"
-
-
-def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
-    """The aligned tokenizer has the lower rFVD at every length."""
-    said = "better at few tokens (plot of gFVD)"
-    return [claims.better(rows, _name(True, k), _name(False, k), "rfvd", said) for k in KEPT]
-
-
-TABLE = FlexTable(
-    name="figure9",
-    item="VideoFlexTok Figure 9, with and without alignment, reconstruction",
-    specs=tuple(
-        FlexSpec(
-            _name(aligned, tokens),
-            {**_COMMON, "alignment": aligned},
-            tokens=tokens,
-            keys="" if aligned else "alignment=none",
-        )
-        for tokens in KEPT
-        for aligned in (True, False)
-    ),
-    columns=("psnr", "l1", "rfvd", "motion_ratio", "motion_correlation"),
-    claims_of=claims_of,
+TABLE = lengths_table(
+    "figure9",
+    "VideoFlexTok Figure 9, with and without alignment, reconstruction",
+    better=Variant("aligned", {**_COMMON, "alignment": True}),
+    other=Variant("unaligned", {**_COMMON, "alignment": False}, keys="alignment=none"),
+    said="better at few tokens (plot of gFVD)",
 )
 
 

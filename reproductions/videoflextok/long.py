@@ -11,28 +11,23 @@ Expected (paper, pictures): given the frame before, chunks join. The bound of 1.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from evatok.reporting import final_tables, flextok, flextok_long
-from evatok.reporting.tables import Table
-from evatok.storage import records
+from evatok.reporting import flextok, flextok_long
+from evatok.reporting.flextok import RecordTable
 
-ITEM = "VideoFlexTok Figure 8, long clips in chunks"
-COMMAND = "python -m evatok.experiments.videoflextok_long with toy tokenizer=CHECKPOINT kept=[1,4,16]"
-
-
-def run(results: Path) -> None:
-    found = records.query(results / "records", kind="videoflextok_long")
-    signs = flextok_long.claims_of(found[-1]) if found else []
-    if found:
-        caption = f"{ITEM}. Ours, of {found[-1].protocol['frames']} frames: the paper shows pictures and no numbers."
-        Table("videoflextok_long", caption, flextok_long.cells_of(found[-1])).publish(results)
-    flextok.publish_claims(signs, "videoflextok_long", ITEM, results)
-    final_tables.tell([] if found else [f"  {COMMAND}"])
+TABLE = RecordTable(
+    name="long",
+    experiment="long",
+    item="VideoFlexTok Figure 8, long clips in chunks",
+    caption_of=lambda record: f"Ours, of {record.protocol['frames']} frames: the paper shows pictures and no numbers.",
+    cells_of=flextok_long.cells_of,
+    claims_of=flextok_long.claims_of,
+    command="python -m evatok.experiments.videoflextok_long with toy tokenizer=CHECKPOINT kept=[1,4,16]",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return flextok.main(run, "long", __doc__, argv)
+    return flextok.main(lambda results: flextok.publish_record(TABLE, results), "long", __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -10,36 +10,16 @@ consistent reconstructions and better fidelity.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
-from evatok.reporting import claims, flextok
-from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Row
-from evatok.reporting.flextok import FlexSpec, FlexTable
+from evatok.reporting import flextok
+from evatok.reporting.flextok_lengths import Variant, lengths_table
 
-KEPT = (1, 4, None)
-
-
-def _name(mask: str, tokens: int | None) -> str:
-    return f"{mask}, {'all' if tokens is None else tokens} tokens"
-
-
-def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
-    """Full attention has the lower rFVD at every length."""
-    said = "better overall fidelity (no number)"
-    return [claims.better(rows, _name("full", k), _name("causal", k), "rfvd", said) for k in KEPT]
-
-
-TABLE = FlexTable(
-    name="stage2",
-    item="VideoFlexTok F.1, stage 2 with full attention against causal fine-tuning",
-    specs=tuple(
-        FlexSpec(_name(mask, tokens), {"stage": 2, "decoder_mask": mask}, tokens=tokens, keys=f"decoder_mask={mask}")
-        for tokens in KEPT
-        for mask in ("full", "causal")
-    ),
-    columns=("psnr", "l1", "rfvd", "motion_ratio", "motion_correlation"),
-    claims_of=claims_of,
+TABLE = lengths_table(
+    "stage2",
+    "VideoFlexTok F.1, stage 2 with full attention against causal fine-tuning",
+    better=Variant("full", {"stage": 2, "decoder_mask": "full"}, keys="decoder_mask=full"),
+    other=Variant("causal", {"stage": 2, "decoder_mask": "causal"}, keys="decoder_mask=causal"),
+    said="better overall fidelity (no number)",
     stage="stage2",
 )
 

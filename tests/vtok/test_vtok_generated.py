@@ -21,17 +21,9 @@ from evatok.storage import records
 from evatok.vtok import scoring
 from evatok.vtok.scoring import Outcomes, ScoringError
 from reproductions.vtok import table1, table2, table4_generation, table5_generation
+from tests.factories import ENVIRONMENT
 
 SAMPLED = {"judge": "ruler", "flow_steps": 20, "flow_guidance": 1.0, "temperature": 1.0, "size": "toy"}
-ENVIRONMENT = {
-    "argv": [],
-    "commit": None,
-    "dirty": None,
-    "versions": {},
-    "device": "cpu",
-    "threads": 1,
-    "wall_seconds": 1.0,
-}
 N = 1001
 
 

@@ -15,18 +15,10 @@ from evatok.storage import records
 from evatok.vtok import scoring
 from evatok.vtok.scoring import Outcomes
 from reproductions.vtok import figure1, table3, table4, table5, understanding
+from tests.factories import ENVIRONMENT
 
 TRAINED = {"steps": 1500, "train_clips": 4000, "batch": 48, "learning_rate": 1.5e-3, "width": 64}
 CONFIG = {**TRAINED, "layers": 3, "heads": 4, "size": "toy", "start": "stills.safetensors"}
-ENVIRONMENT = {
-    "argv": [],
-    "commit": None,
-    "dirty": None,
-    "versions": {},
-    "device": "cpu",
-    "threads": 1,
-    "wall_seconds": 1.0,
-}
 
 
 @pytest.fixture(autouse=True)

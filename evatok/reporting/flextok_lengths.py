@@ -1,0 +1,48 @@
+"""VideoFlexTok's comparisons of two tokenizers at each length: Figures 9 and 10 and the second stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evatok.reporting import claims
+from evatok.reporting.claims import Sign
+from evatok.reporting.final_tables import Row
+from evatok.reporting.flextok import FlexSpec, FlexTable
+
+KEPT = (1, 4, None)
+"""Tokens per latent frame; None: all."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A tokenizer: its name, facts of its training, and the keys that a command takes for it (see FlexSpec)."""
+
+    name: str
+    trained: Mapping[str, Any]
+    keys: str = ""
+
+    def at(self, tokens: int | None) -> str:
+        """The name of its row at a length."""
+        return f"{self.name}, {'all' if tokens is None else tokens} tokens"
+
+
+def lengths_table(name: str, item: str, better: Variant, other: Variant, said: str, stage: str = "stage1") -> FlexTable:
+    """Both at every length, and the claims that `better` has the lower rFVD; `said`: what the paper says of it."""
+
+    def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
+        return [claims.better(rows, better.at(k), other.at(k), "rfvd", said) for k in KEPT]
+
+    return FlexTable(
+        name=name,
+        item=item,
+        specs=tuple(
+            FlexSpec(variant.at(tokens), variant.trained, tokens=tokens, keys=variant.keys)
+            for tokens in KEPT
+            for variant in (better, other)
+        ),
+        columns=("psnr", "l1", "rfvd", "motion_ratio", "motion_correlation"),
+        claims_of=claims_of,
+        stage=stage,
+    )
