@@ -23,6 +23,13 @@ from evatok.storage import records
 # that was released stays.
 PINNED = {
     "embedded-reconstruction 1": "5bfcc8eb03b9",
+    "embedded-reconstruction 2": "219887658dca",
+    "embedded-features 2": "1887558599ba",
+    "embedded-unseen 2": "03a190dfa91c",
+    "embedded-unseen-by-proxy 1": "100d726ba753",
+    "embedded-generation 2": "ddf7f49e802b",
+    "embedded-games-generation 2": "8a28d9ce5a56",
+    "embedded-prediction 2": "abe075897b36",
     "embedded-features 1": "4ad25b770885",
     "embedded-unseen 1": "b7e0237035bf",
     "embedded-generation 1": "63eaa45abe2f",
