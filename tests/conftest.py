@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,33 @@ torch.set_num_threads(1)
 # Examples are timed by nobody: a busy machine is no failure, and the same ones are tried every time.
 settings.register_profile("evatok", deadline=None, derandomize=True)
 settings.load_profile("evatok")
+
+
+TALLY: Counter[str] = Counter()
+"""What the battery of tests/pipeline has tried, and how it ended."""
+
+
+@pytest.fixture(scope="session")
+def tally() -> Counter[str]:
+    return TALLY
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of pytest-xdist hands its counts to the one that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = dict(TALLY)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    TALLY.update(getattr(node, "workeroutput", {}).get("tally", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TALLY:
+        terminalreporter.section("pipeline")
+        for name, count in sorted(TALLY.items()):
+            terminalreporter.write_line(f"{count:6} {name}")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -49,15 +48,6 @@ def base(tmp_path_factory, server) -> Base:
     return Base(tmp_path_factory.mktemp("base"), server)
 
 
-TALLY: Counter[str] = Counter()
-"""What the battery has tried, and how it ended."""
-
-
-@pytest.fixture(scope="session")
-def tally() -> Counter[str]:
-    return TALLY
-
-
 @pytest.fixture
 def judged(tally) -> Iterator[Callable[[Callable[[], str]], None]]:
     """Calls a trial, counts how it ended, and goes on; the test fails at its end, with all that was found."""
@@ -72,10 +62,3 @@ def judged(tally) -> Iterator[Callable[[Callable[[], str]], None]]:
 
     yield judge
     assert not faults, f"{len(faults)} faults\n" + "\n\n".join(faults)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TALLY:
-        terminalreporter.section("pipeline")
-        for name, count in sorted(TALLY.items()):
-            terminalreporter.write_line(f"{count:6} {name}")
