@@ -8,6 +8,7 @@ The protocol decides clips, preprocessing and metrics (`evatok.evaluation.protoc
     python -m evatok.experiments.evaluate with protocol=larp-ucf101-reconstruction data=train.csv fake=FOLDER
     python -m evatok.experiments.evaluate with fake=FOLDER real=FOLDER
     python -m evatok.experiments.evaluate with checkpoint=VIDEOFLEXTOK assignment=uniform:4 flow_steps=20
+    python -m evatok.experiments.evaluate with show=6
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from evatok.evaluation import (
 )
 from evatok.evaluation.flexible import Flexible, fixed_row
 from evatok.evaluation.protocols import Protocol
-from evatok.experiments import keys, tracking
+from evatok.experiments import evaluate_output, keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import optional_artifact, rule_of, set_threads
 from evatok.metrics.bootstrap import over_choices
@@ -64,6 +65,10 @@ def config() -> None:
     bf16 = False
     work = "results/work/evaluate"
     per_clip = "results/per_clip"
+    show = 0
+    moving = "clips.webp"
+    fps = 8.0
+    output = "results/work/evaluate/shown"
     seed = 0  # of random assignments, and of the noise that a flow decoder starts from
 
 
@@ -90,13 +95,14 @@ def image_paper() -> None:
     device = "cuda"
 
 
-@tracking.main(ex, Outputs(folders=("work", "per_clip", "records_folder")), together=True)
+@tracking.main(ex, Outputs(folders=("work", "per_clip", "records_folder", "output")), together=True)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     protocol = protocols.get(config["protocol"])
     system = system_of(config, protocol)
     names = [name.strip() for name in config["metrics"].split(",") if name.strip()]
     asked = evaluation.chosen_metrics(protocol, names)
+    shown_by = evaluate_output.ranked_by(config, asked)
     networks = evaluation.load_networks(asked, config["device"], {})
 
     def measure(seed: int, metrics: tuple[str, ...]) -> Evaluation:
@@ -118,6 +124,8 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     tracker.info({"resumed_clips": result.resumed, "damaged_shards": result.damaged})
     _keep_per_clip(result, tracker)
     record = _record(config, tracker, result, metrics)
+    real = reference(config, protocol, protocol.clip_seed)
+    shown = evaluate_output.show(config, system, real, result, shown_by) if shown_by else {}
     return {
         "record": tracker.record(record),
         "comparable": protocols.comparable(record),
@@ -126,6 +134,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         "metrics": {name: metric.value for name, metric in metrics.items()},
         **({"psnr_ceiling": result.model["psnr_ceiling"]} if "psnr" in metrics else {}),
         "intervals": result.intervals,
+        **({"shown": {name: str(path) for name, path in shown.items()}} if shown else {}),
     }
 
 

@@ -5,6 +5,7 @@ Legend: N clips, T frames, H x W pixels, K temporal blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ BLOCK_GAP = 5  # between temporal blocks
 CAPTION_GAP = 10  # between a caption and its frames
 TOKENS_HEIGHT = 22  # above the frames, for the number and the bar
 TEXT_SIZE = 12
+
+Assignments = np.ndarray | Sequence[np.ndarray | None]
 
 WHITE, INK, FADED = (255, 255, 255), (33, 37, 41), (110, 117, 125)
 BAR, TRACK = (38, 98, 158), (226, 230, 235)
@@ -67,7 +70,7 @@ def contact_sheet(
     *,
     frames: int = 8,
     columns: int = 1,
-    assignments: np.ndarray | None = None,
+    assignments: Assignments | None = None,
 ) -> Image.Image:
     """Draw clips (N, T, H, W, 3) uint8 as an RGB picture, a row of at most `frames` evenly spaced frames per clip.
 
@@ -75,7 +78,7 @@ def contact_sheet(
         captions: N texts, left of the frames; the first line is dark, further lines are faded.
         columns: clips side by side.
         assignments: (N, K) token counts, shown above their temporal block of T / K frames as a number and a bar; the
-            largest count on the sheet has a bar as wide as a block.
+            largest count on the sheet has a bar as wide as a block. None in place of a row: a clip without tokens.
 
     Small frames are enlarged by an integer factor.
     Raises ValueError for clips of another layout or type, too few or too many captions or assignments, negative counts,
@@ -83,7 +86,8 @@ def contact_sheet(
     """
     _check(clips, captions, frames, columns, assignments)
     shown = min(frames, clips.shape[1])
-    blocks = 1 if assignments is None else assignments.shape[1]
+    counts = None if assignments is None else _counts(assignments)
+    blocks = 1 if counts is None else counts.shape[1]
     if shown % blocks or clips.shape[1] % blocks:
         raise ValueError(f"{shown} of {clips.shape[1]} frames cannot be shared equally by {blocks} blocks")
     scale = max(1, round(96 / max(clips.shape[2:4])))
@@ -103,14 +107,14 @@ def contact_sheet(
         corner = (MARGIN + column * (layout.width + COLUMN_GAP), MARGIN + row * (layout.height + ROW_GAP))
         if captions:
             _draw_caption(sheet, corner, layout, captions[number])
-        if assignments is not None:
-            _draw_tokens(sheet, corner, layout, assignments[number], int(assignments.max()))
+        if assignments is not None and counts is not None and assignments[number] is not None:
+            _draw_tokens(sheet, corner, layout, np.asarray(assignments[number]), int(counts.max()))
         _paste_frames(sheet, corner, layout, clip)
     return sheet
 
 
 def _check(
-    clips: np.ndarray, captions: list[str] | None, frames: int, columns: int, assignments: np.ndarray | None
+    clips: np.ndarray, captions: list[str] | None, frames: int, columns: int, assignments: Assignments | None
 ) -> None:
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
         raise ValueError(f"clips must be uint8 (N, T, H, W, 3) and not empty, got {clips.dtype} {clips.shape}")
@@ -120,10 +124,16 @@ def _check(
         raise ValueError(f"{len(captions)} captions for {len(clips)} clips")
     if assignments is None:
         return
-    if assignments.ndim != 2 or len(assignments) != len(clips) or not assignments.shape[1]:
-        raise ValueError(f"assignments must be ({len(clips)}, K) token counts, got {assignments.shape}")
-    if assignments.min() < 0:
-        raise ValueError(f"assignments hold {assignments.min()} tokens; a count is 0 or more")
+    counts = _counts(assignments)
+    if counts.ndim != 2 or len(assignments) != len(clips) or not counts.shape[1]:
+        raise ValueError(f"assignments must be ({len(clips)}, K) token counts, got {np.shape(counts)}")
+    if counts.min() < 0:
+        raise ValueError(f"assignments hold {counts.min()} tokens; a count is 0 or more")
+
+
+def _counts(assignments: Assignments) -> np.ndarray:
+    """The rows that are there."""
+    return np.array([row for row in assignments if row is not None])
 
 
 def _draw_caption(sheet: Image.Image, corner: tuple[int, int], layout: _Layout, caption: str) -> None:

@@ -64,6 +64,47 @@ def write_samples(
     return {"sheet": folder / "sheet.png", "moving": picture}
 
 
+def write_reconstructions(
+    folder: Path | str,
+    real: np.ndarray,
+    made: Mapping[str, np.ndarray],
+    titles: Sequence[str],
+    notes: Mapping[str, Sequence[str]],
+    tokens: Mapping[str, Sequence[np.ndarray] | np.ndarray | None],
+    *,
+    moving: str = "clips.webp",
+    fps: float = 8.0,
+) -> dict[str, Path]:
+    """Write clips and their reconstructions: sheet.png, a row per clip and tokenizer, and a moving picture.
+
+    Args:
+        real: (n, T, H, W, 3) clips.
+        made: (n, T, H, W, 3) reconstructions by each tokenizer.
+        titles: n, of each clip.
+        notes: n of each tokenizer, such as quality and tokens.
+        tokens: (n, K) tokens per block of each tokenizer, None of one without.
+
+    Raises:
+        ShowingError: clips or a moving picture that cannot be written.
+    """
+    folder = Path(folder)
+    rows, captions = [], []
+    counts: list[np.ndarray | None] = []
+    for number, clip in enumerate(real):
+        rows += [clip, *(clips[number] for clips in made.values())]
+        captions += [titles[number], *(f"{name}\n{notes[name][number]}" for name in made)]
+        counts += [None, *(None if given is None else given[number] for given in (tokens[name] for name in made))]
+    blocks = next((len(row) for row in counts if row is not None), 0)
+    frames = min(2 * blocks or 8, real.shape[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet = contact_sheet(np.stack(rows), captions, frames=frames, assignments=counts if blocks else None)
+    sheet.save(folder / "sheet.png")
+    files = {"sheet": folder / "sheet.png"}
+    if real.shape[1] > 1:  # images do not move
+        files["moving"] = save_moving(side_by_side(real, *made.values()), folder / moving, fps=fps)
+    return files
+
+
 def in_turns(names: Sequence[str], count: int) -> list[int]:
     """Choose `count` indices round-robin over the classes, so that rare ones are shown; in ascending order."""
     seen: Counter[str] = Counter()

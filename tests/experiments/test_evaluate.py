@@ -10,12 +10,13 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
 from evatok.evaluation import EvaluationError, per_clip, protocols
 from evatok.evaluation.protocols import Protocol
-from evatok.experiments import evaluate
+from evatok.experiments import evaluate, evaluate_output
 from evatok.experiments.tracking import ConfigError
 from evatok.routing.networks import RouterConfig, build_router
 from evatok.storage import checkpoints, records
@@ -205,3 +206,37 @@ def test_wrong_names_say_which_are_right(run):
         run(protocol="larp")
     with pytest.raises(EvaluationError, match="does not define 'fvd': it has psnr, l1, rfvd"):
         run(metrics="psnr,fvd")
+
+
+def test_worst_and_median_clips_are_shown_beside_their_reconstructions(run, tmp_path):
+    folder = tmp_path / "shown"
+    result, _ = run(show=4, output=str(folder), fps=4.0)
+    assert sorted(path.name for path in folder.iterdir()) == ["clips.webp", "sheet.png"]
+    assert result["shown"] == {"sheet": str(folder / "sheet.png"), "moving": str(folder / "clips.webp")}
+    with Image.open(folder / "clips.webp") as moving:
+        moving.load()
+        assert (moving.n_frames, moving.info["duration"]) == (FRAMES, 250)
+
+
+def test_what_is_shown_is_what_was_measured(run, tmp_path, monkeypatch):
+    """The worst clip by PSNR first, and the reconstruction whose PSNR the record counts."""
+    seen = {}
+    monkeypatch.setattr(
+        evaluate_output.gallery,
+        "write_reconstructions",
+        lambda folder, real, made, titles, notes, tokens, **told: (
+            seen.update(real=real, made=made["reconstructed"], notes=notes["reconstructed"], titles=titles) or {}
+        ),
+    )
+    result, _ = run(show=COUNT, assignment="random", output=str(tmp_path / "shown"))
+    errors = ((seen["real"].astype(float) - seen["made"]) ** 2).mean((1, 2, 3, 4)) / 255**2
+    psnr = -10 * np.log10(errors)
+    assert [f"psnr {value:.2f}" for value in psnr] == [note.partition(",")[0] for note in seen["notes"]]
+    assert psnr.mean() == pytest.approx(result["metrics"]["psnr"], abs=0.01)
+    assert np.argmin(psnr) == 0
+    assert [title.partition("(")[2] for title in seen["titles"]] == ["worst)"] * 3 + ["median)"] * 2
+
+
+def test_clips_are_not_shown_without_a_metric_that_orders_them(run):
+    with pytest.raises(ConfigError, match="config key show: worst and median clips are told by a metric that has"):
+        run(show=2, metrics="rfvd")

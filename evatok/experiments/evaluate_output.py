@@ -1,0 +1,56 @@
+"""What an evaluation leaves to look at: clips beside their reconstructions, worst and median ones, still and moving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evatok.data.clips import ClipSet
+from evatok.evaluation import Evaluation, FolderClips, System, showing
+from evatok.evaluation.summary import PER_CLIP
+from evatok.experiments.tracking import ConfigError
+from evatok.metrics import catalogue
+from evatok.pictures import gallery
+
+
+def ranked_by(config: dict[str, Any], metrics: Sequence[str]) -> str:
+    """The metric that orders the clips to show, "" if none are asked for: the first that has a value per clip.
+
+    Raises:
+        ConfigError: clips to show, but no such metric among those measured.
+    """
+    if not config["show"]:
+        return ""
+    found = next((name for name in metrics if name in PER_CLIP), None)
+    if found is None:
+        raise ConfigError(
+            f"config key show: worst and median clips are told by a metric that has a value per clip, and {metrics} "
+            f"are measured; add one of {', '.join(PER_CLIP)} to metrics, or set show=0"
+        )
+    return found
+
+
+def show(
+    config: dict[str, Any], system: System, clips: ClipSet | FolderClips, result: Evaluation, metric: str
+) -> dict[str, Path]:
+    """Write clips and their reconstructions into `output`; returns the files."""
+    entry, values = catalogue.of(metric), result.per_clip[metric]
+    chosen = showing.worst_and_median(values, config["show"], higher=entry.direction == "higher")
+    pixels = clips.clips if isinstance(clips, ClipSet) else clips
+    real = np.concatenate([np.asarray(pixels[index : index + 1]) for index in chosen])
+    made, tokens = showing.reconstructed(system, real, list(chosen), config["device"])
+    counted = ["" if tokens is None else f", {row.sum()} tokens" for row in (made if tokens is None else tokens)]
+    notes = [f"{metric} {values[i]:.{entry.decimals}f}{told}" for i, told in zip(chosen, counted, strict=True)]
+    return gallery.write_reconstructions(
+        config["output"],
+        real,
+        {"reconstructed": made},
+        [f"clip {index} ({rank})" for index, rank in chosen.items()],
+        {"reconstructed": notes},
+        {"reconstructed": tokens},
+        moving=config["moving"],
+        fps=config["fps"],
+    )
