@@ -4,7 +4,7 @@
     python -m evatok.experiments.make --dry-run table3
     python -m evatok.experiments.make router-toy-pyramid-wq1.2
 
-Existing files are not made again; delete it, or give --again, to do so.
+Existing files are not made again, nor what they were made from; delete one, or give --again, to do so.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list or not options.names:
         print(listing())
         return 0
-    asked = {recipe.name for name in options.names for recipe in members(name)}
-    needed = recipes.wanted(options.names)
-    todo = [recipe for recipe in needed if not is_made(recipe) or (options.again and recipe.name in asked)]
-    print(f"{len(todo)} of {len(needed)} to make, about {sum(recipe.hours for recipe in todo):.1f} hours")
+    todo = to_make(options.names, again=options.again)
+    print(
+        f"{len(todo)} of {len(recipes.wanted(options.names))} to make, about {sum(recipe.hours for recipe in todo):.1f} hours"
+    )
     for number, recipe in enumerate(todo, 1):
         for command in commands(recipe):
             print(f"[{number}/{len(todo)}] {recipe.name}: {shlex.join(['python', *command])}", flush=True)
@@ -62,6 +62,27 @@ def members(name: str) -> list[Recipe]:
     """The recipe of a name, or those of a group, without their dependencies."""
     known = recipes.every_recipe()
     return [known[member] for member in recipes.groups().get(name, (name,)) if member in known]
+
+
+def to_make(names: Sequence[str], *, again: bool = False) -> list[Recipe]:
+    """What is to be run for these recipes and groups, in order: what is missing or outdated.
+
+    What is missing is not needed where everything that would be made from it is there and up to date: a checkpoint that
+    ships does not ask for the clips that it was trained on.
+    """
+    asked = {recipe.name for name in names for recipe in members(name)}
+    wanted = recipes.wanted(names)
+    states = {recipe.name: state_of(recipe) for recipe in wanted}
+    stale = {name for name, state in states.items() if state == "outdated" or (again and name in asked)}
+    for recipe in wanted:  # what rests on something outdated is outdated
+        if states[recipe.name] and stale.intersection(recipe.needs):
+            stale.add(recipe.name)
+    required, todo = set(asked), []
+    for recipe in reversed(wanted):
+        if recipe.name in stale or (not states[recipe.name] and recipe.name in required):
+            required.update(recipe.needs)
+            todo.append(recipe)
+    return todo[::-1]
 
 
 def is_made(recipe: Recipe) -> bool:
@@ -135,12 +156,10 @@ def make_in_time(
     `further` gives settings of a recipe in place of its own. Raises MakeError as `run` does.
     """
     deadline = time.monotonic() + 60 * minutes if minutes else None
-    for recipe in recipes.wanted(names):
+    for recipe in to_make(list(names)):
         left = (deadline - time.monotonic()) / 60 if deadline else 0.0
         if deadline and left <= 0:
             return
-        if is_made(recipe):
-            continue
         budget = {"minutes": round(left, 2)} if deadline and recipe.outcome else {}
         run(recipe, **(further(recipe) if further else {}), **budget)
         if recipe.outcome and not is_made(recipe):

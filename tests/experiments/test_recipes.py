@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evatok.experiments import keys, make, recipes
-from evatok.experiments.recipes import RecipeError
+from evatok.experiments.recipes import Recipe, RecipeError
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable
 from evatok.storage import checkpoints
@@ -130,6 +130,37 @@ def test_a_router_of_another_table_and_a_table_of_fewer_clips_are_outdated(shelf
     assert (make.state_of(router), make.state_of(scores)) == ("made", "outdated")
     scored(3)
     assert (make.state_of(router), make.state_of(scores)) == ("outdated", "made")
+
+
+@pytest.fixture
+def chain(monkeypatch):
+    """(states of three recipes, each made from the one before) -> what is run for the last, which leaves a record."""
+    names = ("raw", "middle", "end", "measured")
+    made = [
+        Recipe(name, "evaluate", outcome="" if name == "measured" else name, needs=names[max(0, i - 1) : i])
+        for i, name in enumerate(names)
+    ]
+    monkeypatch.setattr(recipes, "every_recipe", lambda: {recipe.name: recipe for recipe in made})
+    monkeypatch.setattr(recipes, "groups", dict)
+
+    def run_for(raw, middle, end, **told):
+        states = {"raw": raw, "middle": middle, "end": end}
+        monkeypatch.setattr(make, "state_of", lambda recipe: states.get(recipe.name, ""))
+        return [recipe.name for recipe in make.to_make(["measured"], **told)]
+
+    return run_for
+
+
+def test_what_is_missing_is_made_only_for_what_is_made_from_it(chain):
+    assert chain("", "", "") == ["raw", "middle", "end", "measured"]
+    assert chain("", "", "made") == ["measured"], "a file that ships needs nothing that it was made from"
+    assert chain("", "made", "") == ["end", "measured"]
+
+
+def test_what_rests_on_something_outdated_is_made_again(chain):
+    assert chain("outdated", "made", "made") == ["raw", "middle", "end", "measured"]
+    assert chain("made", "outdated", "made") == ["middle", "end", "measured"]
+    assert chain("", "outdated", "made") == ["raw", "middle", "end", "measured"]
 
 
 def test_a_dry_run_prints_the_commands_of_what_is_not_made_and_runs_none(shelf, monkeypatch, capsys):
