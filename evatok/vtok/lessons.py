@@ -12,11 +12,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS, vocabulary
+from evatok.data.embedded import camera_text
+from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS, PLACES, vocabulary
 from evatok.vtok.features import Features
 from evatok.vtok.language_model import LONGEST, LanguageModelError, VideoLanguageModel
 
 BATCH = 50  # clips that are answered at a time
+_ANSWERS = {**OPTIONS, **PLACES, camera_text.CATEGORY: camera_text.OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class Lessons:
         """The questions among a set's labels, one of each category.
 
         Args:
-            further: with those that ask for a category again (columns q_position_2, ...).
+            further: with those that ask for a category again (columns q_position_2, ...), and with lessons of where
+                single objects are (q_row, q_column, ...), which belong to no category.
 
         Raises:
             LanguageModelError: no questions, an unknown word, questions of unlike length, or an answer that is not
                 among its options.
         """
-        columns = [column for name in CATEGORIES for column in _columns(labels, name, further)]
+        names = (*CATEGORIES, camera_text.CATEGORY, *(PLACES if further else ()))
+        columns = [column for name in names for column in _columns(labels, name, further)]
         if not columns:
             raise LanguageModelError(f"the clips have no questions: columns q_{CATEGORIES[0]}, ... are needed")
         asked = [_asked(labels, column) for column in columns]
@@ -83,7 +87,7 @@ def answered(model: VideoLanguageModel, features: Features, lessons: Lessons) ->
     """(N, Q) numbers of the likeliest option of each question."""
     device = next(model.parameters()).device
     places = _numbers()
-    options = [torch.tensor([places[option] for option in OPTIONS[name]]) for name in lessons.categories]
+    options = [torch.tensor([places[option] for option in _ANSWERS[name]]) for name in lessons.categories]
     parts = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the control `shuffled` draws an order
@@ -109,15 +113,18 @@ def _category(column: str) -> str:
 def _asked(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     """(N, words) and (N,) of the questions and answers of one column."""
     places, category = _numbers(), _category(column)
-    split = [_words_of(str(text), places) for text in labels[f"q_{column}"]]
+    texts = labels[f"q_{column}"].astype(str)
+    known = {text: _words_of(text, places) for text in texts.unique()}  # a set asks the same again and again
+    split = [known[text] for text in texts]
     odd = next((number for number, words in enumerate(split) if len(words) != len(split[0])), None)
     if odd is not None or len(split[0]) > LONGEST:
         raise LanguageModelError(f"question {odd or 0} of {column}: {len(split[odd or 0])} words, not {len(split[0])}")
     answers = labels[f"a_{column}"].astype(str)
-    unknown = sorted(set(answers) - set(OPTIONS[category]))
+    options = _ANSWERS[category]
+    unknown = sorted(set(answers) - set(options))
     if unknown:
         raise LanguageModelError(
-            f"an answer of {category} is {unknown[0]!r}, which is not among its options: {', '.join(OPTIONS[category])}"
+            f"an answer of {category} is {unknown[0]!r}, which is not among its options: {', '.join(options)}"
         )
     return np.array(split, dtype=np.int64), answers.map(places).to_numpy(dtype=np.int64)
 

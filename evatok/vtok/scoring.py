@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evatok.data.embedded import camera_text
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
 from evatok.errors import EvatokError
 from evatok.metrics import catalogue
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 RIGHT, ASKED = "right", "needs"
 """What a file of outcomes holds: (N, Q) answers that are right, and the place of their need in NEEDS; -1: not asked."""
 AVERAGE = "accuracy"
+_SCORED_AS = {camera_text.CATEGORY: "motion"}
+"""Categories of other sets by the one of moving shapes under which they are scored."""
 DRAWS = 1000  # of clips, for an interval
 
 
@@ -52,8 +55,8 @@ class Outcomes:
 
     @classmethod
     def of(cls, right: np.ndarray, needs: np.ndarray, categories: Sequence[str]) -> Outcomes:
-        """Those of questions of some categories alone, with needs by name."""
-        places = [CATEGORIES.index(name) for name in categories]
+        """Those of questions of some categories alone, with needs by name; what a camera does counts as motion."""
+        places = [CATEGORIES.index(_SCORED_AS.get(name, name)) for name in categories]
         held = np.zeros((len(right), len(CATEGORIES)))
         asked = np.full(held.shape, -1, dtype=np.int64)
         held[:, places] = right

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from evatok.data.embedded import moving_shapes
+from evatok.data.embedded import camera_text, freedoom, moving_shapes
 from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS, STILL, vocabulary
 from evatok.storage import checkpoints
 from evatok.vtok import lessons
 from evatok.vtok.features import Features
 from evatok.vtok.language_model import LanguageModelConfig, LanguageModelError, VideoLanguageModel, packed_mask
 from evatok.vtok.lessons import Lessons
+from evatok.vtok.scoring import Outcomes
 from evatok.vtok.strategies import Strategy
 
 SHAPE = LanguageModelConfig(channels=6, width=16, layers=2, heads=2)
@@ -52,9 +53,29 @@ def test_further_questions_come_beside_the_first_of_their_category_when_they_are
     assert first.categories == STILL
     assert all_of_them.categories.count("position") == moving_shapes.PAIRS_ASKED
     assert all_of_them.categories.count("colour") == 1
+    assert all_of_them.categories.count("row") == moving_shapes.PLACES_ASKED
     last = all_of_them.categories.index("size") - 1
     words = [vocabulary()[number] for number in all_of_them.answers[:, last]]
     assert words == list(labels[f"a_position_{moving_shapes.PAIRS_ASKED}"])
+
+
+def test_a_camera_s_clips_are_balanced_and_asked_one_question_that_counts_as_motion():
+    assert tuple(freedoom.MOTIONS) == camera_text.OPTIONS
+    labels = pd.DataFrame({"motion": ["idle"] * 3 + list(camera_text.OPTIONS) * 2})
+    rows = camera_text.balanced(labels)
+    assert rows.tolist() == [0, 1, *range(4, 9), *range(10, 15)], "the first two of each"
+    held = Lessons.of(camera_text.asked(labels.iloc[rows]))
+    words = vocabulary()
+    assert " ".join(words[number] for number in held.words[0]) == "what does the camera do ?"
+    assert [words[number] for number in held.answers[:, 0]] == list(labels["motion"].iloc[rows])
+    outcomes = Outcomes.of(np.ones((12, 1)), held.needs, held.categories)
+    assert {name: metric.n for name, metric in outcomes.metrics().items()} == {
+        "accuracy": 12,
+        "accuracy.motion": 12,
+        "accuracy.key": 2,
+        "accuracy.path": 10,
+    }
+    assert len(camera_text.balanced(labels[labels["motion"] != "run"])) == 0, "one that is missing leaves none"
 
 
 @torch.no_grad()
@@ -117,6 +138,8 @@ def test_what_cannot_be_asked_or_answered_is_told(labels):
         Lessons.of(labels.assign(a_counting="seven"))
     with pytest.raises(LanguageModelError, match="no word 'elephants'"):
         Lessons.of(labels.assign(q_counting="how many objects elephants"))
+    with pytest.raises(LanguageModelError, match="not among its options: idle, walk"):
+        Lessons.of(camera_text.asked(pd.DataFrame({"motion": ["idle", "flies"]})))
     with pytest.raises(LanguageModelError, match="no questions"):
         Lessons.of(labels[["caption"]])
     uneven = labels.copy()

@@ -120,6 +120,7 @@ def test_clips_depend_on_stream_and_index_alone_and_splits_share_none(monkeypatc
 def test_stills_ask_what_a_frame_shows():
     pixels, labels = moving_shapes.stills_reel(3, 0)
     columns = [name.removeprefix("q_") for name in labels[0] if name.startswith("q_")]
+    columns = [name for name in columns if name.partition("_")[0] not in scene_text.PLACES]
     pairs = len(scene_text.PAIRS)
     assert len(columns) == len(scene_text.STILL) + pairs * (moving_shapes.PAIRS_ASKED - 1)
     texts = [[row[f"q_{column}"] for column in columns] for row in labels]
@@ -132,6 +133,20 @@ def test_stills_ask_what_a_frame_shows():
     assert "q_motion" not in labels[0]
     with pytest.raises(ClipSetError, match="a still has 1"):
         moving_shapes.stills_reel(3, 0, frames=16)
+
+
+def test_lessons_of_places_name_the_row_and_the_column_of_what_pixels_show():
+    pixels, labels = moving_shapes.stills_reel(3, 0)
+    apart = []
+    for picture, told in zip(pixels[:, 0], labels, strict=True):
+        asked = {told[f"q_row{ending}"].split()[5]: ending for ending in ("", "_2")}
+        assert len(asked) == moving_shapes.PLACES_ASKED, "two objects"
+        for colour, ending in asked.items():
+            assert f" {colour} " in told[f"q_column{ending}"]
+            seen = np.abs(picture.astype(int) - scenes.COLOURS[colour]).sum(-1) < 65
+            bands = [scene_text.BANDS.index(told[f"a_{name}{ending}"]) for name in ("row", "column")]
+            apart.append(np.abs(np.argwhere(seen).mean(0) / 8 - 0.5 - bands).max())
+    assert np.mean(np.array(apart) < 0.8) > 0.9, "within the band, but for half-hidden outlines"
 
 
 def test_a_build_makes_a_sheet_with_captions(tmp_path, monkeypatch, capsys):

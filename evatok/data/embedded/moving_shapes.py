@@ -6,7 +6,8 @@ set holds the same scenes whatever its own frames and size are; with 61 frames t
 
 Labels of a clip: `caption`, `motion`, and for each category q_<category> (the question), a_<category> (its answer) and
 need_<category> (what must be seen, see `scene_text`). Stills are asked about further pairs of objects, q_position_2 and
-so on: with one pair per still, a model learns the stills by heart sooner than what "left of" means.
+so on: with one pair per still, a model learns the stills by heart sooner than what "left of" means. Lessons of where
+single objects are, q_row and q_column, come with them: what is where is learned before what is left of what.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ RECIPE: dict[str, Any] = {
     "accepted": f"the ruler {scene_ruler.Ruler.version} answers all questions from {CHECKED_FRAMES} frames",
 }
 PAIRS_ASKED = 6  # of a still, for each category of pairs
+PLACES_ASKED = 2  # objects of a still whose row and column are asked for
 
 STILLS_RECIPE: dict[str, Any] = {
     **RECIPE,
-    "version": 2,
+    "version": 3,  # pixels and earlier labels are those of version 2
     "stills": "one frame of an unchecked scene at a time drawn from 0 to 5 s",
     "pairs": PAIRS_ASKED,
+    "places": PLACES_ASKED,
 }
 _STILL_STREAM = 0x57111  # separates the stills' scenes from the clips'
 
@@ -109,6 +112,7 @@ def _still(stream: int, index: int, size: int) -> tuple[np.ndarray, dict[str, An
             further: dict[str, str] = {}
             for number in range(2, PAIRS_ASKED + 1):
                 further |= _pairs(scene, random, number)
+            further |= _places(scene, random)
             return scene_drawing.draw(scene, 1, size), {**_labels(scene, questions, caption), **further}
 
 
@@ -118,6 +122,15 @@ def _pairs(still: Scene, random: np.random.Generator, number: int) -> dict[str, 
     while asked is None:
         asked = scene_text.choose(still, random)
     return _asked_labels(scene_text.questions(still, asked, scene_text.PAIRS), f"_{number}")
+
+
+def _places(still: Scene, random: np.random.Generator) -> dict[str, str]:
+    """The labels of lessons of where single objects are: q_row, q_column, q_row_2 and so on."""
+    told: dict[str, str] = {}
+    for place, number in enumerate(random.permutation(still.present(0.0))[:PLACES_ASKED].tolist(), start=1):
+        when = ("start", "end")[random.integers(2)]
+        told |= _asked_labels(scene_text.place_lessons(still, number, when), f"_{place}" if place > 1 else "")
+    return told
 
 
 def _labels(scene: Scene, questions: list[Question], caption: str) -> dict[str, Any]:

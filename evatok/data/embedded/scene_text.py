@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evatok.data.embedded.scenes import COLOURS, COMPASS, MOTIONS, SECONDS, SHAPES, SIZES, Scene, Thing
+from evatok.data.embedded import camera_text
+from evatok.data.embedded.scenes import COLOURS, COMPASS, MOTIONS, SECONDS, SHAPES, SIDE, SIZES, Scene, Thing
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "counting": ("one", "two", "three", "four", "five"),
@@ -35,6 +36,9 @@ STILL = ("counting", "position", "size", "colour", "state")
 """Categories that a single frame is asked for: it shows no motion."""
 PAIRS = ("position", "size")
 """Categories that are about two objects."""
+BANDS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+PLACES: dict[str, tuple[str, ...]] = {"row": BANDS, "column": BANDS}
+"""Lessons of where one object is: its row and its column in an 8 x 8 grid. They belong to no category."""
 
 _WHEN = {"start": 0.0, "end": SECONDS}
 _CLEAR = 1.3  # how much longer the larger of two axes must be to be the way from one object to another
@@ -112,6 +116,14 @@ def questions(scene: Scene, asked: Asked, categories: Iterable[str] = CATEGORIES
     return [found[category] for category in categories]
 
 
+def place_lessons(scene: Scene, number: int, when: str) -> list[Question]:
+    """In which row, and in which column, the centre of an object of a scene that stands still lies."""
+    right, down = scene.things[number].places(np.array([_WHEN[when]]))[0].tolist()
+    bands = {"row": BANDS[int(down * len(BANDS) / SIDE)], "column": BANDS[int(right * len(BANDS) / SIDE)]}
+    told = (scene.things[number].colour, f"one at the {when} ?")
+    return [Question(name, (f"in which {name} is the", *told), bands[name], "key") for name in PLACES]
+
+
 def caption(scene: Scene, asked: Asked, random: np.random.Generator) -> str:
     """All facts that can be asked for, in fixed clauses; the order of the objects is drawn."""
     first = [number for number in random.permutation(len(scene.things)).tolist() if not scene.things[number].appears]
@@ -126,7 +138,10 @@ def caption(scene: Scene, asked: Asked, random: np.random.Generator) -> str:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every phrase of a question, every answer and every word of a caption, once, in a fixed order."""
+    """Every phrase of a question, every answer and every word of a caption, once, in a fixed order.
+
+    Those about a camera come last, so that one model can be asked about both sets.
+    """
     fixed = [phrase for phrases in _QUESTIONS.values() for phrase in phrases]
     fixed += ["where is the", "one from the", "one at the start ?", "one at the end ?", "how big is the"]
     fixed += ["one beside the", "which colour is the", "moving object ?", *(f"{shape} ?" for shape in SHAPES)]
@@ -134,7 +149,9 @@ def vocabulary() -> tuple[str, ...]:
     answers = [option for options in OPTIONS.values() for option in options]
     words = "a , . the at start end is of nothing moves and grows shrinks to appears vanishes becomes flickers goes"
     words += " returns darts back circles shakes solid hollow"
-    return tuple(dict.fromkeys([*fixed, *answers, *words.split(), *COLOURS, *SHAPES, *SIZES]))
+    places = [*(f"in which {name} is the" for name in PLACES), *BANDS]
+    camera = [*camera_text.PHRASES, *camera_text.OPTIONS]
+    return tuple(dict.fromkeys([*fixed, *answers, *words.split(), *COLOURS, *SHAPES, *SIZES, *places, *camera]))
 
 
 def _counting(scene: Scene) -> Question:
