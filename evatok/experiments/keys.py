@@ -247,6 +247,7 @@ _VTOK = {
     "strategy": Key(OneOf(KINDS), "how a clip becomes visual tokens"),
     "key": Key(Whole(1, 64), "spatial tokens per frame: a square number"),
     "residual": Key(OneOf(RESIDUALS), "what vtok's motion tokens are made of"),
+    "asked": Key(Whole(0, 100), "questions of a category per still and step, drawn from those stored; 0: all"),
     "frames_sampled": Key(Whole(1, 4096), 'number of evenly spaced frames of strategy "frames"'),
     "vtok_understanding.start": Key(_PATH_OR_NONE, 'model to start from, of any strategy; "": fresh weights'),
     "test_clips": Key(_SOME_CLIPS, "clips of the test split to measure on"),

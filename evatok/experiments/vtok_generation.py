@@ -176,7 +176,7 @@ class Objective:
         loss = terms["written"]
         if config["understanding_weight"]:
             features = pairs.features.take(rows, config["device"])
-            terms["answers"], terms["right"] = lessons.loss(module.language, features, pairs.lessons, rows)
+            terms["answers"], terms["right"] = lessons.loss(module.language, features, pairs.lessons.take(rows))
             loss = loss + config["understanding_weight"] * terms["answers"]
         return loss, terms
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from evatok.data.clips import ClipSet
+from evatok.data.embedded import camera_text
 from evatok.evaluation import per_clip
 from evatok.experiments import keys, runner, tracking
 from evatok.experiments.outputs import Outputs
@@ -57,7 +59,7 @@ OUTPUTS = Outputs((*TRAINING.folders, "per_clip"), TRAINING.files, TRAINING.owne
 
 @dataclass(frozen=True)
 class Taught:
-    """Clips with their features and their questions."""
+    """Clips, with features and questions of those among them that are asked about."""
 
     clips: ClipSet
     features: Features
@@ -68,20 +70,33 @@ class Taught:
         """`further`: see `Lessons.of`."""
         return cls(clips, features_of(encoder, clips, device=device), Lessons.of(clips.labels, further=further))
 
+    @classmethod
+    def of_camera(cls, clips: ClipSet, encoder: ImageEncoder, device: str) -> Taught:
+        """Freedoom's clips, as many of each motion, asked what the camera does."""
+        rows = camera_text.balanced(clips.labels)
+        asked = camera_text.asked(clips.labels.iloc[rows])
+        return cls(clips, features_of(encoder, clips, device=device).only(rows), Lessons.of(asked))
+
 
 class Objective:
-    """The loss of one step: clips with all their questions."""
+    """The loss of one step: clips with their questions.
 
-    def __init__(self, taught: Taught, config: dict[str, Any]) -> None:
-        self.taught, self.config = taught, config
+    Args:
+        most: questions of a category that are asked per step, drawn anew each time; 0 asks all.
+    """
+
+    def __init__(self, taught: Taught, config: dict[str, Any], most: int = 0) -> None:
+        self.taught, self.config, self.most = taught, config, most
 
     def __call__(
         self, module: VideoLanguageModel, step: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, loop.Terms]:
         taught, config = self.taught, self.config
         rows = loop.batch_indices(len(taught.lessons), config["batch"], step, config["seed"])
-        features = taught.features.take(rows, config["device"])
-        loss, right = lessons.loss(module, features, taught.lessons, rows)
+        asked = taught.lessons.take(rows)
+        if self.most:
+            asked = asked.drawn(self.most, np.random.default_rng([config["seed"], step]))
+        loss, right = lessons.loss(module, taught.features.take(rows, config["device"]), asked)
         return loss, {"right": right}
 
 
@@ -109,6 +124,7 @@ class LanguageTask(runner.Task[VideoLanguageModel]):
     Args:
         parents: sha256 of what it is made from besides its clips, by role.
         protocol: the entry `protocol` of its record.
+        most: see `Objective`.
     """
 
     def __init__(
@@ -119,12 +135,13 @@ class LanguageTask(runner.Task[VideoLanguageModel]):
         clips: tuple[Taught, Taught],
         parents: dict[str, str],
         protocol: dict[str, Any],
+        most: int = 0,
     ) -> None:
         train, self.test = clips
         self.kind, self.config, self.module, self.protocol = kind, config, module, protocol
         self.parents = {**parents, "train_clips": train.clips.sha256}
         self.inputs = " ".join(self.parents.values())
-        self.objective = Objective(train, config)
+        self.objective = Objective(train, config, most)
 
     def ship(self, averaged: VideoLanguageModel, path: Path, changes: dict[str, Any]) -> None:
         told = {name: self.config[name] for name in ("size", "steps")}
@@ -140,7 +157,7 @@ class LanguageTask(runner.Task[VideoLanguageModel]):
     def measure(self, averaged: VideoLanguageModel, path: Path, folder: Path) -> runner.Measured:
         model = VideoLanguageModel.load(path, self.config["device"])
         outcomes, strategy = measured(model, self.test), model.strategy
-        tokens = catalogue.of("mean_tokens").measured(float(strategy.length()), len(self.test.clips))
+        tokens = catalogue.of("mean_tokens").measured(float(strategy.length()), len(self.test.lessons))
         metrics = {**outcomes.metrics(), "tokens": tokens}
         return runner.Measured(
             protocol=self.protocol,

@@ -47,11 +47,17 @@ class Features:
     def __len__(self) -> int:
         return len(self.first)
 
+    def only(self, rows: np.ndarray) -> Features:
+        """Select clips, as they are kept."""
+        index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        motion = None if self.motion is None else self.motion[index]
+        return Features(self.first[index], self.frames[index], motion)
+
     def take(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Features:
         """Select clips, in float32."""
-        index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        motion = None if self.motion is None else self.motion[index].to(device).float()
-        return Features(self.first[index].to(device).float(), self.frames[index].to(device).float(), motion)
+        held = self.only(rows)
+        motion = None if held.motion is None else held.motion.to(device).float()
+        return Features(held.first.to(device).float(), held.frames.to(device).float(), motion)
 
 
 def features_of(

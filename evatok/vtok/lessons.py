@@ -66,18 +66,26 @@ class Lessons:
             labels[[f"need_{column}" for column in columns]].to_numpy(dtype=str),
         )
 
-    def head(self, count: int) -> Lessons:
-        """Those of the first clips."""
-        return Lessons(self.categories, self.words[:count], self.lengths, self.answers[:count], self.needs[:count])
+    def take(self, rows: np.ndarray) -> Lessons:
+        """Those of some clips."""
+        return Lessons(self.categories, self.words[rows], self.lengths, self.answers[rows], self.needs[rows])
+
+    def drawn(self, most: int, random: np.random.Generator) -> Lessons:
+        """At most so many of each category, drawn anew for all clips together, in their order."""
+        named = np.array(self.categories)
+        kept = [random.permutation(np.flatnonzero(named == name))[:most] for name in dict.fromkeys(self.categories)]
+        columns = np.sort(np.concatenate(kept))
+        of_word = np.repeat(np.arange(len(named)), self.lengths)
+        words = self.words[:, np.isin(of_word, columns)]
+        categories, lengths = zip(*((self.categories[at], self.lengths[at]) for at in columns), strict=True)
+        return Lessons(categories, words, lengths, self.answers[:, columns], self.needs[:, columns])
 
 
-def loss(
-    model: VideoLanguageModel, features: Features, lessons: Lessons, rows: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
+def loss(model: VideoLanguageModel, features: Features, lessons: Lessons) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of the answers over the whole vocabulary, and the share of answers that are likeliest."""
     device = next(model.parameters()).device
-    logits = model(features, torch.from_numpy(lessons.words[rows]).to(device), lessons.lengths)
-    answers = torch.from_numpy(lessons.answers[rows]).to(device)
+    logits = model(features, torch.from_numpy(lessons.words).to(device), lessons.lengths)
+    answers = torch.from_numpy(lessons.answers).to(device)
     right = (logits.argmax(-1) == answers).float().mean()
     return F.cross_entropy(logits.flatten(0, 1), answers.flatten()), right
 

@@ -59,6 +59,26 @@ def test_further_questions_come_beside_the_first_of_their_category_when_they_are
     assert words == list(labels[f"a_position_{moving_shapes.PAIRS_ASKED}"])
 
 
+def test_some_questions_of_a_category_are_drawn_with_their_words_and_answers():
+    labels = pd.DataFrame(moving_shapes.stills_reel(0, 0, 8)[1])
+    every = Lessons.of(labels, further=True).take(np.array([3, 1]))
+    some = every.drawn(2, np.random.default_rng(0))
+    assert [some.categories.count(name) for name in STILL] == [1, 2, 2, 1, 1]
+    assert some.words.shape == (2, sum(some.lengths))
+    stored = {
+        (" ".join(labels[f"q_{column}"][row].split()), labels[f"a_{column}"][row])
+        for row in (3, 1)
+        for column in (name.removeprefix("q_") for name in labels if name.startswith("q_"))
+    }
+    words, ends = vocabulary(), np.cumsum(some.lengths)
+    for row in range(2):
+        for place, end in enumerate(ends):
+            text = " ".join(words[number] for number in some.words[row, end - some.lengths[place] : end])
+            assert (text, words[some.answers[row, place]]) in stored
+    drawn = {every.drawn(2, np.random.default_rng(seed)).words.tobytes() for seed in range(5)}
+    assert len(drawn) > 1, "others each time"
+
+
 def test_a_camera_s_clips_are_balanced_and_asked_one_question_that_counts_as_motion():
     assert tuple(freedoom.MOTIONS) == camera_text.OPTIONS
     labels = pd.DataFrame({"motion": ["idle"] * 3 + list(camera_text.OPTIONS) * 2})
@@ -124,9 +144,8 @@ def test_it_learns_what_features_tell(labels):
     seen = Features(torch.zeros(len(rows), 8, 8, 6), frames)
     model = VideoLanguageModel(SHAPE, Strategy("vtok"))
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
-    everything = np.arange(len(rows))
     for _ in range(30):
-        loss, _ = lessons.loss(model, seen, held, everything)
+        loss, _ = lessons.loss(model, seen, held)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
