@@ -46,10 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list or not options.names:
         print(listing())
         return 0
-    todo = to_make(options.names, again=options.again)
-    print(
-        f"{len(todo)} of {len(recipes.wanted(options.names))} to make, about {sum(recipe.hours for recipe in todo):.1f} hours"
-    )
+    todo, known = to_make(options.names, again=options.again), len(recipes.wanted(options.names))
+    print(f"{len(todo)} of {known} to make, about {sum(recipe.hours for recipe in todo):.1f} hours")
     for number, recipe in enumerate(todo, 1):
         for command in commands(recipe):
             print(f"[{number}/{len(todo)}] {recipe.name}: {shlex.join(['python', *command])}", flush=True)
