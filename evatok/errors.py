@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -184,6 +185,8 @@ def end_quietly() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
+    # Once its work is done it is ending anyway; what it would raise in a function of atexit would only be printed.
+    multiprocessing.util.Finalize(None, signal.signal, (signal.SIGTERM, signal.SIG_IGN), exitpriority=1000)
     die_with_parent(signal.SIGTERM)
 
 

@@ -1,11 +1,14 @@
 """Every error with a way out is of one family, and every command ends for it in one line."""
 
 import ast
+import atexit
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -108,6 +111,22 @@ def test_the_data_command_stops_at_a_signal(monkeypatch, capsys, number):
         data_main(["build", "freedoom"])
     assert found.value.code == 128 + number
     assert "the same command resumes from it" in capsys.readouterr().err
+
+
+def ends_slowly(ending):
+    errors.end_quietly()
+    atexit.register(lambda: (ending.set(), time.sleep(0.5)))
+
+
+def test_a_worker_that_is_ending_is_not_disturbed_by_the_signal_that_ends_workers(capfd):
+    context = multiprocessing.get_context("spawn")
+    ending = context.Event()
+    worker = context.Process(target=ends_slowly, args=(ending,))
+    worker.start()
+    assert ending.wait(60)
+    worker.terminate()
+    worker.join(60)
+    assert (worker.exitcode, capfd.readouterr().err) == (0, "")
 
 
 def test_an_interrupt_while_modules_are_imported_is_one_line():

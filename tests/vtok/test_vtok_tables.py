@@ -142,7 +142,7 @@ def test_the_recipes_train_what_a_row_starts_from_first_and_every_row_with_every
 
 def test_a_row_alone_is_trained_in_slices_with_what_it_starts_from(monkeypatch):
     ran: dict[str, dict] = {}
-    monkeypatch.setattr(make, "is_made", lambda recipe: recipe.name in ran)
+    monkeypatch.setattr(make, "state_of", lambda recipe: "made" if recipe.name in ran else "")
     monkeypatch.setattr(make, "run", lambda recipe, **further: ran.update({recipe.name: further}))
     monkeypatch.setattr(understanding.subprocess, "run", lambda *_, **__: None)
     assert understanding.main(["--only", "swap", "--seeds", "0", "--quick", "--minutes", "5"]) == 0
