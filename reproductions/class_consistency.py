@@ -38,9 +38,8 @@ COLUMNS = {
 GAMES = Task(
     sampled=("embedded-games-generation",),
     reconstructed="embedded-unseen",
-    tokenizer="results/checkpoints/proxy-toy.safetensors",
-    router="results/checkpoints/router-toy-pyramid-wq1.2.safetensors",
-    train=("data=arcade", "label=game"),
+    tokenizer="results/checkpoints/proxy-toy-motion.safetensors",
+    train=("data=arcade-seen", "label=game"),
     take=("protocol=embedded-games-generation", "classifier=results/checkpoints/classifier-toy-games.safetensors"),
 )
 TABLE = GeneratorTable(

@@ -20,10 +20,11 @@ from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeE
 
 __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
 
+RULES = ("uniform", "router")
 PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
+MATCHED = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
 TRAIN_TABLE = f"{WORK}/embedded/train.parquet"
 ALIGNED = {"alignment": f"{CHECKPOINTS}/videomae-toy", "alignment_weight": 0.1}
-PIXELS_AND_FVD = "psnr,ssim,l1,mse,rfvd,kvd,rfvd_extrapolated"
 CURVE_METRICS = "psnr,l1,st_lpips_alex,rfvd"
 ALL_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
 
@@ -160,15 +161,22 @@ def _router(kind: str, point: str, weights: Mapping[str, Any] | None = None) -> 
 
 def _proxy_figures() -> Iterable[Recipe]:
     """Evaluations of the proxy, and the curves of main Figures 4 and 5."""
-    router = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
-    for name, assignment in (("32", "uniform:32"), ("64", "uniform:64"), ("routed", f"router:{router}")):
+    by_router = f"router:{MATCHED}"
+    for name, assignment, protocol in (
+        ("32", "uniform:32", "embedded-reconstruction"),
+        ("64", "uniform:64", "embedded-reconstruction"),
+        ("routed", by_router, "embedded-reconstruction"),
+        ("games-uniform", "uniform:64", "embedded-unseen"),
+        ("games-router", by_router, "embedded-unseen"),
+    ):
         settings = {
             "assignment": assignment,
+            "protocol": protocol,
             "checkpoint": PROXY,
-            "metrics": PIXELS_AND_FVD,
+            "metrics": ALL_METRICS,
             "work": f"{WORK}/embedded/evaluate",
         }
-        needs = ("router-toy-pyramid-matched",) if name == "routed" else ("proxy-toy-motion",)
+        needs = ("router-toy-pyramid-matched",) if assignment == by_router else ("proxy-toy-motion",)
         yield Recipe(f"evaluate-proxy-{name}", "evaluate", settings, "", needs=needs)
     routers = tuple(f"router-toy-{kind}-{point}" for kind in ROUTERS for point in ("matched", "wq1.2"))
     further = tuple(f"router-toy-{kind}-wq{w_q}" for kind, w_q in FURTHER_POINTS)
@@ -199,7 +207,6 @@ def _quantisers() -> Iterable[Recipe]:
 
 def _finals(seed: int) -> Iterable[Recipe]:
     """Final tokenizers of main Tables 1 and 5 with their evaluations; of further seeds those that claims rest on."""
-    router = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
     rows: dict[str, dict[str, Any]] = {
         "random-transformer": {"assignment": "random", "discriminator": "transformer"},
         "uniform-transformer": {"assignment": "uniform", "discriminator": "transformer"},
@@ -216,52 +223,61 @@ def _finals(seed: int) -> Iterable[Recipe]:
         name = f"final-{row}-{seed}"
         work = f"{WORK}/finals/{name}"
         outcome = f"{CHECKPOINTS}/{shipped[row]}.safetensors" if row in shipped and not seed else f"{work}.safetensors"
-        places = {"work": work, "checkpoint": outcome, "router": router}
+        places = {"work": work, "checkpoint": outcome, "router": MATCHED}
         trained = {**settings, "seed": seed, **places}
         needs = ("router-toy-pyramid-matched",)
-        parents = {"start": PROXY, **({"router": router} if settings["assignment"] == "router" else {})}
+        parents = {"start": PROXY, **({"router": MATCHED} if settings["assignment"] == "router" else {})}
         yield Recipe(name, "stage4_final", trained, "embedded", outcome, needs, parents, hours=0.6)
-        by_router, by_uniform = f"router:{router}", "uniform:64"
-        rules = [by_router] if row.startswith("router") else [by_uniform]
-        for rule in [by_uniform, by_router] if row.startswith("random") else rules:
-            measured = {
-                "checkpoint": outcome,
-                "assignment": rule,
-                "metrics": ALL_METRICS,
-                "work": f"{WORK}/finals/evaluate",
-            }
-            yield Recipe(f"evaluate-{name}-{rule.partition(':')[0]}", "evaluate", measured, "", needs=(name,))
+        uniform, routed = ("uniform", "uniform:64"), ("router", f"router:{MATCHED}")
+        rules = [routed] if row.startswith("router") else [uniform]
+        for rule, assignment in [uniform, routed] if row.startswith("random") else rules:
+            for where in ("", "-unseen"):
+                measured = {
+                    "checkpoint": outcome,
+                    "assignment": assignment,
+                    "protocol": f"embedded{where or '-reconstruction'}",
+                    "metrics": ALL_METRICS,
+                    "work": f"{WORK}/finals/evaluate",
+                }
+                yield Recipe(f"evaluate-{name}-{rule}{where}", "evaluate", measured, "", needs=(name,), hours=0.07)
 
 
 def _generators() -> Iterable[Recipe]:
-    """Generators of main Tables 2 to 4 and of class consistency, with their samples."""
-    router = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
+    """Generators of main Tables 2 to 4 and of class consistency, with their samples, of several seeds for an interval.
+
+    Those called `longer` are trained for as many tokens as the fixed ones, at the 0.70 of the tokens of their router.
+    """
     games = {"data": "arcade-seen", "label": "game", "task": "class"}
-    tasks: dict[str, dict[str, Any]] = {
-        "class": {"task": "class", "steps": 600},
-        "frames": {"task": "frames", "steps": 300},
-        "frames-row": {"task": "frames", "steps": 300, "given": "row", "uniform_tokens": 64},
-        "games": {**games, "steps": 600},
+    tasks: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+        "class": ({"task": "class", "steps": 600}, RULES),
+        "class-longer": ({"task": "class", "steps": 850}, ("router",)),
+        "frames": ({"task": "frames", "steps": 300}, RULES),
+        "frames-row": ({"task": "frames", "steps": 300, "given": "row", "uniform_tokens": 64}, ("router",)),
+        "games": ({**games, "steps": 600}, RULES),
     }
-    for task, taught in tasks.items():
-        for rule in ("uniform", "router"):
-            if task == "frames-row" and rule == "uniform":
-                continue
-            name = f"{task}-{rule}"
-            outcome = f"{CHECKPOINTS}/generator-toy-{name}.safetensors"
-            tokenizer = PROXY if task == "games" else f"{CHECKPOINTS}/final-toy-{rule}.safetensors"
-            common = {"router": router, "tokenizer": tokenizer}
-            trained = {**taught, **common, "assignment": rule, "train_clips": 4800}
-            places = {"work": f"{WORK}/generator-{name}", "checkpoint": outcome}
-            needs = ("router-toy-pyramid-matched",) if task == "games" else (f"final-{rule}-semantic-0",)
-            parents = {"tokenizer": tokenizer, **({"router": router} if rule == "router" else {})}
-            settings = {**trained, **places}
-            yield Recipe(f"generator-{name}", "stage5_generator", settings, "toy", outcome, needs, parents, hours=0.3)
-            folder = f"{WORK}/samples-{name}"
-            sampled = {**common, "generator": outcome, "work": folder, "output": f"{folder}/shown"}
+    for task, (taught, rules) in tasks.items():
+        for rule in rules:
+            yield from _generator(task, rule, taught)
+
+
+def _generator(task: str, rule: str, taught: Mapping[str, Any]) -> Iterable[Recipe]:
+    name = f"{task}-{rule}"
+    outcome = f"{CHECKPOINTS}/generator-toy-{name}.safetensors"
+    tokenizer = PROXY if task == "games" else f"{CHECKPOINTS}/final-toy-{rule}.safetensors"
+    common = {"router": MATCHED, "tokenizer": tokenizer}
+    trained = {**taught, **common, "assignment": rule, "train_clips": 4800}
+    places = {"work": f"{WORK}/generator-{name}", "checkpoint": outcome}
+    needs = ("router-toy-pyramid-matched",) if task == "games" else (f"final-{rule}-semantic-0",)
+    parents = {"tokenizer": tokenizer, **({"router": MATCHED} if rule == "router" else {})}
+    settings = {**trained, **places}
+    yield Recipe(f"generator-{name}", "stage5_generator", settings, "toy", outcome, needs, parents, hours=0.3)
+    guided = [("", 1.0, range(3))] if task.startswith("frames") else [("", 1.0, range(3)), ("guided-", 2.5, range(1))]
+    for way, guidance, seeds in guided:
+        for seed in seeds:
+            folder = f"{WORK}/samples-{name}-{way}{seed}"
+            sampled: dict[str, Any] = {**common, "generator": outcome, "work": folder, "output": f"{folder}/shown"}
+            sampled |= {"guidance": guidance, "seed": seed}
             if task == "games":
-                sampled |= {
-                    "protocol": "embedded-games-generation",
-                    "classifier": f"{CHECKPOINTS}/classifier-toy-games.safetensors",
-                }
-            yield Recipe(f"sample-{name}", "sample", sampled, "", needs=(f"generator-{name}",))
+                classifier = f"{CHECKPOINTS}/classifier-toy-games.safetensors"
+                sampled |= {"protocol": "embedded-games-generation", "classifier": classifier}
+            yield Recipe(f"sample-{name}-{way}{seed}", "sample", sampled, "", needs=(f"generator-{name}",), hours=0.05)

@@ -51,7 +51,7 @@ def config() -> None:
     generator = "results/checkpoints/generator-toy-class-router.safetensors"
     tokenizer = "results/checkpoints/final-toy-router.safetensors"
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"
-    classifier = "results/checkpoints/classifier-toy.safetensors"
+    classifier = "results/checkpoints/classifier-toy-motion.safetensors"
     protocol = ""
     data = ""
     split = ""

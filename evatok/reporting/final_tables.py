@@ -1,8 +1,9 @@
 """What the tables of trained tokenizers share: which records make up a row, its values, and how it is shown.
 
 A row asks how a tokenizer was trained (the facts in its checkpoint's header) and how it was measured. One table shows
-only records of equal size, steps, training clips, perceptual loss, protocol and router: the set that fills most of its
-rows, of several such sets the newest. What no record fills is a dash, and the command that would fill it is printed.
+only records of equal size, steps, training clips, perceptual loss, protocol, router and, unless its rows differ in it,
+alignment: the set that fills most of its rows, of several such sets the newest. What no record fills is a dash, and the
+command that would fill it is printed.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ from evatok.storage import records
 from evatok.storage.records import Record
 
 PROTOCOL = "embedded-reconstruction"
-UNIFORM = {"toy": 16, "small": 256, "paper": 256}
-"""Tokens per block of the uniform rows, by size: the paper's 1,024 per clip, and for the toy what its finals, trained
-on the older levels {4..64}, were trained under."""
+UNIFORM = {"toy": 64, "small": 256, "paper": 256}
+"""Tokens per block of the uniform rows, by size: the baseline of fixed length, the paper's 1,024 per clip."""
 COLUMNS = ("psnr", "lpips", "st_lpips", "rfvd", "rtokens")
 """ST-LPIPS is not LPIPS and has its own column."""
 MOTION = ("motion_ratio", "motion_correlation")
@@ -58,6 +58,11 @@ class Spec:
             return model.get("parents", {}).get("router", model["router"]) == model["router"]
         row = [UNIFORM[facts["size"]]]
         return model["row"] == facts.get("row", row) == row
+
+
+def shipped(rule: str) -> Spec:
+    """The final tokenizer of a rule that generators write for: with the semantic discriminator."""
+    return Spec("final", {"assignment": rule, "discriminator": "semantic"}, rule)
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,20 @@ class Row:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table of the paper shows: its name in results/, what it is, its rows, and columns."""
+    """What a table shows: its name in results/, what it is, its rows, columns, and whether a paper has it."""
 
     name: str
     item: str
     specs: tuple[Spec, ...]
     columns: tuple[str, ...] = COLUMNS
     longest: bool = False  # of sets that fill equally many rows, the longest training instead of the newest
+    protocol: str = PROTOCOL
+    published: bool = True
+
+    @property
+    def differs_in_alignment(self) -> bool:
+        """Whether its rows say which of them are aligned; all rows of other tables are, or none is."""
+        return any("alignment" in (spec.trained or {}) for spec in self.specs)
 
 
 @dataclass(frozen=True)
@@ -120,9 +132,10 @@ class Chosen:
 def choose(folder: Path, table: TableSpec) -> Chosen:
     """The set of records in `folder` that fills most rows of the table."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in records.query(folder, kind="evaluate", name=PROTOCOL):
+    for record in records.query(folder, kind="evaluate", name=table.protocol):
         if record.model.get("facts") and record.protocol.get("comparable") is True:
-            sets[_common(record)].append(record)
+            aligned = None if table.differs_in_alignment else record.model["facts"].get("alignment")
+            sets[(aligned, *_common(record))].append(record)
     candidates = []
     for members in sets.values():
         routers = {record.model["router"] for record in members if record.model["assignment"] == "router"}
@@ -178,7 +191,8 @@ def to_cells(table: TableSpec, chosen: Chosen, paper: Mapping[tuple[str, str], f
 def caption(table: TableSpec, chosen: Chosen) -> str:
     """What is compared with what, and what the intervals are."""
     if not chosen.common:
-        return f"{table.item}. No record fills any of its rows yet; in brackets the paper's values."
+        brackets = "; in brackets the paper's values" if table.published else ""
+        return f"{table.item}. No record fills any of its rows yet{brackets}."
     seeds = max(len(row.records) for row in chosen.rows.values())
     spread = (
         f"values are means over up to {seeds} training seeds (n), after ± the standard deviation over them"
@@ -186,11 +200,16 @@ def caption(table: TableSpec, chosen: Chosen) -> str:
         else "one training seed: after ± half the 95 % bootstrap interval over the clips (n), which says nothing "
         "of how far another seed would come out"
     )
+    ours = "Ours (paper): tokenizers" if table.published else "Tokenizers"
+    compare = (
+        "Rows compare with each other; ours and the paper's are of other clips, sizes and trainings, so that values, "
+        "rFVD above all, never compare."
+        if table.published
+        else "Rows compare with each other alone."
+    )
     return (
-        f"{table.item}. Ours (paper): tokenizers of {chosen.common['size']} size after {chosen.common['steps']} steps "
-        f"each, measured under {PROTOCOL}; {spread}. Rows compare with each other; ours and the paper's are of other "
-        "clips, sizes and trainings, so that values, rFVD above all, never compare. ST-LPIPS is another metric than "
-        "LPIPS."
+        f"{table.item}. {ours} of {chosen.common['size']} size after {chosen.common['steps']} steps each, measured "
+        f"under {table.protocol}; {spread}. {compare} ST-LPIPS is another metric than LPIPS."
     )
 
 
@@ -210,22 +229,36 @@ def tail(row: tables.Row) -> dict[str, str]:
 
 
 def commands(table: TableSpec, chosen: Chosen) -> list[str]:
-    """What would fill each row without a record: two commands, train and measure."""
+    """What would fill each row without a record: at toy size its recipe, else two commands, train and measure."""
     size, steps = chosen.common.get("size", "toy"), chosen.common.get("steps")
     lines = []
     for name, row in chosen.rows.items():
         if row.records or row.spec.trained is None:
             continue
+        if size == "toy":
+            lines += [f"{name}:", f"  {made_by(recipe(row.spec, table.protocol))}"]
+            continue
         checkpoint = f"results/checkpoints/final-{size}-{slug(row.spec.trained)}.safetensors"
-        train, measure = _training(row.spec, size, steps, checkpoint), _measuring(row.spec, size, checkpoint)
+        train, measure = _training(row.spec, size, steps, checkpoint), _measuring(row.spec, table, size, checkpoint)
         lines += [f"{name}:", f"  {train}", f"  {measure}"]
     return lines
 
 
+def made_by(recipe: str) -> str:
+    """The command that makes what a recipe is of, and all that it needs."""
+    return f"python -m evatok.experiments.make {recipe}"
+
+
+def recipe(spec: Spec, protocol: str = PROTOCOL) -> str:
+    """The recipe that measures a toy row's first seed."""
+    where = "" if protocol == PROTOCOL else f"-{protocol.removeprefix('embedded-')}"
+    return f"evaluate-final-{slug(spec.trained or {})}-0-{spec.measured}{where}"
+
+
 def slug(trained: Mapping[str, Any]) -> str:
-    """A name for a tokenizer by its facts: router-semantic, uniform-transformer-unaligned."""
-    unaligned = "" if trained["alignment"] else "-unaligned"
-    return f"{trained['assignment']}-{trained['discriminator']}{unaligned}"
+    """A name for a tokenizer by its facts: router-semantic, uniform-transformer-aligned."""
+    aligned = "-aligned" if trained.get("alignment") else ""
+    return f"{trained['assignment']}-{trained['discriminator']}{aligned}"
 
 
 def _training(spec: Spec, size: str, steps: int | None, checkpoint: str) -> str:
@@ -234,15 +267,15 @@ def _training(spec: Spec, size: str, steps: int | None, checkpoint: str) -> str:
     settings += {"router": [f"router={_router(size)}"], "uniform": [f"uniform_tokens={UNIFORM[size]}"]}.get(
         trained["assignment"], []
     )
-    settings += [] if trained["alignment"] else ["alignment=none"]
+    settings += ["alignment=none"] if trained.get("alignment") is False else []
     settings += [f"steps={steps}"] if steps else []
     work = f"work=results/work/{Path(checkpoint).stem}"
     return f"python -m evatok.experiments.stage4_final with {' '.join(settings)} {work} checkpoint={checkpoint}"
 
 
-def _measuring(spec: Spec, size: str, checkpoint: str) -> str:
+def _measuring(spec: Spec, table: TableSpec, size: str, checkpoint: str) -> str:
     assignment = f"router:{_router(size)}" if spec.measured == "router" else f"uniform:{UNIFORM[size]}"
-    settings = f"size={size} checkpoint={checkpoint} assignment={assignment}"
+    settings = f"size={size} protocol={table.protocol} checkpoint={checkpoint} assignment={assignment}"
     return f"python -m evatok.experiments.evaluate with {settings} \"metrics='{MEASURED}'\""
 
 
@@ -254,7 +287,7 @@ def publish(spec: TableSpec, results: Path) -> Chosen:
     """Write and print the table, and print the commands that would fill its dashes."""
     chosen = choose(results / "records", spec)
     spec = with_motion(spec, chosen)
-    cells = to_cells(spec, chosen, tables.paper_values(spec.name))
+    cells = to_cells(spec, chosen, tables.paper_values(spec.name) if spec.published else {})
     tables.Table(spec.name, caption(spec, chosen), cells, shown=shown, tail=tail).publish(results)
     tell(commands(spec, chosen))
     return chosen

@@ -1,4 +1,7 @@
-"""The commands that would fill the rows of a table of generators: train and measure the tokenizer, train, sample."""
+"""The commands that would fill the rows of a table of generators: train and measure the tokenizer, train, sample.
+
+At toy size they are recipes, which make what they need.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evatok.reporting.final_tables import MEASURED, UNIFORM, Chosen, Spec
+from evatok.reporting.final_tables import MEASURED, UNIFORM, Chosen, Spec, made_by, recipe, shipped
 from evatok.reporting.generation_rows import FRAMES, RECONSTRUCTION, Column, GeneratorTable, Row, Task
-
-TRAIN_CLIPS = {"toy": 4800}
-"""Of the generators on record: those of one table saw the same."""
 
 
 def commands(table: GeneratorTable, chosen: Chosen, columns: Mapping[str, Column]) -> list[str]:
@@ -37,6 +37,8 @@ def _matched_steps(chosen: Chosen) -> str:
 
 
 def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> list[str]:
+    if common["size"] == "toy":
+        return [made_by(recipe_of(spec, source, task))]
     size, rule, checkpoints = common["size"], spec.measured, "results/checkpoints"
     tokenizer = task.tokenizer or f"{checkpoints}/final-{size}-{rule}.safetensors"
     router = task.router or f"{checkpoints}/router-{size}-pyramid-matched.safetensors"
@@ -57,11 +59,21 @@ def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> 
     steps = common["matched"] if longer else common.get("steps")
     train = [size, f"task={source}", f"assignment={rule}", *routed, f"tokenizer={tokenizer}", f"checkpoint={generator}"]
     train += [f"work=results/work/{Path(generator).stem}", *([f"steps={steps}"] if steps else [])]
-    train += [f"train_clips={TRAIN_CLIPS[size]}"] if size in TRAIN_CLIPS else []
     train += [*task.train, *(["given=row", f"uniform_tokens={UNIFORM[size]}"] if by_row else [])]
     take = [f"generator={generator}", f"tokenizer={tokenizer}", *routed, *task.take]
     take += [f"guidance={common['guidance']:g}"] if "guidance" in common else []
     return [_command("stage5_generator", *train), _command("sample", *take)]
+
+
+def recipe_of(spec: Spec, source: str, task: Task) -> str:
+    """The recipe of what a toy row lacks: its tokenizer's measurement, or its samples."""
+    rule, trained = spec.measured, spec.trained or {}
+    if source == RECONSTRUCTION:
+        return f"evaluate-proxy-games-{rule}" if task.tokenizer else recipe(shipped(rule))
+    by_row = source == FRAMES and trained.get("given") == "row"
+    longer = trained.get("equal") == "compute"
+    further = [*(["row"] if by_row else []), *(["longer"] if longer else [])]
+    return "-".join(["sample", "games" if task.tokenizer else source, *further, rule, "0"])
 
 
 def _command(experiment: str, *settings: str) -> str:

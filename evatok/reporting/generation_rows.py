@@ -2,7 +2,7 @@
 
 A row needs up to three records: of the tokenizer under its own assignments (kind `evaluate`), of class-to-video and of
 frame prediction (kind `sample`). One table shows only samples of equal generator, training, clips, protocol and way of
-sampling: the set that fills most of its rows, of several such sets the newest.
+sampling: the set that fills most of its rows, of several such sets the one of most seeds, of those the newest.
 """
 
 from __future__ import annotations
@@ -81,10 +81,9 @@ class Task:
 
 @dataclass(frozen=True)
 class GeneratorTable(TableSpec):
-    """A table of generators; `published` says whether a paper has it."""
+    """A table of generators."""
 
     task: Task = field(default_factory=Task)
-    published: bool = True
 
 
 def fixed(name: str) -> Spec:
@@ -168,7 +167,7 @@ def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> 
             held = [record for row in rows.values() for record in row]
             if held:
                 filled, newest = sum(map(bool, rows.values())), max(record.created for record in held)
-                candidates.append(((filled, steps if table.longest else 0, newest), rows))
+                candidates.append(((filled, steps if table.longest else 0, len(held), newest), rows))
     return max(candidates, key=lambda candidate: candidate[0])[1] if candidates else {}
 
 
@@ -217,8 +216,7 @@ def _reconstruction(
         return tuple(held[-1:])
     if task.tokenizer:
         return ()
-    recipe = {"assignment": spec.measured, "discriminator": "semantic", "alignment": True}
-    final = TableSpec("finals", "", (Spec("final", recipe, spec.measured),))
+    final = TableSpec("finals", "", (final_tables.shipped(spec.measured),))
     return tuple(final_tables.choose(folder, final).rows["final"].records)
 
 

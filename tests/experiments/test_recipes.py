@@ -11,6 +11,8 @@ import torch
 
 from evatok.experiments import keys, make, recipes
 from evatok.experiments.recipes import Recipe, RecipeError
+from evatok.reporting import final_tables, generation_commands
+from evatok.reporting.generation_rows import RECONSTRUCTION
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable
 from evatok.storage import checkpoints
@@ -35,6 +37,34 @@ def test_what_a_recipe_needs_comes_before_it_and_writes_what_it_reads():
     for recipe in KNOWN.values():
         assert all(order.index(need) < order.index(recipe.name) for need in recipe.needs)
         assert set(recipe.parents.values()) <= made, recipe.name
+
+
+@pytest.mark.parametrize("script", ["table1", "main_table1", "main_table5"])
+def test_tables_of_finals_name_recipes_that_are_there(script):
+    module = importlib.import_module(f"reproductions.{script}")
+    for table in (module.TABLE, *([module.UNSEEN] if script == "main_table1" else [])):
+        for spec in filter(lambda spec: spec.trained, table.specs):
+            recipe = KNOWN[final_tables.recipe(spec, table.protocol)]
+            trained = KNOWN[recipe.needs[0]].settings
+            assert (recipe.settings["protocol"], trained["seed"]) == (table.protocol, 0)
+            assert (trained["assignment"], trained["discriminator"]) == (
+                spec.trained["assignment"],
+                spec.trained["discriminator"],
+            )
+            assert ("alignment" in trained) == bool(spec.trained.get("alignment"))
+            assert recipe.settings["assignment"].startswith(spec.measured)
+
+
+@pytest.mark.parametrize("script", ["main_table2", "main_table3", "main_table4", "class_consistency"])
+def test_tables_of_generators_name_recipes_that_are_there(script):
+    module = importlib.import_module(f"reproductions.{script}")
+    for spec in filter(lambda spec: spec.trained, module.TABLE.specs):
+        for source in {source for source, *_ in module.COLUMNS.values()}:
+            recipe = KNOWN[generation_commands.recipe_of(spec, source, module.TABLE.task)]
+            assert recipe.experiment == ("evaluate" if source == RECONSTRUCTION else "sample"), recipe.name
+            if recipe.experiment == "sample":
+                generator = KNOWN[recipe.needs[0]].settings
+                assert (generator["assignment"], generator["task"]) == (spec.measured, source)
 
 
 def test_a_name_brings_what_it_needs_and_no_more():

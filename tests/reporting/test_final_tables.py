@@ -27,7 +27,7 @@ A1, A2, A2_DISC = (
 )
 B2 = {"assignment": "router", "discriminator": "transformer"}
 TOKENIZER = TokenizerConfig().to_dict()
-UNIFORM, ROUTED = {"assignment": "uniform", "row": [16]}, {"assignment": "router", "router": "r" * 64, "w_q": 1.5}
+UNIFORM, ROUTED = {"assignment": "uniform", "row": [64]}, {"assignment": "router", "router": "r" * 64, "w_q": 1.5}
 
 
 @pytest.fixture
@@ -40,7 +40,18 @@ def put(results, record):
     return record
 
 
-def evaluated(results, trained, measured, values=None, *, comparable=True, parents=None, spread=0.01, **facts):
+def evaluated(
+    results,
+    trained,
+    measured,
+    values=None,
+    *,
+    comparable=True,
+    parents=None,
+    spread=0.01,
+    protocol="embedded-reconstruction",
+    **facts,
+):
     """A record as evaluate writes it: how the tokenizer was trained, how it was measured, what came out."""
     values = {"psnr": 25.0, "st_lpips_alex": 0.1, "rfvd": 300.0, "mean_tokens": 64.0, **(values or {})}
     metrics = {
@@ -59,7 +70,7 @@ def evaluated(results, trained, measured, values=None, *, comparable=True, paren
         records.new_record(
             kind="evaluate",
             status="toy",
-            protocol={"name": "embedded-reconstruction", "hash": "h", "comparable": comparable},
+            protocol={"name": protocol, "hash": "h", "comparable": comparable},
             model={
                 "facts": told,
                 "parents": {"train_clips": "c", **(parents or {})},
@@ -82,7 +93,7 @@ def test_a_row_is_how_it_was_trained_and_how_it_was_measured(results):
     wanted = {
         "A1": evaluated(results, A1, UNIFORM, stage=1),
         "B1": evaluated(results, A1, ROUTED, stage=1),
-        "A2": evaluated(results, {**A2, "row": [16]}, UNIFORM),
+        "A2": evaluated(results, {**A2, "row": [64]}, UNIFORM),
         "A2+VideoMAE": evaluated(results, A2_DISC, UNIFORM),
         "B2": evaluated(results, B2, ROUTED, parents={"router": "r" * 64}),
     }
@@ -91,6 +102,39 @@ def test_a_row_is_how_it_was_trained_and_how_it_was_measured(results):
     evaluated(results, {**A1, "discriminator": "none"}, UNIFORM)
     evaluated(results, A2, UNIFORM, comparable=False)
     assert chosen_ids(results) == {name: [record.id] for name, record in wanted.items()}
+
+
+def test_all_rows_are_aligned_or_none_is_unless_the_table_is_about_it(results):
+    """Of either kind the set that fills more rows, whatever is newer."""
+    plain = {
+        "A1": evaluated(results, A1, UNIFORM, alignment=False),
+        "A2": evaluated(results, A2, UNIFORM, alignment=False),
+    }
+    aligned = evaluated(results, A2_DISC, UNIFORM)
+    assert chosen_ids(results) == {name: [record.id] for name, record in plain.items()}
+    assert chosen_ids(results, main_table5.TABLE) == {
+        "final recipe": [aligned.id],
+        "without both": [plain["A2"].id],
+    }
+
+
+def test_games_have_a_table_of_their_own(results):
+    seen = evaluated(results, A2, UNIFORM)
+    unseen = evaluated(results, A2, UNIFORM, protocol="embedded-unseen")
+    assert chosen_ids(results) == {"A2": [seen.id]}
+    assert chosen_ids(results, main_table1.UNSEEN) == {"A2": [unseen.id]}
+
+
+def test_a_larger_size_is_told_by_its_commands(results, capsys):
+    """There is no recipe of it: how to train it, then how to measure it."""
+    evaluated(results, A1, {"assignment": "uniform", "row": [256]}, size="small")
+    assert main_table1.main(["--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("experiments.stage4_final with small") == len(main_table1.TABLE.specs) - 1
+    assert (
+        "evaluate with size=small protocol=embedded-reconstruction checkpoint=results/checkpoints/final-small-"
+        in printed
+    )
 
 
 def test_records_from_before_facts_are_left_out(results):
@@ -161,8 +205,7 @@ def test_without_records_there_are_dashes_and_commands(script, results, capsys):
     assert frame["ours"].isna().all()
     assert frame["record"].isna().all()
     own = [spec for spec in script.TABLE.specs if spec.trained]
-    assert printed.count("experiments.stage4_final with toy") == len(own)
-    assert printed.count("experiments.evaluate with") == len(own)
+    assert printed.count("experiments.make evaluate-final-") == len(own) * (2 if script is main_table1 else 1)
     typed = json.loads((PAPER / f"{script.TABLE.name}.json").read_text())
     for entry in typed["values"]:
         line = frame[(frame["row"] == entry["row"]) & (frame["metric"] == entry["metric"])]

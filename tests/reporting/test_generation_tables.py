@@ -47,7 +47,7 @@ def sampled(
     }
     facts = {"size": "toy", "model": "toy", "steps": steps, "batch": 64, "label": "motion", "seed": 0}
     facts |= {"tokens_per_clip": tokens, "assignment": assignment, "task": task}
-    facts |= {"row": [16, 16, 16, 16]} if assignment == "uniform" else {}
+    facts |= {"row": [64, 64, 64, 64]} if assignment == "uniform" else {}
     parents = {"tokenizer": TOKENIZERS[assignment], "clips": "c"}
     parents |= {"router": "r" * 64} if assignment == "router" else {}
     model = {
@@ -179,8 +179,8 @@ def test_without_records_there_are_dashes_and_commands(script, results, capsys):
     assert frame["ours"].isna().all()
     for task in {source for source, *_ in script.COLUMNS.values()} - {"reconstruction"}:
         own = [spec for spec in script.TABLE.specs if spec.trained]
-        assert printed.count(f"experiments.stage5_generator with toy task={task}") == len(own)
-    assert printed.count("experiments.stage4_final") == 2, "rows may share a tokenizer"
+        assert printed.count(f"experiments.make sample-{task}-") == len(own)
+    assert printed.count("experiments.make evaluate-final-") == 2, "rows may share a tokenizer"
     for entry in json.loads((PAPER / f"{name}.json").read_text())["values"]:
         line = frame[(frame["row"] == entry["row"]) & (frame["metric"] == entry["metric"])]
         assert line["paper"].tolist() == [entry["value"]], "every number typed from the paper is shown"
@@ -208,7 +208,7 @@ def test_a_filled_table_names_its_records_and_asks_for_nothing_else(results, cap
 
 def test_the_missing_row_of_equal_compute_is_told_its_steps(results, capsys):
     for name in TOKENS:
-        sampled(results, name, guidance=1.5)
+        sampled(results, name, guidance=1.5, size="small")
         reconstructed(results, name)
     assert main_table2.main(["--results", str(results)]) == 0
     printed = capsys.readouterr().out
@@ -281,7 +281,7 @@ def test_a_class_is_followed_where_it_shows_more_often_than_chance(results, rate
 def test_what_would_fill_the_games_table_is_of_games(results, capsys):
     assert class_consistency.main(["--results", str(results)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("train_clips=4800 data=arcade label=game") == 2
-    assert printed.count("protocol=embedded-unseen") == 2
-    assert "stage4_final" not in printed, "its tokenizer is there"
+    assert printed.count("experiments.make sample-games-") == 2
+    assert printed.count("experiments.make evaluate-proxy-games-") == 2
+    assert "final" not in printed, "its tokenizer is there"
     assert "(paper" not in printed
