@@ -20,6 +20,7 @@ from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeE
 
 __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
 
+FIGURES = "results/figures"
 RULES = ("uniform", "router")
 PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
 MATCHED = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
@@ -238,6 +239,8 @@ def _finals(seed: int) -> Iterable[Recipe]:
                     "protocol": f"embedded{where or '-reconstruction'}",
                     "metrics": ALL_METRICS,
                     "work": f"{WORK}/finals/evaluate",
+                    "show": 6,
+                    "output": f"{FIGURES if outcome.startswith(CHECKPOINTS) else WORK}/clips/{name}-{rule}{where}",
                 }
                 yield Recipe(f"evaluate-{name}-{rule}{where}", "evaluate", measured, "", needs=(name,), hours=0.07)
 
