@@ -7,6 +7,8 @@ generators saw equally many clips in equally many steps; as adaptive sequences a
 row "router, equal compute" shows one trained for longer. Class consistency, which the paper lacks, stands beside what
 it could reach at best: the classifier's rate on real clips and on their reconstructions.
 
+Samples without guidance, and with it as main_table2_guided.
+
 Expected (paper, UCF-101, GPT-B, guidance 2.5): gFVD 96 against 98 with 740 against 1,024 generated tokens.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from evatok.reporting import claims, final_tables, generation_claims, generation_tables
 from evatok.reporting.claims import Sign
@@ -34,6 +37,7 @@ TABLE = GeneratorTable(
     specs=(fixed("uniform"), adaptive("router"), adaptive("router, equal compute", equal="compute")),
     columns=tuple(COLUMNS),
 )
+GUIDED = replace(TABLE, name="main_table2_guided", item="Main Table 2 with guidance", guided=True, published=False)
 
 
 def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
@@ -52,7 +56,7 @@ def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return generation_tables.main(TABLE, COLUMNS, paper_claims, __doc__, argv)
+    return max(generation_tables.main(table, COLUMNS, paper_claims, __doc__, argv) for table in (TABLE, GUIDED))
 
 
 if __name__ == "__main__":

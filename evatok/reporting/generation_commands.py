@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evatok.reporting.final_tables import MEASURED, UNIFORM, Chosen, Spec, made_by, recipe, shipped
-from evatok.reporting.generation_rows import FRAMES, RECONSTRUCTION, Column, GeneratorTable, Row, Task
+from evatok.reporting.generation_rows import FRAMES, RECONSTRUCTION, Column, GeneratorTable, Row
 
 
 def commands(table: GeneratorTable, chosen: Chosen, columns: Mapping[str, Column]) -> list[str]:
@@ -21,7 +21,7 @@ def commands(table: GeneratorTable, chosen: Chosen, columns: Mapping[str, Column
     for name, row in chosen.rows.items():
         held = row.sources if isinstance(row, Row) else {}
         missing = [source for source in used if row.spec.trained and not held.get(source)]
-        told = [f"  {line}" for source in missing for line in _filling(row.spec, source, common, table.task)]
+        told = [f"  {line}" for source in missing for line in _filling(row.spec, source, common, table)]
         told = [line for line in told if line not in lines]  # rows may share a tokenizer
         lines += [f"{name}:", *told] if told else []
     return lines
@@ -36,9 +36,10 @@ def _matched_steps(chosen: Chosen) -> str:
     return str(round(facts["uniform"]["steps"] * ratio))
 
 
-def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> list[str]:
+def _filling(spec: Spec, source: str, common: Mapping[str, Any], table: GeneratorTable) -> list[str]:
     if common["size"] == "toy":
-        return [made_by(recipe_of(spec, source, task))]
+        return [made_by(recipe_of(spec, source, table))]
+    task = table.task
     size, rule, checkpoints = common["size"], spec.measured, "results/checkpoints"
     tokenizer = task.tokenizer or f"{checkpoints}/final-{size}-{rule}.safetensors"
     router = task.router or f"{checkpoints}/router-{size}-pyramid-matched.safetensors"
@@ -65,15 +66,16 @@ def _filling(spec: Spec, source: str, common: Mapping[str, Any], task: Task) -> 
     return [_command("stage5_generator", *train), _command("sample", *take)]
 
 
-def recipe_of(spec: Spec, source: str, task: Task) -> str:
+def recipe_of(spec: Spec, source: str, table: GeneratorTable) -> str:
     """The recipe of what a toy row lacks: its tokenizer's measurement, or its samples."""
     rule, trained = spec.measured, spec.trained or {}
     if source == RECONSTRUCTION:
-        return f"evaluate-proxy-games-{rule}" if task.tokenizer else recipe(shipped(rule))
+        return f"evaluate-proxy-games-{rule}" if table.task.tokenizer else recipe(shipped(rule))
     by_row = source == FRAMES and trained.get("given") == "row"
     longer = trained.get("equal") == "compute"
     further = [*(["row"] if by_row else []), *(["longer"] if longer else [])]
-    return "-".join(["sample", "games" if task.tokenizer else source, *further, rule, "0"])
+    way = ["guided"] if table.guided else []
+    return "-".join(["sample", "games" if table.task.tokenizer else source, *further, rule, *way, "0"])
 
 
 def _command(experiment: str, *settings: str) -> str:

@@ -81,9 +81,10 @@ class Task:
 
 @dataclass(frozen=True)
 class GeneratorTable(TableSpec):
-    """A table of generators."""
+    """A table of generators; `guided` takes only samples with classifier-free guidance."""
 
     task: Task = field(default_factory=Task)
+    guided: bool = False
 
 
 def fixed(name: str) -> Spec:
@@ -158,7 +159,7 @@ def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> 
     for record in everything:
         if record.kind != "sample" or record.model["task"] != task or record.protocol.get("comparable") is not True:
             continue
-        if record.protocol.get("name") in table.task.sampled:
+        if record.protocol.get("name") in table.task.sampled and not (table.guided and record.model["guidance"] == 1):
             sets[_common(record)].append(record)
     candidates = []
     for members in sets.values():

@@ -1,6 +1,7 @@
 """Recipes are command lines that exist, in an order that works; what is outdated is told from what is made."""
 
 import importlib
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -58,13 +59,16 @@ def test_tables_of_finals_name_recipes_that_are_there(script):
 @pytest.mark.parametrize("script", ["main_table2", "main_table3", "main_table4", "class_consistency"])
 def test_tables_of_generators_name_recipes_that_are_there(script):
     module = importlib.import_module(f"reproductions.{script}")
-    for spec in filter(lambda spec: spec.trained, module.TABLE.specs):
-        for source in {source for source, *_ in module.COLUMNS.values()}:
-            recipe = KNOWN[generation_commands.recipe_of(spec, source, module.TABLE.task)]
+    tables = (module.TABLE, *([module.GUIDED] if script == "main_table2" else []))
+    sources = {source for source, *_ in module.COLUMNS.values()}
+    for table, source in itertools.product(tables, sources):
+        for spec in filter(lambda spec: spec.trained, table.specs):
+            recipe = KNOWN[generation_commands.recipe_of(spec, source, table)]
             assert recipe.experiment == ("evaluate" if source == RECONSTRUCTION else "sample"), recipe.name
             if recipe.experiment == "sample":
                 generator = KNOWN[recipe.needs[0]].settings
                 assert (generator["assignment"], generator["task"]) == (spec.measured, source)
+                assert (recipe.settings["guidance"] != 1) == table.guided
 
 
 def test_a_name_brings_what_it_needs_and_no_more():

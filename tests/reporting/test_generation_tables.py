@@ -123,6 +123,16 @@ def test_one_table_shows_one_way_of_training_and_sampling(results):
     assert [ids(rows_of(results)[name], "class")[0] for name in TOKENS] == newer, "of equally full ones the newest"
 
 
+def test_guided_samples_have_a_table_of_their_own(results):
+    plain = {name: sampled(results, name).id for name in TOKENS}
+    guided = {name: sampled(results, name, guidance=2.5).id for name in TOKENS}
+    for seed in (1, 2):
+        sampled(results, "router", seed=seed)
+    for table, wanted in ((main_table2.TABLE, plain), (main_table2.GUIDED, guided)):
+        rows = generation_rows.choose(results / "records", table, main_table2.COLUMNS).rows
+        assert {name: ids(rows[name], "class")[0] for name in TOKENS} == wanted, "of equally full sets the most seeds"
+
+
 def test_the_system_table_shows_the_longest_training(results):
     for steps in (9000, 1500):
         for name in TOKENS:
@@ -174,13 +184,13 @@ def test_tasks_never_mix(results):
 def test_without_records_there_are_dashes_and_commands(script, results, capsys):
     assert script.main(["--results", str(results)]) == 0
     printed = capsys.readouterr().out
-    name = script.TABLE.name
+    name, tables = script.TABLE.name, 2 if script is main_table2 else 1
     frame = pd.read_csv(results / "tables" / f"{name}.csv")
     assert frame["ours"].isna().all()
     for task in {source for source, *_ in script.COLUMNS.values()} - {"reconstruction"}:
         own = [spec for spec in script.TABLE.specs if spec.trained]
-        assert printed.count(f"experiments.make sample-{task}-") == len(own)
-    assert printed.count("experiments.make evaluate-final-") == 2, "rows may share a tokenizer"
+        assert printed.count(f"experiments.make sample-{task}-") == len(own) * tables
+    assert printed.count("experiments.make evaluate-final-") == 2 * tables, "rows may share a tokenizer"
     for entry in json.loads((PAPER / f"{name}.json").read_text())["values"]:
         line = frame[(frame["row"] == entry["row"]) & (frame["metric"] == entry["metric"])]
         assert line["paper"].tolist() == [entry["value"]], "every number typed from the paper is shown"
@@ -213,8 +223,8 @@ def test_the_missing_row_of_equal_compute_is_told_its_steps(results, capsys):
     assert main_table2.main(["--results", str(results)]) == 0
     printed = capsys.readouterr().out
     assert f"steps={round(1500 * 64 / 45)}" in printed
-    assert printed.count("experiments.sample with") == 1
-    assert "guidance=1.5" in printed
+    assert printed.count("experiments.sample with") == 2, "in the table of guided samples too"
+    assert printed.count("guidance=1.5") == 2
 
 
 def verdicts(results, seeds=(0,), **router):
