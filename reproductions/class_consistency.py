@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from evatok.reporting import claims, final_tables, generation_claims, generation_tables
+from evatok.reporting import claims, final_rows, generation_claims, generation_tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.generation_rows import (
     CLASS,
@@ -52,7 +52,7 @@ TABLE = GeneratorTable(
 )
 
 
-def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
+def paper_claims(rows: Mapping[str, final_rows.Row]) -> list[Sign]:
     """That a class is seen to be followed, and as well with fewer tokens."""
     return [
         *(generation_claims.class_is_followed(rows, name) for name in rows),

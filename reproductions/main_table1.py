@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from evatok import errors
 from evatok.reporting import claims, final_tables
-from evatok.reporting.final_tables import Spec, TableSpec
+from evatok.reporting.final_rows import Spec, TableSpec
 
 
 def _spec(name: str, assignment: str, discriminator: str, measured: str) -> Spec:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
-from evatok.reporting import claims, final_tables, generation_claims, generation_tables
+from evatok.reporting import claims, final_rows, generation_claims, generation_tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.generation_rows import (
     CLASS,
@@ -40,7 +40,7 @@ TABLE = GeneratorTable(
 GUIDED = replace(TABLE, name="main_table2_guided", item="Main Table 2 with guidance", guided=True, published=False)
 
 
-def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
+def paper_claims(rows: Mapping[str, final_rows.Row]) -> list[Sign]:
     """What the paper claims about these rows, and what follows for class consistency and time."""
     found = []
     for name in ("router", "router, equal compute"):

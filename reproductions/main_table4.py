@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from evatok.reporting import claims, final_tables, generation_claims, generation_tables
+from evatok.reporting import claims, final_rows, generation_claims, generation_tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.generation_rows import (
     FRAMES,
@@ -37,7 +37,7 @@ TABLE = GeneratorTable(
 )
 
 
-def paper_claims(rows: Mapping[str, final_tables.Row]) -> list[Sign]:
+def paper_claims(rows: Mapping[str, final_rows.Row]) -> list[Sign]:
     """Fewer tokens than a tokenizer of fixed length (LARP, in the paper), and no worse for it."""
     found = []
     for name in (OURS, SHORTER):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 
 from evatok.reporting import final_tables
-from evatok.reporting.final_tables import COLUMNS, Spec, TableSpec
+from evatok.reporting.final_rows import COLUMNS, Spec, TableSpec
 
 TABLE = TableSpec(
     name="main_table5",

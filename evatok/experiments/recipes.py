@@ -75,6 +75,7 @@ def every_recipe() -> dict[str, Recipe]:
         *_proxy_figures(),
         *_quantisers(),
         *(final for seed in range(3) for final in _finals(seed)),
+        *_motions_seen(),
         *_generators(),
         *videoflextok_recipes.recipes(),
         *videoflextok_generators.recipes(),
@@ -97,7 +98,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "table3": named("scores-", "router-"),
         "curves": named("evaluate-proxy-", "curves"),
         "quantisers": named("quantiser-", "evaluate-quantiser-"),
-        "finals": named("final-", "evaluate-final-"),
+        "finals": named("final-", "evaluate-final-", "classes-seen-final-"),
         "generators": named("generator-", "sample-"),
         **videoflextok_recipes.groups(),
         **videoflextok_generators.groups(),
@@ -243,6 +244,14 @@ def _finals(seed: int) -> Iterable[Recipe]:
                     "output": f"{FIGURES if outcome.startswith(CHECKPOINTS) else WORK}/clips/{name}-{rule}{where}",
                 }
                 yield Recipe(f"evaluate-{name}-{rule}{where}", "evaluate", measured, "", needs=(name,), hours=0.07)
+
+
+def _motions_seen() -> Iterable[Recipe]:
+    """How often a classifier names the motion in reconstructions by the finals that ship."""
+    for rule, assignment in (("uniform", "uniform:64"), ("router", f"router:{MATCHED}")):
+        settings = {"checkpoint": f"{CHECKPOINTS}/final-toy-{rule}.safetensors", "assignments": [assignment]}
+        needs = (f"final-{rule}-semantic-0",)
+        yield Recipe(f"classes-seen-final-{rule}", "classes_seen", settings, "", needs=needs, hours=0.05)
 
 
 def _generators() -> Iterable[Recipe]:

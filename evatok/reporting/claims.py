@@ -21,7 +21,7 @@ import pandas as pd
 from evatok.evaluation import per_clip
 from evatok.metrics import catalogue
 from evatok.reporting import tables
-from evatok.reporting.final_tables import COLUMNS, Row, Value
+from evatok.reporting.final_rows import COLUMNS, Row, Value
 
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
 TOKENIZER_SAVES = 0.244

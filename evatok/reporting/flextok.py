@@ -17,7 +17,7 @@ import pandas as pd
 from evatok import errors
 from evatok.reporting import claims, final_tables, tables
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, TableSpec
+from evatok.reporting.final_rows import PROTOCOL, Chosen, Row, Spec, TableSpec
 from evatok.reporting.tables import Cell
 from evatok.storage import records
 from evatok.storage.records import Record

@@ -13,7 +13,7 @@ from typing import Any
 
 from evatok.reporting import claims, final_tables, flextok
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Chosen, Row, Spec, TableSpec
+from evatok.reporting.final_rows import Chosen, Row, Spec, TableSpec
 from evatok.storage import records
 from evatok.storage.records import Record
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evatok.reporting import claims
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Row
+from evatok.reporting.final_rows import Row
 from evatok.reporting.flextok import FlexSpec, FlexTable
 
 KEPT = (1, 4, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from evatok.reporting import final_tables
+from evatok.reporting import final_rows
 from evatok.reporting.claims import FAILS, HOLDS, NO_INTERVAL, RULE, UNKNOWN, Sign, around, verdict
 
 GENERATOR_SAVES = 0.26
@@ -20,7 +20,7 @@ DECIDES = (
 
 
 def fewer_tokens(
-    rows: Mapping[str, final_tables.Row], first: str, second: str, paper: str, least: float = GENERATOR_SAVES
+    rows: Mapping[str, final_rows.Row], first: str, second: str, paper: str, least: float = GENERATOR_SAVES
 ) -> Sign:
     """`first` generates fewer tokens than `second`, by a share of at least `least`, 26 % as in the paper."""
     name = f"{first} generates {f'{100 * least:.0f} % ' if least else ''}fewer tokens than {second}"
@@ -32,7 +32,7 @@ def fewer_tokens(
     return Sign(name, paper, told, HOLDS if saved >= least and saved > 0 else FAILS)
 
 
-def time_follows_tokens(rows: Mapping[str, final_tables.Row], first: str, second: str) -> Sign:
+def time_follows_tokens(rows: Mapping[str, final_rows.Row], first: str, second: str) -> Sign:
     """Sampling saves at least 0.9 of the share of time that it saves of the tokens; no saving, nothing to follow."""
     name = f"{first} saves {TIME_SHARE:g} of its token saving in sampling time"
     values = [rows[row].value(metric) for metric in ("gtokens", "sampling_ms") for row in (first, second)]
@@ -48,7 +48,7 @@ def time_follows_tokens(rows: Mapping[str, final_tables.Row], first: str, second
     return Sign(name, "-", told, verdict(around(faster - TIME_SHARE * saved, half), or_equal=True))
 
 
-def class_is_followed(rows: Mapping[str, final_tables.Row], row: str) -> Sign:
+def class_is_followed(rows: Mapping[str, final_rows.Row], row: str) -> Sign:
     """The classifier sees the class asked for more often than guessing would, on the mean over classes.
 
     On that mean, samples of one class alone, whatever is asked, are right as often as guesses.
@@ -62,7 +62,7 @@ def class_is_followed(rows: Mapping[str, final_tables.Row], row: str) -> Sign:
     return Sign(name, "-", told, verdict(around(shown.value - chance, shown.interval)))
 
 
-def _of_ratio(one: final_tables.Value, other: final_tables.Value) -> float | None:
+def _of_ratio(one: final_rows.Value, other: final_rows.Value) -> float | None:
     """Half the interval of a ratio of two values, to first order; None where either has none."""
     if one.interval is None or other.interval is None:
         return None

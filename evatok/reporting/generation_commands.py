@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evatok.reporting.final_tables import MEASURED, UNIFORM, Chosen, Spec, made_by, recipe, shipped
+from evatok.reporting.final_commands import made_by, recipe
+from evatok.reporting.final_rows import MEASURED, UNIFORM, Chosen, Spec, shipped
 from evatok.reporting.generation_rows import FRAMES, RECONSTRUCTION, Column, GeneratorTable, Row
 
 

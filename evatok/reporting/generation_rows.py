@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evatok.reporting import final_tables
-from evatok.reporting.final_tables import Chosen, Spec, TableSpec, Value
+from evatok.reporting import final_rows
+from evatok.reporting.final_rows import Chosen, Spec, TableSpec, Value
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -72,7 +72,7 @@ class Task:
         "larp-ucf101-generation",
         "larp-k600-prediction",
     )
-    reconstructed: str = final_tables.PROTOCOL
+    reconstructed: str = final_rows.PROTOCOL
     tokenizer: str = ""
     router: str = ""
     train: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ def published(name: str) -> Spec:
 
 
 @dataclass(frozen=True)
-class Row(final_tables.Row):
+class Row(final_rows.Row):
     """A row with the records of each source, and the columns they fill."""
 
     sources: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Row(final_tables.Row):
         held = self.sources.get(source, ())
         if name == "parameters":
             return _parameters(held, factor, unit)
-        found = final_tables.Row(self.spec, tuple(held)).value(name)
+        found = final_rows.Row(self.spec, tuple(held)).value(name)
         if found is None:
             return None
         spread, interval = (None if v is None else factor * v for v in (found.spread, found.interval))
@@ -217,8 +217,8 @@ def _reconstruction(
         return tuple(held[-1:])
     if task.tokenizer:
         return ()
-    final = TableSpec("finals", "", (final_tables.shipped(spec.measured),))
-    return tuple(final_tables.choose(folder, final).rows["final"].records)
+    final = TableSpec("finals", "", (final_rows.shipped(spec.measured),))
+    return tuple(final_rows.choose(folder, final).rows["final"].records)
 
 
 def _measures(record: Record, sample: Record, protocol: str) -> bool:

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from evatok import errors
-from evatok.reporting import claims, final_tables, tables
+from evatok.reporting import claims, final_rows, final_tables, tables
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Chosen
+from evatok.reporting.final_rows import Chosen
 from evatok.reporting.generation_claims import DECIDES
 from evatok.reporting.generation_commands import commands
 from evatok.reporting.generation_rows import Column, GeneratorTable, choose
@@ -81,7 +81,7 @@ def _item(table: GeneratorTable) -> str:
 def main(
     table: GeneratorTable,
     columns: Mapping[str, Column],
-    claims_of: Callable[[Mapping[str, final_tables.Row]], list[Sign]],
+    claims_of: Callable[[Mapping[str, final_rows.Row]], list[Sign]],
     description: str | None,
     argv: list[str] | None = None,
 ) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from evatok.reporting import claims, final_tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, Sign
-from evatok.reporting.final_tables import Row, Spec, Value
+from evatok.reporting.final_rows import Row, Spec, Value
 from evatok.reporting.tables import Cell
 from evatok.storage import records
 from evatok.storage.records import Record

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from evatok.reporting import claims, flextok, flextok_generation
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Row
+from evatok.reporting.final_rows import Row
 from evatok.reporting.flextok_generation import GeneratorSpec, GeneratorTable
 
 GUIDANCE = (1.0, 2.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evatok.reporting import claims, flextok, flextok_generation
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Row
+from evatok.reporting.final_rows import Row
 from evatok.reporting.flextok import FlexSpec, FlexTable
 from evatok.reporting.flextok_generation import GeneratorSpec, GeneratorTable
 

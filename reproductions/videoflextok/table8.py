@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from evatok.reporting import claims, final_tables, flextok
+from evatok.reporting import claims, final_rows, final_tables, flextok
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Chosen, Row, Spec, TableSpec
+from evatok.reporting.final_rows import Chosen, Row, Spec, TableSpec
 from evatok.reporting.flextok import FlexSpec
 
 ITEM = "VideoFlexTok Table 8, reconstruction at equal bits"
@@ -57,7 +57,7 @@ def run(results: Path) -> None:
         missing += ["  python reproductions/videoflextok/stage2.py (says how to train and measure it)"]
     elif not chosen.rows[OTHER].records:
         checkpoint = "results/checkpoints/proxy-toy-motion.safetensors"
-        settings = f"checkpoint={checkpoint} assignment=uniform:16 \"metrics='{final_tables.MEASURED}'\""
+        settings = f"checkpoint={checkpoint} assignment=uniform:16 \"metrics='{final_rows.MEASURED}'\""
         missing += [f"  python -m evatok.experiments.evaluate with {settings}"]
     final_tables.tell(missing)
 

@@ -12,7 +12,7 @@ import torch
 
 from evatok.experiments import keys, make, recipes
 from evatok.experiments.recipes import Recipe, RecipeError
-from evatok.reporting import final_tables, generation_commands
+from evatok.reporting import final_commands, generation_commands
 from evatok.reporting.generation_rows import RECONSTRUCTION
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable
@@ -45,7 +45,7 @@ def test_tables_of_finals_name_recipes_that_are_there(script):
     module = importlib.import_module(f"reproductions.{script}")
     for table in (module.TABLE, *([module.UNSEEN] if script == "main_table1" else [])):
         for spec in filter(lambda spec: spec.trained, table.specs):
-            recipe = KNOWN[final_tables.recipe(spec, table.protocol)]
+            recipe = KNOWN[final_commands.recipe(spec, table.protocol)]
             trained = KNOWN[recipe.needs[0]].settings
             assert (recipe.settings["protocol"], trained["seed"]) == (table.protocol, 0)
             assert (trained["assignment"], trained["discriminator"]) == (

@@ -11,8 +11,8 @@ import pytest
 from evatok.evaluation import flops, per_clip
 from evatok.metrics import catalogue
 from evatok.metrics.bootstrap import Interval
-from evatok.reporting import claims, cost_tables, final_tables, networks
-from evatok.reporting.final_tables import Row, Spec
+from evatok.reporting import claims, cost_tables, final_rows, final_tables, networks
+from evatok.reporting.final_rows import Row, Spec
 from evatok.routing.networks import RouterConfig
 from evatok.storage import checkpoints, records
 from evatok.storage.files import sha256_file
@@ -85,7 +85,7 @@ def evaluated(
 
 
 def chosen_ids(results, table=main_table1.TABLE):
-    rows = final_tables.choose(results / "records", table).rows
+    rows = final_rows.choose(results / "records", table).rows
     return {name: [record.id for record in row.records] for name, row in rows.items() if row.records}
 
 
@@ -151,7 +151,7 @@ def test_one_table_shows_one_length_of_training(results):
     evaluated(results, A2, UNIFORM, steps=2000)
     assert chosen_ids(results) == {"A1": full[:1], "A2": full[1:]}
     evaluated(results, A1, UNIFORM, steps=2000)
-    assert final_tables.choose(results / "records", main_table1.TABLE).common["steps"] == 2000
+    assert final_rows.choose(results / "records", main_table1.TABLE).common["steps"] == 2000
 
 
 def test_other_training_clips_make_another_set(results):
@@ -178,7 +178,7 @@ def test_seeds_are_averaged_and_the_newest_of_a_seed_counts(results):
     evaluated(results, A2, UNIFORM, {"psnr": 99.0}, seed=0)
     for seed, psnr in enumerate((24.0, 25.0, 26.0)):
         evaluated(results, A2, UNIFORM, {"psnr": psnr}, seed=seed)
-    chosen = final_tables.choose(results / "records", main_table1.TABLE)
+    chosen = final_rows.choose(results / "records", main_table1.TABLE)
     value = chosen.rows["A2"].value("psnr")
     assert (value.value, value.spread, value.n) == (pytest.approx(25.0), pytest.approx(1.0), 3)
     assert value.interval == pytest.approx(4.303 / 3**0.5, rel=1e-3), "Student's t of two degrees of freedom"
@@ -190,11 +190,11 @@ def test_seeds_are_averaged_and_the_newest_of_a_seed_counts(results):
 
 def test_st_lpips_never_stands_in_the_column_of_lpips(results):
     evaluated(results, A2, UNIFORM)
-    row = final_tables.choose(results / "records", main_table1.TABLE).rows["A2"]
+    row = final_rows.choose(results / "records", main_table1.TABLE).rows["A2"]
     assert row.value("lpips") is None
     assert row.value("st_lpips").value == 0.1
     evaluated(results, A2, UNIFORM, {"lpips_vgg": 0.2})
-    assert final_tables.choose(results / "records", main_table1.TABLE).rows["A2"].value("lpips").value == 0.2
+    assert final_rows.choose(results / "records", main_table1.TABLE).rows["A2"].value("lpips").value == 0.2
 
 
 @pytest.mark.parametrize("script", [table1, main_table1, main_table5])
@@ -352,8 +352,8 @@ def test_signs_are_written_beside_the_table(results):
 
 def test_uniform_rows_are_the_papers_lengths():
     shipped = checkpoints.load(records.REPOSITORY / "results/checkpoints/final-toy-uniform.safetensors", "tokenizer")
-    assert [final_tables.UNIFORM["toy"]] == shipped.facts["row"]
-    assert final_tables.UNIFORM["paper"] * TokenizerConfig().candidates.blocks == 1024
+    assert [final_rows.UNIFORM["toy"]] == shipped.facts["row"]
+    assert final_rows.UNIFORM["paper"] * TokenizerConfig().candidates.blocks == 1024
 
 
 def trained(results, kind, model, config, seconds=3600.0, metrics=None, artifact=None, threads=2):

@@ -10,7 +10,7 @@ from test_final_tables import PAPER, ROUTED, UNIFORM, evaluated, put
 
 from evatok.reporting import generation_claims, generation_rows
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
-from evatok.reporting.final_tables import Row, Spec
+from evatok.reporting.final_rows import Row, Spec
 from evatok.storage import records
 from reproductions import class_consistency, main_table2, main_table3, main_table4
 from tests.factories import ENVIRONMENT
