@@ -11,6 +11,11 @@ from evatok.errors import EvatokError
 CHECKPOINTS = "results/checkpoints"
 TABLES = "results/tables/candidates"
 WORK = "results/work"
+PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
+MATCHED = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
+"""The router that final tokenizers are trained under."""
+ALL_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
+"""What reconstructions are measured by, offline."""
 
 
 class RecipeError(EvatokError, ValueError):

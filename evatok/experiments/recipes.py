@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evatok.experiments import (
+    final_recipes,
     image_recipes,
     scratch_recipes,
     videoflextok_generators,
@@ -16,18 +17,12 @@ from evatok.experiments import (
     vtok_generation_recipes,
     vtok_recipes,
 )
-from evatok.experiments.recipe import CHECKPOINTS, TABLES, WORK, Recipe, RecipeError
+from evatok.experiments.recipe import ALL_METRICS, CHECKPOINTS, MATCHED, PROXY, TABLES, WORK, Recipe, RecipeError
 
 __all__ = ["Recipe", "RecipeError", "every_recipe", "groups", "wanted"]
 
-FIGURES = "results/figures"
-RULES = ("uniform", "router")
-PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
-MATCHED = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
 TRAIN_TABLE = f"{WORK}/embedded/train.parquet"
-ALIGNED = {"alignment": f"{CHECKPOINTS}/videomae-toy", "alignment_weight": 0.1}
 CURVE_METRICS = "psnr,l1,st_lpips_alex,rfvd"
-ALL_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
 
 SCORED = {
     "freedoom-validation": ("freedoom", "validation", 320),
@@ -74,9 +69,7 @@ def every_recipe() -> dict[str, Recipe]:
         *(_router(kind, f"wq{w_q}", {"token_share": 0.0, "w_q": w_q}) for kind, w_q in FURTHER_POINTS),
         *_proxy_figures(),
         *_quantisers(),
-        *(final for seed in range(3) for final in _finals(seed)),
-        *_motions_seen(),
-        *_generators(),
+        *final_recipes.recipes(),
         *videoflextok_recipes.recipes(),
         *videoflextok_generators.recipes(),
         *vtok_recipes.recipes(),
@@ -98,8 +91,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "table3": named("scores-", "router-"),
         "curves": named("evaluate-proxy-", "curves"),
         "quantisers": named("quantiser-", "evaluate-quantiser-"),
-        "finals": named("final-", "evaluate-final-", "classes-seen-final-"),
-        "generators": named("generator-", "sample-"),
+        **final_recipes.groups(),
         **videoflextok_recipes.groups(),
         **videoflextok_generators.groups(),
         "vtok": named("vtok-"),
@@ -205,91 +197,3 @@ def _quantisers() -> Iterable[Recipe]:
             "work": f"{WORK}/quantisers/evaluate",
         }
         yield Recipe(f"evaluate-quantiser-{kind}", "evaluate", measured, "", needs=(f"quantiser-{kind}",))
-
-
-def _finals(seed: int) -> Iterable[Recipe]:
-    """Final tokenizers of main Tables 1 and 5 with their evaluations; of further seeds those that claims rest on."""
-    rows: dict[str, dict[str, Any]] = {
-        "random-transformer": {"assignment": "random", "discriminator": "transformer"},
-        "uniform-transformer": {"assignment": "uniform", "discriminator": "transformer"},
-        "router-transformer": {"assignment": "router", "discriminator": "transformer"},
-        "uniform-semantic": {"assignment": "uniform", "discriminator": "semantic"},
-        "router-semantic": {"assignment": "router", "discriminator": "semantic"},
-        "uniform-transformer-aligned": {"assignment": "uniform", "discriminator": "transformer", **ALIGNED},
-        "uniform-semantic-aligned": {"assignment": "uniform", "discriminator": "semantic", **ALIGNED},
-    }
-    shipped = {"uniform-semantic": "final-toy-uniform", "router-semantic": "final-toy-router"}
-    for row, settings in rows.items():
-        if seed and (row.endswith("-aligned") or row.startswith("random")):
-            continue
-        name = f"final-{row}-{seed}"
-        work = f"{WORK}/finals/{name}"
-        outcome = f"{CHECKPOINTS}/{shipped[row]}.safetensors" if row in shipped and not seed else f"{work}.safetensors"
-        places = {"work": work, "checkpoint": outcome, "router": MATCHED}
-        trained = {**settings, "seed": seed, **places}
-        needs = ("router-toy-pyramid-matched",)
-        parents = {"start": PROXY, **({"router": MATCHED} if settings["assignment"] == "router" else {})}
-        yield Recipe(name, "stage4_final", trained, "embedded", outcome, needs, parents, hours=0.6)
-        uniform, routed = ("uniform", "uniform:64"), ("router", f"router:{MATCHED}")
-        rules = [routed] if row.startswith("router") else [uniform]
-        for rule, assignment in [uniform, routed] if row.startswith("random") else rules:
-            for where in ("", "-unseen"):
-                measured = {
-                    "checkpoint": outcome,
-                    "assignment": assignment,
-                    "protocol": f"embedded{where or '-reconstruction'}",
-                    "metrics": ALL_METRICS,
-                    "work": f"{WORK}/finals/evaluate",
-                    "show": 6,
-                    "output": f"{FIGURES if outcome.startswith(CHECKPOINTS) else WORK}/clips/{name}-{rule}{where}",
-                }
-                yield Recipe(f"evaluate-{name}-{rule}{where}", "evaluate", measured, "", needs=(name,), hours=0.07)
-
-
-def _motions_seen() -> Iterable[Recipe]:
-    """How often a classifier names the motion in reconstructions by the finals that ship."""
-    for rule, assignment in (("uniform", "uniform:64"), ("router", f"router:{MATCHED}")):
-        settings = {"checkpoint": f"{CHECKPOINTS}/final-toy-{rule}.safetensors", "assignments": [assignment]}
-        needs = (f"final-{rule}-semantic-0",)
-        yield Recipe(f"classes-seen-final-{rule}", "classes_seen", settings, "", needs=needs, hours=0.05)
-
-
-def _generators() -> Iterable[Recipe]:
-    """Generators of main Tables 2 to 4 and of class consistency, with their samples, of several seeds for an interval.
-
-    Those called `longer` are trained for as many tokens as the fixed ones, at the 0.70 of the tokens of their router.
-    """
-    games = {"data": "arcade-seen", "label": "game", "task": "class"}
-    tasks: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-        "class": ({"task": "class", "steps": 600}, RULES),
-        "class-longer": ({"task": "class", "steps": 850}, ("router",)),
-        "frames": ({"task": "frames", "steps": 300}, RULES),
-        "frames-row": ({"task": "frames", "steps": 300, "given": "row", "uniform_tokens": 64}, ("router",)),
-        "games": ({**games, "steps": 600}, RULES),
-    }
-    for task, (taught, rules) in tasks.items():
-        for rule in rules:
-            yield from _generator(task, rule, taught)
-
-
-def _generator(task: str, rule: str, taught: Mapping[str, Any]) -> Iterable[Recipe]:
-    name = f"{task}-{rule}"
-    outcome = f"{CHECKPOINTS}/generator-toy-{name}.safetensors"
-    tokenizer = PROXY if task == "games" else f"{CHECKPOINTS}/final-toy-{rule}.safetensors"
-    common = {"router": MATCHED, "tokenizer": tokenizer}
-    trained = {**taught, **common, "assignment": rule, "train_clips": 4800}
-    places = {"work": f"{WORK}/generator-{name}", "checkpoint": outcome}
-    needs = ("router-toy-pyramid-matched",) if task == "games" else (f"final-{rule}-semantic-0",)
-    parents = {"tokenizer": tokenizer, **({"router": MATCHED} if rule == "router" else {})}
-    settings = {**trained, **places}
-    yield Recipe(f"generator-{name}", "stage5_generator", settings, "toy", outcome, needs, parents, hours=0.3)
-    guided = [("", 1.0, range(3))] if task.startswith("frames") else [("", 1.0, range(3)), ("guided-", 2.5, range(1))]
-    for way, guidance, seeds in guided:
-        for seed in seeds:
-            folder = f"{WORK}/samples-{name}-{way}{seed}"
-            sampled: dict[str, Any] = {**common, "generator": outcome, "work": folder, "output": f"{folder}/shown"}
-            sampled |= {"guidance": guidance, "seed": seed}
-            if task == "games":
-                classifier = f"{CHECKPOINTS}/classifier-toy-games.safetensors"
-                sampled |= {"protocol": "embedded-games-generation", "classifier": classifier}
-            yield Recipe(f"sample-{name}-{way}{seed}", "sample", sampled, "", needs=(f"generator-{name}",), hours=0.05)

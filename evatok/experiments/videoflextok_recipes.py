@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from evatok.experiments.recipe import CHECKPOINTS, WORK, Recipe
+from evatok.experiments.recipe import CHECKPOINTS, PROXY, WORK, Recipe
 
 BASE = f"{CHECKPOINTS}/videoflextok-toy-stage1-base.safetensors"
 SECOND = f"{CHECKPOINTS}/videoflextok-toy-stage2-full.safetensors"
-PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
 FOLDER = f"{WORK}/videoflextok"
 
 SEEDS = (0, 1, 2)
