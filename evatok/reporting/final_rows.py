@@ -2,13 +2,14 @@
 
 A row asks how a tokenizer was trained (the facts in its checkpoint's header) and how it was measured. One table shows
 only records of equal size, steps, training clips, perceptual loss, protocol, router and, unless its rows differ in it,
-alignment: the set that fills most of its rows, of several such sets the newest.
+alignment, under the newest version of its protocol: the set that fills most of its rows, of several such sets the
+newest.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,8 @@ class Chosen:
 def choose(folder: Path, table: TableSpec) -> Chosen:
     """The set of records in `folder` that fills most rows of the table."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in records.query(folder, kind="evaluate", name=table.protocol):
-        if record.model.get("facts") and record.protocol.get("comparable") is True:
+    for record in of_newest_version(records.query(folder, kind="evaluate", name=table.protocol)):
+        if record.model.get("facts"):
             aligned = None if table.differs_in_alignment else record.model["facts"].get("alignment")
             sets[(aligned, *_common(record))].append(record)
     candidates = []
@@ -145,6 +146,14 @@ def choose(folder: Path, table: TableSpec) -> Chosen:
         return Chosen({spec.name: Row(spec) for spec in table.specs})
     _, rows, held = max(candidates, key=lambda candidate: candidate[0])
     return Chosen(rows, {**held[0].model["facts"], "records": len(held)})
+
+
+def of_newest_version(found: Sequence[Record]) -> list[Record]:
+    """Those that are comparable under the newest version of their protocol that any of them has."""
+    fit = [record for record in found if record.protocol.get("comparable") is True]
+    versions = [(record.protocol.get("name"), record.protocol.get("version", 0)) for record in fit]
+    newest = {name: max(number for other, number in versions if other == name) for name, _ in versions}
+    return [record for record, (name, number) in zip(fit, versions, strict=True) if number == newest[name]]
 
 
 def _common(record: Record) -> tuple[Any, ...]:

@@ -156,9 +156,8 @@ def choose(folder: Path, table: GeneratorTable, columns: Mapping[str, Column]) -
 def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:
     """Of one task: the records of each row, from the one set that fills most rows."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in everything:
-        if record.kind != "sample" or record.model["task"] != task or record.protocol.get("comparable") is not True:
-            continue
+    drawn = [record for record in everything if record.kind == "sample" and record.model["task"] == task]
+    for record in final_rows.of_newest_version(drawn):
         if record.protocol.get("name") in table.task.sampled and not (table.guided and record.model["guidance"] == 1):
             sets[_common(record)].append(record)
     candidates = []

@@ -50,6 +50,7 @@ def evaluated(
     parents=None,
     spread=0.01,
     protocol="embedded-reconstruction",
+    version=1,
     **facts,
 ):
     """A record as evaluate writes it: how the tokenizer was trained, how it was measured, what came out."""
@@ -70,7 +71,7 @@ def evaluated(
         records.new_record(
             kind="evaluate",
             status="toy",
-            protocol={"name": protocol, "hash": "h", "comparable": comparable},
+            protocol={"name": protocol, "version": version, "hash": f"h{version}", "comparable": comparable},
             model={
                 "facts": told,
                 "parents": {"train_clips": "c", **(parents or {})},
@@ -116,6 +117,13 @@ def test_all_rows_are_aligned_or_none_is_unless_the_table_is_about_it(results):
         "final recipe": [aligned.id],
         "without both": [plain["A2"].id],
     }
+
+
+def test_an_older_version_of_the_protocol_makes_way_even_where_it_fills_more_rows(results):
+    for trained, measured in ((A1, UNIFORM), (A1, ROUTED), (B2, ROUTED)):
+        evaluated(results, trained, measured)
+    newer = evaluated(results, B2, ROUTED, version=2)
+    assert chosen_ids(results) == {"B2": [newer.id]}
 
 
 def test_games_have_a_table_of_their_own(results):
