@@ -1,4 +1,4 @@
-"""Frozen vision encoders of each family behind one interface: VideoMAE, V-JEPA 2, DINOv2 and DINOv3.
+"""Frozen vision encoders of each family behind one interface: VideoMAE, V-JEPA 2, DINOv2, DINOv3 and CLIP.
 
 An encoder maps clips to feature grids (B, T', H', W', D), without class or register tokens, whatever its family. Its
 weights never change, but gradients reach the clips.
@@ -19,6 +19,8 @@ from evatok.errors import EvatokError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class EncoderError(EvatokError, ValueError):
@@ -39,6 +41,7 @@ class FrozenEncoder(nn.Module):
     family: ClassVar[str]
     network: ClassVar[str]  # transformers' class
     unused: ClassVar[tuple[str, ...]] = ()  # weights that features do not need
+    pixels: ClassVar[tuple[Sequence[float], Sequence[float]]] = (IMAGENET_MEAN, IMAGENET_DEVIATION)  # if not on file
     config: Any  # transformers' configuration
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -242,7 +245,37 @@ class DINOv3(Images):
         return self.model.norm
 
 
-FAMILIES: dict[str, type[FrozenEncoder]] = {kind.family: kind for kind in (VideoMAE, VJEPA2, DINOv2, DINOv3)}
+class CLIP(Images):
+    """CLIP's image half: a table of positions, interpolated to other sizes; patches pass no final norm.
+
+    A folder of both halves serves too. LLaVA reads the last layer but one.
+    """
+
+    family, network, unused = "clip", "CLIPVisionModel", ("post_layernorm.", "vision_model.post_layernorm.")
+    pixels = (CLIP_MEAN, CLIP_DEVIATION)
+
+    @property
+    def _vision(self) -> Any:
+        """What holds the parts: the model, or before transformers 5 one inside it."""
+        return getattr(self.model, "vision_model", self.model)
+
+    def _embed(self, pixels: torch.Tensor, grid: tuple[int, int, int]) -> tuple[torch.Tensor, dict[str, Any]]:
+        images = rearrange(pixels, "b c t h w -> (b t) c h w")
+        tokens = self._vision.pre_layrnorm(self._vision.embeddings(images, interpolate_pos_encoding=True))
+        return tokens, {"attention_mask": None}
+
+    def _layers(self) -> nn.ModuleList:
+        return self._vision.encoder.layers
+
+    def _final_norm(self) -> nn.Module | None:
+        return None
+
+
+FAMILIES: dict[str, type[FrozenEncoder]] = {
+    **{kind.family: kind for kind in (VideoMAE, VJEPA2, DINOv2, DINOv3, CLIP)},
+    "clip_vision_model": CLIP,
+}
+"""By model_type of config.json."""
 
 
 def _side(value: int | Sequence[int], source: str) -> int:

@@ -18,6 +18,7 @@ import torch
 
 from evatok.models.efficientnet import WIDTHS, EfficientNet, EfficientNetLite0
 from evatok.models.encoder_families import (
+    CLIP,
     FAMILIES,
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
@@ -33,6 +34,7 @@ from evatok.storage.files import ordinary
 from evatok.weights import WeightsError, efficientnet
 
 __all__ = [
+    "CLIP",
     "FAMILIES",
     "IMAGENET_DEVIATION",
     "IMAGENET_MEAN",
@@ -85,7 +87,7 @@ def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEnco
     except checksums.ChecksumError as error:
         raise EncoderError(str(error)) from error
     model = _network(family, folder, source)
-    return family(model, source=source, weights_sha256=_sha256(files), resize=resize, **_pixels(folder, source))
+    return family(model, source=source, weights_sha256=_sha256(files), resize=resize, **_pixels(folder, source, family))
 
 
 def depth_of(source: str | Path) -> int:
@@ -99,7 +101,8 @@ def depth_of(source: str | Path) -> int:
     folder = _folder(source)
     _model_type(folder, source)
     try:
-        return int(transformers.AutoConfig.from_pretrained(folder, local_files_only=True).num_hidden_layers)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        return int(getattr(config, "vision_config", config).num_hidden_layers)
     except Exception as error:  # as in `_network`
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EncoderError(f"{source}: cannot read its {_CONFIG} ({reason}); download it again") from error
@@ -156,15 +159,15 @@ def _json(path: Path, source: str) -> dict[str, Any]:
     return content
 
 
-def _pixels(folder: Path, source: str) -> dict[str, Sequence[float]]:
-    """Read mean and deviation of the training pixels from the folder; every family's default is ImageNet's."""
+def _pixels(folder: Path, source: str, family: type[FrozenEncoder]) -> dict[str, Sequence[float]]:
+    """Read mean and deviation of the training pixels from the folder, or take those of the family."""
     settings: dict[str, Any] = {}
     for name in _PREPROCESSORS:
         if (folder / name).exists():
             settings |= _json(folder / name, source)
     return {
-        "mean": settings.get("image_mean", IMAGENET_MEAN),
-        "deviation": settings.get("image_std", IMAGENET_DEVIATION),
+        "mean": settings.get("image_mean", family.pixels[0]),
+        "deviation": settings.get("image_std", family.pixels[1]),
     }
 
 

@@ -15,7 +15,7 @@ import transformers
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from evatok.models.encoders import EncoderError, FrozenEncoder, load_encoder
+from evatok.models.encoders import EncoderError, FrozenEncoder, depth_of, load_encoder
 from evatok.storage import checksums
 from evatok.storage.files import sha256_file
 
@@ -47,14 +47,30 @@ def dinov3() -> transformers.DINOv3ViTModel:
     return transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**shape, **SMALL))
 
 
-MAKERS: dict[str, Callable] = {"videomae": videomae, "vjepa2": lambda: vjepa2(32), "dinov2": dinov2, "dinov3": dinov3}
+CLIP_SHAPE = {"image_size": 32, "patch_size": 8, "intermediate_size": 48, **SMALL}
+
+
+def clip() -> transformers.CLIPVisionModel:
+    torch.manual_seed(0)
+    return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**CLIP_SHAPE))
+
+
+MAKERS: dict[str, Callable] = {
+    "videomae": videomae,
+    "vjepa2": lambda: vjepa2(32),
+    "dinov2": dinov2,
+    "dinov3": dinov3,
+    "clip": clip,
+}
 # family: frames and size of clips it takes, and the grid of their features
 SHAPES = {
     "videomae": (8, 32, (4, 4, 4)),
     "vjepa2": (8, 32, (4, 2, 2)),
     "dinov2": (2, 28, (2, 2, 2)),
     "dinov3": (2, 32, (2, 2, 2)),
+    "clip": (2, 32, (2, 4, 4)),
 }
+IMAGES = ("clip", "dinov2", "dinov3")
 FAMILIES = sorted(MAKERS)
 
 
@@ -82,8 +98,11 @@ def some_clips(frames: int, size: int, count: int = 2) -> torch.Tensor:
     return torch.rand(count, 3, frames, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def standardised(clips: torch.Tensor) -> torch.Tensor:
+def standardised(clips: torch.Tensor, family: str = "") -> torch.Tensor:
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    if family == "clip":
+        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+        deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
     return (clips - mean.view(3, 1, 1, 1)) / deviation.view(3, 1, 1, 1)
 
 
@@ -114,9 +133,9 @@ def test_gradients_reach_the_clips_and_not_the_weights(family, encoder):
 def test_features_are_those_of_transformers(family, encoder, folders):
     frames, size, (_, y, x) = SHAPES[family]
     found, clips = encoder(family), some_clips(frames, size)
-    model, pixels = MAKERS[family]().eval(), standardised(clips).transpose(1, 2)
+    model, pixels = MAKERS[family]().eval(), standardised(clips, family).transpose(1, 2)
     with torch.no_grad():
-        if family.startswith("dino"):
+        if family in IMAGES:
             expected = model(pixels.flatten(0, 1), output_hidden_states=True)
         elif family == "vjepa2":
             expected = model(pixels, skip_predictor=True, output_hidden_states=True)
@@ -125,8 +144,29 @@ def test_features_are_those_of_transformers(family, encoder, folders):
     layers = found(clips, [0, 1, 2])
     wanted = [*expected.hidden_states[:2], expected.last_hidden_state]
     for one, tokens in zip(layers, wanted, strict=True):
-        patches = tokens[:, -y * x :] if family.startswith("dino") else tokens
+        patches = tokens[:, -y * x :] if family in IMAGES else tokens
         torch.testing.assert_close(one.flatten(0, 3), patches.flatten(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_image_half_of_a_complete_clip_is_found_in_it(tmp_path):
+    torch.manual_seed(0)
+    words = {"vocab_size": 20, "max_position_embeddings": 8, "intermediate_size": 48, **SMALL}
+    shape = transformers.CLIPConfig(text_config=words, vision_config=CLIP_SHAPE, projection_dim=12)
+    whole = transformers.CLIPModel(shape).eval()
+    whole.save_pretrained(tmp_path / "whole")
+    found, clips = load_encoder(str(tmp_path / "whole")), some_clips(1, 32)
+    with torch.no_grad():
+        own = whole.vision_model(standardised(clips, "clip")[:, :, 0]).last_hidden_state
+    torch.testing.assert_close(found(clips, [2])[0].flatten(1, 3), own[:, 1:], rtol=1e-4, atol=1e-5)
+    assert depth_of(tmp_path / "whole") == 2
+
+
+def test_a_clip_takes_pictures_of_another_size_with_its_positions_between(encoder):
+    found, clips = encoder("clip"), some_clips(1, 64)
+    assert found.grid(1, 64) == (1, 8, 8)
+    with torch.no_grad():
+        own = clip().eval()(standardised(clips, "clip")[:, :, 0], interpolate_pos_encoding=True).last_hidden_state
+    torch.testing.assert_close(found(clips, [2])[0].flatten(1, 3), own[:, 1:], rtol=1e-4, atol=1e-5)
 
 
 def test_a_videomae_without_a_final_norm_gives_its_last_layer_as_it_is(tmp_path):
@@ -152,7 +192,7 @@ def test_vjepa2_makes_512_tokens_of_a_16x128x128_clip(tmp_path):
     assert not torch.allclose(features.flatten(1, 3), naive, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["dinov2", "dinov3"])
+@pytest.mark.parametrize("family", IMAGES)
 def test_image_encoders_see_every_frame_on_its_own(family, encoder):
     _, size, _ = SHAPES[family]
     found, clips = encoder(family), some_clips(3, size)
@@ -335,7 +375,7 @@ def test_a_vjepa2_without_its_predictor_is_whole(copied):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ('{"model_type": "bert"}', "model_type 'bert', known ones are videomae, vjepa2, dinov2, dinov3_vit"),
+        ('{"model_type": "bert"}', "model_type 'bert', known ones are videomae, vjepa2, dinov2, dinov3_vit, clip"),
         ("{}", "model_type None"),
         ("{", "config.json is missing or not JSON"),
         ("[]", "config.json is not a JSON object"),
