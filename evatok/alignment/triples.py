@@ -22,6 +22,7 @@ from evatok.evaluation.protocols import Protocol
 from evatok.storage.files import ordinary
 from evatok.vtok.scoring import ScoringError
 
+DATA = "moving-shapes"
 ONE_EACH = "moving-shapes-align"
 
 
@@ -66,11 +67,10 @@ def triples_of(protocol: Protocol, limit: int | None = None) -> Triples:
         ScoringError: a protocol that asks nothing, or whose prompts are not known.
         ClipSetError: more prompts than there are.
     """
-    if protocol.metrics != ("accuracy",) or not protocol.embedded:
-        asking = ", ".join(name for name, one in protocols.PROTOCOLS.items() if one.metrics == ("accuracy",))
-        raise ScoringError(
-            f"protocol {protocol.name} has no questions here; those of moving-shapes have, among {asking}"
-        )
+    asking = [one for one in protocols.PROTOCOLS.values() if one.data == DATA and "accuracy" in one.metrics]
+    if protocol not in asking:
+        names = ", ".join(one.name for one in asking)
+        raise ScoringError(f"protocol {protocol.name} has no questions here; {names} have")
     real = protocols.clips_of(protocol, limit=limit)
     questions = questions_of(real.labels, one_each=protocol.name == ONE_EACH)
     return Triples(protocol, real.labels["caption"].astype(str).tolist(), questions, real.manifest)

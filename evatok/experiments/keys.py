@@ -239,7 +239,7 @@ _ALL_STAGES = {
 }
 
 _VTOK = {
-    "encoder": Key(_PATH, "the frozen image encoder"),
+    "encoder": Key(_PATH, "the frozen image encoder: a checkpoint, or (of answers) the folder of a CLIP or DINO"),
     "channels": Key(Whole(8, 4096, 8), "of the second layer"),
     "patch_weight": Key(_WEIGHT, "weight of the patches' L1, relative to the words' cross-entropy"),
     "layers": Key(Whole(1, 1000), "of the language model"),

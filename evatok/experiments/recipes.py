@@ -95,6 +95,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         **videoflextok_recipes.groups(),
         **videoflextok_generators.groups(),
         "vtok": named("vtok-"),
+        "vtok-freedoom": named("vtok_freedoom-"),
         "vtok-generation": named("vtok_generation-"),
         "images": named("image-", "evaluate-image-"),
         "scratch": named("scratch-"),

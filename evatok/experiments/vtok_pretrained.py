@@ -28,8 +28,8 @@ from evatok.storage import checkpoints
 from evatok.training import loop
 from evatok.vtok import pretrained
 from evatok.vtok.features import Features, features_of
-from evatok.vtok.image_encoder import ImageEncoder
 from evatok.vtok.pretrained import PretrainedReader
+from evatok.vtok.public_encoder import encoder_of
 from evatok.vtok.scoring import Outcomes
 
 ex = tracking.experiment("vtok_pretrained", __doc__, vtok_training.SHARED)
@@ -78,19 +78,19 @@ class PretrainedTask(runner.Task[PretrainedReader]):
         self.protocol = question_protocol(config["protocol"])
         strategy = strategy_of(config, self.protocol)
         held = pretrained.load(config["language"], config["device"])
-        encoder = ImageEncoder.load(config["encoder"], config["device"])
+        encoder = encoder_of(config["encoder"], config["device"])
         size, frames = self.protocol.size, self.protocol.frames
         train = clip_set(DATA, "train", config["train_clips"], size=size, frames=frames)
         self.count = config["limit"] or self.protocol.clips or 0
         self.test = clip_set(DATA, self.protocol.split, self.count, size=size, frames=frames)
         self.seen = features_of(encoder, self.test, device=config["device"])
         weights = weights_sha256(held.model.state_dict())
-        sources = {"image_encoder": encoder.checkpoint.sha256, "language": weights}
+        sources = {"image_encoder": encoder.identity, "language": weights}
         self.parents = {**sources, "train_clips": train.sha256}
         self.inputs = " ".join(self.parents.values())
         torch.manual_seed(config["seed"])
         further = config["further"]
-        self.module = PretrainedReader(held, strategy, encoder.config.width, further=further).to(config["device"])
+        self.module = PretrainedReader(held, strategy, encoder.width, further=further).to(config["device"])
         self.objective = Objective(train, features_of(encoder, train, device=config["device"]), config)
 
     def ship(self, averaged: PretrainedReader, path: Path, changes: dict[str, Any]) -> None:

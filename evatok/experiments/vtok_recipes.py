@@ -1,41 +1,50 @@
-"""Recipes of VTok's Tables 3 to 5: the image encoder, stage A on stills, then every row with each seed."""
+"""Recipes of VTok's Tables 3 to 5 and of that of Freedoom: image encoder, stage A on stills, then rows by seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from evatok.experiments.recipe import CHECKPOINTS, WORK, Recipe
-from evatok.reporting.vtok_rows import ROWS, SEEDS
+from evatok.reporting.vtok_rows import CAMERA_ROWS, ROWS, SEEDS, RowSpec
 
 ENCODER = f"{CHECKPOINTS}/vtok-image-encoder-toy.safetensors"
 STILLS = f"{CHECKPOINTS}/vtok-stills-toy.safetensors"
 FOLDER = f"{WORK}/vtok"
+CAMERA = "vtok_freedoom"
+_READ = {"encoder": ENCODER, "per_clip": "results/per_clip"}
+_LEARNT = {"image_encoder": ENCODER}
 
 
 def recipes() -> Iterator[Recipe]:
     """All of them; a row that is measured on another's model comes after it."""
     places = {"work": f"{FOLDER}/image_encoder", "checkpoint": ENCODER}
     yield Recipe("vtok-image-encoder", "train_image_encoder", places, "toy", ENCODER, hours=0.2)
-    read = {"encoder": ENCODER, "per_clip": "results/per_clip"}
-    stills = {**read, "work": f"{FOLDER}/stills", "checkpoint": STILLS}
-    learnt = {"image_encoder": ENCODER}
-    yield Recipe("vtok-stills", "vtok_stills", stills, "toy", STILLS, ("vtok-image-encoder",), learnt, hours=0.2)
+    stills = {**_READ, "work": f"{FOLDER}/stills", "checkpoint": STILLS}
+    yield Recipe("vtok-stills", "vtok_stills", stills, "toy", STILLS, ("vtok-image-encoder",), _LEARNT, hours=0.2)
     for seed in SEEDS:
-        for row in ROWS:
-            start = model_of(row.swap_of, seed) if row.swap_of else STILLS
-            outcome = model_of(row.name, seed)
-            places = {"start": start, "work": f"{FOLDER}/understanding/{row.name}-{seed}", "checkpoint": outcome}
-            settings = {**read, **row.settings(), "seed": seed, **places}
-            needs = (name_of(row.swap_of, seed) if row.swap_of else "vtok-stills",)
-            name, parents = name_of(row.name, seed), {**learnt, "start": start}
-            yield Recipe(name, "vtok_understanding", settings, "toy", outcome, needs, parents)
+        yield from (_row(row, seed) for row in ROWS)
+        yield from (_row(row, seed, CAMERA) for row in CAMERA_ROWS)
 
 
-def name_of(row: str, seed: int) -> str:
-    """The recipe of a row (see `evatok.reporting.vtok_rows.ROWS`) with a seed."""
-    return f"vtok-{row}-{seed}"
+def name_of(row: str, seed: int, prefix: str = "vtok") -> str:
+    """The recipe of a row with a seed: one of `evatok.reporting.vtok_rows.ROWS`, with prefix CAMERA of CAMERA_ROWS."""
+    return f"{prefix}-{row}-{seed}"
 
 
-def model_of(row: str, seed: int) -> str:
+def model_of(row: str, seed: int, prefix: str = "vtok") -> str:
     """The trained model of a row."""
-    return f"{FOLDER}/models/{row}-{seed}.safetensors"
+    return f"{FOLDER}/models/{_file(row, seed, prefix)}.safetensors"
+
+
+def _row(row: RowSpec, seed: int, prefix: str = "vtok") -> Recipe:
+    start = model_of(row.swap_of, seed, prefix) if row.swap_of else STILLS
+    outcome = model_of(row.name, seed, prefix)
+    places = {"start": start, "work": f"{FOLDER}/understanding/{_file(row.name, seed, prefix)}", "checkpoint": outcome}
+    settings = {**_READ, **row.settings(), "seed": seed, **places}
+    needs = (name_of(row.swap_of, seed, prefix) if row.swap_of else "vtok-stills",)
+    parents = {**_LEARNT, "start": start}
+    return Recipe(name_of(row.name, seed, prefix), "vtok_understanding", settings, "toy", outcome, needs, parents)
+
+
+def _file(row: str, seed: int, prefix: str) -> str:
+    return f"freedoom-{row}-{seed}" if prefix == CAMERA else f"{row}-{seed}"

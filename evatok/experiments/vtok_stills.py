@@ -15,7 +15,7 @@ from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.experiments import runner, tracking, vtok_training
 from evatok.experiments.vtok_training import LanguageTask, Taught
-from evatok.vtok.image_encoder import ImageEncoder
+from evatok.vtok.public_encoder import encoder_of
 from evatok.vtok.strategies import Strategy
 
 ex = tracking.experiment("vtok_stills", __doc__, vtok_training.MODEL)
@@ -49,12 +49,12 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 def task_of(config: dict[str, Any]) -> LanguageTask:
     """The model of one still's tokens, and the stills it learns from and is measured on."""
-    encoder = ImageEncoder.load(config["encoder"], config["device"])
+    encoder = encoder_of(config["encoder"], config["device"])
     module = vtok_training.new_model(config, Strategy("key", key=config["key"]), encoder)
     train = Taught.of(_stills(config, "train"), encoder, config["device"], further=True)
     test = Taught.of(_stills(config, "test"), encoder, config["device"])
     protocol = {"data": STILLS, "split": "test", "manifest": test.clips.manifest}
-    parents = {"image_encoder": encoder.checkpoint.sha256}
+    parents = {"image_encoder": encoder.identity}
     return LanguageTask("vtok_stills", config, module, (train, test), parents, protocol, config["asked"])
 
 

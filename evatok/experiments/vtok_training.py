@@ -21,8 +21,7 @@ from evatok.storage import checkpoints, records
 from evatok.storage.checkpoints import Checkpoint
 from evatok.training import loop
 from evatok.vtok import lessons
-from evatok.vtok.features import Features, features_of
-from evatok.vtok.image_encoder import ImageEncoder
+from evatok.vtok.features import Encoder, Features, features_of
 from evatok.vtok.language_model import LanguageModelConfig, VideoLanguageModel
 from evatok.vtok.lessons import Lessons
 from evatok.vtok.scoring import Outcomes
@@ -66,12 +65,12 @@ class Taught:
     lessons: Lessons
 
     @classmethod
-    def of(cls, clips: ClipSet, encoder: ImageEncoder, device: str, *, further: bool = False) -> Taught:
+    def of(cls, clips: ClipSet, encoder: Encoder, device: str, *, further: bool = False) -> Taught:
         """`further`: see `Lessons.of`."""
         return cls(clips, features_of(encoder, clips, device=device), Lessons.of(clips.labels, further=further))
 
     @classmethod
-    def of_camera(cls, clips: ClipSet, encoder: ImageEncoder, device: str) -> Taught:
+    def of_camera(cls, clips: ClipSet, encoder: Encoder, device: str) -> Taught:
         """Freedoom's clips, as many of each motion, asked what the camera does."""
         rows = camera_text.balanced(clips.labels)
         asked = camera_text.asked(clips.labels.iloc[rows])
@@ -101,20 +100,20 @@ class Objective:
 
 
 def check_encoder(
-    config: dict[str, Any], key: str, checkpoint: Checkpoint, encoder: ImageEncoder, way_out: str = ""
+    config: dict[str, Any], key: str, checkpoint: Checkpoint, encoder: Encoder, way_out: str = ""
 ) -> None:
     """Raise ConfigError where the file at config key `key` was trained on features of another image encoder."""
-    if checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
+    if checkpoint.parents.get("image_encoder") != encoder.identity:
         raise ConfigError(
             f"config key {key}: {config[key]} was trained on features of another image encoder than "
             f"{config['encoder']}{way_out}"
         )
 
 
-def new_model(config: dict[str, Any], strategy: Strategy, encoder: ImageEncoder) -> VideoLanguageModel:
+def new_model(config: dict[str, Any], strategy: Strategy, encoder: Encoder) -> VideoLanguageModel:
     """An untrained model of the configured shape."""
     torch.manual_seed(config["seed"])
-    shape = LanguageModelConfig(encoder.config.width, config["width"], config["layers"], config["heads"])
+    shape = LanguageModelConfig(encoder.width, config["width"], config["layers"], config["heads"])
     return VideoLanguageModel(shape, strategy).to(config["device"])
 
 

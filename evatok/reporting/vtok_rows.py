@@ -22,6 +22,9 @@ from evatok.vtok.strategies import Strategy
 
 KIND = "vtok_understanding"
 PROTOCOL = "moving-shapes-understanding"
+CAMERA_PROTOCOL = "freedoom-understanding"
+CAMERA_CLIPS = 4800
+"""Training clips of Freedoom, of which the frequent motions are not all asked about."""
 SEEDS = (0, 1)
 TRAINED = ("steps", "train_clips", "batch", "learning_rate", "width", "layers", "heads", "size")
 """Configuration that rows of one table share; a row measured without training is not asked for its steps."""
@@ -31,7 +34,7 @@ TRAINED = ("steps", "train_clips", "batch", "learning_rate", "width", "layers", 
 class RowSpec:
     """A row: its strategy, the frame rate of its clips, and where it differs from the usual training.
 
-    `swap_of` names the row whose trained model it measures without training.
+    `swap_of` names the row whose trained model it measures without training; `train_clips` 0 leaves the usual number.
     """
 
     name: str
@@ -39,12 +42,14 @@ class RowSpec:
     strategy: Strategy
     protocol: str = PROTOCOL
     swap_of: str = ""
+    train_clips: int = 0
 
     def settings(self) -> dict[str, Any]:
         """Configuration of `vtok_understanding` for this row, but for seed and start."""
         kept = self.strategy
         told: dict[str, Any] = {"strategy": kept.kind, "key": kept.key, "fps": kept.fps, "residual": kept.residual}
         told |= {"frames_sampled": kept.frames, "protocol": self.protocol}
+        told |= {"train_clips": self.train_clips} if self.train_clips else {}
         return told | ({"steps": 0} if self.swap_of else {})
 
     def fits(self, record: Record) -> bool:
@@ -78,6 +83,22 @@ ROWS = (
     RowSpec("swap", "VTok swapped in, untrained", Strategy("vtok", residual="pooled"), swap_of="frames8"),
 )
 BY_NAME = {row.name: row for row in ROWS}
+
+
+def _camera(name: str, label: str, strategy: Strategy) -> RowSpec:
+    return RowSpec(name, label, strategy, CAMERA_PROTOCOL, train_clips=CAMERA_CLIPS)
+
+
+CAMERA_ROWS = (
+    _camera("none", "no visual tokens", Strategy("none")),
+    _camera("key", "key frame alone", Strategy("key")),
+    _camera("frames4", "4 even frames", Strategy("frames", frames=4)),
+    _camera("frames8", "8 even frames", Strategy("frames", frames=8)),
+    _camera("vtok", "VTok: key frame 16, each later frame 1", Strategy("vtok", fps=3)),
+    _camera("previous", "control: difference to the frame before", Strategy("vtok", fps=3, residual="previous")),
+)
+"""What the camera does in Freedoom's clips of 16 frames."""
+CAMERA_BY_NAME = {row.name: row for row in CAMERA_ROWS}
 CONTROLS = ("key", "frames11x4", "absolute", "mean", "previous", "shuffled")
 
 
@@ -172,4 +193,5 @@ def _shown(spec: RowSpec, held: list[Record], root: Path) -> Shown:
     return Shown(spec, held, Outcomes.mean(outcomes) if held and len(outcomes) == len(held) else None)
 
 
+CAMERA = Family(KIND, CAMERA_BY_NAME, set_of, "python reproductions/vtok/understanding.py --freedoom --only")
 UNDERSTANDING = Family(KIND, BY_NAME, set_of, "python reproductions/vtok/understanding.py --only")

@@ -9,7 +9,7 @@ Legend: B clips, T frames, S steps of motion, h x w cells of a frame, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,14 +20,30 @@ from tqdm import tqdm
 from evatok.data.clips import ClipSet, pixels_sha256, to_network
 from evatok.models.classifier import SCALES, motion_pyramid
 from evatok.storage.shards import Arrays, ShardStore, Tick, computed, ranges
-from evatok.vtok.image_encoder import ImageEncoder
 from evatok.vtok.strategies import LAVIT_FRAMES, StrategyError
 
-SIDE = 4  # cells along each axis that are kept of every frame
+CELLS, SIDE = 8, 4  # cells along each axis: of the first frame, and what is kept of every frame
 MOTION_SIDE, MOTION_CHANNELS = 8, 4 * len(SCALES)
 _SHARD = 50  # clips
 _VERSION = "1"  # of what is kept; a change recomputes all features
 _SHRINK = 2  # motion is estimated at half size, where fast motion is slower
+
+
+class Encoder(Protocol):
+    """F: frames (N, 3, H, W) in [0, 1] to a grid of features (N, 8, 8, D), frozen.
+
+    Attributes:
+        width: D.
+        identity: what no other encoder has, for caches and records.
+    """
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class Features:
 
 
 def features_of(
-    encoder: ImageEncoder, clips: ClipSet, *, device: torch.device | str = "cpu", store: ShardStore | None = None
+    encoder: Encoder, clips: ClipSet, *, device: torch.device | str = "cpu", store: ShardStore | None = None
 ) -> Features:
     """Compute features of all clips (N, T, H, W, 3) in float16, reading those in the cache.
 
@@ -69,7 +85,7 @@ def features_of(
     """
 
     def key(piece: np.ndarray) -> dict[str, Any]:
-        return {"vtok": _VERSION, "encoder": encoder.checkpoint.sha256, "pixels": pixels_sha256(piece)}
+        return {"vtok": _VERSION, "encoder": encoder.identity, "pixels": pixels_sha256(piece)}
 
     def make(piece: np.ndarray, tick: Tick) -> Arrays:
         arrays = _computed(encoder, piece, device)
@@ -84,7 +100,7 @@ def features_of(
 
 
 @torch.no_grad()
-def _computed(encoder: ImageEncoder, pixels: np.ndarray, device: torch.device | str) -> dict[str, np.ndarray]:
+def _computed(encoder: Encoder, pixels: np.ndarray, device: torch.device | str) -> dict[str, np.ndarray]:
     first, frames = [], []
     for clip in pixels:
         grid = encoder(to_network(clip[:, None], device)[:, :, 0])

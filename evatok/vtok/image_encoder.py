@@ -95,6 +95,16 @@ class ImageEncoder(Trained, nn.Module):
         encoder.checkpoint = checkpoint
         return encoder
 
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.config.width
+
+    @property
+    def identity(self) -> str:
+        """sha256 of its checkpoint."""
+        return self.checkpoint.sha256
+
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         grid = rearrange(self.raw(frames), "n d h w -> n h w d")
         return (grid - self.mean) / self.deviation

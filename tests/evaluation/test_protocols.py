@@ -51,6 +51,7 @@ PINNED = {
     "moving-shapes-understanding-3fps 1": "47fcf0e9c544",
     "moving-shapes-align 1": "8742fdf602ba",
     "vtok-tv-align 1": "17cc34c88b98",
+    "freedoom-understanding 1": "7af24eb0f7d3",
 }
 
 

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from evatok.data.embedded import moving_shapes
+from evatok.data.clips import ClipSet
+from evatok.data.embedded import camera_text, moving_shapes
 from evatok.experiments import train_image_encoder, vtok_stills, vtok_understanding
 from evatok.experiments.tracking import ConfigError
 from evatok.storage import checkpoints, records
@@ -66,6 +69,19 @@ def test_every_strategy_is_taught_measured_and_recorded(teach, tmp_path, made):
         assert record.protocol["deviations"] == ["limited to 10 clips", "10 clips instead of 600"]
         assert record.model["parents"]["image_encoder"] == encoder
     assert checkpoints.load(Path(made["encoder"]), "image_encoder").sha256 == encoder, "nothing trains the encoder"
+
+
+@pytest.mark.slow
+def test_freedoom_s_clips_are_asked_what_the_camera_does(teach, tmp_path, monkeypatch):
+    motions = [*camera_text.OPTIONS, *["idle"] * 6]
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 64, 64, 3), dtype=np.uint8)
+    labels = pd.DataFrame({"motion": motions})
+    manifest = {"name": "freedoom", "split": "test", "seed": 0, "recipe": {"version": 3}, "sha256": "a" * 64}
+    found = ClipSet(pixels, labels, {**manifest, "clips": 12, "shape": list(pixels.shape)})
+    monkeypatch.setattr(vtok_understanding, "clip_set", lambda name, *_, **__: {"freedoom@3": found}[name])
+    record = record_of(teach("camera", fps=3, protocol="freedoom-understanding", limit=12, batch=4), tmp_path)
+    assert record.metrics["tokens"].value == 31
+    assert record.metrics["accuracy.motion"].n == 6, "one clip of each motion"
 
 
 @pytest.mark.slow

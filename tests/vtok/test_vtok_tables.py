@@ -10,11 +10,11 @@ from evatok.evaluation import per_clip, protocols
 from evatok.experiments import make, recipes
 from evatok.reporting import tables, vtok_rows, vtok_tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
-from evatok.reporting.vtok_rows import BY_NAME, ROWS, SEEDS, shown
+from evatok.reporting.vtok_rows import BY_NAME, CAMERA_BY_NAME, ROWS, SEEDS, shown
 from evatok.storage import records
 from evatok.vtok import scoring
 from evatok.vtok.scoring import Outcomes
-from reproductions.vtok import figure1, table3, table4, table5, understanding
+from reproductions.vtok import figure1, freedoom, table3, table4, table5, understanding
 from tests.factories import ENVIRONMENT
 
 TRAINED = {"steps": 1500, "train_clips": 4000, "batch": 48, "learning_rate": 1.5e-3, "width": 64}
@@ -28,20 +28,20 @@ def few_draws(monkeypatch):
 
 @pytest.fixture
 def put(tmp_path):
-    """Writes the record of a row: (name, share of right answers, seed, **changes of its parents)."""
+    """Writes the record of a row: (name, share of right answers, seed, training, domain, **changes of its parents)."""
 
-    def write(name: str, share: float, seed: int = 0, config: dict | None = None, **parents: str) -> records.Record:
-        spec, random = BY_NAME[name], np.random.default_rng(5)
+    def write(name: str, share: float, seed: int = 0, config: dict | None = None, camera: bool = False, **parents: str):
+        spec, random = (CAMERA_BY_NAME if camera else BY_NAME)[name], np.random.default_rng(5)
         draws = random.random((600, len(CATEGORIES)))  # the same questions are hard for every row
         outcomes = Outcomes.of(draws < share, np.full(draws.shape, "key"), CATEGORIES)
         kept = per_clip.write(outcomes.arrays(), tmp_path / "per_clip", per_clip.MEASURED)
         protocol = protocols.get(spec.protocol)
-        manifest = {"name": "moving-shapes", "split": "test", "seed": 0, "recipe": {"version": 1}}
-        shape = [600, protocol.frames, 64, 64, 3]
+        made = {"recipe": {"version": protocol.data_version}, "shape": [protocol.clips, protocol.frames, 64, 64, 3]}
+        manifest = {"name": protocol.data, "split": "test", "seed": 0, **made}
         record = records.new_record(
             kind=vtok_rows.KIND,
             status="toy",
-            protocol=protocol.to_record({**manifest, "shape": shape}, 600, None),
+            protocol=protocol.to_record(manifest, protocol.clips, None),
             model={
                 "strategy": {"name": spec.strategy.name},
                 "parents": {"image_encoder": "e", "stills": "s", **parents},
@@ -99,6 +99,25 @@ def test_a_row_from_scratch_or_of_fewer_clips_is_none_of_the_table(put, tmp_path
     put("vtok", 0.6, config={"steps": 10})
     put("vtok", 0.7)
     assert rows_of(tmp_path, "vtok")["vtok"].value("accuracy") == pytest.approx(70, abs=2), "the longest training"
+
+
+def test_clips_of_another_domain_have_a_table_of_their_own(put, tmp_path, monkeypatch, capsys):
+    trained = {"train_clips": vtok_rows.CAMERA_CLIPS}
+    put("vtok", 0.9)
+    put("vtok", 0.3, config=trained, camera=True)
+    put("frames8", 0.4, config=trained, camera=True)
+    monkeypatch.setattr(vtok_tables, "shown", lambda folder, names, **family: shown(folder, names, tmp_path, **family))
+    assert vtok_tables.main(freedoom.TABLE, "", ["--results", str(tmp_path)]) == 0
+    text = (tmp_path / "tables" / "vtok_freedoom.md").read_text()
+    assert "| VTok: key frame 16, each later frame 1  | 31 (-)" in text
+    claimed = (tmp_path / "tables" / "vtok_freedoom_claims.csv").read_text()
+    assert f"{FAILS}" in claimed
+    assert "--freedoom --only none" in capsys.readouterr().err
+    found = recipes.wanted(["vtok-freedoom"])
+    assert len(found) == 2 + len(CAMERA_BY_NAME) * len(SEEDS)
+    assert {recipe.settings["train_clips"] for recipe in found[2:]} == {vtok_rows.CAMERA_CLIPS}
+    with pytest.raises(SystemExit):
+        understanding.main(["--freedoom", "--only", "lavit"])
 
 
 @pytest.mark.parametrize("module", [table3, table4, table5])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evatok.evaluation.protocols import images
+from evatok.data import sets
+from evatok.evaluation.protocols import images, questions
 from evatok.evaluation.protocols.protocol import Protocol, ProtocolError
 from evatok.storage.records import Record
 
@@ -33,7 +34,6 @@ NETWORKS = {
 
 _LARP = "Wang et al., LARP, ICLR 2025, and its published evaluation code"
 _VIDEOFLEXTOK = "VideoFlexTok, arXiv 2604.12887"
-_VTOK = "VTok, arXiv 2602.04202"
 _EVATOK = "EVATok, arXiv 2603.12267, Sec. 4.2"
 
 
@@ -97,17 +97,11 @@ _VIDEOFLEXTOK_K600: dict[str, Any] = {
     "citation": _VIDEOFLEXTOK,
 }
 
-_MOVING_SHAPES: dict[str, Any] = {
-    **_EMBEDDED,
-    "data": "moving-shapes",
-    "data_version": 1,
-    "split": "test",
-    "clips": 600,
-    "frames": 31,
-    "metrics": ("accuracy",),
-    "optional": (),
-    "reference": "none: answers are right or wrong",
-}
+
+def _shared(fields: dict[str, Any]) -> Protocol:
+    """A protocol by its fields, with what all embedded sets share if it is of one."""
+    return _protocol(**{**(_EMBEDDED if sets.is_embedded(fields["data"]) else {}), **fields})
+
 
 _ALL = (
     _protocol(
@@ -151,7 +145,7 @@ _ALL = (
             "measured, at their 64x64 pixels; 320 are few for gFVD, so only equal N compare."
         ),
     ),
-    *(_protocol(**{**(_EMBEDDED if fields["data"] == "images" else {}), **fields}) for fields in images.PROTOCOLS),
+    *map(_shared, images.PROTOCOLS),
     _protocol(
         name="larp-ucf101-reconstruction",
         version=1,
@@ -252,55 +246,9 @@ _ALL = (
         note="Table 8: 5,000 clips at 4 FPS, 256 px (LARP at 128 px); its MAE is our l1. LPIPS net not stated.",
         citation=_VIDEOFLEXTOK,
     ),
-    _protocol(
-        **_MOVING_SHAPES,
-        name="moving-shapes-understanding",
-        note="Seven questions a clip, one of each category, by multiple choice over the category's answers; 6 FPS.",
-    ),
-    _protocol(
-        **{**_MOVING_SHAPES, "frames": 61},
-        name="moving-shapes-understanding-12fps",
-        note="The same scenes and questions at 12 FPS, for strategies that read so many frames.",
-    ),
-    _protocol(
-        **{**_MOVING_SHAPES, "frames": 16},
-        name="moving-shapes-understanding-3fps",
-        note="The same scenes and questions at 3 FPS, for models of 16 frames; the shortest events may be missed.",
-    ),
-    _protocol(
-        **{**_MOVING_SHAPES, "clips": 1001},
-        name="moving-shapes-align",
-        note=(
-            "TV-Align in small: 1,001 captions, each with one question of the seven categories in turn, 143 of each; "
-            "a judge answers them from clips that were made from the captions alone."
-        ),
-    ),
-    _protocol(
-        name="vtok-tv-align",
-        version=1,
-        data="tv-align",
-        split="test",
-        clip_choice="first",
-        clips=None,
-        frames=120,
-        fps=24.0,
-        size=720,
-        metrics=("accuracy",),
-        unknown=(
-            "clips",
-            "frames",
-            "fps",
-            "size",
-            "resize",
-            "padded",
-            "rounding",
-            "networks",
-            "judge's prompt",
-            "data",
-        ),
-        reference="none: answers are right or wrong",
-        note="About 1,000 (prompt, question, answer) triples of seven categories, judged by Qwen2.5-VL; not published.",
-        citation=_VTOK,
+    *(
+        _protocol(**{**(_EMBEDDED if sets.is_embedded(fields["data"]) else {}), **fields})
+        for fields in questions.PROTOCOLS
     ),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
