@@ -33,7 +33,8 @@ Rows = Mapping[str, Shown]
 class VtokTable:
     """One table: its rows in order, the row that the others are compared with, and what it claims.
 
-    `family` is what its rows are made of, `called` what the paper's rows are called on file, if otherwise.
+    `family` is what its rows are made of, `called` what the paper's rows are called on file, if otherwise. `categories`
+    and `needs` are those that its clips are asked about.
     """
 
     name: str
@@ -44,6 +45,8 @@ class VtokTable:
     paper: str = ""
     family: Family = UNDERSTANDING
     called: Mapping[str, str] = field(default_factory=dict)
+    categories: tuple[str, ...] = CATEGORIES
+    needs: tuple[str, ...] = NEEDS
 
 
 def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> int:
@@ -70,16 +73,18 @@ def published(table: VtokTable) -> dict[tuple[str, str], float]:
 
 def publish(table: VtokTable, rows: Rows, paper: Mapping[tuple[str, str], float], results: Path) -> None:
     """Write and print <name>.csv, <name>.md, and <name>_claims.csv and .md."""
-    shown_parts = (overview(rows, paper, table.against), parts(rows, CATEGORIES), parts(rows, NEEDS))
+    shown_parts = (overview(rows, paper, table.against), parts(rows, table.categories), parts(rows, table.needs))
     text = "\n\n".join((table.caption, *shown_parts)) + "\n"
-    tables.write(results / "tables", table.name, tables.tidy(cells_of(rows, paper)), text)
+    tables.write(
+        results / "tables", table.name, tables.tidy(cells_of(rows, paper, (*table.categories, *table.needs))), text
+    )
     print(text)
     claims.publish(table.claims(rows), results, f"{table.name}_claims", table.caption.splitlines()[0], DECIDES)
 
 
-def cells_of(rows: Rows, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
-    """One value a row and metric."""
-    metrics = ("tokens", AVERAGE, *(f"{AVERAGE}.{name}" for name in (*CATEGORIES, *NEEDS)))
+def cells_of(rows: Rows, paper: Mapping[tuple[str, str], float], names: Sequence[str]) -> list[Cell]:
+    """One value a row and metric, accuracy by category and need among them."""
+    metrics = ("tokens", AVERAGE, *(f"{AVERAGE}.{name}" for name in names))
     return [_cell(name, row, metric, paper.get((name, metric))) for name, row in rows.items() for metric in metrics]
 
 

@@ -39,6 +39,8 @@ TABLE = VtokTable(
     against="vtok",
     claims=claims,
     family=CAMERA,
+    categories=("motion",),
+    needs=("key", "path"),
 )
 
 
