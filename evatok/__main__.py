@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 def commands() -> dict[str, Path]:
     """The file behind each command: the packages with a `__main__`, and the experiments that have a main."""
-    found = {path.parent.name: path for path in PACKAGE.glob("*/__main__.py")}
+    found = {path.parent.name: path for path in sorted(PACKAGE.glob("*/**/__main__.py"))}
     for path in sorted((PACKAGE / "experiments").glob("*.py")):
         if '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8"):
             found[path.stem] = path

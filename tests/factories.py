@@ -231,15 +231,17 @@ def noisy(real: torch.Tensor, amount: float, seed: int = 1) -> torch.Tensor:
     return (real + amount * added).clamp(0, 1)
 
 
-def grey_video(path: Path, frames: int = 20, grey: int = 128, size: int = 32) -> Path:
-    """Write a video of one grey value at 20 frames per second."""
+def grey_video(path: Path, frames: int = 20, grey: int = 128, size: int = 32, brighter: int = 0) -> Path:
+    """Write a video at 20 frames per second, of one grey value or with each frame that much brighter."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=20)
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.full((size, size, 3), grey, np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((size, size, 3), grey + index * brighter, np.uint8), format="rgb24"
+            )
             frame.pts, frame.time_base = index, Fraction(1, 20)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -114,6 +114,7 @@ METRICS = (
     Entry("agreement", "answers that two judges share", "higher", "%"),
     Entry("dynamic_degree", "samples faster than the median real clip", "higher", "%"),
     Entry("smoothness", "evenness of motion", "higher", "%"),
+    Entry("vbench", "VBench", "higher", "%", 2, "set"),
     Entry("balanced_accuracy", "accuracy, mean over classes", "higher", "%"),
     Entry("recall", "recall", "higher", "%"),
     Entry("f1", "F1", "higher", "%", per="set"),

@@ -52,6 +52,14 @@ PINNED = {
     "moving-shapes-align 1": "8742fdf602ba",
     "vtok-tv-align 1": "17cc34c88b98",
     "freedoom-understanding 1": "7af24eb0f7d3",
+    "video-mme-without-subtitles 1": "66154ca2972f",
+    "video-mme-with-subtitles 1": "798323bbdd9d",
+    "video-mmmu 1": "a4c30d2e4d9b",
+    "mmvu 1": "d8af3d1be21b",
+    "mvbench 1": "c3916e093677",
+    "longvideobench 1": "63ed7859e5f3",
+    "lvbench 1": "0cb4cdf0131d",
+    "vbench 1": "a07e07d7d7cb",
 }
 
 

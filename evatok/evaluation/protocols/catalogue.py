@@ -21,6 +21,7 @@ NETWORKS = {
         ("feature_frechet", "feature_agreement"),
         "EfficientNet-Lite0 trained on ImageNet: its last block's mean features of every frame and of its change",
     ),
+    "vbench": "VBench's own, run elsewhere: DINO, CLIP, AMT, RAFT, MUSIQ, LAION's aesthetic head, GRiT, UMT, ViCLIP",
     "rfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every frame",
     "gfid": "Inception-v3 as the package torch-fidelity ships it, 2048 pooled features of every image",
     **dict.fromkeys(

@@ -1,4 +1,8 @@
-"""Fields of the protocols of VTok's questions about videos; those of embedded sets add to what all share."""
+"""Fields of the protocols of VTok: questions about videos, and VBench; those of embedded sets add to what all share.
+
+Of the benchmarks of Table 3 the data are the user's (`evatok.alignment.benchmarks`), N counts questions, and the paper
+says neither how many frames its models see nor how they are asked.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,23 @@ _MOVING_SHAPES: dict[str, Any] = {
 
 _USERS: dict[str, Any] = {**_ASKED, "version": 1, "clip_choice": "first", "citation": _VTOK}
 
+
+def _benchmark(name: str, split: str, questions: int | None, note: str, *unknown: str) -> dict[str, Any]:
+    """A benchmark of Table 3, by even frames of the picture's own shape."""
+    return {
+        **_USERS,
+        "name": name,
+        "data": name.removesuffix("-with-subtitles").removesuffix("-without-subtitles"),
+        "split": split,
+        "clips": questions,
+        "frames": 32,
+        "size": 336,
+        "unknown": ("frames", "fps", "size", "resize", "padded", "rounding", "networks", "prompt", *unknown),
+        "note": note,
+    }
+
+
+_MME = "All 2,700 questions about 900 videos; letters of four options."
 
 PROTOCOLS: tuple[dict[str, Any], ...] = (
     {
@@ -82,5 +103,25 @@ PROTOCOLS: tuple[dict[str, Any], ...] = (
         "note": (
             "About 1,000 (prompt, question, answer) triples of seven categories, judged by Qwen2.5-VL; not published."
         ),
+    },
+    _benchmark("video-mme-without-subtitles", "test", 2700, _MME),
+    _benchmark("video-mme-with-subtitles", "test", 2700, f"{_MME} All subtitles of a video stand before the question."),
+    _benchmark("video-mmmu", "test", None, "Three tracks of 300; open questions are left out here.", "clips"),
+    _benchmark("mmvu", "validation", None, "1,000 questions; open ones are left out here.", "clips", "split"),
+    _benchmark("mvbench", "test", 4000, "Twenty tasks of 200 questions."),
+    _benchmark("longvideobench", "validation", 1337, "Videos of 8 s to an hour; without their subtitles.", "split"),
+    _benchmark("lvbench", "test", 1549, "Videos of 30 minutes and more."),
+    {
+        **_USERS,
+        "name": "vbench",
+        "data": "vbench",
+        "split": "test",
+        "clips": None,
+        "frames": 120,
+        "size": 720,
+        "metrics": ("vbench",),
+        "unknown": ("clips", "frames", "fps", "size", "resize", "padded", "rounding", "networks", "prompts rewritten"),
+        "reference": "none: each sample is judged by itself",
+        "note": "Sixteen dimensions by VBench's own networks, run elsewhere; Table 2 shows nine columns of them.",
     },
 )
