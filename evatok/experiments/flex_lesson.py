@@ -8,6 +8,8 @@ from typing import Any
 from evatok.experiments.generator_lesson import Lesson, Part, classes_of, clips_of, coded, protocol_of, shape_of
 from evatok.experiments.tracking import ConfigError
 from evatok.generation import code_cache
+from evatok.generation.captions import Reader
+from evatok.generation.code_cache import labels_of
 from evatok.generation.flex_codes import flex_coder
 from evatok.generation.order import OrderedGrammar
 from evatok.storage import checkpoints
@@ -24,25 +26,34 @@ def read(config: dict[str, Any]) -> Lesson:
     """Tokenizer, clips, classes and codes, these as far as they are not in the cache.
 
     Raises:
-        ConfigError: frame prediction.
+        ConfigError: frame prediction, or captions of mirrored clips.
         CheckpointError, CodingError, GenerationError: see `Lesson.read`.
-        GrammarError: an order that the tokenizer's tokens do not have.
+        GrammarError: an order or a number of tokens that the tokenizer does not have.
+        FlexTokError: frames that chunks do not fill.
     """
-    if config["task"] != "class":
-        raise ConfigError("config key task: generators on VideoFlexTok's codes learn classes, set task=class")
+    if config["task"] == "frames":
+        raise ConfigError("config key task: generators on VideoFlexTok's codes learn classes, set task=class, or text")
+    if config["task"] == "text" and config["flip"]:
+        raise ConfigError("config key flip: captions name left and right, which mirrored clips swap; set flip=False")
     tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
-    grammar = OrderedGrammar.of(tokenizer.config, config["order"])
-    clips = {name: clips_of(config, tokenizer.config, name) for name in ("train", "validation")}
-    classes, numbers = classes_of(config, clips)
-    coder = flex_coder(tokenizer, bf16=config["code_bf16"])
-    parts = {name: Part(coded(coder, its, config, name), numbers[name], None) for name, its in clips.items()}
+    kept, frames = config["kept"], config["frames"]
+    grammar = OrderedGrammar.of(tokenizer.config, config["order"], frames=frames, most=kept)
+    clips = {name: clips_of(config, tokenizer.config, name, frames) for name in ("train", "validation")}
+    reader = Reader.of(config["text"]) if config["task"] == "text" else None
+    classes, numbers = ([], {}) if reader else classes_of(config, clips)
+    said = {name: reader.read(labels_of(its, "caption").tolist()) for name, its in clips.items()} if reader else {}
+    coder = flex_coder(tokenizer, kept, frames=frames, bf16=config["code_bf16"])
+    parts = {
+        name: Part(coded(coder, its, config, name), numbers.get(name), None, said.get(name))
+        for name, its in clips.items()
+    }
     return Lesson(
         parts["train"],
         parts["validation"],
         grammar,
-        shape_of(config, grammar, len(classes), 0),
+        shape_of(config, grammar, len(classes), 0, reader),
         {"tokenizer": tokenizer.checkpoint.sha256, "clips": clips["train"].sha256},
-        facts_of(config, classes, grammar, tokenizer),
+        facts_of(config, classes, grammar, tokenizer) | text_facts(reader),
         protocol_of(config, clips),
     )
 
@@ -59,9 +70,15 @@ def facts_of(
         "assignment": "all",
         "order": grammar.order,
         "classes": classes,
-        "label": config["label"],
+        "label": config["label"] if classes else "",
         "prefix": [],
         "tokens_per_clip": float(grammar.longest),
         "tokenizer": of_tokenizer,
+        **{key: config[key] for key in ("frames", "kept") if config[key]},
         "variants": code_cache.VARIANTS_RULE if config["flip"] else "plain clips only",
     }
+
+
+def text_facts(reader: Reader | None) -> dict[str, str]:
+    """How captions are read, for a generator that learns from them."""
+    return {"text": reader.source, "text_sha256": reader.sha256} if reader else {}

@@ -14,7 +14,8 @@ from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.experiments.setting import streaming_of, uniform_tokens
 from evatok.experiments.tracking import ConfigError
-from evatok.generation import code_cache, conditions, video_generator
+from evatok.generation import code_cache, conditions, taught
+from evatok.generation.captions import Reader
 from evatok.generation.code_cache import CodedSet, Coder
 from evatok.generation.grammar import Grammar, Sequences
 from evatok.generation.order import OrderedGrammar
@@ -33,11 +34,13 @@ class Part:
         coded: its clips' codes.
         classes: (N,) class numbers; None in frame prediction.
         given: codes of what frame prediction is given of each clip; None for classes.
+        text: captions as the generator reads them, (N, W) or (N, W, E); None for other tasks.
     """
 
     coded: CodedSet
     classes: np.ndarray | None
     given: CodedSet | None
+    text: torch.Tensor | None = None
 
     def batch(
         self, rows: np.ndarray, variants: np.ndarray | int, grammar: Grammar | OrderedGrammar, device: str
@@ -50,7 +53,8 @@ class Part:
             assert isinstance(grammar, Grammar), "frames are given in sequences with length symbols"
             given = conditions.condition_symbols(self.given.batch(rows, variants), grammar)
         moved = Sequences(sequences.symbols.to(device), sequences.counts.to(device))
-        return moved, Condition(classes, given).to(device)
+        text = None if self.text is None else self.text[torch.as_tensor(rows)]
+        return moved, Condition(classes, given, text).to(device)
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,15 @@ class Lesson:
 
         Raises:
             CheckpointError, RoutingError: a tokenizer or router that is absent, damaged or does not fit.
+            ConfigError: keys of VideoFlexTok's sequences.
             CodingError: clips without the label column.
             GenerationError: a validation clip of a class that no training clip has.
         """
+        if config["task"] == "text":
+            raise ConfigError("config key task: captions are learned on VideoFlexTok's codes; give such a tokenizer")
+        for key in ("kept", "frames"):
+            if config[key]:
+                raise ConfigError(f"config key {key}: only sequences of VideoFlexTok's codes are cut or long, set 0")
         tokenizer = AdaptiveTokenizer.load(config["tokenizer"], config["device"])
         sha256, row = tokenizer.checkpoint.sha256, uniform_row(config, tokenizer)
         prefix = prefix_of(config, tokenizer, row) if config["task"] == "frames" else ()
@@ -146,12 +156,14 @@ def rule_of(
     return rule
 
 
-def clips_of(config: dict[str, Any], shape: TokenizerConfig | VideoFlexTokConfig, split: str) -> ClipSet:
-    """The configured clips of a split, of the tokenizer's shape."""
+def clips_of(
+    config: dict[str, Any], shape: TokenizerConfig | VideoFlexTokConfig, split: str, frames: int = 0
+) -> ClipSet:
+    """The configured clips of a split, of the tokenizer's shape; `frames` of long ones, 0: its own."""
     count = config[f"{split}_clips"]
     how = streaming_of(config, config["data"])
     return clip_set(
-        config["data"], split, count, size=shape.size, frames=shape.frames, fps=config["fps"], streaming=how
+        config["data"], split, count, size=shape.size, frames=frames or shape.frames, fps=config["fps"], streaming=how
     )
 
 
@@ -161,13 +173,18 @@ def classes_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> tuple[list[
         return [], {}
     labels = {name: code_cache.labels_of(its, config["label"]).tolist() for name, its in clips.items()}
     classes = sorted(set(labels["train"]))
-    return classes, {name: video_generator.class_numbers(words, classes) for name, words in labels.items()}
+    return classes, {name: taught.class_numbers(words, classes) for name, words in labels.items()}
 
 
 def shape_of(
-    config: dict[str, Any], grammar: Grammar | OrderedGrammar, classes: int, condition: int
+    config: dict[str, Any],
+    grammar: Grammar | OrderedGrammar,
+    classes: int,
+    condition: int,
+    reader: Reader | None = None,
 ) -> GeneratorConfig:
-    """The configured network for a grammar."""
+    """The configured network for a grammar, with `reader` one that reads captions."""
+    text = {"text": config["text_slots"], **reader.shape} if reader else {}
     return GeneratorConfig.of(
         grammar,
         config["model"],
@@ -176,6 +193,7 @@ def shape_of(
         positions=config["positions"],
         dropout=config["dropout"],
         class_dropout=config["class_dropout"],
+        **text,
     )
 
 

@@ -17,8 +17,8 @@ from evatok.data.streaming import SHORT
 from evatok.evaluation.protocols import PROTOCOLS
 from evatok.experiments.domains import Domain, Flag, Many, OneOf, OrNone, Real, Refused, Text, Whole
 from evatok.generation.order import ORDERS
+from evatok.generation.taught import TASKS
 from evatok.generation.transformer import GENERATOR_SIZES
-from evatok.generation.video_generator import TASKS
 from evatok.metrics import catalogue
 from evatok.metrics.perceptual import METRICS as PERCEPTUAL
 from evatok.models.encoders import NAMED
@@ -192,7 +192,9 @@ _ROUTER = {
 
 _GENERATOR = {
     "model": Key(OneOf(GENERATOR_SIZES), "network size: B has 99M parameters, L 327M, XL 633M"),
-    "task": Key(OneOf(TASKS), "class (class-to-video) or frames (five frames are given)"),
+    "task": Key(OneOf(TASKS), "class (class-to-video), frames (five frames are given) or text (captions)"),
+    "text": Key(Text(form="words, minilm, a folder or a name"), "words: trained with it; else a frozen language model"),
+    "text_slots": Key(Whole(1, 1024), "vectors that a caption becomes"),
     "tokenizer": Key(_PATH, "tokenizer whose codes the generator is trained on"),
     "order": Key(OneOf(ORDERS), "of VideoFlexTok's tokens: time-first, depth-first, or flat"),
     "given": Key(OneOf(("levels", "row")), "given frames: levels (longest, middle) or row (about uniform_tokens)"),
@@ -324,6 +326,7 @@ _OTHERWISE = {
     "sample.split": Key(
         OneOf(SPLITS, empty=True), "split of the real clips, if not the protocol's; stands in no table"
     ),
+    "sample.text": Key(_PATH_OR_NONE, 'language model of captions; "": words or minilm, as in training'),
     "sample.temperature": Key(Real(0.001, 1000), "sampling temperature of symbols"),
     "sample.tokenizer": Key(_PATH, "tokenizer whose codes the generator was trained on"),
     "sample.work": Key(_PATH, _SHARDS),
@@ -341,6 +344,8 @@ _OTHERWISE = {
     "vtok_understanding.per_clip": Key(_PATH_OR_NONE, 'folder of every question\'s outcome; "": none'),
     "vtok_understanding.steps": Key(Whole(0, 10**9), "optimiser steps; 0 measures `start` under this strategy"),
     "vtok_understanding.width": Key(Whole(8, 2**16), "of the language model"),
+    "stage5_generator.frames": Key(Whole(0, 4096), "frames per clip, in chunks that share some; 0: the tokenizer's"),
+    "stage5_generator.kept": Key(Whole(0, 2**16), "most tokens per latent frame of VideoFlexTok; 0: all"),
     "stage5_generator.assignment": Key(OneOf(("router", "uniform")), "what chooses the training clips' assignments"),
 }
 
@@ -372,8 +377,27 @@ _VIDEOFLEXTOK = {
     "videoflextok_stage2.data": Key(Text(empty=True, form="a name or a path"), _DATA_WORDS),
     "videoflextok_stage1.frames": Key(Whole(0, 4096), "frames per clip, 4T or 4T + 1; 0: the size's own"),
     "videoflextok_stage2.tokenizer": Key(_PATH, "checkpoint of stage 1"),
+    "videoflextok_growing.batch": Key(_BATCH, "samples per batch"),
+    "videoflextok_growing.count": Key(Whole(2, 10**6), "samples"),
+    "videoflextok_growing.classes": Key(_WORDS, 'classes of the samples, round-robin; "": all of the generator\'s'),
+    "videoflextok_growing.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer"),
+    "videoflextok_growing.kept": Key(Many(Whole(1, 2**16), 1), "tokens per latent frame, besides all of them"),
+    "videoflextok_growing.shown": Key(_PATH_OR_NONE, 'file (.npz) of the first samples, for Figure 5; "": none'),
+    "videoflextok_growing.temperature": Key(Real(0.001, 1000), "sampling temperature of symbols"),
+    "videoflextok_growing.work": Key(_PATH, _SHARDS),
+    "videoflextok_long_samples.batch": Key(_BATCH, "samples per batch"),
+    "videoflextok_long_samples.classifier": Key(_PATH, "of windows of a clip, one after the other"),
+    "videoflextok_long_samples.count": Key(_SOME_CLIPS, "number of samples and of real clips"),
+    "videoflextok_long_samples.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer"),
+    "videoflextok_long_samples.kept": Key(Whole(0, 2**16), "tokens per latent frame; 0: all that it was taught"),
+    "videoflextok_long_samples.shown": Key(_PATH_OR_NONE, 'file (.npz) of the first samples, for Figure 8; "": none'),
+    "videoflextok_long_samples.temperature": Key(Real(0.001, 1000), "sampling temperature of symbols"),
+    "videoflextok_long_samples.work": Key(_PATH, _SHARDS),
     "videoflextok_long.tokenizer": Key(_PATH, "checkpoint of stage 2"),
     "videoflextok_long.kept": Key(Many(Whole(1, 2**16), 1), "tokens per latent frame"),
+    "videoflextok_shown.kept": Key(Many(Whole(0, 2**16), 1), "tokens per latent frame; 0: a sample without tokens"),
+    "videoflextok_shown.shown": Key(_PATH, "file (.npz) of the clips and their reconstructions, for Figure 2"),
+    "videoflextok_shown.tokenizer": Key(_PATH, "checkpoint of either stage"),
     "videoflextok_transfer.tokenizer": Key(_PATH, "checkpoint of stage 2"),
     "videoflextok_transfer.kept": Key(Many(Whole(1, 2**16), 1), "tokens per latent frame"),
     "videoflextok_transfer.show": Key(Whole(1, 1024), "samples to write for inspection"),

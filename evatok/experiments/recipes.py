@@ -14,6 +14,7 @@ from evatok.experiments import (
     scratch_recipes,
     videoflextok_generators,
     videoflextok_recipes,
+    videoflextok_sweeps,
     vtok_generation_recipes,
     vtok_recipes,
 )
@@ -72,6 +73,7 @@ def every_recipe() -> dict[str, Recipe]:
         *final_recipes.recipes(),
         *videoflextok_recipes.recipes(),
         *videoflextok_generators.recipes(),
+        *videoflextok_sweeps.recipes(),
         *vtok_recipes.recipes(),
         *vtok_generation_recipes.recipes(),
         *image_recipes.recipes(),
@@ -94,6 +96,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         **final_recipes.groups(),
         **videoflextok_recipes.groups(),
         **videoflextok_generators.groups(),
+        **videoflextok_sweeps.groups(),
         "vtok": named("vtok-"),
         "vtok-freedoom": named("vtok_freedoom-"),
         "vtok-generation": named("vtok_generation-"),

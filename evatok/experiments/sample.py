@@ -34,6 +34,7 @@ from evatok.experiments.setting import set_threads
 from evatok.generation import code_cache, samples
 from evatok.generation.samples import Generated, SampleRequest, Samples
 from evatok.generation.sampling import Sampling
+from evatok.generation.taught import TASKS
 from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics import catalogue
 from evatok.models.precision import autocast
@@ -42,7 +43,8 @@ from evatok.storage.shards import ShardStore
 
 ex = tracking.experiment("sample", __doc__, keys.RUN)
 
-PROTOCOLS = {"class": "embedded-generation", "frames": "embedded-prediction"}
+_EMBEDDED = "embedded-generation", "embedded-prediction", "moving-shapes-generation"
+PROTOCOLS = dict(zip(TASKS, _EMBEDDED, strict=True))
 """What a generator's task is measured under unless another protocol is named."""
 
 
@@ -63,6 +65,7 @@ def config() -> None:
     top_k = 0  # not stated; LARP: none
     top_p = 1.0  # not stated; LARP: none
     kept = 0  # VideoFlexTok: 32 of 256
+    text = ""
     flow_steps = 20  # VideoFlexTok: 30 to 40
     flow_guidance = 1.0  # VideoFlexTok: 15 to 30
     latents = ""
@@ -110,12 +113,7 @@ ex.add_named_config(
 )
 
 
-@ex.named_config
-def paper_k600() -> None:
-    size = "paper"
-    protocol = "larp-k600-prediction"
-    bf16 = True
-    device = "cuda"
+ex.add_named_config("paper_k600", {"size": "paper", "protocol": "larp-k600-prediction", "bf16": True, "device": "cuda"})
 
 
 @tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)))
@@ -168,11 +166,11 @@ def protocol_of(config: dict[str, Any], video: VideoGenerator) -> Protocol:
     Raises:
         ConfigError: it has clips of another shape than the tokenizer's.
     """
-    protocol, shape = protocols.get(config["protocol"] or PROTOCOLS[video.task]), video.tokenizer.config
-    if (shape.frames, shape.size) != (protocol.frames, protocol.size):
+    protocol, size = protocols.get(config["protocol"] or PROTOCOLS[video.task]), video.tokenizer.config.size
+    if (video.frames, size) != (protocol.frames, protocol.size):
         raise tracking.ConfigError(
             f"config key protocol: {protocol.name} has {protocol.frames} frames of {protocol.size} pixels, the "
-            f"tokenizer codes {shape.frames} of {shape.size}"
+            f"tokenizer codes {video.frames} of {size}"
         )
     return protocol
 
@@ -212,7 +210,7 @@ def class_names(config: dict[str, Any], video: VideoGenerator, real: ClipSet) ->
     asked = _words(config["classes"])
     if video.task != "class":
         if asked:
-            raise tracking.ConfigError("config key classes: this generator continues frames, it has no classes")
+            raise tracking.ConfigError(f"config key classes: this generator's task is {video.task}, it has no classes")
         return []
     names = [asked[number % len(asked)] for number in range(len(real))] if asked else _labels(video, real)
     for name in dict.fromkeys(names):
@@ -232,6 +230,7 @@ def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names:
         how,
         batch=config["batch"],
         bf16=config["bf16"],
+        captions=code_cache.labels_of(real, "caption").tolist() if video.task == "text" else None,
     )
 
 

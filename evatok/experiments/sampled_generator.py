@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from evatok.evaluation.flexible import decoder_flops
-from evatok.generation.flops import generator_operations
+from evatok.experiments.tracking import ConfigError
+from evatok.generation.flops import generator_operations, trunk_parameters
 from evatok.generation.order import OrderedGrammar
 from evatok.generation.samples import SampleRequest
 from evatok.generation.video_generator import Flow, VideoGenerator
@@ -21,18 +23,42 @@ def generator_of(config: dict[str, Any]) -> VideoGenerator:
         tokenizer=config["tokenizer"],
         latents=config["latents"] or None,
         kept=config["kept"],
+        text=config.get("text", ""),
         flow=flow,
     )
 
 
+def ordered(video: VideoGenerator) -> OrderedGrammar:
+    """The grammar of a generator on VideoFlexTok's codes. Raises ConfigError for one with length symbols."""
+    if not isinstance(video.grammar, OrderedGrammar):
+        raise ConfigError("config key generator: its sequences have length symbols; give one on VideoFlexTok's codes")
+    return video.grammar
+
+
 def cost_facts(wish: SampleRequest, tokens: float) -> dict[str, Any]:
-    """Operations per clip of the generator, and of a flow decoder, whose settings are named."""
+    """Operations per clip of the generator and of a flow decoder, whose settings are named; those of its training."""
     video = wish.video
     symbols, guided = tokens + video.grammar.headers, wish.options.guidance != 1
-    facts: dict[str, Any] = {"generator_flops": generator_operations(video.module.config, symbols, guided=guided)}
+    config = video.module.config
+    facts: dict[str, Any] = {
+        "generator_flops": generator_operations(config, symbols, guided=guided),
+        "trunk_parameters": trunk_parameters(config),
+        **_training_cost(video),
+    }
     if isinstance(video.tokenizer, VideoFlexTok) and isinstance(video.grammar, OrderedGrammar):
         flow = video.flow
         passes = flow.steps * (1 if flow.guidance == 1 else 2)
         facts |= {"flow_steps": flow.steps, "flow_guidance": flow.guidance, "noise_seed": flow.seed}
         facts["decoder_flops"] = passes * decoder_flops(video.tokenizer, video.grammar.kept)
     return facts
+
+
+def _training_cost(video: VideoGenerator) -> dict[str, float]:
+    """Operations of the generator's training and the tokens it saw; nothing where its checkpoint does not tell."""
+    facts = video.checkpoint.facts
+    told = [facts.get(name) for name in ("steps", "batch", "tokens_per_clip")]
+    steps, batch, tokens = (float(value) if isinstance(value, int | float) else math.nan for value in told)
+    if math.isnan(steps * batch * tokens):
+        return {}
+    each = generator_operations(video.module.config, tokens + video.grammar.headers, training=True)
+    return {"training_flops": each * steps * batch, "training_tokens": tokens * steps * batch}

@@ -1,6 +1,7 @@
 """Stage 5: train a Llama-like model on the codes of a tokenizer, adaptive or fixed (EVATok Sec. 4.3, 4.4).
 
-It learns clips of a class (`task=class`), or to continue five given frames (`task=frames`). The tokenizer codes all
+It learns clips of a class (`task=class`), to continue five given frames (`task=frames`), or clips of a caption
+(`task=text`, on VideoFlexTok's codes). The tokenizer codes all
 clips once, plain and mirrored, into the cache; training then sees codes alone. `assignment=router` lets a router name
 the lengths, `assignment=uniform` makes the baseline of fixed length. The same command resumes a killed
 run, in coding or in training.
@@ -9,6 +10,8 @@ run, in coding or in training.
     python -m evatok.experiments.stage5_generator with toy assignment=uniform tokenizer=PATH
     python -m evatok.experiments.stage5_generator with toy task=frames
     python -m evatok.experiments.stage5_generator with toy tokenizer=VIDEOFLEXTOK order=time-first
+    python -m evatok.experiments.stage5_generator with toy tokenizer=VIDEOFLEXTOK frames=64 kept=2
+    python -m evatok.experiments.stage5_generator with toy task=text data=moving-shapes flip=False tokenizer=PATH
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ ex = tracking.experiment("stage5_generator", __doc__, keys.RUN | keys.TRAINING |
 def config() -> None:
     model = "toy"  # XL is the paper's GPT-L-plus [Sec. 4.3]
     task = "class"  # [Sec. 4.4]
+    text = "words"  # VideoFlexTok: a T5, which one is not stated
+    text_slots = 8
     tokenizer = "results/checkpoints/final-toy-router.safetensors"
     assignment = "router"
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # as the tokenizer was trained [Sec. 3.4]
@@ -49,6 +54,8 @@ def config() -> None:
     given = "levels"
     latents = ""
     order = "time-first"  # VideoFlexTok [Sec. 4.1]; of its tokens alone
+    kept = 0
+    frames = 0  # VideoFlexTok: 81, in chunks of 17 [Sec. 4.4]
     data = "freedoom"
     label = "motion"  # motion+game: the last that a clip has (for mixed)
     fps = None
@@ -112,6 +119,10 @@ _PAPER = {
 ex.add_named_config("paper_ucf", {**_PAPER, "steps": 223500, "warmup": 300})
 # 75 epochs of some 370000 clips, without classes; warm-up over less than LARP's 4 epochs, which would be 5 % of all.
 ex.add_named_config("paper_k600", {**_PAPER, "task": "frames", "class_dropout": 0.0, "steps": 217000, "warmup": 3000})
+# VideoFlexTok's text-to-video (Sec. 4.3): D = 20 N tokens in batches of about sqrt(D), floored to a power of two.
+_TEXT = {"task": "text", "text": "google/t5-v1_1-xl", "flip": False, "dropout": 0.0}
+_TEXT["tokenizer"] = "results/work/videoflextok_stage2/videoflextok.safetensors"
+ex.add_named_config("paper_text", {**_PAPER, **_TEXT, "steps": 180000, "batch": 51, "warmup": 1800})
 # Images (supplement H): a class and one block of tokens.
 _IMAGES = {
     "tokenizer": "results/checkpoints/image-final-toy-router.safetensors",
@@ -220,7 +231,7 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
     was_training = module.training
     module.eval()
     part, clips = lesson.validation, len(lesson.validation.coded)
-    bits, symbols = {"code": 0.0, "length": 0.0}, {"code": 0, "length": 0}
+    bits, symbols, hidden = {"code": 0.0, "length": 0.0}, {"code": 0, "length": 0}, 0.0
     for start in range(0, clips, batch):
         rows = np.arange(start, min(start + batch, clips))
         sequences, condition = part.batch(rows, 0, lesson.grammar, config["device"])
@@ -232,12 +243,18 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
         for name, of_kind in (("code", ~lengths), ("length", lengths)):
             bits[name] += float(cost[of_kind].double().sum())
             symbols[name] += int(of_kind.sum())
+        if module.text is not None:
+            everyone = torch.ones(len(rows), dtype=torch.bool, device=config["device"])
+            with autocast(config):
+                blind = module(sequences, condition, everyone)
+            hidden += float(F.cross_entropy(blind.float(), targets, reduction="sum")) / math.log(2)
     module.train(was_training)
     values = {
         "bits_per_code": bits["code"] / symbols["code"],
         **({"bits_per_length": bits["length"] / symbols["length"]} if symbols["length"] else {}),
         "bits_per_clip": (bits["code"] + bits["length"]) / clips,
         "validation_tokens": symbols["code"] / clips,
+        **({"bits_per_clip_without_text": hidden / clips} if module.text is not None else {}),
     }
     return {name: catalogue.of(name).measured(value, clips) for name, value in values.items()}
 

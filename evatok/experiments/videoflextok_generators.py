@@ -6,7 +6,7 @@ tells those apart on reconstructions too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,20 +39,31 @@ GENERATORS = {
 }
 
 
+JUDGED = {
+    "protocol": "embedded-games-generation",
+    "classifier": f"{CHECKPOINTS}/classifier-toy-games.safetensors",
+}
+"""How samples of games are measured."""
+LONG_FRAMES, LONG_KEPT, LONG_CLIPS = 64, 2, 1600
+"""Figure 8: 64 frames with 2 of 16 tokens per latent frame, an eighth of the grid's."""
+SAMPLES = "results/samples"
+
+
 def recipes() -> Iterator[Recipe]:
     """All of them, those of every seed; figures of one seed after those that claims of several rest on."""
     for seed in tokenizers.SEEDS:
         for name, trained in GENERATORS.items():
-            yield _generator(name, trained, seed)
+            yield generator(name, trained, seed)
             for kept in trained.kept:
-                yield _sample(name, trained, seed, kept)
+                yield sample(name, trained, seed, kept)
     yield from _figures()
+    yield from _pictures()
 
 
 def groups() -> dict[str, tuple[str, ...]]:
     """Names of all, of the first seed's, and of the further points of figures."""
     names = [recipe.name for recipe in recipes()]
-    points = tuple(recipe.name for recipe in _figures())
+    points = tuple(recipe.name for recipe in (*_figures(), *_pictures()))
     return {
         "videoflextok-generators": tuple(names),
         "videoflextok-generators-0": tuple(name for name in names if name not in points and "-0-" in f"{name}-"),
@@ -64,22 +75,52 @@ def _figures() -> Iterator[Recipe]:
     """Further points of Figures 7 (tokens), 11 (guidance) and 12 (tokens and flow steps), of the first seed."""
     first = GENERATORS["time-first"]
     for kept in (kept for kept in KEPT if kept not in first.kept):
-        yield _sample("time-first", first, 0, kept)
+        yield sample("time-first", first, 0, kept)
     for name in ("time-first", "grid"):
-        yield _sample(name, GENERATORS[name], 0, 16, guidance=GUIDED)
+        yield sample(name, GENERATORS[name], 0, 16, guidance=GUIDED)
     for flow_steps in FLOW_STEPS:
         for kept in (1, 4, 16):
-            yield _sample("time-first", first, 0, kept, flow_steps=flow_steps)
+            yield sample("time-first", first, 0, kept, flow_steps=flow_steps)
 
 
-def _places(name: str, trained: Trained, seed: int) -> tuple[str, str]:
-    """The checkpoints of a generator and of its tokenizer."""
-    folder = tokenizers.FOLDER
-    return f"{folder}/generator-{name}-{seed}.safetensors", f"{folder}/row-{trained.row}-0.safetensors"
+def _pictures() -> Iterator[Recipe]:
+    """Figures 5 and 8: one condition at growing numbers of tokens, and long clips, whose generator is another one."""
+    generator, tokenizer = _places("time-first", GENERATORS["time-first"], 0)
+    usual = {"threads": 1, "generator": generator, "tokenizer": tokenizer, "flow_steps": 20}
+    growing = {**usual, "shown": f"{SAMPLES}/videoflextok-growing.npz"}
+    needs: tuple[str, ...] = ("videoflextok-generator-time-first-0",)
+    yield Recipe("videoflextok-growing", "videoflextok_growing", growing, "toy", needs=needs, hours=0.05)
+    outcome = f"{tokenizers.FOLDER}/generator-long-0.safetensors"
+    taught = {
+        **GAMES,
+        "threads": 1,
+        "train_clips": LONG_CLIPS,
+        "tokenizer": tokenizers.SECOND,
+        "frames": LONG_FRAMES,
+        "kept": LONG_KEPT,
+        "steps": STEPS,
+        "batch": BATCH,
+        "work": outcome.removesuffix(".safetensors"),
+        "checkpoint": outcome,
+    }
+    needs, parents = ("videoflextok-stage2-full-0",), {"tokenizer": tokenizers.SECOND}
+    name = "videoflextok-generator-long-0"
+    yield Recipe(name, "stage5_generator", taught, "toy", outcome, needs, parents, hours=0.3)
+    long = {**usual, "generator": outcome, "tokenizer": tokenizers.SECOND, "shown": f"{SAMPLES}/videoflextok-long.npz"}
+    yield Recipe("videoflextok-long-samples", "videoflextok_long_samples", long, "toy", needs=(name,), hours=0.1)
 
 
-def _generator(name: str, trained: Trained, seed: int) -> Recipe:
-    outcome, tokenizer = _places(name, trained, seed)
+def _places(name: str, trained: Trained, seed: int, point: str = "") -> tuple[str, str]:
+    """The checkpoints of a generator and of its tokenizer; `point` of a sweep."""
+    folder, told = tokenizers.FOLDER, f"-{point}" * bool(point)
+    return f"{folder}/generator-{name}-{seed}{told}.safetensors", f"{folder}/row-{trained.row}-0.safetensors"
+
+
+def generator(
+    name: str, trained: Trained, seed: int, further: Mapping[str, Any] | None = None, point: str = ""
+) -> Recipe:
+    """The training of one of GENERATORS, with `further` settings for a point of a sweep."""
+    outcome, tokenizer = _places(name, trained, seed, point)
     settings = {
         **GAMES,
         "threads": 1,
@@ -90,21 +131,31 @@ def _generator(name: str, trained: Trained, seed: int) -> Recipe:
         "seed": seed,
         "work": outcome.removesuffix(".safetensors"),
         "checkpoint": outcome,
+        **(further or {}),
     }
     needs, parents = (f"videoflextok-row-{trained.row}-0",), {"tokenizer": tokenizer}
-    recipe = f"videoflextok-generator-{name}-{seed}"
+    recipe = f"videoflextok-generator-{name}-{seed}" + f"-{point}" * bool(point)
     return Recipe(recipe, "stage5_generator", settings, "toy", outcome, needs, parents, hours=0.15)
 
 
-def _sample(name: str, trained: Trained, seed: int, kept: int, guidance: float = 1.0, flow_steps: int = 20) -> Recipe:
-    generator, tokenizer = _places(name, trained, seed)
+def sample(
+    name: str,
+    trained: Trained,
+    seed: int,
+    kept: int,
+    *,
+    guidance: float = 1.0,
+    flow_steps: int = 20,
+    point: str = "",
+) -> Recipe:
+    """Samples of one of GENERATORS with `kept` tokens per latent frame."""
+    outcome, tokenizer = _places(name, trained, seed, point)
     settings = {
         "threads": 1,
-        "generator": generator,
+        "generator": outcome,
         "tokenizer": tokenizer,
         "router": "",
-        "protocol": "embedded-games-generation",
-        "classifier": f"{CHECKPOINTS}/classifier-toy-games.safetensors",
+        **JUDGED,
         "kept": kept if kept < 16 else 0,
         "guidance": guidance,
         "flow_steps": flow_steps,
@@ -113,5 +164,9 @@ def _sample(name: str, trained: Trained, seed: int, kept: int, guidance: float =
         "output": "",
     }
     told = f"-guidance{guidance:g}" * (guidance != 1) + f"-steps{flow_steps}" * (flow_steps != 20)
-    recipe = f"videoflextok-sample-{name}-{seed}-k{kept}{told}"
-    return Recipe(recipe, "sample", settings, "", needs=(f"videoflextok-generator-{name}-{seed}",), hours=0.05)
+    told += f"-{point}" * bool(point)
+    recipe, needs = (
+        f"videoflextok-sample-{name}-{seed}-k{kept}{told}",
+        (generator(name, trained, seed, point=point).name,),
+    )
+    return Recipe(recipe, "sample", settings, "", needs=needs, hours=0.05)

@@ -67,7 +67,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         frames=config["frames"],
         fps=config["fps"],
     )
-    real = _mean(
+    real = mean_of(
         [seam_ratio(real, at) for real, _ in network_batches(clips.clips, config["batch"], config["device"])],
         "seam_ratio",
     )
@@ -128,13 +128,13 @@ def measured(
         counts.append(codes.tokens.float())
     name = f"k{tokens}_{mode}"
     return {
-        f"psnr_{name}": _mean(values, "psnr"),
-        f"seam_ratio_{name}": _mean(ratios, "seam_ratio"),
-        f"tokens_{name}": _mean(counts, "mean_tokens"),
+        f"psnr_{name}": mean_of(values, "psnr"),
+        f"seam_ratio_{name}": mean_of(ratios, "seam_ratio"),
+        f"tokens_{name}": mean_of(counts, "mean_tokens"),
     }
 
 
-def _mean(parts: list[torch.Tensor], name: str) -> Metric:
+def mean_of(parts: list[torch.Tensor], name: str) -> Metric:
     """Average over the clips that have a value; the spread is half the normal 95 % interval."""
     values = torch.cat([part.cpu() for part in parts]).double()
     values = values[values.isfinite()]

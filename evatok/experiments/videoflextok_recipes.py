@@ -68,7 +68,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         "videoflextok": tuple(names),
         "videoflextok-tables": ending("table2", "table3"),
         "videoflextok-controls": ending("controls", "figure9", "figure10"),
-        "videoflextok-figures": ending("figure2", "figure12", "long", "transfer", "table8", "stage2-full-0"),
+        "videoflextok-figures": ending("figure2", "figure12", "long", "shown", "transfer", "table8", "stage2-full-0"),
         "videoflextok-stage2": ending("stage2"),
     }
 
@@ -129,6 +129,8 @@ def _figures() -> Iterator[Recipe]:
     long = {**_COMMON, "tokenizer": SECOND, "frames": 64, "kept": [1, 4, 16]}
     transfer = {**_COMMON, "tokenizer": SECOND, "kept": [1, 2, 4], "output": f"{FOLDER}/transfer"}
     needs = ("videoflextok-stage2-full-0",)
+    shown = {**_COMMON, "tokenizer": SECOND, "shown": "results/samples/videoflextok-reconstructed.npz"}
+    yield Recipe("videoflextok-shown", "videoflextok_shown", shown, "toy", needs=needs, hours=0.01)
     yield Recipe("videoflextok-transfer", "videoflextok_transfer", transfer, "toy", needs=needs)
     yield Recipe("videoflextok-long", "videoflextok_long", long, "toy", needs=("videoflextok-stage2-full-0",))
 

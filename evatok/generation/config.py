@@ -24,6 +24,9 @@ class GeneratorConfig:
         longest: symbols in the longest sequence.
         classes: number of classes; the embedding table has one more row, the null class.
         condition: symbols before the class, for frame prediction.
+        text: S, vectors before the class that are made of a caption, see `generation.text`; 0 without captions.
+        text_words, text_channels: words of a closed vocabulary, or channels of frozen features; one of them is 0.
+        text_layers, text_longest: layers over the caption, and most words of it.
         positions: "learned" (a table) or "rope" (rotary embedding of queries and keys).
         dropout: of embeddings and residual branches, while training.
         class_dropout: probability that the null class replaces a class, while training.
@@ -37,6 +40,11 @@ class GeneratorConfig:
     heads: int
     classes: int = 0
     condition: int = 0
+    text: int = 0
+    text_words: int = 0
+    text_channels: int = 0
+    text_layers: int = 2
+    text_longest: int = 80
     positions: str = "learned"
     dropout: float = 0.1
     class_dropout: float = 0.1
@@ -46,6 +54,11 @@ class GeneratorConfig:
             raise ValueError(f"unknown positions {self.positions!r}; choose learned or rope")
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} is not a multiple of 2 * {self.heads} heads")
+        if bool(self.text) != bool(self.text_words) + bool(self.text_channels):
+            raise ValueError(
+                f"{self.text} vectors of captions with {self.text_words} words and {self.text_channels} channels: "
+                "captions are either words or features"
+            )
         if not 0 <= self.levels < self.vocabulary:
             raise ValueError(f"levels must be between 0 and vocabulary - 1 = {self.vocabulary - 1}, got {self.levels}")
 
@@ -67,7 +80,7 @@ class GeneratorConfig:
     @property
     def prefix(self) -> int:
         """P, positions before the first length symbol."""
-        return self.condition + 1
+        return self.condition + self.text + 1
 
     @property
     def context(self) -> int:
@@ -86,4 +99,8 @@ GENERATOR_SIZES: dict[str, dict[str, int]] = {
     "B": {"width": 768, "layers": 12, "heads": 12},  # 99M, the paper's ablations
     "L": {"width": 1024, "layers": 24, "heads": 16},  # 327M
     "XL": {"width": 1280, "layers": 30, "heads": 20},  # 633M
+    "toy-32": {"width": 32, "layers": 2, "heads": 2},  # and other sizes of VideoFlexTok's Figure 6
+    "toy-64": {"width": 64, "layers": 2, "heads": 2},
+    "toy-128": {"width": 128, "layers": 3, "heads": 2},
+    "toy-384": {"width": 384, "layers": 6, "heads": 6},
 }

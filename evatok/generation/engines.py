@@ -31,6 +31,7 @@ class Engine:
 
     Attributes:
         prefixes: (B, copies, P) rows of the embedding table that precede each request's symbols.
+        vectors: of captions, which continue the table; None without.
         entering: last prefix row of each sequence admitted since the last step. The rows before it are prefilled on
             admission; a class alone, a prefix of one row, needs no pass of its own.
     """
@@ -40,7 +41,13 @@ class Engine:
         self.copies = 1 if guidance == 1 else 2
         everyone = torch.ones(len(condition), dtype=torch.bool, device=module.head.weight.device)
         prefixes = [module.prefix(condition), module.prefix(condition, drop=everyone)][: self.copies]
+        captions = [module.captioned(condition), module.captioned(condition, drop=everyone)][: self.copies]
         self.prefixes = torch.stack(prefixes, 1)
+        self.vectors: torch.Tensor | None = None
+        if captions[0] is not None:  # those of the null copies come after all others
+            first, count = module.config.condition, module.config.text
+            self.prefixes[:, 1:, first : first + count] += len(captions[0])
+            self.vectors = torch.cat([vectors for vectors in captions if vectors is not None])
         self.entering = self.prefixes[:0, 0, 0]
 
     def admit(self, requests: slice) -> None:
@@ -102,7 +109,7 @@ class CachedEngine(Engine):
     def _prefill(self, rows: torch.Tensor) -> None:
         if not self.caches or self.caches[-1].age > self.open_for:
             self.caches.append(self.module.cache(len(rows)))
-        self.module.prefill(rows, self.caches[-1])
+        self.module.prefill(rows, self.caches[-1], self.vectors)
 
     def _decode(self, rows: torch.Tensor) -> torch.Tensor:
         return self.module.decode(rows, *self.caches)
@@ -130,7 +137,8 @@ class UncachedEngine(Engine):
         for length in lengths.unique():
             alike = (lengths == length).nonzero()[:, 0].tolist()
             order += alike
-            features.append(self.module.last_features(torch.stack([self.sequences[number] for number in alike])))
+            rows_BN = torch.stack([self.sequences[number] for number in alike])
+            features.append(self.module.last_features(rows_BN, vectors=self.vectors))
         return torch.cat(features)[torch.tensor(order, device=rows.device).argsort()]
 
 

@@ -17,25 +17,33 @@ from evatok.storage.shards import package_version
 from evatok.tokenizers import videoflextok
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.videoflextok import VideoFlexTok
+from evatok.tokenizers.videoflextok.long import chunk_starts, encode_long, joined
 
 
-def flex_coder(tokenizer: VideoFlexTok, kept: int = 0, *, bf16: bool = False) -> Coder:
+def flex_coder(tokenizer: VideoFlexTok, kept: int = 0, *, frames: int = 0, bf16: bool = False) -> Coder:
     """Make an encoder of complete clips with `kept` tokens per latent frame; 0: all.
 
+    Args:
+        frames: of long clips, in conditioned chunks; 0: the tokenizer's own.
+
     Raises:
-        FlexTokError: a number of tokens that the tokenizer does not have.
+        FlexTokError: tokens that the tokenizer does not have, or frames that chunks do not fill.
     """
     tokens = kept or tokenizer.config.registers
     tokenizer.lengths(tokens, 1)  # refuses what cannot be, before clips are made
+    if frames:
+        chunk_starts(tokenizer.config, frames)
 
     def encode(clips: torch.Tensor) -> Codes:
         with autocast(clips.device, bf16):
+            if frames:
+                return joined(encode_long(tokenizer, clips, tokens))
             return tokenizer.encode(clips, tokenizer.lengths(tokens, len(clips)).to(clips.device))
 
     made_by = {
         "what": "codes",
         "tokenizer": tokenizer.checkpoint.sha256,
-        "rule": {"tokens per latent frame": tokens},
+        "rule": {"tokens per latent frame": tokens, **({"frames in chunks": frames} if frames else {})},
         "precision": "bf16" if bf16 else "fp32",
         "code": _code(),
     }

@@ -1,11 +1,17 @@
 """Count the operations of a generator from its shape: two for each multiply-add of a matrix product.
 
-Every position is computed once, as with a KV cache, and attention counts only the positions that are seen.
+Every position is computed once, as with a KV cache, and attention counts only the positions that are seen. An encoder
+of captions is not counted, its vectors in the prefix are.
 """
 
 from __future__ import annotations
 
 from evatok.generation.config import GeneratorConfig
+
+
+def trunk_parameters(config: GeneratorConfig) -> int:
+    """Weights of the layers' matrices, without embeddings and head: the N of compute-optimal sizing, D = 20 N."""
+    return config.layers * (4 * config.width**2 + 3 * config.width * config.hidden)
 
 
 def generator_operations(
@@ -18,7 +24,7 @@ def generator_operations(
         guided: with a second sequence of the null class.
     """
     width, positions = config.width, config.prefix + symbols - 1
-    weights = config.layers * (4 * width**2 + 3 * width * config.hidden)
+    weights = trunk_parameters(config)
     seen = positions * (positions + 1) / 2
     attention = config.layers * 2 * width * seen  # scores, and the sum of values
     forward = 2 * (weights * positions + attention + width * config.vocabulary * symbols)

@@ -17,6 +17,7 @@ import torch
 from evatok.generation.grammar import GrammarError, Progress, Sequences
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.videoflextok import VideoFlexTokConfig
+from evatok.tokenizers.videoflextok.long import latent_frames_of
 
 ORDERS = ("time-first", "depth-first", "flat")
 
@@ -54,16 +55,27 @@ class OrderedGrammar:
             )
 
     @classmethod
-    def of(cls, config: VideoFlexTokConfig, order: str, kept: int = 0) -> OrderedGrammar:
-        """The grammar of a tokenizer's codes; `kept` 0: all of them.
+    def of(
+        cls, config: VideoFlexTokConfig, order: str, kept: int = 0, *, frames: int = 0, most: int = 0
+    ) -> OrderedGrammar:
+        """The grammar of a tokenizer's codes.
+
+        Args:
+            kept: tokens per latent frame at which a sequence is complete; 0: all of them.
+            frames: of long clips, in chunks that share a latent frame; 0: the tokenizer's own.
+            most: tokens per latent frame in the longest sequence; 0: all that the tokenizer has.
 
         Raises:
-            GrammarError: an order that the tokenizer's form does not have.
+            GrammarError: an order that the tokenizer's form does not have, or more tokens than it has.
+            FlexTokError: frames that chunks do not fill.
         """
         fitting = {"flat": ("flat",), "grid": ("depth-first",)}.get(config.form, ("time-first", "depth-first"))
         if order not in fitting:
             raise GrammarError(f"tokens of the form {config.form!r} have the order {' or '.join(fitting)}, not {order}")
-        return cls(order, config.blocks, config.registers, config.codebook_size, kept or config.registers)
+        if most > config.registers:
+            raise GrammarError(f"the tokenizer has {config.registers} tokens per latent frame, not {most}")
+        most, blocks = most or config.registers, latent_frames_of(config, frames) if frames else config.blocks
+        return cls(order, blocks, most, config.codebook_size, kept or most)
 
     def stopping_at(self, kept: int) -> OrderedGrammar:
         """The same sequences, complete after `kept` tokens per latent frame. Raises GrammarError, see `kept`."""

@@ -35,11 +35,12 @@ from evatok.tokenizers.videoflextok import VideoFlexTok
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What to sample: a class per sample or clips to continue, with the seed and sampling options.
+    """What to sample: a class or a caption per sample, or clips to continue, with the seed and sampling options.
 
     Attributes:
         classes: (N,) class indices; None for frame prediction.
         clips: uint8 (N, T, H, W, 3) whose first frames are given; None for classes.
+        captions: (N,) texts; None for other tasks.
         seed: of the complete draw; sample i draws from (seed, i).
         bf16: the generator's weights in bfloat16, and autocast of the tokenizer.
     """
@@ -53,6 +54,7 @@ class SampleRequest:
     batch: int = 64
     cached: bool = True
     bf16: bool = False
+    captions: Sequence[str] | None = None
 
     def draw(
         self,
@@ -70,7 +72,9 @@ class SampleRequest:
                 return video.generate(self.classes[start:stop], seeds, self.options, **batching)
             if self.clips is not None:
                 return video.predict(self.clips[start:stop], seeds, self.options, **batching)
-        raise EvaluationError("a sample request needs classes, or clips to continue")
+            if self.captions is not None:
+                return video.illustrate(self.captions[start:stop], seeds, self.options, **batching)
+        raise EvaluationError("a sample request needs classes, captions, or clips to continue")
 
     def identity(self) -> dict[str, Any]:
         """Identity of what all samples share."""
@@ -91,6 +95,8 @@ class SampleRequest:
     def made_by(self, start: int, stop: int) -> dict[str, Any]:
         """Key of the shard of samples [start, stop): everything that determines their content and their wall time."""
         asked: Any = list(self.classes[start:stop]) if self.classes is not None else None
+        if self.captions is not None:
+            asked = list(self.captions[start:stop])
         if self.clips is not None:
             asked = pixels_sha256(self.clips[start:stop, : conditions.GIVEN])
         code = package_version(models, tokenizers, generation)

@@ -112,5 +112,5 @@ def _check(
         )
     if len(seeds) != len(condition) or not len(seeds):
         raise SamplingError(f"one seed per condition is needed: got {len(seeds)} seeds for {len(condition)} conditions")
-    if options.guidance != 1 and not config.classes:
+    if options.guidance != 1 and not config.classes and not config.text:
         raise SamplingError(f"guidance {options.guidance} needs a generator with classes; use guidance=1 without")

@@ -15,58 +15,21 @@ C = D / H, V vocabulary, v a part of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from evatok.generation.condition import Condition
 from evatok.generation.config import GENERATOR_SIZES, GeneratorConfig
 from evatok.generation.grammar import Sequences
 from evatok.generation.kv_cache import Attend, Decode, GroupedDecode, KVCache, PackedAttention, Prefill
 from evatok.generation.symbol_loss import SymbolLoss
+from evatok.generation.text import TextEncoder
 from evatok.storage import ranks
 from evatok.storage.ranks import Dropout
 
 __all__ = ["GENERATOR_SIZES", "Condition", "Generator", "GeneratorConfig"]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What to condition sequences on: classes, symbols, or both.
-
-    Attributes:
-        classes: (B,) int64, `config.classes` for the null class; None for the null class everywhere.
-        symbols: (B, C) int64 symbols of the given frames in frame prediction, C of them.
-    """
-
-    classes: torch.Tensor | None = None
-    symbols: torch.Tensor | None = None
-
-    def __post_init__(self) -> None:
-        given = [len(rows) for rows in (self.classes, self.symbols) if rows is not None]
-        if not given or min(given) != max(given):
-            raise ValueError(f"a condition needs classes or symbols, or equally many of both, got {given}")
-
-    def __len__(self) -> int:
-        rows = self.symbols if self.classes is None else self.classes
-        assert rows is not None
-        return len(rows)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Condition]) -> Condition:
-        """Concatenate conditions that all have the same of the two."""
-        classes = [part.classes for part in parts if part.classes is not None]
-        symbols = [part.symbols for part in parts if part.symbols is not None]
-        return cls(torch.cat(classes) if classes else None, torch.cat(symbols) if symbols else None)
-
-    def keep(self, rows: torch.Tensor) -> Condition:
-        """Keep only sequences `rows` (b,), in that order."""
-        return Condition(*(None if given is None else given[rows] for given in (self.classes, self.symbols)))
-
-    def to(self, device: torch.device | str) -> Condition:
-        return Condition(*(None if given is None else given.to(device) for given in (self.classes, self.symbols)))
 
 
 class Layer(nn.Module):
@@ -105,6 +68,7 @@ class Generator(nn.Module):
         learned = config.positions == "learned"
         self.position = nn.Parameter(torch.empty(config.context, config.width)) if learned else None
         self.register_buffer("rotations", None if learned else _rotations(config), persistent=False)
+        self.text = TextEncoder(config) if config.text else None
         self.drop = Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
@@ -123,6 +87,8 @@ class Generator(nn.Module):
     def prefix(self, condition: Condition, drop: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of the embedding table (B, P) that precede the sequences.
 
+        Rows past its end are those of `captioned`, one after the other.
+
         Args:
             drop: (B,) True where the null class replaces the class.
 
@@ -130,10 +96,9 @@ class Generator(nn.Module):
             ValueError: an unknown class, or the wrong number of condition symbols.
         """
         config = self.config
-        classes = condition.classes
+        classes, device = condition.classes, condition.any.device
         if classes is None:
-            assert condition.symbols is not None
-            classes = condition.symbols.new_full((len(condition),), config.classes)
+            classes = torch.full((len(condition),), config.classes, device=device)
         if bool(((classes < 0) | (classes > config.classes)).any()):
             raise ValueError(f"classes {classes.tolist()}: the generator knows classes 0 to {config.classes - 1}")
         if drop is not None:
@@ -143,7 +108,21 @@ class Generator(nn.Module):
             raise ValueError(f"the condition has {symbols.shape[1]} symbols, the generator needs {config.condition}")
         if symbols.numel() and not 0 <= int(symbols.min()) <= int(symbols.max()) < config.vocabulary:
             raise ValueError(f"the condition has a symbol outside the vocabulary of {config.vocabulary}")
-        return torch.cat((symbols, config.vocabulary + classes[:, None]), 1)
+        slots = torch.arange(len(classes) * config.text, device=device).view(len(classes), config.text)
+        return torch.cat((symbols, self.embedding.num_embeddings + slots, config.vocabulary + classes[:, None]), 1)
+
+    def captioned(self, condition: Condition, drop: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Vectors (B * S, D) of the captions; None for a generator without.
+
+        Raises:
+            ValueError: captions for a generator that reads none, none for one that does, or unfit ones.
+        """
+        if (self.text is None) != (condition.text is None):
+            raise ValueError("captions go with generators that read them, and only with those")
+        if self.text is None or condition.text is None:
+            return None
+        vectors: torch.Tensor = self.text(condition.text, drop)
+        return vectors.flatten(0, 1)
 
     def forward(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (M, V) that predict each symbol, sequence after sequence; M is the sum of the counts.
@@ -187,12 +166,15 @@ class Generator(nn.Module):
             raise ValueError(f"a sequence has {longest} symbols, the generator takes at most {self.config.longest}")
         rows_BN = torch.cat((self.prefix(condition, drop), sequences.symbols[:, : longest - 1]), 1)
         packed = PackedAttention(sequences.counts + self.config.prefix - 1, rows_BN.shape[1])
-        x_MD = self._trunk(rows_BN.flatten()[packed.index], packed.positions, packed.attend)
+        vectors = self.captioned(condition, drop)
+        x_MD = self._trunk(rows_BN.flatten()[packed.index], packed.positions, packed.attend, vectors)
         return self.norm(x_MD[packed.positions >= self.config.prefix - 1])
 
-    def _trunk(self, rows: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """Features (M, D) of rows (M,) of the embedding table at positions (M,)."""
-        x_MD = self.embedding(rows)
+    def _trunk(
+        self, rows: torch.Tensor, positions: torch.Tensor, attend: Attend, vectors: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Features (M, D) of rows (M,) of the embedding table, continued by `vectors`, at positions (M,)."""
+        x_MD = self._embedded(rows, vectors)
         if self.position is not None:
             x_MD = x_MD + self.position[positions]
         rotations = None if self.rotations is None else self.rotations[:, positions, None]
@@ -200,6 +182,14 @@ class Generator(nn.Module):
         for number, layer in enumerate(self.layers):
             x_MD = layer(x_MD, rotations, number, attend)
         return x_MD
+
+    def _embedded(self, rows: torch.Tensor, vectors: torch.Tensor | None) -> torch.Tensor:
+        if vectors is None:
+            embedded: torch.Tensor = self.embedding(rows)
+            return embedded
+        count = self.embedding.num_embeddings
+        own = self.embedding(rows.clamp_max(count - 1))
+        return torch.where((rows < count)[:, None], own, vectors[(rows - count).clamp_min(0)].to(own.dtype))
 
     def logits(self, x_BD: torch.Tensor, symbols: slice = slice(None)) -> torch.Tensor:
         """Logits (B, v) of `symbols`, a part of the vocabulary, from the features (B, D) of a decoding step."""
@@ -223,27 +213,29 @@ class Generator(nn.Module):
         return KVCache(torch.zeros(shape, dtype=dtype, device=like.device))
 
     @torch.no_grad()
-    def last_features(self, rows_BN: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+    def last_features(
+        self, rows_BN: torch.Tensor, cache: KVCache | None = None, vectors: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Features (B, D) after rows (B, N) of the embedding table: prefix, then symbols.
 
         With a cache, the sequences are added to it after the running ones.
         """
         length = rows_BN.shape[1]
-        return self.norm(self._prefilled(rows_BN, cache)[length - 1 :: length])
+        return self.norm(self._prefilled(rows_BN, cache, vectors)[length - 1 :: length])
 
     @torch.no_grad()
-    def prefill(self, rows_BN: torch.Tensor, cache: KVCache) -> None:
+    def prefill(self, rows_BN: torch.Tensor, cache: KVCache, vectors: torch.Tensor | None = None) -> None:
         """Prefill the cache with rows (B, N) of the embedding table, N from 0 up, after the running sequences."""
         if rows_BN.shape[1]:
-            self._prefilled(rows_BN, cache)
+            self._prefilled(rows_BN, cache, vectors)
         else:
             cache.admit(len(rows_BN), 0)
 
-    def _prefilled(self, rows_BN: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
+    def _prefilled(self, rows_BN: torch.Tensor, cache: KVCache | None, vectors: torch.Tensor | None) -> torch.Tensor:
         """Features (B * N, D), not normalised."""
         batch, length = rows_BN.shape
         positions = torch.arange(length, device=rows_BN.device).repeat(batch)
-        return self._trunk(rows_BN.flatten(), positions, Prefill(batch, length, cache).attend)
+        return self._trunk(rows_BN.flatten(), positions, Prefill(batch, length, cache).attend, vectors)
 
     @torch.no_grad()
     def decode(self, rows: torch.Tensor, *caches: KVCache) -> torch.Tensor:

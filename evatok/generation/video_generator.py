@@ -9,7 +9,7 @@ float (B, 3, T, H, W) in [0, 1] as network inputs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,20 +18,20 @@ import numpy as np
 import torch
 
 from evatok.data.clips import from_network, to_network
+from evatok.generation import taught
+from evatok.generation.captions import Reader
 from evatok.generation.conditions import GenerationError, condition_codes, condition_symbols
 from evatok.generation.grammar import Grammar
 from evatok.generation.order import OrderedGrammar
 from evatok.generation.sampling import Sampling, sample
 from evatok.generation.transformer import Condition, Generator, GeneratorConfig
 from evatok.models.trained import Trained
-from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.tokenizers.videoflextok import KIND as VIDEOFLEXTOK
 from evatok.tokenizers.videoflextok import VideoFlexTok
-
-TASKS = ("class", "frames")
+from evatok.tokenizers.videoflextok.long import decode_long, parted
 
 TOKENIZERS: dict[str, type[AdaptiveTokenizer] | type[VideoFlexTok]] = {
     "tokenizer": AdaptiveTokenizer,
@@ -54,10 +54,11 @@ class VideoGenerator(Trained):
     """A generator and the tokenizer that decodes what it generates.
 
     Attributes:
-        task: "class" (class-to-video) or "frames" (frame prediction).
+        task: "class" (class-to-video), "frames" (frame prediction) or "text" (text-to-video).
         classes: class names, in the order of the model's class indices; () for frame prediction.
         prefix: tokens of each of the condition's blocks in frame prediction; () for classes.
         flow: of a tokenizer with a flow decoder.
+        reader: of captions; None for other tasks.
     """
 
     KIND = "generator"
@@ -70,6 +71,7 @@ class VideoGenerator(Trained):
     classes: tuple[str, ...]
     prefix: tuple[int, ...]
     flow: Flow = Flow()
+    reader: Reader | None = None
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu", **parts: Any) -> Self:
@@ -86,6 +88,7 @@ class VideoGenerator(Trained):
         tokenizer: Path | str | None = None,
         latents: Path | str | None = None,
         kept: int = 0,
+        text: str = "",
         **parts: Any,
     ) -> Self:
         """See `Trained.of_checkpoint`.
@@ -94,15 +97,18 @@ class VideoGenerator(Trained):
             tokenizer: path of the tokenizer it was trained on; by default it is sought in the generator's own folder.
             latents: folder of VidTok's weights, for a tokenizer on its latents.
             kept: tokens per latent frame at which VideoFlexTok's sequences stop; 0: all.
+            text: language model of a generator of captions, if its checkpoint names a folder or a name on the hub.
 
         Raises:
             CheckpointError: a tokenizer that is absent, damaged or of another kind.
-            GenerationError: the generator was trained on another tokenizer, or `kept` of one with length symbols.
+            GenerationError: the generator was trained on another tokenizer, or `kept` of one with length symbols, or
+                with captions that were read otherwise.
+            EncoderError: a language model that cannot be read.
             GrammarError: an order or `kept` that the tokenizer's tokens do not have.
         """
         expected = str(checkpoint.parents["tokenizer"])
         kind = VIDEOFLEXTOK if "order" in checkpoint.facts else "tokenizer"
-        tokenizer = tokenizer or _tokenizer_beside(path, expected, kind)
+        tokenizer = tokenizer or taught.tokenizer_beside(path, expected, kind)
         options: dict[str, Any] = {"codec": latents} if latents else {}
         decoder = TOKENIZERS[kind].load(tokenizer, **options)
         if (given := decoder.checkpoint.sha256) != expected:
@@ -111,9 +117,10 @@ class VideoGenerator(Trained):
                 "the tokenizer it was trained on, or train a generator on this one"
             )
         module = Generator(GeneratorConfig.from_dict(checkpoint.config))
-        task, classes, prefix = _taught(checkpoint)
-        grammar = _grammar_of(decoder, checkpoint, kept)
-        return cls(module, grammar, decoder, checkpoint, task, classes, prefix, **parts)
+        task, classes, prefix = taught.told_by(checkpoint)
+        grammar = taught.grammar_of(decoder, checkpoint, kept)
+        reader = taught.reader_of(checkpoint, text) if task == "text" else None
+        return cls(module, grammar, decoder, checkpoint, task, classes, prefix, reader=reader, **parts)
 
     @property
     def device(self) -> torch.device:
@@ -123,9 +130,15 @@ class VideoGenerator(Trained):
         """The same with the generator's weights in bfloat16: autocast would cast them at every step."""
         return replace(self, module=copy.deepcopy(self.module).bfloat16())
 
+    @property
+    def frames(self) -> int:
+        """Frames of a generated clip."""
+        facts = self.checkpoint.facts
+        return int(facts.get("frames", 0)) or self.tokenizer.config.frames
+
     def class_index(self, name: str) -> int:
         """Return the index of a class. Raises GenerationError, listing the known ones, for an unknown class."""
-        return int(class_numbers([name], self.classes)[0])
+        return int(taught.class_numbers([name], self.classes)[0])
 
     def generate(
         self,
@@ -187,6 +200,22 @@ class VideoGenerator(Trained):
 
         return self._sample(condition, seeds, options, batch, cached, tick, finished)
 
+    def illustrate(self, captions: Sequence[str], seeds: Sequence[int], options: Sampling, **batching: Any) -> Codes:
+        """Generate the codes of one clip per caption and seed; see `generate` for the other arguments and errors.
+
+        Raises:
+            CaptionError, EncoderError: a caption that cannot be read.
+        """
+        self._check("text", len(captions), seeds)
+        assert self.reader is not None
+        text = self.reader.read(captions)
+
+        def condition(rows: slice) -> Condition:
+            return Condition(text=text[rows].to(self.device))
+
+        usual: dict[str, Any] = {"batch": 64, "cached": True, "tick": None, "finished": None}
+        return self._sample(condition, seeds, options, **{**usual, **batching})
+
     @torch.no_grad()
     def clips(self, codes: Codes, batch: int = 32) -> np.ndarray:
         """Decode codes to uint8 clips (N, T, H, W, 3); clips of similar length are decoded together."""
@@ -200,8 +229,10 @@ class VideoGenerator(Trained):
         if isinstance(self.tokenizer, AdaptiveTokenizer):
             return from_network(self.tokenizer.decode(part))
         flow, numbers = self.flow, rows.cpu().numpy()
-        made = self.tokenizer.decode(part, steps=flow.steps, guidance=flow.guidance, seed=flow.seed, indices=numbers)
-        return from_network(made)
+        how: dict[str, Any] = {"steps": flow.steps, "guidance": flow.guidance, "seed": flow.seed, "indices": numbers}
+        if lengths.shape[1] > self.tokenizer.config.blocks:
+            return from_network(decode_long(self.tokenizer, parted(self.tokenizer.config, part), **how))
+        return from_network(self.tokenizer.decode(part, **how))
 
     def _check(self, task: str, count: int, seeds: Sequence[int]) -> None:
         if self.task != task:
@@ -233,43 +264,3 @@ class VideoGenerator(Trained):
             tick=tick,
             finished=finished,
         )
-
-
-def _grammar_of(
-    tokenizer: AdaptiveTokenizer | VideoFlexTok, checkpoint: Checkpoint, kept: int
-) -> Grammar | OrderedGrammar:
-    """The sequences that a generator was taught, those of VideoFlexTok complete after `kept` tokens per frame."""
-    if isinstance(tokenizer, VideoFlexTok):
-        return OrderedGrammar.of(tokenizer.config, str(checkpoint.facts["order"]), kept)
-    if kept:
-        raise GenerationError(f"kept={kept}: sequences with length symbols end by themselves, only VideoFlexTok's stop")
-    return Grammar.of(tokenizer.config)
-
-
-def _tokenizer_beside(path: Path, sha256: str, kind: str) -> Path:
-    """Find the tokenizer of that hash in a generator's folder. Raises GenerationError if it is not there."""
-    for candidate, header in checkpoints.headers(path.parent, kind).items():
-        if header["sha256"] == sha256:
-            return candidate
-    raise GenerationError(f"{path}: its tokenizer {sha256[:12]} is not in {path.parent}: pass tokenizer=PATH")
-
-
-def class_numbers(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
-    """(N,) indices of class names in `classes`. Raises GenerationError for an unknown name."""
-    index_of = {name: index for index, name in enumerate(classes)}
-    names = [str(name) for name in names]
-    unknown = sorted(set(names) - index_of.keys())
-    if unknown:
-        raise GenerationError(f"unknown class {unknown[0]!r}; known ones: {', '.join(classes) or 'none'}")
-    return np.array([index_of[name] for name in names], dtype=np.int64)
-
-
-def _taught(checkpoint: Checkpoint) -> tuple[str, tuple[str, ...], tuple[int, ...]]:
-    """Task, classes and prefix that a generator was taught. Raises built-in errors for odd ones."""
-    facts = checkpoint.facts
-    task, classes, prefix = facts["task"], checkpoints.listed(facts["classes"], str), facts["prefix"]
-    words = {"assignment": facts.get("assignment", ""), "label": facts.get("label", "")}
-    if task not in TASKS or not all(isinstance(word, str) for word in words.values()):
-        raise ValueError(f"task {task!r:.60}, {words!r:.120}")
-    checkpoints.listed(facts.get("row", []), int)
-    return task, classes, checkpoints.listed(prefix, int)

@@ -124,6 +124,7 @@ METRICS = (
     Entry("bits_per_code", "bits per code", "lower", "bit", 3, "set"),
     Entry("bits_per_length", "bits per length", "lower", "bit", 3, "set"),
     Entry("bits_per_clip", "bits per clip", "lower", "bit"),
+    Entry("bits_per_clip_without_text", "bits per clip, captions hidden", "lower", "bit"),
     Entry("validation_tokens", "tokens per validation clip", "lower", "tokens"),
     Entry("codes_used", "codes in use", "higher", "codes", 0, "set"),
     Entry("noise_loss", "flow loss at full noise", "lower", decimals=4),

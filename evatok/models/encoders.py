@@ -60,7 +60,7 @@ _CONFIG = "config.json"
 _PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 _WEIGHTS = "model*.safetensors"
 _TOY = "python -m evatok.experiments.pretrain_videomae with toy"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEncoder:
@@ -130,7 +130,7 @@ def _folder(source: str) -> Path:
         f"{source}: no such encoder; put a folder with {_CONFIG} and safetensors there, make the toy one ({_TOY}), or "
         f"name one of {', '.join(NAMED)}"
     )
-    if not _HUB_NAME.fullmatch(source):
+    if not HUB_NAME.fullmatch(source):
         raise EncoderError(missing)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -7,13 +7,12 @@ import torch
 from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.encoder import RegisterEncoder
 from evatok.tokenizers.videoflextok.flow_decoder import FlowDecoder
-from evatok.tokenizers.videoflextok.long import chunk_starts
+from evatok.tokenizers.videoflextok.long import latent_frames_of
 
 
 def tokens_of(config: VideoFlexTokConfig, frames: int, per_frame: int) -> int:
     """Count the tokens of a clip in chunks, each latent frame once."""
-    chunks = len(chunk_starts(config, frames))
-    return per_frame * (config.blocks + (chunks - 1) * (config.blocks - 1))
+    return per_frame * latent_frames_of(config, frames)
 
 
 def parameters() -> dict[tuple[str, str], float]:

@@ -212,7 +212,7 @@ def _reconstruction(
 ) -> tuple[Record, ...]:
     """The tokenizer of the samples under its own assignments; without samples, the final that Table 1 shows."""
     if generated:
-        held = [record for record in everything if _measures(record, generated[0], task.reconstructed)]
+        held = [record for record in everything if measures(record, generated[0], task.reconstructed)]
         return tuple(held[-1:])
     if task.tokenizer:
         return ()
@@ -220,7 +220,7 @@ def _reconstruction(
     return tuple(final_rows.choose(folder, final).rows["final"].records)
 
 
-def _measures(record: Record, sample: Record, protocol: str) -> bool:
+def measures(record: Record, sample: Record, protocol: str) -> bool:
     """Whether this is the evaluation of a sample's tokenizer, under the assignments that taught its generator."""
     if record.kind != "evaluate" or record.protocol.get("comparable") is not True:
         return False

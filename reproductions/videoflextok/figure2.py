@@ -5,7 +5,7 @@
 Reads the records of `evatok.experiments.evaluate` of the tokenizer that has most of them, under both protocols of the
 validation clips (pixels and rFVD; image features), and writes results/figures/videoflextok_figure2.{svg,csv}. 0 tokens,
 a control that the paper lacks, are samples that no clip had a say in; one step is the mean of what the tokens leave
-open.
+open. Clips of `evatok.experiments.videoflextok_shown` become videoflextok_figure2_clips.{png,webp}.
 
 Expected (paper, pictures): every doubling adds detail, and every length decodes to a plausible clip.
 """
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evatok.reporting import final_tables, flextok, flextok_curves
+from evatok.reporting import final_tables, flextok, flextok_curves, flextok_pictures
 from evatok.reporting.claims import Sign
 from evatok.storage.records import Record
 
@@ -54,8 +54,10 @@ def run(results: Path) -> None:
         print(frame.pivot_table(index=["flow_steps", "tokens"], columns="metric", values="value").to_markdown() + "\n")
     signs = claims_of(found, tuple(PANELS), "rfvd") + claims_of(seen, tuple(FEATURE_PANELS), "feature_frechet")
     flextok.publish_claims(signs, "videoflextok_figure2", ITEM, results)
+    shown = flextok_pictures.draw(results, "videoflextok-reconstructed.npz", "videoflextok_figure2_clips")
     checkpoint = found[0].config["checkpoint"] if found else CHECKPOINT
     lacking = flextok.missing_points(found, STEPS, checkpoint)
+    lacking += [] if shown else ["  python -m evatok.experiments.make videoflextok-shown"]
     final_tables.tell(lacking + flextok.missing_points(seen, STEPS, checkpoint, flextok.FEATURES))
 
 

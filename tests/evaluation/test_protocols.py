@@ -50,6 +50,7 @@ PINNED = {
     "moving-shapes-understanding-12fps 1": "77c8f855d412",
     "moving-shapes-understanding-3fps 1": "47fcf0e9c544",
     "moving-shapes-align 1": "8742fdf602ba",
+    "moving-shapes-generation 1": "0ece093b12ef",
     "vtok-tv-align 1": "17cc34c88b98",
     "freedoom-understanding 1": "7af24eb0f7d3",
     "video-mme-without-subtitles 1": "66154ca2972f",

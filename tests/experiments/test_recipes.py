@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from evatok.experiments import keys, make, recipes
+from evatok.experiments import keys, make, recipes, videoflextok_sweeps
 from evatok.experiments.recipes import Recipe, RecipeError
+from evatok.generation import flops
+from evatok.generation.grammar import Grammar
+from evatok.generation.transformer import GeneratorConfig
 from evatok.reporting import final_commands, generation_commands
 from evatok.reporting.generation_rows import RECONSTRUCTION
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable
 from evatok.storage import checkpoints
+from evatok.tokenizers.evatok import TOKENIZER_SIZES
 
 KNOWN = recipes.every_recipe()
 
@@ -225,3 +229,25 @@ def test_the_command_line_is_one_that_a_user_could_type():
     assert command[:4] == ["-m", "evatok.experiments.stage3_router", "with", "embedded"]
     assert {"router='pyramid'", "steps=3000", "threads=1", "token_share=0.0"} <= set(command)
     assert sys.executable not in command
+
+
+def test_rows_of_videoflextoks_table_1_are_trained_with_equal_operations():
+    """EVATok's sequences are longer and their alphabet larger, so their generators take fewer steps."""
+    ours = flops.generator_operations(videoflextok_sweeps.shape_of("toy"), 64, training=True) * 600
+    grammar = Grammar.of(TOKENIZER_SIZES["toy"])
+    shape = GeneratorConfig.of(grammar, "toy")
+    for rule, tokens in (("uniform", 256), ("router", 0.704 * 256)):
+        steps = KNOWN[f"videoflextok-generator-evatok-{rule}-0"].settings["steps"]
+        theirs = flops.generator_operations(shape, tokens + grammar.headers, training=True) * steps
+        assert theirs == pytest.approx(ours, rel=0.02)
+
+
+def test_compute_optimal_trainings_take_twenty_tokens_per_weight():
+    for model in videoflextok_sweeps.OPTIMAL:
+        training = videoflextok_sweeps.compute_optimal(model)
+        weights = flops.trunk_parameters(videoflextok_sweeps.shape_of(model))
+        tokens = training.steps * training.batch * 64
+        assert tokens / weights == pytest.approx(20, rel=0.01)
+        assert training.batch * 64 <= tokens**0.5 < 2 * training.batch * 64
+        assert KNOWN[f"videoflextok-generator-grid-0-{training.name}"].settings["steps"] == training.steps
+    assert len({training.name for training in videoflextok_sweeps.trainings()}) == len(videoflextok_sweeps.trainings())

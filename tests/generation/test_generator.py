@@ -322,7 +322,7 @@ def test_training_learns_a_sequence_by_heart():
 def test_a_configuration_survives_json():
     made = config(positions="rope", condition=7)
     assert GeneratorConfig.from_dict(made.to_dict()) == made
-    assert set(GENERATOR_SIZES) == {"toy", "small", "B", "L", "XL"}
+    assert set(GENERATOR_SIZES) == {"toy", "small", "B", "L", "XL", "toy-32", "toy-64", "toy-128", "toy-384"}
 
 
 @pytest.mark.parametrize(

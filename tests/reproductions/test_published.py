@@ -24,7 +24,7 @@ FILES = sorted(runner.FOLDER.rglob("*.py"))
 def results(tmp_path: Path) -> Path:
     """A folder of results with the shipped inputs, where scripts may write."""
     (tmp_path / "tables").mkdir()
-    for name in ("records", "checkpoints", "tables/candidates"):
+    for name in ("records", "checkpoints", "samples", "tables/candidates"):
         (tmp_path / name).symlink_to(RESULTS / name, target_is_directory=True)
     return tmp_path
 

@@ -138,6 +138,12 @@ _ALL = (
         note="The same on the games of embedded-unseen; needs the extra evatok[arcade].",
     ),
     _protocol(
+        **{**_EMBEDDED_GENERATED, "version": 1, "data": "moving-shapes", "data_version": 1},
+        name="moving-shapes-generation",
+        reference="as many real clips; their captions are those generated",
+        note="One sample a real clip, of its caption; 320 are few for gFVD, so only equal N compare.",
+    ),
+    _protocol(
         **_EMBEDDED_GENERATED,
         name="embedded-prediction",
         reference="the clips whose first 5 frames condition the prediction",

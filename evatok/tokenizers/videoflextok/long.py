@@ -32,6 +32,11 @@ class LongCodes:
         return torch.stack([codes.lengths.sum(1) for codes in self.chunks]).sum(0)
 
 
+def latent_frames_of(config: VideoFlexTokConfig, frames: int) -> int:
+    """Latent frames of a clip in chunks, each counted once. Raises FlexTokError as `chunk_starts` does."""
+    return config.blocks + (len(chunk_starts(config, frames)) - 1) * (config.blocks - 1)
+
+
 def chunk_starts(config: VideoFlexTokConfig, frames: int) -> list[int]:
     """First frames of the chunks of a clip of `frames` frames.
 
@@ -94,6 +99,41 @@ def decode_long(
         clip = tokenizer.decode(chunk, steps=steps, guidance=guidance, seed=own_seed, indices=indices, first=first)
         made.append(clip[:, :, shared:] if number else clip)
     return torch.cat(made, dim=2)
+
+
+def joined(codes: LongCodes) -> Codes:
+    """Codes of all latent frames of conditioned chunks, in their order, as of one long clip: lengths (B, T).
+
+    Raises:
+        FlexTokError: independent chunks, which code shared frames twice.
+    """
+    if not codes.conditioned:
+        raise FlexTokError("independent chunks code shared latent frames twice: encode them with conditioned=True")
+    first, *later = codes.chunks
+    lengths = torch.cat([first.lengths, *(chunk.lengths[:, 1:] for chunk in later)], 1)
+    return Codes(torch.cat([chunk.codes for chunk in codes.chunks], 1), lengths)
+
+
+def parted(config: VideoFlexTokConfig, codes: Codes) -> LongCodes:
+    """Chunks of the codes of a long clip, see `joined`; as many tokens in every latent frame.
+
+    Raises:
+        FlexTokError: latent frames that chunks do not fill, or lengths that differ.
+    """
+    lengths, step = codes.lengths, config.blocks - 1
+    count, rest = divmod(lengths.shape[1] - 1, step) if step else (0, 1)
+    if count < 1 or rest or bool((lengths != lengths[0, 0]).any()):
+        raise FlexTokError(
+            f"{lengths.shape[1]} latent frames with {lengths[:1].tolist()} tokens are not filled by chunks of "
+            f"{config.blocks} that share one, with as many tokens in each"
+        )
+    grid = unpack(codes, lengths)
+    chunks = [pack(grid[:, : config.blocks], lengths[:, : config.blocks])]
+    for start in range(config.blocks, lengths.shape[1], step):
+        own = torch.cat([torch.zeros_like(lengths[:, :1]), lengths[:, start : start + step]], 1)
+        part = torch.cat([torch.zeros_like(grid[:, :1]), grid[:, start : start + step]], 1)
+        chunks.append(pack(part, own))
+    return LongCodes(tuple(chunks), conditioned=True)
 
 
 def seam_ratio(clips: torch.Tensor, at: list[int]) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from evatok.evaluation import protocols
+from evatok.pictures import stored
 from evatok.reporting.claims import HOLDS
 from evatok.storage import records
 from evatok.storage.records import Metric
@@ -25,6 +26,7 @@ from reproductions.videoflextok import (
     table8,
     tokens,
 )
+from tests.factories import gratings
 
 
 @pytest.fixture
@@ -134,7 +136,12 @@ def test_figures_draw_one_tokenizer_and_name_the_points_it_lacks(measured, resul
             values = {"feature_agreement": 0.3 + length / 40, "feature_frechet": 50.0 - length - steps}
             measured(values, protocol="embedded-features", row=[length], flow_steps=steps)
     measured({"psnr": 99.0, "l1": 0.0, "rfvd": 0.0}, row=[1], sha256="c" * 64)
+    captions = [f"clip 0\n{told}" for told in ("real", "1 tokens per frame")]
+    stored.save(results / "samples" / "videoflextok-reconstructed.npz", gratings(2, frames=8, size=16), captions)
     assert figure2.main(["--results", str(results)]) == 0
+    assert {"videoflextok_figure2_clips.png", "videoflextok_figure2_clips.webp"} <= {
+        path.name for path in (results / "figures").iterdir()
+    }
     frame = pd.read_csv(results / "figures" / "videoflextok_figure2.csv")
     assert len(frame) == 6 * 2 * (3 + 2)
     assert frame.value.max() < 301

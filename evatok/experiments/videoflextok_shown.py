@@ -1,0 +1,103 @@
+"""VideoFlexTok Fig. 2: a few clips decoded from more and more tokens per latent frame, to look at.
+
+python -m evatok.experiments.videoflextok_shown with tokenizer=PATH                CPU, seconds
+python -m evatok.experiments.videoflextok_shown with tokenizer=PATH clips=4 kept=[1,4,16]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from evatok.data.clips import from_network, to_network
+from evatok.data.sets import clip_set
+from evatok.experiments import keys, tracking
+from evatok.experiments.outputs import Outputs
+from evatok.experiments.setting import autocast, set_threads
+from evatok.metrics import catalogue
+from evatok.metrics.pixels import psnr
+from evatok.pictures import stored
+from evatok.storage import records
+from evatok.storage.records import Metric
+from evatok.tokenizers.videoflextok import VideoFlexTok
+
+ex = tracking.experiment("videoflextok_shown", __doc__, keys.RUN)
+
+
+@ex.config
+def config() -> None:
+    tokenizer = "results/checkpoints/videoflextok-toy-stage2-full.safetensors"
+    latents = ""
+    data = "freedoom"
+    fps = None
+    clips = 3
+    kept = [1, 2, 4, 8, 16]  # paper: 1, 2, 4 to 256 [Fig. 2]
+    flow_steps = 20  # paper: 30 to 40
+    flow_guidance = 1.0
+    noise_seed = 0
+    shown = "results/samples/videoflextok-reconstructed.npz"
+    bf16 = None
+    seed = 0
+
+
+ex.add_named_config("toy", {"size": "toy"})
+
+
+@tracking.main(ex, Outputs(folders=("records_folder",), files=("shown",)))
+def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
+    set_threads(config["threads"])
+    tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
+    shape = tokenizer.config
+    clips = clip_set(
+        config["data"], "validation", config["clips"], size=shape.size, frames=shape.frames, fps=config["fps"]
+    )
+    real = np.asarray(clips.clips)
+    made = {kept: decoded(tokenizer, real, config, kept) for kept in sorted(set(config["kept"]))}
+    tracker.artifact(stored.save(config["shown"], *beside(real, made)))
+    metrics = {f"psnr_k{kept}": quality(real, clip) for kept, clip in made.items()}
+    told = ("data", "flow_steps", "flow_guidance", "noise_seed")
+    record = records.new_record(
+        kind="videoflextok_shown",
+        status=config["size"],
+        protocol={
+            **{key: config[key] for key in told},
+            "split": "validation",
+            "clips": len(clips),
+            "manifest": clips.manifest,
+        },
+        model={**tokenizer.checkpoint.identity, "run": tracker.run_id},
+        metrics=metrics,
+        config=config,
+        environment=tracker.environment(),
+    )
+    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
+
+
+@torch.no_grad()
+def decoded(tokenizer: VideoFlexTok, real: np.ndarray, config: dict[str, Any], kept: int) -> np.ndarray:
+    """Samples uint8 of clips (N, T, H, W, 3) with `kept` tokens per latent frame, from noise that all lengths share."""
+    with autocast(config):
+        codes = tokenizer.encode(to_network(real, config["device"]), tokenizer.lengths(kept, len(real)))
+        made = tokenizer.decode(
+            codes, steps=config["flow_steps"], guidance=config["flow_guidance"], seed=config["noise_seed"]
+        )
+    return from_network(made.float())
+
+
+def quality(real: np.ndarray, made: np.ndarray) -> Metric:
+    """Mean PSNR of a few clips, of which no interval is worth telling."""
+    values = psnr(to_network(real), to_network(made))
+    return catalogue.of("psnr").measured(float(values.double().mean()), len(values))
+
+
+def beside(real: np.ndarray, made: dict[int, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Every clip before its reconstructions, clip after clip, with what each of them is."""
+    columns = {"real": real, **{f"{kept} tokens per frame": clips for kept, clips in made.items()}}
+    clips = np.stack([column[number] for number in range(len(real)) for column in columns.values()])
+    return clips, [f"clip {number}\n{told}" for number in range(len(real)) for told in columns]
+
+
+if __name__ == "__main__":
+    tracking.command_line(ex)

@@ -1,0 +1,47 @@
+"""One sequence decoded from more and more of its tokens: cells and claims of `evatok.experiments.videoflextok_growing`.
+
+The paper shows pictures; what can be claimed of ours in numbers is that every doubling of the tokens brings a sample
+nearer to that of all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from evatok.reporting import claims
+from evatok.reporting.claims import Sign
+from evatok.reporting.tables import Cell
+from evatok.storage.records import Metric, Record
+
+_NAME = re.compile(r"l1_k(\d+)")
+
+
+def _levels(record: Record) -> dict[int, Metric]:
+    found = {name: match for name in record.metrics if (match := _NAME.fullmatch(name))}
+    return dict(sorted((int(match[1]), record.metrics[name]) for name, match in found.items()))
+
+
+def cells_of(record: Record) -> list[Cell]:
+    """A row per number of tokens."""
+    return [
+        Cell(_row(kept), "l1", None, metric.value, metric.unit, metric.n, record.status, record.id, None, metric.spread)
+        for kept, metric in _levels(record).items()
+    ]
+
+
+def claims_of(record: Record) -> list[Sign]:
+    """Each number of tokens is nearer to all of them than the one before."""
+    signs = []
+    for (fewer, far), (more, near) in itertools.pairwise(_levels(record).items()):
+        half = claims.joint(near.spread, far.spread)
+        remark = "no interval" if half is None else f"± {half:.4f}"
+        told = f"{near.value:.4f} against {far.value:.4f} ({remark}; n = {near.n})"
+        name = f"{_row(more)} nearer to all of them than {fewer}, L1"
+        verdict = claims.verdict(claims.around(far.value - near.value, half))
+        signs.append(Sign(name, "details follow (pictures)", told, verdict))
+    return signs
+
+
+def _row(kept: int) -> str:
+    return f"{kept} token{'s' if kept != 1 else ''} per latent frame"

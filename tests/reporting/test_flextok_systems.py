@@ -1,0 +1,174 @@
+"""Table 1 and Figure 6: which trainings are compared, who wins where, and what the sweeps claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from evatok.evaluation import protocols
+from evatok.reporting import flextok_sweeps
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
+from evatok.storage import records
+from evatok.storage.records import Metric
+from reproductions.videoflextok import figure6, table1
+
+FLEX = {"form": "flexible", "decoder_mask": "causal"}
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def written(results) -> Callable[..., records.Record]:
+    """Writes a record of games: (kind, values, model) -> the record."""
+
+    def write(kind: str, protocol: str, values: dict[str, tuple[float, float | None]], **model: Any) -> records.Record:
+        told = protocols.get(protocol)
+        directions = {"class_consistency": "higher"}
+        metrics = {n: Metric(v, "", 320, directions.get(n, "lower"), half) for n, (v, half) in values.items()}
+        record = records.new_record(
+            kind=kind,
+            status="toy",
+            protocol={**told.to_record({}, 320, None), "deviations": [], "comparable": True},
+            model=model,
+            metrics=metrics,
+            config={},
+            environment=dict.fromkeys(records.ENVIRONMENT_KEYS, ""),
+        )
+        records.write(record, results / "records")
+        return record
+
+    return write
+
+
+@pytest.fixture
+def sampled(written) -> Callable[..., records.Record]:
+    """Writes a `sample` record: (class consistency, tokenizer form or assignment, kept, **model) -> the record."""
+
+    def write(score: float, of: str, kept: int = 16, seed: int = 0, **model: Any) -> records.Record:
+        facts: dict[str, Any] = {
+            "size": "toy",
+            "model": "toy",
+            "label": "game",
+            "seed": seed,
+            "steps": 600,
+            "batch": 32,
+        }
+        parents = {"clips": "b" * 64, "tokenizer": of * 8}
+        usual: dict[str, Any] = {"task": "class", "guidance": 1.0, "assignment": "all", "training_flops": 3.4e13}
+        if of in ("flexible", "grid"):
+            told = {**FLEX, "form": of} if of == "flexible" else {"form": "grid"}
+            order = "time-first" if of == "flexible" else "depth-first"
+            facts |= {"order": order, "tokens_per_clip": 64.0, "tokenizer": told}
+            usual |= {"kept": kept, "flow_steps": 20, "tokens_per_block": [float(kept)] * 4, "training_tokens": 1.2e6}
+            usual["trunk_parameters"] = 3_400_000
+        else:
+            usual["assignment"], facts["row"] = of, [64]
+            parents["router"] = "r" * 64
+        metrics = {"gfvd": (1000 - 10 * score, None), "class_consistency": (score, 1.0)}
+        metrics["mean_tokens"] = (4.0 * kept, None)
+        model = {**usual, **model}
+        return written("sample", "embedded-games-generation", metrics, facts=facts, parents=parents, **model)
+
+    return write
+
+
+def verdicts(results: Path, name: str) -> dict[str, str]:
+    found = pd.read_csv(results / "tables" / f"videoflextok_{name}_signs.csv")
+    return dict(zip(found.name, found.verdict, strict=True))
+
+
+@pytest.mark.parametrize(("script", "group"), [(table1, "videoflextok-systems"), (figure6, "videoflextok-sweeps")])
+def test_without_records_nothing_is_decided_and_the_recipes_are_named(script, group, results, capsys):
+    assert script.main(["--results", str(results)]) == 0
+    assert group in capsys.readouterr().out
+    name = script.__name__.rpartition(".")[2]
+    assert set(verdicts(results, name).values()) == {UNKNOWN}
+    assert not (results / "tables" / f"videoflextok_{name}_winners.csv").exists()
+
+
+def test_only_trainings_of_equal_operations_are_in_the_table(sampled, results):
+    few = sampled(60.0, "flexible", 4)
+    sampled(50.0, "grid")
+    sampled(90.0, "router", 45, training_flops=1.2 * 3.4e13)
+    fixed = sampled(55.0, "uniform", 64, training_flops=0.97 * 3.4e13)
+    sampled(99.0, "flexible", 4, guidance=2.0)
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.record["VideoFlexTok, few tokens", "gfvd"] == few.id
+    assert table.record["EVATok, fixed length", "class_consistency"] == fixed.id
+    assert pd.isna(table.ours["EVATok, adaptive", "gfvd"])
+    assert table.ours["3D grid", "pflop"] == pytest.approx(0.034)
+    assert table.paper["LARP", "gfvd"] == 87.5
+
+
+def test_who_wins_is_said_in_words_and_only_beyond_the_interval(sampled, results):
+    sampled(60.0, "flexible", 4)
+    sampled(40.0, "grid")
+    sampled(59.5, "router", 45)
+    assert table1.main(["--results", str(results)]) == 0
+    won = pd.read_csv(results / "tables" / "videoflextok_table1_winners.csv").set_index("metric")
+    score = won.loc["samples that show their class"]
+    assert (score["best"], score["better than"]) == ("VideoFlexTok, few tokens", "3D grid")
+    assert score["undecided against"] == "EVATok, adaptive"
+    assert won.loc["gFVD", "better than"] == "-", "a single sampling has no interval"
+    assert won.loc["tokens per clip", "best"] == "VideoFlexTok, few tokens"
+    told = verdicts(results, "table1")
+    assert told["VideoFlexTok, few tokens generates 75 % fewer tokens than 3D grid"] == HOLDS
+    assert told["VideoFlexTok, few tokens better than EVATok, adaptive, class_consistency"] == UNSURE
+
+
+def test_a_rows_reconstructions_are_those_of_its_tokenizer_at_its_tokens(sampled, written, results):
+    sampled(60.0, "flexible", 4)
+    sampled(55.0, "uniform", 64)
+    flexible = {"system": "flexible tokenizer", "sha256": "flexible" * 8, "flow_steps": 20, "flow_guidance": 1.0}
+    for kept, value in ((4, 100.0), (16, 50.0)):
+        written("evaluate", "embedded-reconstruction", {"rfvd": (value, 2.0)}, **flexible, row=[kept])
+    adaptive = {"system": "adaptive tokenizer", "sha256": "uniform" * 8, "assignment": "uniform"}
+    for row, value in ((64, 70.0), (32, 10.0)):
+        written("evaluate", "embedded-reconstruction", {"rfvd": (value, 2.0)}, **adaptive, row=[row])
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.ours["VideoFlexTok, few tokens", "rfvd"] == 100.0
+    assert table.ours["EVATok, fixed length", "rfvd"] == 70.0
+
+
+def swept(sampled, score: float, of: str, kept: int, size: int, tokens: float) -> None:
+    """A point of Figure 6, whose operations are 6 per weight and token."""
+    told = {"trunk_parameters": size, "training_tokens": tokens, "training_flops": 6.0 * size * tokens}
+    sampled(score, of, kept, **told)
+
+
+def test_the_three_sweeps_share_what_they_do_not_vary(sampled, results):
+    for size, tokens in ((1e5, 1e6), (1e6, 1e6), (1e6, 4e6), (1e5, 2e6), (1e6, 2e7)):
+        swept(sampled, 60.0, "flexible", 4, int(size), tokens)
+        swept(sampled, 40.0, "flexible", 16, int(size), tokens)
+        swept(sampled, 50.0 if size < 1e6 else 58.0, "grid", 16, int(size), tokens)
+    sampled(99.0, "flexible", 4, guidance=2.0, trunk_parameters=10, training_tokens=200.0)
+    points = flextok_sweeps.points_of(records.query(results / "records", kind="sample"))
+    by_axis = {sweep.axis: sweep.points for sweep in flextok_sweeps.sweeps_of(points)}
+    assert {point.tokens for point in by_axis["size"]} == {1e6}
+    assert {point.size for point in by_axis["tokens"]} == {1_000_000}
+    assert {point.tokens / point.size for point in by_axis["flops"]} == {20.0}
+    assert figure6.main(["--results", str(results)]) == 0
+    frame = pd.read_csv(results / "figures" / "videoflextok_figure6.csv")
+    assert set(frame.line) == {"3D grid", "4 tokens per frame", "all tokens"}
+    told = verdicts(results, "figure6")
+    assert told["smallest generators: 4 tokens per frame better than the 3D grid, class_consistency"] == HOLDS
+    assert told["with 4 tokens per frame a fifth of the size is no worse than the 3D grid, class score"] == HOLDS
+    assert len([name for name in told if name.startswith("compute-optimal")]) == 2
+
+
+def test_a_smaller_generator_that_is_worse_fails(sampled, results):
+    for size, few, grid in ((10**5, 30.0, 20.0), (10**6, 50.0, 60.0)):
+        swept(sampled, few, "flexible", 4, size, 1e6)
+        swept(sampled, grid, "grid", 16, size, 1e6)
+    assert figure6.main(["--results", str(results)]) == 0
+    told = verdicts(results, "figure6")
+    assert told["with 4 tokens per frame a fifth of the size is no worse than the 3D grid, class score"] == FAILS
