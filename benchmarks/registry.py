@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from benchmarks import clips, curation, generating, growth, kernels, networks, peers, search, tokenizing
+from benchmarks import clips, curation, flexible, generating, growth, kernels, networks, peers, search, tokenizing
 from benchmarks.ratios import Ratio
 from benchmarks.setting import Setting
 
@@ -36,6 +36,9 @@ MEASUREMENTS: dict[str, Measurement] = {
     "generator_refills": generating.refills,
     "generator_adaptive_few": generating.few_at_once,
     "generator_adaptive_many": generating.many_at_once,
+    "flextok_encode": flexible.encoding,
+    "flextok_decode": flexible.decoding,
+    "flextok_sampling": flexible.sampling,
     "tree_search": search.tree_against_brute,
     "beam_search": search.beam_against_tree,
     "beam_percentile": search.beam_percentile,

@@ -26,6 +26,7 @@ from evatok.search import candidate_table
 from evatok.storage.environment import REPOSITORY
 from evatok.tokenizers.codes import expand_assignment
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.videoflextok import VIDEOFLEXTOK_SIZES, VideoFlexTokConfig
 
 TABLE = REPOSITORY / "results" / "tables" / "candidates" / "freedoom-validation.parquet"
 SAVED = 721 / 1024
@@ -40,6 +41,7 @@ class Setting:
         device: "cpu" or "cuda".
         size: name of the networks' size; the record's status.
         generator: fields of GeneratorConfig that the grammar does not determine.
+        flexible: VideoFlexTok's network of that size; its clips and latents become those of `tokenizer`.
         source: embedded clips, for measurements that need real ones.
         batch: clips per pass of the tokenizer.
         network_clips: clips per pass of the large frozen networks (I3D, LPIPS).
@@ -55,6 +57,7 @@ class Setting:
     tokenizer: TokenizerConfig = TOKENIZER_SIZES["toy"]
     router: RouterConfig = ROUTER_SIZES["toy"]
     generator: dict[str, int] = field(default_factory=lambda: dict(GENERATOR_SIZES["toy"]))
+    flexible: VideoFlexTokConfig = VIDEOFLEXTOK_SIZES["toy"]
     source: ClipSource = field(default_factory=lambda: source("freedoom"))
     batch: int = 64
     network_clips: int = 4
@@ -76,6 +79,7 @@ class Setting:
             tokenizer=TOKENIZER_SIZES[size],
             router=ROUTER_SIZES[size],
             generator=dict(generator),
+            flexible=VIDEOFLEXTOK_SIZES[size],
             batch=64 if device == "cuda" or size == "toy" else 4,
             network_clips=32 if device == "cuda" else 4,
             samples=64 if device == "cuda" else 32,

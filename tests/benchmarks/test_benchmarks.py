@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import generating, networks, ratios, registry, speed, writing
+from benchmarks import flexible, generating, networks, ratios, registry, speed, writing
 from benchmarks.ratios import Ratio
 from benchmarks.registry import Failure, Measured
 from benchmarks.setting import Setting, router_lengths
@@ -21,6 +21,7 @@ from evatok.metrics.i3d import I3DFeatures
 from evatok.reporting import speed as speed_table
 from evatok.routing.networks import RouterConfig
 from evatok.storage import records
+from tests.factories import TINY_FLEX
 
 NEED_WEIGHTS = {"i3d_bf16", "lpips_bf16"}
 """Measurements of published networks, whose weights may not be here."""
@@ -41,6 +42,7 @@ def setting(tiny) -> Setting:
         tokenizer=shape,
         router=RouterConfig(levels=(2, 4, 8), frames=8, size=32, patch=(4, 16, 16), width=16, layers=1, heads=2),
         generator={"width": 32, "layers": 1, "heads": 2},
+        flexible=TINY_FLEX,
         source=ClipSource("plain", 4, plain_reel, {}, {}),
         batch=4,
         network_clips=2,
@@ -103,6 +105,18 @@ def test_the_search_has_its_row(setting):
     found = registry.one("tree_search", setting)
     rows = {(ratio.row, ratio.metric) for ratio in found}
     assert {("tree_search", "block_evaluations"), ("tree_search", "wall_seconds")} <= rows
+
+
+def test_videoflextok_is_measured_on_the_same_clips_tokenizer_and_generator_apart(setting):
+    """Two latent frames of 2 x 2 patches: 4 tokens each, or 1."""
+    tokenizer = flexible.flexible_of(setting)
+    assert (tokenizer.config.frames, tokenizer.config.size) == (setting.tokenizer.frames, setting.tokenizer.size)
+    assert flexible.kept_of(tokenizer.config) == (4, 1)
+    assert flexible.kept_of(dataclasses.replace(tokenizer.config, registers=256)) == (256, 32)
+    rows = {(ratio.row, ratio.metric) for ratio in registry.one("flextok_sampling", setting)}
+    per = {f"wall_seconds_per_{unit}_{name}_tokens" for unit in ("clip", "token") for name in ("all", "few")}
+    of_decoder = ("flextok_sample_decoder", "wall_seconds_per_clip")
+    assert rows == {of_decoder, *(("flextok_generator", metric) for metric in per)}
 
 
 def test_a_failing_measurement_is_a_row_and_not_the_end(setting, monkeypatch, tmp_path):
