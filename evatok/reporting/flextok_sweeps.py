@@ -19,7 +19,7 @@ from evatok.metrics import catalogue
 from evatok.pictures import figures
 from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_tables import Row, Spec
+from evatok.reporting.final_rows import Row, Spec
 from evatok.reporting.flextok_generation import most_tokens
 from evatok.storage.records import Record
 

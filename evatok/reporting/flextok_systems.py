@@ -17,7 +17,7 @@ import pandas as pd
 from evatok.metrics import catalogue
 from evatok.reporting import claims, final_tables, flextok, generation_claims, tables
 from evatok.reporting.claims import HOLDS, UNKNOWN, Sign
-from evatok.reporting.final_tables import PROTOCOL, Chosen, Row, Spec, TableSpec, Value
+from evatok.reporting.final_rows import PROTOCOL, Chosen, Row, Spec, TableSpec, Value
 from evatok.reporting.flextok_generation import GeneratorSpec
 from evatok.reporting.generation_rows import EQUAL_COMPUTE, measures
 from evatok.storage import records
