@@ -25,6 +25,8 @@ from evatok.storage.records import Record
 SYSTEM = "flexible tokenizer"
 FEATURES = "embedded-features"
 """The protocol of image features: the same clips, other metrics."""
+EQUAL_BITS = 0.25
+"""Bits per pixel count as equal where they differ by no more than this share."""
 MEASURED = {PROTOCOL: "psnr,l1,rfvd", FEATURES: ""}
 """Metrics that a command asks for under each protocol; "": all of the protocol's."""
 SAMPLED = 20
@@ -230,10 +232,14 @@ def rivals(folder: Path, ours: Record) -> list[Record]:
 
 
 def nearest(ours: Record, others: list[Record]) -> Record | None:
-    """Find the record with the nearest bits per pixel, by ratio; the newest of equals."""
+    """Find the record with the nearest bits per pixel, by ratio; the newest of equals, None where none is near."""
     bits = ours.metrics["bits_per_pixel"].value
-    held = [record for record in others if "bits_per_pixel" in record.metrics]
-    return min(reversed(held), key=lambda r: abs(r.metrics["bits_per_pixel"].value / bits - 1), default=None)
+
+    def away(record: Record) -> float:
+        return abs(record.metrics["bits_per_pixel"].value / bits - 1)
+
+    near = [record for record in others if "bits_per_pixel" in record.metrics and away(record) <= EQUAL_BITS]
+    return min(reversed(near), key=away, default=None)
 
 
 def frame_of(found: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:

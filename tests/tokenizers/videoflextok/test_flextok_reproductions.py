@@ -11,7 +11,7 @@ import pytest
 
 from evatok.evaluation import protocols
 from evatok.pictures import stored
-from evatok.reporting.claims import HOLDS
+from evatok.reporting.claims import HOLDS, UNKNOWN
 from evatok.storage import records
 from evatok.storage.records import Metric
 from reproductions.videoflextok import (
@@ -126,6 +126,15 @@ def test_table_8_compares_with_the_evatok_row_of_the_nearest_bits(measured, resu
     frame = csv(results, "table8").set_index(["row", "metric"])
     assert frame.ours["EVATok, uniform", "psnr"] == pytest.approx(23.25)
     assert set(csv(results, "table8_signs").verdict) == {HOLDS}
+
+
+def test_a_rival_of_many_more_bits_stands_in_no_table_of_equal_bits(measured, results, capsys):
+    measured({"psnr": 20.0, "rfvd": 80.0, "bits_per_pixel": 0.016}, {"stage": 2, "decoder_mask": "full"})
+    other = {"psnr": 23.0, "rfvd": 150.0, "bits_per_pixel": 0.05}
+    measured(other, {"assignment": "random"}, system="adaptive tokenizer", row=[64])
+    assert table8.main(["--results", str(results)]) == 0
+    assert "assignment=uniform:16" in capsys.readouterr().out
+    assert set(csv(results, "table8_signs").verdict) == {UNKNOWN}
 
 
 def test_figures_draw_one_tokenizer_and_name_the_points_it_lacks(measured, results, capsys):
