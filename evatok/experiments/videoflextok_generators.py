@@ -37,6 +37,8 @@ GENERATORS = {
     "full": Trained("full", "time-first", (4, 16)),
     "grid": Trained("grid", "depth-first", (16,)),
 }
+UNALIGNED = Trained("unaligned", "time-first", (1, 4, 16))
+"""Figure 9's, of one seed."""
 
 
 JUDGED = {
@@ -72,10 +74,14 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 def _figures() -> Iterator[Recipe]:
-    """Further points of Figures 7 (tokens), 11 (guidance) and 12 (tokens and flow steps), of the first seed."""
+    """Further points of Figures 7, 9, 10 (tokens), 11 (guidance) and 12 (tokens and flow steps), of the first seed."""
     first = GENERATORS["time-first"]
     for kept in (kept for kept in KEPT if kept not in first.kept):
         yield sample("time-first", first, 0, kept)
+    yield sample("full", GENERATORS["full"], 0, 1)
+    yield generator("unaligned", UNALIGNED, 0)
+    for kept in UNALIGNED.kept:
+        yield sample("unaligned", UNALIGNED, 0, kept)
     for name in ("time-first", "grid"):
         yield sample(name, GENERATORS[name], 0, 16, guidance=GUIDED)
     for flow_steps in FLOW_STEPS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from evatok.reporting import claims
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_rows import Row
 from evatok.reporting.flextok import FlexSpec, FlexTable
+from evatok.reporting.flextok_generation import GeneratorSpec, GeneratorTable
 
 KEPT = (1, 4, None)
 """Tokens per latent frame; None: all."""
@@ -46,3 +47,25 @@ def lengths_table(name: str, item: str, better: Variant, other: Variant, said: s
         claims_of=claims_of,
         stage=stage,
     )
+
+
+def generation_table(
+    name: str, item: str, better: Variant, other: Variant, claims_at: Mapping[int | None, Sequence[tuple[str, str]]]
+) -> GeneratorTable:
+    """Time-first generators on both tokenizers at every length, and the claims that `better` is better.
+
+    Args:
+        claims_at: by tokens per latent frame, the metrics that are claimed and what the paper says of each.
+    """
+
+    def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
+        return [
+            claims.better(rows, better.at(kept), other.at(kept), metric, said)
+            for kept, metrics in claims_at.items()
+            for metric, said in metrics
+        ]
+
+    specs = tuple(
+        GeneratorSpec(variant.at(kept), variant.trained, kept=kept) for kept in KEPT for variant in (better, other)
+    )
+    return GeneratorTable(name=name, item=item, specs=specs, claims_of=claims_of)

@@ -122,8 +122,8 @@ def frame_of(sweeps: Sequence[Sweep]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def draw(sweeps: Sequence[Sweep], folder: Path, name: str) -> None:
-    """A column per sweep and a row per metric; writes <folder>/<name>.{svg,csv}."""
+def draw(sweeps: Sequence[Sweep], folder: Path, name: str) -> pd.DataFrame:
+    """A column per sweep and a row per metric; writes <folder>/<name>.{svg,csv} and returns what is drawn."""
     frame = frame_of(sweeps)
     with figures.style():
         figure = Figure(figsize=(3.2 * len(sweeps), 2.5 * len(METRICS)))
@@ -139,6 +139,7 @@ def draw(sweeps: Sequence[Sweep], folder: Path, name: str) -> None:
                 axes.set_ylabel(catalogue.of(metric).with_unit)
         figure.axes[0].legend()
         figures.save(figure, folder, name, frame)
+    return frame
 
 
 def claims_of(sweeps: Sequence[Sweep]) -> list[Sign]:

@@ -25,7 +25,8 @@ def run(results: Path) -> None:
     found = flextok_sweeps.points_of(flextok_generation.sampled(results / "records"))
     sweeps = flextok_sweeps.sweeps_of(found)
     if sweeps:
-        flextok_sweeps.draw(sweeps, results / "figures", NAME)
+        frame = flextok_sweeps.draw(sweeps, results / "figures", NAME)
+        print(frame.drop(columns="record").to_markdown(index=False) + "\n")
     flextok.publish_claims(flextok_sweeps.claims_of(sweeps), NAME, ITEM, results)
     complete = len(sweeps) == 3
     final_tables.tell(

@@ -13,7 +13,7 @@ from evatok.evaluation import protocols
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
 from evatok.storage import records
 from evatok.storage.records import Metric
-from reproductions.videoflextok import figure7, figure11, figure12, table2, table3, table4
+from reproductions.videoflextok import figure7, figure9, figure10, figure11, figure12, table2, table3, table4
 
 TOKENIZER = {"form": "flexible", "decoder_mask": "causal", "alignment": True}
 
@@ -64,7 +64,7 @@ def published(script: Any, results: Path, name: str) -> tuple[pd.DataFrame, pd.D
     return table.set_index(["row", "metric"]), signs.set_index("name")
 
 
-@pytest.mark.parametrize("script", [table2, table3, table4, figure7, figure11])
+@pytest.mark.parametrize("script", [table2, table3, table4, figure7, figure9, figure10, figure11])
 def test_without_records_nothing_is_claimed_and_the_recipes_are_named(script, results, capsys):
     assert script.main(["--results", str(results)]) == 0
     assert "make videoflextok-generators" in capsys.readouterr().out
@@ -108,6 +108,20 @@ def test_the_grid_is_compared_at_all_its_tokens(sampled, results):
     verdicts = dict(zip(signs.index, signs.verdict, strict=True))
     assert [verdict for name, verdict in verdicts.items() if name.startswith("time-first, 4")] == [HOLDS, HOLDS]
     assert [verdict for name, verdict in verdicts.items() if name.startswith("time-first, all")] == [UNKNOWN] * 2
+
+
+def test_alignment_and_attention_of_the_decoder_are_judged_at_each_length(sampled, results):
+    for kept in (1, 4, 16):
+        sampled(100.0 + kept, kept=kept)
+        sampled(300.0 + kept, kept=kept, tokenizer={"alignment": False})
+        sampled(50.0 + kept, kept=kept, tokenizer={"decoder_mask": "full"})
+    table, signs = published(figure9, results, "figure9_generation")
+    assert (table.ours["unaligned, 4 tokens", "gfvd"], table.ours["aligned, 4 tokens", "gfvd"]) == (304.0, 104.0)
+    assert signs.verdict["aligned, 4 tokens better than unaligned, 4 tokens, class_consistency"] == HOLDS
+    table, signs = published(figure10, results, "figure10_generation")
+    assert table.ours["full, all tokens", "gfvd"] == 66.0
+    assert signs.verdict["causal, 1 tokens better than full, 1 tokens, class_consistency"] == FAILS
+    assert signs.verdict["causal, 4 tokens better than full, 4 tokens, gfvd"] == UNSURE
 
 
 def test_the_front_has_no_point_that_another_beats_for_less(sampled, results):
