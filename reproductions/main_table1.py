@@ -1,12 +1,16 @@
 """Main Table 1: proxy and final tokenizers at equal training, under uniform (A) and the router's assignments (B).
 
-    python reproductions/main_table1.py            seconds; no GPU, no download, no PyTorch
+    python reproductions/main_table1.py                        seconds; no GPU, no download, no PyTorch
+    python reproductions/main_table1.py --data FOLDER_OR_CSV   the same on your own videos; seconds per clip and row
 
 Reads the records of `evatok.experiments.evaluate`, on the validation clips and, as main_table1_unseen, on games that no
 router was trained on. A1 and B1 are one tokenizer, trained under random assignments; A2
 was trained under the uniform one, B2 under the router's; "+VideoMAE" exchanges the transformer discriminator for the
 semantic one. Beneath the table, and in results/tables/main_table1_signs, stand the paper's claims about these rows as
 signs (`evatok/reporting/claims.py`) with a verdict each, holding or not.
+
+With --data every tokenizer of a row that is found in results/checkpoints, or the folder `--checkpoints` names, is
+measured on your videos; it says first how long that takes, and resumes. Rows without one show the paper's values.
 
 Expected (paper, WebVid validation, 400k steps): rFVD 73, 63 and 13 for A1, A2, A2+VideoMAE; 50, 33 and 9.2 for the B
 rows, with 29.6 % fewer tokens.
@@ -16,9 +20,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from evatok import errors
-from evatok.reporting import claims, final_tables
+from evatok.reporting import claims, command_line, final_tables
+from evatok.reporting.command_line import OwnClips
 from evatok.reporting.final_rows import Spec, TableSpec
 
 
@@ -47,12 +53,24 @@ UNSEEN = replace(
 )
 
 
+def _publish(table: TableSpec, results: Path, own: OwnClips | None = None) -> None:
+    chosen = final_tables.publish(table, results, own)
+    ending = command_line.ending(own.name) if own else ""
+    item = "main Table 1" if table is TABLE else "main Table 1 on unseen games"
+    claims.publish(claims.signs(chosen.rows), results, f"{table.name}{ending}_signs", item, claims.DECIDES)
+
+
 def main(argv: list[str] | None = None) -> int:
-    results = final_tables.results_folder(__doc__, argv)
+    asked = final_tables.parser(__doc__).parse_args(argv)
     with errors.one_line(TABLE.name):
-        for table, item in ((TABLE, "main Table 1"), (UNSEEN, "main Table 1 on unseen games")):
-            chosen = final_tables.publish(table, results)
-            claims.publish(claims.signs(chosen.rows), results, f"{table.name}_signs", item, claims.DECIDES)
+        if asked.data:
+            from evatok.experiments.own_tables import measured
+
+            own = measured(TABLE, asked)
+            _publish(TABLE, asked.results, own)
+        else:
+            for table in (TABLE, UNSEEN):
+                _publish(table, asked.results)
     return 0
 
 

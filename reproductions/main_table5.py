@@ -1,6 +1,7 @@
 """Main Table 5: what the two semantic encoders bring, alignment and discriminator, under the uniform assignment.
 
-    python reproductions/main_table5.py            seconds; no GPU, no download, no PyTorch
+    python reproductions/main_table5.py                        seconds; no GPU, no download, no PyTorch
+    python reproductions/main_table5.py --data FOLDER_OR_CSV   the same on your own videos, see main_table1.py
 
 Reads the records of `evatok.experiments.evaluate`: tokenizers trained and measured with the middle level in every
 block. gFVD needs a generator trained on each tokenizer's codes, which this table does not have: only the paper's.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import sys
 
+from evatok import errors
 from evatok.reporting import final_tables
 from evatok.reporting.final_rows import COLUMNS, Spec, TableSpec
 
@@ -33,7 +35,15 @@ TABLE = TableSpec(
 
 
 def main(argv: list[str] | None = None) -> int:
-    return final_tables.main(TABLE, __doc__, argv)
+    asked = final_tables.parser(__doc__).parse_args(argv)
+    with errors.one_line(TABLE.name):
+        own = None
+        if asked.data:
+            from evatok.experiments.own_tables import measured
+
+            own = measured(TABLE, asked)
+        final_tables.publish(TABLE, asked.results, own)
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ the paper's, and by ST-LPIPS at the paper's.
 
 With --stored nothing is measured, and all rows are read from their records: seconds.
 
-With --data the shipped proxy first scores every clip under all 625 assignments, shard by shard: run again after a kill,
-it resumes. All rows that name no split are used, since nothing here was trained on them.
+With --data the shipped proxy first scores every clip under all 625 assignments, shard by shard, and says beforehand how
+long that takes: run again after a kill, it resumes. All clips are used, whatever their split, since nothing here was
+trained on them.
 
 Expected (paper, WebVid validation and UCF-101): best uniform 84.88 and 88.46 %, router 96.96 and 96.19 %.
 """
@@ -25,26 +26,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from evatok import errors
 from evatok.evaluation import router_study
 from evatok.evaluation.router_study import Scored, Shelf
-from evatok.reporting import router_tables
-from evatok.storage import records
+from evatok.reporting import command_line, router_tables
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
-    parser.add_argument("--size", default="toy", help="size of proxy and routers: toy, small or paper")
+    parser = command_line.with_own(command_line.parser(__doc__))
     parser.add_argument("--workers", type=int, default=2, help="processes that render clips")
     parser.add_argument("--stored", action="store_true", help="measure nothing, show the stored records")
-    parser.add_argument("--data", default="", help="your own videos: a manifest CSV or a folder of class folders")
-    parser.add_argument(
-        "--fps", type=float, default=None, help="frames per second sampled from them (default: their own)"
-    )
-    parser.add_argument("--limit", type=int, default=0, help="number of their clips to use (default: all)")
     arguments = parser.parse_args(argv)
     with errors.one_line("table3"):
         report(Shelf(arguments.results, arguments.size), *scored(arguments))
@@ -55,10 +47,10 @@ def scored(arguments: argparse.Namespace) -> tuple[dict[str, Scored | None], str
     """The sets to measure, by row, None for what is read from its record; and what the files' names end in."""
     shelf = Shelf(arguments.results, arguments.size)
     if arguments.data:
-        from evatok.experiments.scored_videos import scored_videos
+        from evatok.experiments.scored_videos import row_of, scored_videos
 
-        videos = scored_videos(shelf, arguments.data, arguments.fps, arguments.limit)
-        return {videos.clips.name: videos}, f"_{videos.clips.name}"
+        videos = scored_videos(arguments)
+        return {row_of(videos.clips.name): videos}, command_line.ending(videos.clips.name)
     if arguments.stored:
         return dict.fromkeys(shelf.sets), ""
     return router_study.scored_sets(shelf, arguments.workers), ""

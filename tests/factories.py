@@ -233,16 +233,25 @@ def noisy(real: torch.Tensor, amount: float, seed: int = 1) -> torch.Tensor:
 
 def grey_video(path: Path, frames: int = 20, grey: int = 128, size: int = 32, brighter: int = 0) -> Path:
     """Write a video at 20 frames per second, of one grey value or with each frame that much brighter."""
+    values = grey + brighter * np.arange(frames, dtype=np.uint8)
+    return written_video(path, np.broadcast_to(values[:, None, None, None], (frames, size, size, 3)))
+
+
+def moving_video(path: Path, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
+    """Write a video of a moving grating at 20 frames per second."""
+    return written_video(path, gratings(1, frames, size, seed)[0])
+
+
+def written_video(path: Path, pictures_THWC: np.ndarray, rate: int = 20) -> Path:
+    """Write uint8 pictures as a video."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=20)
-        stream.width = stream.height = size
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = pictures_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(
-                np.full((size, size, 3), grey + index * brighter, np.uint8), format="rgb24"
-            )
-            frame.pts, frame.time_base = index, Fraction(1, 20)
+        for index, picture in enumerate(pictures_THWC):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ from matplotlib.figure import Figure
 
 from evatok.metrics import catalogue
 from evatok.pictures import figures
-from evatok.reporting import claims, curve_claims
+from evatok.reporting import claims, command_line, curve_claims
 from evatok.reporting.tables import Cell
 from evatok.storage import records
 from evatok.storage.records import Record
 
-SETS = {
+Sets = Mapping[str, tuple[str, str]]
+"""Rows of tables -> data and split of their set."""
+SETS: Sets = {
     "validation": ("freedoom", "validation"),
     "test": ("freedoom", "test"),
     "unseen": ("arcade-seen", "validation"),
@@ -42,7 +45,12 @@ Chosen = dict[str, dict[str, Record]]
 COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=True))
 
 
-def chosen_records(folder: Path, sets: Mapping[str, tuple[str, str]] = SETS, panels: Sequence[str] = PANELS) -> Chosen:
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a figure of curves, of the embedded sets or a user's own."""
+    return command_line.with_metrics(command_line.with_own(command_line.parser(description)), ",".join(PANELS))
+
+
+def chosen_records(folder: Path, sets: Sets = SETS, panels: Sequence[str] = PANELS) -> Chosen:
     """Of each set and metric the newest record that holds it, all of one proxy, candidate table and reward.
 
     Measurements of a part of the clips do not count.
@@ -90,10 +98,10 @@ def panels_of(frame: pd.DataFrame) -> list[str]:
     return [metric for metric in PANELS if metric in set(frame["metric"])]
 
 
-def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float], sets: Sets = SETS) -> list[Cell]:
     """`<set>/<rule>` by saving: all measured rules of a set, or only the paper's router."""
     cells = []
-    for row in _shown(chosen):
+    for row in _shown(chosen, sets):
         held = chosen.get(row, {})
         measured = {rule for record in held.values() for rule in record.model["savings"]} or {"router"}
         for rule in RULES:
@@ -126,10 +134,10 @@ def caption(chosen: Chosen) -> str:
     )
 
 
-def all_signs(chosen: Chosen) -> list[claims.Sign]:
+def all_signs(chosen: Chosen, sets: Sets = SETS) -> list[claims.Sign]:
     """The claims about every set by every panel's metric."""
     found = []
-    for row in _shown(chosen):
+    for row in _shown(chosen, sets):
         for metric in PANELS:
             record = chosen.get(row, {}).get(metric)
             frame = None if record is None else curve_claims.frame_of(record, row)
@@ -137,14 +145,14 @@ def all_signs(chosen: Chosen) -> list[claims.Sign]:
     return found
 
 
-def _shown(chosen: Chosen) -> list[str]:
+def _shown(chosen: Chosen, sets: Sets) -> list[str]:
     """The measured sets, and those of the paper."""
-    return [row for row in SETS if row in chosen or row in curve_claims.PAPER_SAVES]
+    return [row for row in sets if row in chosen or row in curve_claims.PAPER_SAVES]
 
 
-def tell_missing(chosen: Chosen) -> None:
-    """Print the commands that would measure the sets, or the metrics, that no record holds."""
-    for row, (data, split) in SETS.items():
+def tell_missing(chosen: Chosen, sets: Sets = SETS) -> None:
+    """Print the commands that would measure the sets, or the metrics, that no record holds; of a user's set none."""
+    for row, (data, split) in SETS.items() if sets == SETS else ():
         missing = [metric for metric in PANELS if metric not in chosen.get(row, {})]
         if missing:
             told = f"table=results/tables/candidates/{data}-{split}.parquet \"metrics='{','.join(missing)}'\""
@@ -156,7 +164,7 @@ def draw(
     metrics: list[str],
     folder: Path,
     name: str,
-    sets: Mapping[str, tuple[str, str]] = SETS,
+    sets: Sets = SETS,
 ) -> None:
     """A panel per set and metric, quality over mean tokens, a line per rule; prints where the SVG is."""
     frame = frame[frame["metric"].isin(metrics)]

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from evatok.metrics import catalogue
+from evatok.reporting.command_line import OwnClips
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -30,6 +31,7 @@ FURTHER = ("motion_ratio", "motion_correlation", "codebook_perplexity")
 """Columns that the papers lack, after the others, if a record of the table has them."""
 OF_A_SET = ("rfvd",)
 """Metrics whose spread in records is a deviation over choices of clips, not half an interval."""
+OWN_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd"
 MEASURED = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
 
 
@@ -125,10 +127,11 @@ class Chosen:
     common: Mapping[str, Any] = field(default_factory=dict)
 
 
-def choose(folder: Path, table: TableSpec) -> Chosen:
-    """The set of records in `folder` that fills most rows of the table."""
+def choose(folder: Path, table: TableSpec, own: OwnClips | None = None) -> Chosen:
+    """The set of records in `folder` that fills most rows of the table: of its protocol, or of a user's own clips."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in of_newest_version(records.query(folder, kind="evaluate", name=table.protocol)):
+    found = records.query(folder, kind="evaluate", name=own.protocol if own else table.protocol)
+    for record in filter(own.has, found) if own else of_newest_version(found):
         if record.model.get("facts"):
             aligned = None if table.differs_in_alignment else record.model["facts"].get("alignment")
             sets[(aligned, *_common(record))].append(record)

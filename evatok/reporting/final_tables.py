@@ -12,11 +12,11 @@ from pathlib import Path
 
 from evatok import errors
 from evatok.metrics import catalogue
-from evatok.reporting import tables
+from evatok.reporting import command_line, tables
+from evatok.reporting.command_line import OwnClips
 from evatok.reporting.final_commands import commands
-from evatok.reporting.final_rows import FURTHER, Chosen, TableSpec, choose
+from evatok.reporting.final_rows import FURTHER, OWN_METRICS, Chosen, TableSpec, choose
 from evatok.reporting.tables import Cell
-from evatok.storage import records
 
 
 def with_further(table: TableSpec, chosen: Chosen) -> TableSpec:
@@ -79,12 +79,15 @@ def tail(row: tables.Row) -> dict[str, str]:
     return {"n": str(measured[0].n) if measured else "-", "record": "<br>".join(ids) or "-"}
 
 
-def publish(spec: TableSpec, results: Path) -> Chosen:
+def publish(spec: TableSpec, results: Path, own: OwnClips | None = None) -> Chosen:
     """Write and print the table, and print the commands that would fill its dashes."""
-    chosen = choose(results / "records", spec)
+    chosen = choose(results / "records", spec, own)
     spec = with_further(spec, chosen)
     cells = to_cells(spec, chosen, tables.paper_values(spec.name) if spec.published else {})
-    tables.Table(spec.name, caption(spec, chosen), cells, shown=shown, tail=tail).publish(results)
+    name, told = spec.name, caption(spec, chosen)
+    if own:
+        name, told = name + command_line.ending(own.name), told.replace(spec.protocol, f"{own.protocol} on {own.name}")
+    tables.Table(name, told, cells, shown=shown, tail=tail).publish(results)
     tell(commands(spec, chosen))
     return chosen
 
@@ -103,9 +106,14 @@ def main(spec: TableSpec, description: str | None, argv: list[str] | None = None
     return 0
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a table of tokenizers, on the embedded clips or a user's own."""
+    found = command_line.with_metrics(command_line.with_own(command_line.parser(description)), OWN_METRICS)
+    found.add_argument("--checkpoints", type=Path, help="folder of the tokenizers (default: RESULTS/checkpoints)")
+    return found
+
+
 def results_folder(description: str | None, argv: list[str] | None = None) -> Path:
     """The folder that `--results` names."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
-    folder: Path = parser.parse_args(argv).results
+    folder: Path = command_line.parser(description).parse_args(argv).results
     return folder

@@ -55,6 +55,8 @@ def portable(value: Any, root: Path = REPOSITORY) -> Any:
     if not isinstance(value, str | Path):
         return value
     text = _CREDENTIALS.sub("", str(value))
+    if ",/" in text:  # paths between commas
+        return ",".join(portable(part, root) for part in text.split(","))
     head, mark, tail = text.rpartition("=") if not text.startswith("/") else ("", "", text)
     if len(tail) > 1 and tail.startswith("/"):
         return f"{head}{mark}{_reduced(tail, root)}"

@@ -104,6 +104,18 @@ def _shared(fields: dict[str, Any]) -> Protocol:
     return _protocol(**{**(_EMBEDDED if sets.is_embedded(fields["data"]) else {}), **fields})
 
 
+_OWN: dict[str, Any] = {
+    **_EMBEDDED,
+    "data": "own",
+    "split": "all",
+    "clip_choice": "first",
+    "clips": None,
+    "resize": "bilinear-antialias",
+    "unknown": ("clips", "fps"),
+    "note": "Whatever clips a user has, as main_table1 --data decodes them: rows of one set compare, sets never do.",
+}
+
+
 _ALL = (
     _protocol(
         **_EMBEDDED_VIDEO,
@@ -152,6 +164,8 @@ _ALL = (
             "measured, at their 64x64 pixels; 320 are few for gFVD, so only equal N compare."
         ),
     ),
+    _protocol(**_OWN, name="own-reconstruction"),
+    _protocol(**{**_OWN, "size": 128}, name="own-reconstruction-128"),
     *map(_shared, images.PROTOCOLS),
     _protocol(
         name="larp-ucf101-reconstruction",

@@ -1,0 +1,99 @@
+"""Tables of trained tokenizers on a user's own clips: finds the tokenizer of every row, and measures it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evatok.evaluation import protocols
+from evatok.experiments import evaluate
+from evatok.experiments.scored_videos import own_clips, seconds_per_pair, tell_time
+from evatok.reporting.command_line import OwnClips
+from evatok.reporting.final_rows import UNIFORM, Spec, TableSpec
+from evatok.storage import checkpoints
+from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A tokenizer and the assignment rule that it is measured under."""
+
+    checkpoint: Path
+    assignment: str
+
+
+def measured(table: TableSpec, asked: argparse.Namespace) -> OwnClips:
+    """Measure the tokenizers of a table's rows on a user's clips, resumably; says first how long it takes.
+
+    Args:
+        asked: the options of `evatok.reporting.final_tables.parser`.
+
+    Raises:
+        CheckpointError: no tokenizer of any row is in the folder, or the router of one is not.
+        ClipSetError, ManifestError: clips that cannot be had.
+    """
+    folder = asked.checkpoints or asked.results / "checkpoints"
+    todo = measurements(table, folder, asked.size)
+    tokenizer = AdaptiveTokenizer.load(todo[0].checkpoint)
+    clips = own_clips(asked, tokenizer.config.size, tokenizer.config.frames)
+    protocol = protocol_of(tokenizer.config)
+    metrics = [name.strip() for name in asked.metrics.split(",") if name.strip()]
+    seconds = seconds_per_pair(tokenizer, clips, metrics, i3d_bf16=False) * len(clips) * len(todo)
+    tell_time(f"measuring {len(todo)} tokenizers on {len(clips)} clips", seconds)
+    for one in todo:
+        settings: dict[str, Any] = {
+            **{"checkpoint": str(one.checkpoint), "assignment": one.assignment, "size": asked.size},
+            **{"protocol": protocol, "data": str(clips.folder), "limit": len(clips), "metrics": ",".join(metrics)},
+            **{"work": str(asked.results / "work" / "evaluate"), "per_clip": str(asked.results / "per_clip")},
+            **{"records_folder": str(asked.results / "records")},
+        }
+        evaluate.ex.run(config_updates=settings)
+    return OwnClips(clips.name, clips.sha256, protocol)
+
+
+def measurements(table: TableSpec, folder: Path, size: str) -> list[Measurement]:
+    """What there is to measure for a table, each once. Raises CheckpointError for nothing, or an absent router."""
+    tokenizers = checkpoints.headers(folder, "tokenizer")
+    found: list[Measurement] = []
+    for spec in table.specs:
+        for path, header in tokenizers.items():
+            if _is_of(spec, header["facts"], size):
+                rule = _assignment(spec, header, list(tokenizers.values()), folder, size)
+                found.append(Measurement(path, rule))
+    if not found:
+        raise checkpoints.CheckpointError(
+            f"{folder}: no {size} tokenizer of any row of {table.name}; without --data the script prints how each is "
+            "trained, --checkpoints names another folder"
+        )
+    return list(dict.fromkeys(found))
+
+
+def protocol_of(shape: TokenizerConfig) -> str:
+    """The protocol of a user's clips that has a tokenizer's shape. Raises ProtocolError where there is none."""
+    own = [protocol for protocol in protocols.PROTOCOLS.values() if protocol.data == "own"]
+    fitting = [protocol.name for protocol in own if (protocol.frames, protocol.size) == (shape.frames, shape.size)]
+    if not fitting:
+        known = ", ".join(f"{protocol.frames}x{protocol.size}" for protocol in own)
+        raise protocols.ProtocolError(f"clips of {shape.frames}x{shape.size} have no protocol, only those of {known}")
+    return fitting[0]
+
+
+def _is_of(spec: Spec, facts: dict[str, Any], size: str) -> bool:
+    """Whether a tokenizer was trained as a row asks."""
+    row = facts.get("row", [UNIFORM[size]]) if spec.measured == "uniform" else [UNIFORM[size]]
+    fits = facts.get("size") == size and row == [UNIFORM[size]]
+    return fits and spec.trained is not None and all(facts.get(k) == v for k, v in spec.trained.items())
+
+
+def _assignment(spec: Spec, header: dict[str, Any], others: list[dict[str, Any]], folder: Path, size: str) -> str:
+    """The rule of a row: uniform, the tokenizer's own router, or for one trained without any that of another row's."""
+    if spec.measured == "uniform":
+        return f"uniform:{UNIFORM[size]}"
+    taught = [held["parents"]["router"] for held in (header, *others) if "router" in held["parents"]]
+    routers = {held["sha256"]: path for path, held in checkpoints.headers(folder, "router").items()}
+    if not taught or taught[0] not in routers:
+        wanted = f"the router {taught[0][:12]}" if taught else "any router"
+        raise checkpoints.CheckpointError(f"{folder}: {wanted}, under which {spec.name} is measured, is not there")
+    return f"router:{routers[taught[0]]}"
