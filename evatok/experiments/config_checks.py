@@ -52,7 +52,11 @@ def settle_types(run: Run, declared: Mapping[str, keys.Key]) -> None:
 def settle_precision(config: dict[str, Any]) -> None:
     """Resolve a `bf16` of None to True or False, so that the record says which. Raises ConfigError if not a bool."""
     bf16 = config.get("bf16", False)
-    if bf16 is None:
+    if config.get("fp16"):
+        if bf16:
+            raise ConfigError("config key fp16: it excludes bf16=True; set one of them")
+        config["bf16"] = False
+    elif bf16 is None:
         config["bf16"] = bf16_is_native(device_of(config["device"]))
     elif not isinstance(bf16, bool):
         raise ConfigError(f"config key bf16: expected True, False or None, got {bf16!r}; print_config explains it")

@@ -37,8 +37,17 @@ from evatok.vtok.token_heads import HEADS
 RUN = {"size": "toy", "device": "cpu", "threads": 0, "records_folder": "results/records"}
 """Defaults that all experiments share."""
 
-TRAINING = {"clip_norm": 1.0, "flip": True, "bf16": None, "minutes": 0.0, "log_every": 20}
+TRAINING = {"clip_norm": 1.0, "flip": True, "bf16": None, "minutes": 0.0, "log_every": 20, "report_to": "none"}
 """Defaults that all trainings share."""
+
+MEMORY = {"accumulate": 1, "fp16": False}
+"""Defaults of trainings whose batches several ranks share: each may compute its part in pieces, or in float16."""
+
+PLAN = {"dry_run": False, "teraflops": 300.0, "memory_gb": 80.0, "devices": 1}
+"""Defaults of stages that can say beforehand what they will take."""
+
+STAGE = RUN | TRAINING | MEMORY | PLAN
+"""Defaults of the trainings among the stages."""
 
 DECODING = {"workers": 0, "short": "skip"}
 """Defaults of what reads a user's videos."""
@@ -60,7 +69,7 @@ _PATH, _PATH_OR_NONE, _FPS = Text(form="a path"), Text(empty=True, form="a path"
 _DATA = Text(form="a name or a path")
 _WORDS = Text(empty=True, form="words, separated by commas")
 _FLAG, _LOW = Flag(), "bfloat16 autocast"
-_DATA_WORDS = "freedoom, arcade, mixed, images, a built set's folder, a manifest CSV, a folder of class folders"
+_DATA_WORDS = "an embedded set, a built set's folder, or own clips: a manifest CSV, class folders, tar shards, a+b"
 SCORED = [entry.scored for entry in catalogue.METRICS if entry.scored]
 """Metrics that stage 2 stores."""
 
@@ -80,8 +89,15 @@ _EVERYWHERE = {
     "minutes": Key(Real(0, 10**6), "wall-clock budget in minutes: saves and exits, rerun to resume; 0: none"),
     "batch": Key(_BATCH, "clips per step"),
     "bf16": Key(Flag(none=True), f"{_LOW} (weights, losses: float32); None: on devices with native support"),
+    "fp16": Key(_FLAG, "float16 autocast with a scaled loss, for devices without bfloat16"),
+    "accumulate": Key(Whole(1, 2**16), "pieces in which a process computes its part of a batch: less memory"),
+    "dry_run": Key(_FLAG, "print parameters, memory, operations, disk and hours; compute and write nothing"),
+    "teraflops": Key(Real(0, 10**6, "(]"), "10^12 operations per second that a device reaches, for dry_run"),
+    "memory_gb": Key(Real(0, 10**6, "(]"), "memory of a device, for dry_run"),
+    "devices": Key(Whole(1, 10**6), "devices that share the work, for dry_run"),
+    "report_to": Key(OneOf(("none", "tensorboard")), "where the curve goes too: TensorBoard's files, in work"),
     "shard_length": Key(Whole(1, 10**6), "most clips an interruption loses"),
-    "recompute": Key(_FLAG, "compute activations of the tokenizer's layers again in the backward pass: less memory"),
+    "recompute": Key(_FLAG, "compute activations of the layers again in the backward pass: less memory"),
     "compile": Key(_FLAG, "torch.compile of the tokenizer's layers"),
 }
 

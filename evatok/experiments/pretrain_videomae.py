@@ -38,7 +38,7 @@ from evatok.training import loop, masked_video
 from evatok.training.batches import Batches
 from evatok.training.masked_video import VIDEOMAE_SIZES, hidden_patch_error, mean_colour_error
 
-ex = tracking.experiment("pretrain_videomae", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
+ex = tracking.experiment("pretrain_videomae", __doc__, keys.RUN | keys.TRAINING | keys.MEMORY | keys.DECODING)
 
 
 @ex.config

@@ -124,7 +124,13 @@ def _folder(config: dict[str, Any], tracker: Tracker, task: Task[Any]) -> Path:
 
 
 def _check_shares(config: dict[str, Any]) -> None:
-    """Raise ConfigError for a batch that the ranks cannot share equally."""
+    """Raise ConfigError for a batch that the ranks, or their pieces, cannot share equally."""
+    pieces = config.get("accumulate", 1)
+    if config["batch"] % (ranks.count() * pieces) and pieces > 1:
+        raise ConfigError(
+            f"config key accumulate: {config['batch']} clips (batch) cannot be cut into {pieces} pieces on each of "
+            f"{ranks.count()} ranks; take a divisor"
+        )
     if config["batch"] % ranks.count():
         raise ConfigError(
             f"config key batch: {config['batch']} clips cannot be shared by {ranks.count()} ranks equally; take a "

@@ -28,7 +28,7 @@ TRAINING = Outputs(folders=("work", "records_folder"), files=("checkpoint",), ow
 
 _FREE_KEYS = {*FREE_KEYS, *TRAINING.folders, *TRAINING.files}  # may differ between a run and its continuation
 
-_BEFORE = {"short": "skip", "random_start": False}
+_BEFORE = {"short": "skip", "random_start": False, "fp16": False}
 """Keys that trainings did not always have, and how those were trained that lack them."""
 
 _CLAIM = "training.json"
@@ -52,8 +52,8 @@ def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
 
 
 def autocast(config: dict[str, Any]) -> torch.autocast:
-    """bfloat16 autocast on the configured device if `bf16`."""
-    return precision.autocast(config["device"], config["bf16"])
+    """bfloat16 autocast on the configured device if `bf16`, float16 if `fp16`."""
+    return precision.autocast(config["device"], config["bf16"], config.get("fp16", False))
 
 
 def streaming_of(config: dict[str, Any], data: str, *, training: bool = False) -> Streaming | None:
@@ -174,6 +174,8 @@ def recipe(config: dict[str, Any]) -> Recipe:
         log_every=config["log_every"],
         save_every=config["save_every"],
         schedule=config.get("schedule", "cosine"),  # only a generator's configuration names one
+        accumulate=config.get("accumulate", 1),
+        fp16=config.get("fp16", False),
     )
 
 

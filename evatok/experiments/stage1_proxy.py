@@ -22,7 +22,7 @@ from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train
 from evatok.storage import records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
-ex = tracking.experiment("stage1_proxy", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
+ex = tracking.experiment("stage1_proxy", __doc__, keys.STAGE | keys.DECODING)
 ex.config(tokenizer_training.settings)
 
 
@@ -56,7 +56,7 @@ def embedded() -> None:
     checkpoint = "results/checkpoints/proxy-toy-motion.safetensors"
 
 
-@tracking.main(ex, TRAINING)
+@tracking.main(ex, TRAINING, plan="tokenizer_cost")
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     def plan(shape: TokenizerConfig) -> Plan:
         return Plan(

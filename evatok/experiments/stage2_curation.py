@@ -37,7 +37,7 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer
 Range = tuple[int, int]
 """Clips [start, stop)."""
 
-ex = tracking.experiment("stage2_curation", __doc__, keys.RUN | keys.DECODING)
+ex = tracking.experiment("stage2_curation", __doc__, keys.RUN | keys.DECODING | keys.PLAN)
 
 
 @ex.config
@@ -131,7 +131,7 @@ def image_paper() -> None:
     perceptual = "lpips-vgg"
 
 
-@tracking.main(ex, Outputs(folders=("work", "records_folder"), files=("table",)))
+@tracking.main(ex, Outputs(folders=("work", "records_folder"), files=("table",)), plan="scoring_cost")
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     share = share_of(config["shard"])

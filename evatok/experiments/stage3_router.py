@@ -36,7 +36,7 @@ from evatok.training import loop
 from evatok.training.batches import Batches
 
 log = logging.getLogger(__name__)
-ex = tracking.experiment("stage3_router", __doc__, keys.RUN | keys.TRAINING)
+ex = tracking.experiment("stage3_router", __doc__, keys.STAGE)
 
 
 @ex.config
@@ -108,7 +108,7 @@ for _name, _settings in image_settings.ROUTERS.items():
     ex.add_named_config(_name, _settings)
 
 
-@tracking.main(ex, TRAINING)
+@tracking.main(ex, TRAINING, plan="router_cost")
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     return runner.train(config, tracker, RouterTask)
 

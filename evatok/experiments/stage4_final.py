@@ -21,7 +21,7 @@ from evatok.experiments.tokenizer_training import PAPER, SMALL, TOY, Plan, train
 from evatok.routing.rules import load_routed
 from evatok.tokenizers.evatok import TokenizerConfig
 
-ex = tracking.experiment("stage4_final", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
+ex = tracking.experiment("stage4_final", __doc__, keys.STAGE | keys.DECODING)
 ex.config(tokenizer_training.settings)
 
 
@@ -119,7 +119,7 @@ ex.add_named_config("image_small", {**image_settings.SMALL, "alignment": "none",
 ex.add_named_config("image_paper", image_settings.PAPER)
 
 
-@tracking.main(ex, TRAINING)
+@tracking.main(ex, TRAINING, plan="tokenizer_cost")
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     def plan(shape: TokenizerConfig) -> Plan:
         rule = rule_of(config, shape)

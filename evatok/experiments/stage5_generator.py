@@ -35,10 +35,12 @@ from evatok.generation import code_cache
 from evatok.generation.flops import generator_operations
 from evatok.generation.transformer import Generator
 from evatok.metrics import catalogue
+from evatok.models.dropout import packed
+from evatok.models.recompute import recompute
 from evatok.storage import checkpoints, ranks, records
 from evatok.training import loop
 
-ex = tracking.experiment("stage5_generator", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
+ex = tracking.experiment("stage5_generator", __doc__, keys.STAGE | keys.DECODING)
 
 
 @ex.config
@@ -73,6 +75,7 @@ def config() -> None:
     weight_decay = 0.05  # with betas 0.9, 0.95 (not stated; LARP: these)
     ema = 0.0  # not stated
     code_bf16 = False
+    recompute = False
     save_every = 200  # and between looks at the validation clips
     work = "results/work/stage5_generator"
     checkpoint = "results/work/stage5_generator/generator.safetensors"
@@ -144,7 +147,7 @@ ex.add_named_config(
 )
 
 
-@tracking.main(ex, TRAINING)
+@tracking.main(ex, TRAINING, plan="generator_cost")
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     check(config)
     return runner.train(config, tracker, GeneratorTask)
@@ -160,6 +163,8 @@ class GeneratorTask(runner.Task[Generator]):
         self.config, self.lesson = config, lesson_of(config)
         self.inputs = self.lesson.identity
         self.module = Generator(self.lesson.shape).to(config["device"])
+        if config["recompute"]:
+            recompute(self.module.layers)
         self.objective = Objective(self.lesson, config)
 
     def look(self) -> dict[str, float]:
@@ -203,6 +208,8 @@ class GeneratorTask(runner.Task[Generator]):
 class Objective:
     """Loss of one step: coded clips, each in the variant that its epoch uses."""
 
+    rehearses = True  # means over symbols, of which clips have unequally many
+
     def __init__(self, lesson: Lesson, config: dict[str, Any]) -> None:
         self.lesson, self.config = lesson, config
 
@@ -216,7 +223,7 @@ class Objective:
         sizes = part.coded.lengths[variants, rows].sum(1) + extra
         rows, variants = ranks.share(rows), ranks.share(variants)
         sequences, condition = part.batch(rows, variants, self.lesson.grammar, config["device"])
-        with autocast(config), ranks.packed(sizes):
+        with autocast(config), packed(sizes):
             loss, terms = module.loss(sequences, condition, drop if part.given is None else None)
         return loss, {**terms, "symbols": sequences.counts.float().mean()}
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet, to_network
@@ -17,7 +15,8 @@ from evatok.experiments.setting import of_size
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.models.encoders import load_encoder
 from evatok.models.quantisers import CODES, check_codes
-from evatok.storage import checkpoints
+from evatok.models.recompute import recompute
+from evatok.storage import checkpoints, ranks
 from evatok.tokenizers.evatok import MODALITIES, AdaptiveTokenizer, TokenizerConfig
 from evatok.tokenizers.initialise import initialise
 from evatok.training.adversary import Adversary, AdversaryConfig
@@ -26,6 +25,8 @@ from evatok.training.discriminators import (
     SemanticDiscriminator,
     TransformerDiscriminator,
     TransformerDiscriminatorConfig,
+    VirtualBatchNorm,
+    pieces_fit,
 )
 from evatok.training.objective import Alignment, Batches, TokenizerObjective, TokenizerWithHead
 from evatok.training.patch_discriminator import PATCH_SIZES, PatchDiscriminator
@@ -39,10 +40,11 @@ def prepared(
     tokenizer, start = started(config, shape, train_set)
     alignment = alignment_of(config)
     adversary, judge = adversary_of(config, shape)
+    _check_pieces(config, adversary)
     encoders = {"alignment_encoder": alignment.encoder.weights_sha256} if alignment else {}
     trainee = TokenizerWithHead(tokenizer, alignment).to(config["device"])
     if config["recompute"]:
-        recompute_layers(tokenizer)
+        recompute([*tokenizer.encoder.layers, *tokenizer.decoder.layers])
     if config["compile"]:
         compile_layers(tokenizer)
     objective = TokenizerObjective(
@@ -59,6 +61,7 @@ def prepared(
         groups=config["groups"],
         bf16=config["bf16"],
         direct_steps=config["direct_steps"],
+        fp16=config["fp16"],
     )
     return trainee, objective, {**rule.parents, **start, **encoders, **judge, "train_clips": train_set.sha256}
 
@@ -144,6 +147,8 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
     }
     if config["discriminator"] == "transformer":
         network = TransformerDiscriminator(transformer_of(config, shape)).to(config["device"])
+        if config["recompute"]:
+            recompute(network.layers)
         its = AdversaryConfig(
             loss="non_saturating", lecam=config["lecam"], smoothing=config["label_smoothing"], **common
         )
@@ -172,11 +177,22 @@ def transformer_of(config: dict[str, Any], shape: TokenizerConfig) -> Transforme
     return replace(sized, frames=shape.frames, size=shape.size, patch=shape.patch)
 
 
-def recompute_layers(tokenizer: AdaptiveTokenizer) -> None:
-    """Keep of every Q-Former layer only its inputs for the backward pass, which runs it again: the same gradients."""
-    for stack in (tokenizer.encoder.layers, tokenizer.decoder.layers):
-        for layer in stack:
-            layer.forward = partial(recomputed, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+def _check_pieces(config: dict[str, Any], adversary: Adversary | None) -> None:
+    """Raise ConfigError for a loss that pieces of a batch do not have."""
+    split = "fp16" if config["fp16"] else "accumulate" if config["accumulate"] > 1 else None
+    if split is None or adversary is None:
+        return
+    if config["adversarial_adaptive"]:
+        raise tracking.ConfigError(
+            f"config key {split}: adversarial_adaptive weighs by gradients of all clips in full precision; set "
+            "one of the two"
+        )
+    parts = config["accumulate"] * ranks.count()
+    if isinstance(adversary.discriminator, SemanticDiscriminator) and not pieces_fit(config["batch"], parts):
+        raise tracking.ConfigError(
+            f"config key accumulate: the semantic discriminator normalises {VirtualBatchNorm.CLIPS} clips at a time, "
+            f"and {config['batch']} clips in {parts} parts would cut them; take parts of a multiple of that"
+        )
 
 
 def compile_layers(tokenizer: AdaptiveTokenizer) -> None:

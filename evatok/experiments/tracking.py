@@ -29,7 +29,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from evatok.experiments import config_files, keys, runs
 from evatok.experiments.config_checks import ConfigError, check_device, check_seed, settle_precision, settle_types
 from evatok.experiments.domains import Refused
 from evatok.experiments.outputs import NOTHING, Outputs
-from evatok.experiments.tracker import Tracker
+from evatok.experiments.tracker import Tracker, board_writer
 from evatok.storage import ranks, records
 from evatok.storage.environment import REPOSITORY, environment
 
@@ -128,9 +128,11 @@ class Experiment(sacred.Experiment):
         except Refused as error:
             raise ConfigError(str(error)) from error
         settle_precision(run.config)
-        if works and "device" in run.config:
+        planned = run.config.get("dry_run", False)
+        if works and "device" in run.config and not planned:
             check_device(run.config["device"])
-        run.unobserved = run.unobserved or os.environ.get("RANK", "0") != "0"  # one run for all of torchrun
+        # One run for all of torchrun; and none for what only says what a run would take.
+        run.unobserved = run.unobserved or os.environ.get("RANK", "0") != "0" or planned
         if not run.unobserved:
             run.observers += runs.stores(self.path, folder, address, given=bool(run.observers))
         return run
@@ -158,7 +160,9 @@ def experiment(name: str, doc: str | None, shared: Mapping[str, Any] | None = No
     return ex
 
 
-def main(ex: Experiment, outputs: Outputs = NOTHING, *, together: bool = False) -> Callable[[Main], Main]:
+def main(
+    ex: Experiment, outputs: Outputs = NOTHING, *, together: bool = False, plan: str = ""
+) -> Callable[[Main], Main]:
     """Decorator for the experiment's main function, which stays callable as `main(config, tracker)`.
 
     `config` is a plain dictionary with sorted keys, `seed` among them; torch, numpy and random are seeded
@@ -168,17 +172,22 @@ def main(ex: Experiment, outputs: Outputs = NOTHING, *, together: bool = False) 
         outputs: what the experiment writes besides its run. That it can be written, and that no other run writes
             there, is made sure of before the function is called.
         together: ranks that `torchrun` starts share its shards (`evatok.storage.ranks`); the first records.
+        plan: what tells beforehand what it takes, with `dry_run`: a name in `evatok.experiments.dry_costs`.
     """
 
     def decorate(function: Main) -> Main:
         def command(_run: Run) -> dict[str, Any] | None:
             config = _plain_config(_run.config)
+            if plan and config["dry_run"]:
+                return _planned(config, plan)
             tracker = Tracker(_run, outputs)
             tracker.info({"environment": tracker.environment()})
             _seed_everything(config["seed"])
             ranks.take_device(config.get("device", "cpu"))
             shared = ranks.together(config["device"]) if together else nullcontext()
-            with errors.terminable(), outputs.held(ex.path, config), shared:
+            if config.get("report_to", "none") == "tensorboard":
+                board_writer()  # found absent before any work
+            with errors.terminable(), outputs.held(ex.path, config), shared, closing(tracker):
                 result = function(config, tracker)
             return records.plain(result, "result", nonfinite_as_null=True)
 
@@ -187,6 +196,12 @@ def main(ex: Experiment, outputs: Outputs = NOTHING, *, together: bool = False) 
         return function
 
     return decorate
+
+
+def _planned(config: dict[str, Any], plan: str) -> dict[str, Any]:
+    from evatok.experiments import dry_costs, dry_run  # they import the networks of all stages
+
+    return dry_run.told(config, getattr(dry_costs, plan))
 
 
 def command_line(ex: Experiment, argv: list[str] | None = None) -> None:

@@ -31,7 +31,7 @@ from evatok.training import loop
 from evatok.training.augmentation import diff_augment
 from evatok.training.batches import Batches
 
-ex = tracking.experiment("train_classifier", __doc__, keys.RUN | keys.TRAINING | keys.DECODING)
+ex = tracking.experiment("train_classifier", __doc__, keys.RUN | keys.TRAINING | keys.MEMORY | keys.DECODING)
 
 
 @ex.config

@@ -26,8 +26,8 @@ from evatok.generation.grammar import Sequences
 from evatok.generation.kv_cache import Attend, Decode, GroupedDecode, KVCache, PackedAttention, Prefill
 from evatok.generation.symbol_loss import SymbolLoss
 from evatok.generation.text import TextEncoder
+from evatok.models.dropout import Dropout
 from evatok.storage import ranks
-from evatok.storage.ranks import Dropout
 
 __all__ = ["GENERATOR_SIZES", "Condition", "Generator", "GeneratorConfig"]
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from evatok.models.dropout import Dropout
 from evatok.storage import checkpoints
-from evatok.storage.ranks import Dropout
 
 SCALES = (1, 2, 4)  # at which motion is estimated
 _TEXTURELESS = 1e-4  # squared gradient in a window of noise

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 
 
-def autocast(device: str | torch.device, bf16: bool) -> torch.autocast:
-    """bfloat16 autocast on `device` if `bf16`, else the precision of the networks' weights."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16)
+def autocast(device: str | torch.device, bf16: bool, fp16: bool = False) -> torch.autocast:
+    """bfloat16 autocast on `device` if `bf16`, float16 if `fp16`, else the precision of the networks' weights."""
+    dtype = torch.float16 if fp16 else torch.bfloat16
+    return torch.autocast(torch.device(device).type, dtype, enabled=bf16 or fp16)
 
 
 def bf16_is_native(device: str | torch.device) -> bool:

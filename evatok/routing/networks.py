@@ -19,9 +19,9 @@ from torch import nn
 
 from evatok.assignments.candidates import CandidateSet
 from evatok.models.attention import Attention
+from evatok.models.dropout import Dropout
 from evatok.routing.statistics import CLIP_STATISTICS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
 from evatok.storage import checkpoints, ranks
-from evatok.storage.ranks import Dropout
 from evatok.tokenizers.config import IMAGE_LEVELS
 
 

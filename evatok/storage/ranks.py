@@ -10,22 +10,22 @@ Legend: R ranks, B clips of the global batch, b = B / R of a rank.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 
 from evatok.errors import EvatokError
+from evatok.storage import pieces
 
 Values = TypeVar("Values", np.ndarray, torch.Tensor)
 Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 PATIENCE = timedelta(hours=12)
 """How long a rank waits for the others: as long as rank 0 may measure."""
@@ -91,9 +91,18 @@ def in_step() -> Iterator[None]:
         _stepping = before
 
 
-def _parts() -> int:
-    """The number of parts that a batch is cut into."""
-    return count() if _stepping else 1
+def parts() -> int:
+    """The number of parts of a batch: one per rank, or one per piece of each (`evatok.storage.pieces`)."""
+    if not _stepping:
+        return 1
+    piece = pieces.current()
+    return count() * (piece.of if piece else 1)
+
+
+def part() -> int:
+    """The number of the part under way."""
+    piece = pieces.current()
+    return rank() * piece.of + piece.number if piece and _stepping else rank()
 
 
 def share(values: Values, dim: int = 0) -> Values:
@@ -102,55 +111,80 @@ def share(values: Values, dim: int = 0) -> Values:
     Raises:
         RankError: B is not a multiple of R.
     """
-    if _parts() == 1:
+    if parts() == 1:
         return values
     size = values.shape[dim]
-    if size % _parts():
-        raise RankError(f"a batch of {size} clips cannot be shared by {_parts()} ranks equally: take a multiple of it")
-    part = slice(rank() * (size // _parts()), (rank() + 1) * (size // _parts()))
-    return values[(slice(None),) * dim + (part,)]
+    if size % parts():
+        raise RankError(f"a batch of {size} clips cannot be shared by {parts()} ranks equally: take a multiple of it")
+    mine = slice(part() * (size // parts()), (part() + 1) * (size // parts()))
+    return values[(slice(None),) * dim + (mine,)]
 
 
 def whole(size: int) -> int:
     """The size of the global batch, of which this rank has `size` clips."""
-    return size * _parts()
+    return size * parts()
 
 
 def mean(value: torch.Tensor, of: torch.Tensor | int) -> torch.Tensor:
     """A mean over `of` things, weighted so that the mean over ranks is that over the things of all ranks."""
-    if _parts() == 1:
+    if parts() == 1:
         return value
     number = torch.as_tensor(of, dtype=torch.float32, device=value.device)
-    everything = number.clone()
-    dist.all_reduce(everything)
-    return torch.where(number > 0, value, 0.0) * (number * _parts() / everything)
+    everything = _summed(number)
+    return torch.where(number > 0, value, 0.0) * (number * parts() / everything)
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
-    """The sum over ranks, differentiable: every rank's loss may depend on it."""
-    return value if _parts() == 1 else _Total.apply(value)
+    """The sum over ranks, differentiable: every rank's loss may depend on it, and on all alike."""
+    if parts() == 1:
+        return value
+    if pieces.current():  # the others' gradients would be equal to this one's
+        return _summed(value) + parts() * (value - value.detach())
+    return _Total.apply(value)
+
+
+def _summed(value: torch.Tensor) -> torch.Tensor:
+    """The sum over all parts, without a gradient; in a rehearsal, in which it is not known yet, this part's own."""
+    piece = pieces.current()
+    if piece and piece.rehearsed:
+        piece.ledger.add(value)
+        return value.detach()
+    if piece:
+        return piece.ledger.take()
+    everything = value.detach().clone()
+    dist.all_reduce(everything)
+    return everything
+
+
+def rehearsed(ledger: pieces.Ledger) -> None:
+    """Add up over ranks what all pieces contributed."""
+    for value in ledger.sums if count() > 1 else ():
+        dist.all_reduce(value)
+    ledger.complete = True
 
 
 @torch.no_grad()
 def average(value: torch.Tensor) -> torch.Tensor:
     """The mean over ranks, without a gradient."""
-    if _parts() == 1:
+    if parts() == 1:
         return value
+    if pieces.current():
+        raise pieces.PieceError("a ratio of gradients of all clips is not known in a piece of them")
     value = value.detach().clone()
     dist.all_reduce(value)
-    return value / _parts()
+    return value / parts()
 
 
 @torch.no_grad()
 def average_gradients(parameters: list[nn.Parameter]) -> None:
     """Replace gradients by their means over ranks."""
-    if _parts() == 1:
+    if parts() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient) / _parts())
+        gradient.copy_(part.view_as(gradient) / parts())
 
 
 def all_true(holds: bool | torch.Tensor) -> bool:
@@ -160,6 +194,12 @@ def all_true(holds: bool | torch.Tensor) -> bool:
     held = torch.as_tensor(holds, dtype=torch.int32, device=device()).clone()
     dist.all_reduce(held, dist.ReduceOp.MIN)
     return bool(held)
+
+
+def part_of(work: Sequence[Item]) -> Sequence[Item]:
+    """This rank's consecutive part of a list of things to do, whatever their number."""
+    begin, end = (len(work) * number // count() for number in (rank(), rank() + 1))
+    return work[begin:end]
 
 
 def first(make: Callable[[], Made]) -> Made:
@@ -201,47 +241,6 @@ def check_alike(what: str, value: Any) -> None:
     odd = [number for number, other in enumerate(held) if other != held[0]]
     if odd:
         raise RankError(f"ranks differ in {what}: rank 0 has {held[0]}, rank {odd[0]} {held[odd[0]]}")
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Rows [start, start + n) of this rank among `of` rows of all."""
-
-    start: int
-    of: int
-
-
-_span: _Span | None = None
-
-
-@contextmanager
-def packed(sizes: np.ndarray) -> Iterator[None]:
-    """Within, the rows of activations are those of sequences of unequal lengths: `sizes` (B,) of the global batch."""
-    global _span
-    part = len(sizes) // _parts()
-    _span = _Span(int(sizes[: rank() * part].sum()), int(sizes.sum())) if _parts() > 1 else None
-    try:
-        yield
-    finally:
-        _span = None
-
-
-class Dropout(nn.Dropout):
-    """Dropout whose mask is drawn for the global batch, along the first dimension."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if _parts() == 1 or not self.training or not self.p:
-            return super().forward(x)
-        span = _span or _Span(rank() * len(x), whole(len(x)))
-        mask = F.dropout(_ones_like(x, span.of), self.p)
-        return x * mask[span.start : span.start + len(x)]
-
-
-def _ones_like(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """Ones of the shape of `rows` rows of x, as x lies in memory: in that order random numbers are drawn."""
-    order = sorted(range(x.ndim), key=x.stride, reverse=True)
-    shape = (rows, *x.shape[1:])
-    return x.new_ones([shape[dim] for dim in order]).permute([order.index(dim) for dim in range(x.ndim)])
 
 
 class _Total(torch.autograd.Function):

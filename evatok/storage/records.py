@@ -157,9 +157,14 @@ def _superseding(record: Record, found: list[Record], outcome: str, free: Contai
     return stamped(content, datetime.fromisoformat(record.created))
 
 
+_LATER = {"fp16": False, "short": "skip", "random_start": False}
+"""Keys that configurations did not always have, and the values that mean what was done without them."""
+
+
 def _asked(record: Record, free: Container[str]) -> dict[str, Any]:
-    """The part of a configuration that decides numbers."""
-    return {key: value for key, value in record.config.items() if key not in free}
+    """The part of a configuration that decides numbers; keys that came later count only where they say something."""
+    asked = {key: value for key, value in record.config.items() if key not in free}
+    return {key: value for key, value in asked.items() if key not in _LATER or value != _LATER[key]}
 
 
 def _same(one: Record, other: Record, free: Container[str]) -> bool:

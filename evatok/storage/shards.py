@@ -175,9 +175,8 @@ def _computed_by_ranks(
     """Compute the absent shards, consecutive ones on each rank of a distributed run; returns the number of items."""
     from evatok.storage import ranks
 
-    first, stop = (len(pieces) * number // ranks.count() for number in (ranks.rank(), ranks.rank() + 1))
     done = 0
-    for piece in pieces[first:stop]:
+    for piece in ranks.part_of(pieces):
         with store.claim(key(piece)):
             if store.get(key(piece)) is None:
                 store.put(key(piece), make(piece, lambda count: None))

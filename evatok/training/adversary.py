@@ -82,6 +82,10 @@ class Adversary:
         """Whether the discriminator learns at this step, or may."""
         return step >= self.config.start
 
+    def learns(self, step: int) -> bool:
+        """Whether the discriminator is updated at this step."""
+        return self.active(step) and (step - self.config.start) % self.config.interval == 0
+
     def plays(self, step: int) -> bool:
         """Whether the tokenizer's loss has an adversarial term at this step."""
         return step >= self.config.start + self.config.warmup
@@ -99,7 +103,7 @@ class Adversary:
         Raises:
             TrainingError: a term or the gradient is not finite; no update was made.
         """
-        if not self.active(step) or (step - self.config.start) % self.config.interval:
+        if not self.learns(step):
             return {}
         self.discriminator.train()
         own_generator = self._own_generator(generator)
@@ -109,6 +113,11 @@ class Adversary:
         self.mean_real = self._running_mean(self.mean_real, terms["logit_real"])
         self.mean_fake = self._running_mean(self.mean_fake, terms["logit_fake"])
         return terms
+
+    def skip(self, step: int, generator: torch.Generator) -> None:
+        """Take the draws from the step's generator that `learn` would."""
+        if self.learns(step):
+            self._own_generator(generator)
 
     def generator_loss(self, fake: torch.Tensor, step: int, generator: torch.Generator) -> torch.Tensor:
         """The tokenizer's adversarial term (), unweighted, differentiable only with respect to `fake`.

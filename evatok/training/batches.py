@@ -16,7 +16,7 @@ import torch
 
 from evatok.data.clips import ClipSet, to_network
 from evatok.data.streaming import StreamedClips
-from evatok.storage import ranks
+from evatok.storage import pieces, ranks
 from evatok.training.loop import batch_indices, half_of, mirror
 
 Order = Callable[[int], np.ndarray]
@@ -46,6 +46,7 @@ class Batches:
     device: str
     order: Order | None = None
     _stream: tuple[int, Iterator[tuple[np.ndarray, np.ndarray]]] | None = field(default=None, repr=False)
+    _held: tuple[int, np.ndarray, np.ndarray] | None = field(default=None, repr=False)  # a step's, for all its pieces
 
     def draw(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """Return the clips of a step (B, 3, T, H, W) in [0, 1]."""
@@ -59,7 +60,10 @@ class Batches:
 
     def _taken(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(self.clips.clips, StreamedClips):
-            return self._streamed(self.clips.clips, step)
+            if self._held is None or self._held[0] != step or not pieces.current():
+                with pieces.within(None):
+                    self._held = (step, *self._streamed(self.clips.clips, step))
+            return pieces.mine(self._held[1]), pieces.mine(self._held[2])
         rows = self.order(step) if self.order else batch_indices(len(self.clips), self.batch, step, self.seed)
         rows = ranks.share(rows)
         return self.clips.clips[rows], rows

@@ -21,7 +21,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from evatok.errors import EvatokError
 from evatok.routing.networks import RouterLayer
-from evatok.storage import ranks
+from evatok.storage import pieces, ranks
 from evatok.tokenizers.initialise import sine_cosine
 
 if TYPE_CHECKING:
@@ -211,10 +211,15 @@ class VirtualBatchNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(width, 1))
 
     def forward(self, x_BDL: torch.Tensor) -> torch.Tensor:
-        if ranks.whole(1) > 1:
+        if ranks.parts() > 1 and not pieces.current():  # pieces hold whole virtual batches (`pieces_fit`)
             return _standardise_over_ranks(x_BDL.float(), self.CLIPS) * self.scale + self.shift
         parts = x_BDL.float().tensor_split(-(-len(x_BDL) // self.CLIPS))
         return torch.cat([_standardise(part) for part in parts]) * self.scale + self.shift
+
+
+def pieces_fit(batch: int, parts: int) -> bool:
+    """Whether no virtual batch lies in two of the parts that a global batch is computed in."""
+    return parts == 1 or (batch % VirtualBatchNorm.CLIPS == 0 and batch // parts % VirtualBatchNorm.CLIPS == 0)
 
 
 def _standardise(x_BDL: torch.Tensor) -> torch.Tensor:

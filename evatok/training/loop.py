@@ -24,7 +24,7 @@ from evatok.storage import ranks
 from evatok.storage.files import ordinary
 from evatok.training import state
 from evatok.training.curve import Window, append_line, drop_lines_after, read_curve
-from evatok.training.parallel import StepCall, step_call
+from evatok.training.gradients import Gradients, step_generator
 from evatok.training.recipe import SCHEDULES, Recipe, TrainingError
 
 __all__ = [
@@ -100,17 +100,18 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     averaged = copy.deepcopy(module).requires_grad_(False)
     optimiser = _optimiser(module, recipe)
-    trained = _Trained(module, averaged, optimiser, step_loss if isinstance(step_loss, Stateful) else None)
+    gradients = Gradients(module, step_loss, recipe)
+    trained = _Trained(module, averaged, optimiser, gradients, step_loss if isinstance(step_loss, Stateful) else None)
     start, spent = trained.resume(folder / "state.pt")
     started = time.monotonic()
     ranks.check_alike("the step from which they resume", start)
     if leads:
         drop_lines_after(folder / "curve.jsonl", start)
-    window, call = Window(), step_call(module, step_loss)
+    window = Window()
     with tqdm(total=recipe.steps, initial=start, desc=description, disable=None if leads else True) as bar:
         for step in range(start, end):
             with ranks.in_step():
-                window.add(_one_step(module, averaged, optimiser, call, recipe, step))
+                window.add(_one_step(trained, recipe, step))
             logs = (step + 1) % recipe.log_every == 0
             if logs or step + 1 == recipe.steps:
                 line = window.close()
@@ -157,12 +158,6 @@ def _cannot_resume(path: Path, error: Exception) -> TrainingError:
     return TrainingError(f"{path}: cannot resume ({reason}); delete it to start again")
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Make the random generator of a step."""
-    mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed >> 1))
-
-
 def batch_indices(count: int, batch: int, step: int, seed: int) -> np.ndarray:
     """(batch,) clip indices of a step: every clip once per epoch, in an order reshuffled each epoch."""
     if batch > count:
@@ -187,32 +182,14 @@ def mirror(clips: np.ndarray, which: np.ndarray) -> np.ndarray:
     return np.where(which[:, None, None, None, None], clips[:, :, :, ::-1], clips)
 
 
-def _one_step(
-    module: nn.Module,
-    averaged: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    call: StepCall,
-    recipe: Recipe,
-    step: int,
-) -> Terms:
-    generator = step_generator(recipe.seed, step)
-    # Layers such as dropout draw from the global generator.
-    torch.manual_seed(int(generator.initial_seed() % 2**63))
-    for group in optimiser.param_groups:
+def _one_step(trained: _Trained, recipe: Recipe, step: int) -> Terms:
+    for group in trained.optimiser.param_groups:
         group["lr"] = recipe.rate(step)
-    loss, terms = call(step, generator)
-    if not ranks.all_true(torch.isfinite(loss)):
-        not_finite = [name for name, value in terms.items() if not torch.isfinite(value).all()]
-        raise TrainingError(f"step {step}: the loss is {loss.item()} (terms not finite: {not_finite}); last state kept")
-    optimiser.zero_grad()
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_norm)
-    if not torch.isfinite(norm):
-        # Even a finite loss can have such a gradient; one step along it would corrupt the weights, and then the state.
-        raise TrainingError(f"step {step}: the gradient's norm is {norm.item()} at loss {loss.item()}; last state kept")
-    optimiser.step()
-    _average(averaged, module, min(recipe.ema, (step + 1) / (step + 10)))
-    return {**terms, "loss": loss, "gradient_norm": norm}
+    trained.optimiser.zero_grad()
+    terms = trained.gradients(step)
+    terms |= trained.gradients.descend(step, trained.optimiser, terms["loss"])
+    _average(trained.averaged, trained.module, min(recipe.ema, (step + 1) / (step + 10)))
+    return terms
 
 
 @torch.no_grad()
@@ -241,15 +218,17 @@ class _Trained:
     module: nn.Module
     averaged: nn.Module
     optimiser: torch.optim.Optimizer
+    gradients: Gradients
     objective: Stateful | None
 
     def save(self, path: Path, step: int, seconds: float) -> None:
+        scaler = self.gradients.scaler.state_dict()  # empty without float16
         parts = {
             "step": step,
             "seconds": seconds,
             "module": self.module.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict() | ({"scaler": scaler} if scaler else {}),
             "objective": self.objective.state_dict() if self.objective else {},
         }
         state.write(path, parts)
@@ -262,6 +241,8 @@ class _Trained:
             parts = state.read(path)
             self.module.load_state_dict(parts["module"])
             self.averaged.load_state_dict(parts["averaged"])
+            if scaler := parts["optimiser"].pop("scaler", {}):
+                self.gradients.scaler.load_state_dict(scaler)
             self.optimiser.load_state_dict(parts["optimiser"])
             if self.objective:
                 self.objective.load_state_dict(parts["objective"])

@@ -76,7 +76,7 @@ def hidden_patch_error(
     clips = to_network(pixels, config["device"]).transpose(1, 2)
     mean, deviation = (clips.new_tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_DEVIATION))
     hidden = hidden_places(len(clips), module.config, config, generator).to(clips.device)
-    with autocast(config["device"], config["bf16"]):
+    with autocast(config["device"], config["bf16"], config.get("fp16", False)):
         return module((clips - mean) / deviation, bool_masked_pos=hidden).loss
 
 

@@ -11,7 +11,7 @@ Legend: B clips, K temporal blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from evatok.assignments.rules import Rule
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.encoders import FrozenEncoder
 from evatok.models.precision import autocast
-from evatok.storage import ranks
+from evatok.storage import pieces, ranks
 from evatok.tokenizers.evatok import AdaptiveTokenizer, Reconstruction
 from evatok.training import losses
 from evatok.training.adversary import Adversary
@@ -66,6 +66,8 @@ class TokenizerObjective:
         adaptive: scale the adversarial term by the ratio of gradients at the decoder's last layer (VQGAN's rule).
         groups: number of groups of similar length that a batch is run in.
         bf16: bfloat16 autocast of the networks; the terms are float32.
+        fp16: float16 instead, of all but the discriminator, whose loss has no scale.
+        rehearses: some terms depend on all clips of a batch (`evatok.storage.pieces`).
         direct_steps: first steps in which the convolutions of an image tokenizer also reconstruct by themselves, as
             GigaTok's do; the term is their weighted L1 and squared error.
     """
@@ -81,10 +83,14 @@ class TokenizerObjective:
     groups: int = 1
     bf16: bool = True
     direct_steps: int = 0
+    fp16: bool = False
+    rehearses = True
+    _rehearsed: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list, repr=False)
+    _learnt: Terms = field(default_factory=dict, repr=False)
 
     def __call__(self, module: TokenizerWithHead, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
         real = self.batches.draw(step, generator)
-        with autocast(real.device, self.bf16):
+        with autocast(real.device, self.bf16, self.fp16):
             lengths = self.rule(real, generator=generator)
             tap = self.alignment.decoder_layer if self.alignment else None
             made = module.tokenizer(real, lengths, tap=tap, groups=min(self.groups, len(real)))
@@ -112,7 +118,7 @@ class TokenizerObjective:
         if self.alignment is not None:
             assert module.head is not None
             assert made.tapped is not None
-            with autocast(real.device, self.bf16):
+            with autocast(real.device, self.bf16, self.fp16):
                 with torch.no_grad():
                     (teacher,) = self.alignment.encoder(real, [self.alignment.encoder_layer])
                 student = module.head(made.tapped)
@@ -120,7 +126,7 @@ class TokenizerObjective:
         return terms
 
     def _direct(self, module: TokenizerWithHead, real: torch.Tensor) -> torch.Tensor:
-        with autocast(real.device, self.bf16):
+        with autocast(real.device, self.bf16, self.fp16):
             fake = module.tokenizer.direct(real)
         return self.weights["l1"] * losses.l1(real, fake) + self.weights["squared"] * losses.squared(real, fake)
 
@@ -147,9 +153,31 @@ class TokenizerObjective:
         if self.adversary is None or not self.adversary.active(step):
             return {}
         with autocast(real.device, self.bf16):
-            logged = self.adversary.learn(real, fake.detach(), step, generator)
-            terms["adversarial"] = self.adversary.generator_loss(fake, step, generator)
+            logged = self._learn(real, fake.detach(), step, generator)
+            if (piece := pieces.current()) and piece.rehearsed:  # nothing else depends on it
+                terms["adversarial"] = fake.new_zeros(())
+            else:
+                terms["adversarial"] = self.adversary.generator_loss(fake, step, generator)
         return logged
+
+    def _learn(self, real: torch.Tensor, fake: torch.Tensor, step: int, generator: torch.Generator) -> Terms:
+        """Train the discriminator; on all pieces of a batch at once, at the end of their rehearsal."""
+        assert self.adversary is not None
+        piece = pieces.current()
+        if piece is None:
+            return self.adversary.learn(real, fake, step, generator)
+        if piece.rehearsed and self.adversary.learns(step):
+            self._rehearsed.append((real, fake))
+        if not (piece.rehearsed and piece.last):
+            self.adversary.skip(step, generator)
+            return {} if piece.rehearsed else self._learnt
+        with torch.enable_grad(), pieces.within(None):
+            self._learnt = {}
+            if self._rehearsed:
+                all_real, all_fake = (torch.cat(clips) for clips in zip(*self._rehearsed, strict=True))
+                self._learnt = self.adversary.learn(all_real, all_fake, step, generator)
+        self._rehearsed = []
+        return self._learnt
 
     def _weights_of(self, module: TokenizerWithHead, terms: Terms, step: int) -> dict[str, float]:
         if not self.adaptive or self.adversary is None or not self.adversary.plays(step):

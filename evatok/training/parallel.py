@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from evatok.storage import ranks
 
@@ -25,6 +27,11 @@ class _Step(nn.Module):
 
     def forward(self, step: int, generator: torch.Generator) -> tuple[torch.Tensor, Terms]:
         return self.step_loss(self.module, step, generator)
+
+
+def unsynchronised(call: StepCall) -> AbstractContextManager[Any]:
+    """Within, gradients stay a rank's own."""
+    return call.no_sync() if isinstance(call, DistributedDataParallel) else nullcontext()
 
 
 def step_call(module: nn.Module, step_loss: Callable[..., Any]) -> StepCall:

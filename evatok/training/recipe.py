@@ -21,7 +21,9 @@ class Recipe:
     """How to optimise. Learning rates are AdamW's; `warmup` and the periods are in steps.
 
     `schedule` is "cosine", or "wsd" (warm-up, stable, decay): constant for the first 80 % of the steps, then annealed
-    to the final rate by one minus the square root of the completed fraction of the rest.
+    to the final rate by one minus the square root of the completed fraction of the rest. A rank computes its part of a
+    batch in `accumulate` pieces (`evatok.storage.pieces`); with `fp16` the loss is scaled, and a step whose gradient
+    overflows is left out.
     """
 
     steps: int
@@ -36,6 +38,8 @@ class Recipe:
     log_every: int = 20
     save_every: int = 200
     schedule: str = "cosine"
+    accumulate: int = 1
+    fp16: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:

@@ -20,11 +20,12 @@ from evatok.experiments import (
     stage4_final,
     stage5_generator,
 )
-from evatok.experiments.tokenizer_parts import recompute_layers, shape_of
+from evatok.experiments.tokenizer_parts import shape_of
 from evatok.experiments.tokenizer_training import PAPER
 from evatok.generation.grammar import Grammar
 from evatok.generation.transformer import Generator, GeneratorConfig
 from evatok.models.encoders import VJEPA2, FrozenEncoder, VideoMAE, load_encoder
+from evatok.models.recompute import recompute
 from evatok.routing.networks import ROUTER_SIZES, build_router
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.training import masked_video
@@ -111,7 +112,7 @@ def test_recomputed_layers_give_the_same_gradients_from_less_memory(tiny, clips)
     torch.manual_seed(0)
     plain = AdaptiveTokenizer(tiny)
     recomputing, held, gradients = copy.deepcopy(plain), [], []
-    recompute_layers(recomputing)
+    recompute([*recomputing.encoder.layers, *recomputing.decoder.layers])
     for tokenizer in (plain, copy.deepcopy(recomputing)):
         saved: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: saved.append(x.nbytes) or x, lambda x: x):

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -457,3 +459,48 @@ def test_ctrl_c_before_a_run_has_begun_is_an_interruption(runs, monkeypatch):
     monkeypatch.setattr(tracking.Run, "_emit_started", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training(lambda config, tracker: None).run()
+
+
+class Board:
+    """Stands in for TensorBoard's writer."""
+
+    made: ClassVar[list["Board"]] = []
+
+    def __init__(self, log_dir: str, purge_step: int) -> None:
+        self.log_dir, self.purge_step, self.scalars, self.closed = log_dir, purge_step, [], False
+        Board.made.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.append((name, value, step))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def reporting(tmp_path: Path, body) -> tracking.Experiment:
+    ex = tracking.experiment("reporting", "Report.")
+    ex.add_config(work=str(tmp_path / "work"), report_to="tensorboard")
+    tracking.main(ex)(body)
+    return ex
+
+
+def test_scalars_go_to_tensorboard_too_and_a_resumed_run_drops_what_was_lost(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Board))
+    Board.made.clear()
+
+    def body(config, tracker):
+        tracker.scalar("loss", 0.5, 20)
+        tracker.scalar("loss", 0.25, 40)
+
+    reporting(tmp_path, body).run()
+    (board,) = Board.made
+    assert board.log_dir == str(tmp_path / "work" / "tensorboard")
+    assert board.purge_step == 20
+    assert board.scalars == [("loss", 0.5, 20), ("loss", 0.25, 40)]
+    assert board.closed
+
+
+def test_tensorboard_that_is_not_installed_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(tracking.ConfigError, match=r"pip install \"evatok\[tensorboard\]\""):
+        reporting(tmp_path, lambda config, tracker: pytest.fail("it worked")).run()

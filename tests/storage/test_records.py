@@ -164,8 +164,11 @@ def test_the_same_numbers_are_recorded_once(tmp_path):
     for changes in same:
         assert records.write_once(made(**changes), tmp_path) == (first, False)
     assert records.write_once(made(config={"steps": 100, "work": "here"}), tmp_path, free={"work"}) == (first, False)
+    later = {"config": {"steps": 100, "fp16": False}}  # a key that this record's command did not have yet
+    assert records.write_once(made(**later), tmp_path) == (first, False)
     others = [
         {"config": {"steps": 101}},
+        {"config": {"steps": 100, "fp16": True}},
         {"config": {"steps": 100, "rate": 1e-7}},
         {"config": {"steps": 100, "rate": 2e-7}},
         {"status": "small"},
@@ -217,8 +220,10 @@ def test_no_absolute_path_is_stored():
             "store": "mongodb://user:secret@host:27017/runs",
             "unit": "km/h and 1/2",
             "relative": "results/clips.csv",
+            "routers": "/data/router-*.safetensors,/data/b.safetensors",
         }
     )
+    assert told.pop("routers") == "router-*.safetensors,b.safetensors"
     assert told == {
         "argv": [
             "results/clips.csv",

@@ -139,6 +139,7 @@ def main(folder: Path) -> None:
             if ranks.rank() == 0:
                 shutil.copytree(folder / name, folder / f"{name}-half", dirs_exist_ok=True)
             train(*make(), RECIPE, folder / name)
+        train(*generator(), replace(RECIPE, accumulate=2), folder / "generator-pieces")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from evatok.data import clips as clip_sets
+from evatok.models.dropout import Dropout, packed
 from evatok.storage import ranks
 from evatok.storage.environment import REPOSITORY
 from evatok.storage.shards import ShardStore, computed
@@ -109,6 +110,12 @@ def test_a_training_of_two_ranks_resumes_on_one_process(name, one, two):
     assert gap(weights_of(one / name), weights_of(folder)) < WEIGHTS.get(name, 3e-5)
 
 
+@pytest.mark.slow
+def test_two_ranks_in_two_pieces_each_train_what_one_process_does_at_once(one, two):
+    assert worst(one / "generator", two / "generator-pieces")[1] < CLOSE
+    assert gap(weights_of(one / "generator"), weights_of(two / "generator-pieces")) < 3e-5
+
+
 def test_one_process_keeps_the_whole_batch():
     values = np.arange(6)
     with ranks.in_step():
@@ -153,7 +160,7 @@ def test_what_is_measured_between_steps_is_not_shared(as_rank):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_dropout_of_a_part_is_that_part_of_the_whole_batchs(as_rank, turned):
-    layer, x = ranks.Dropout(0.5), torch.rand(6, 5, 4)
+    layer, x = Dropout(0.5), torch.rand(6, 5, 4)
     x = x.transpose(1, 2) if turned else x  # in memory it lies the other way
     torch.manual_seed(7)
     whole = layer(x)
@@ -166,13 +173,13 @@ def test_dropout_of_a_part_is_that_part_of_the_whole_batchs(as_rank, turned):
 
 
 def test_dropout_of_packed_sequences_knows_where_its_rows_are(as_rank):
-    layer, sizes = ranks.Dropout(0.5), np.array([2, 5, 1, 3])
+    layer, sizes = Dropout(0.5), np.array([2, 5, 1, 3])
     x = torch.rand(11, 4)
     torch.manual_seed(7)
     whole = layer(x)
     as_rank(1, 2)
     torch.manual_seed(7)
-    with ranks.in_step(), ranks.packed(sizes):
+    with ranks.in_step(), packed(sizes):
         assert torch.equal(layer(x[7:]), whole[7:])
 
 

@@ -1,0 +1,272 @@
+"""The cost of each stage from its configuration alone, for a dry run: networks are imagined, losses composed by hand.
+
+Legend: B clips.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from evatok.data.clips import ClipSetError
+from evatok.evaluation import flops
+from evatok.evaluation.footprint import Footprint, footprint, imagined
+from evatok.experiments.dry_run import Cost, low_of
+from evatok.experiments.setting import of_size
+from evatok.experiments.tokenizer_parts import shape_of, transformer_of
+from evatok.generation.flops import generator_operations
+from evatok.generation.grammar import Grammar
+from evatok.generation.kv_cache import Prefill
+from evatok.generation.symbol_loss import SymbolLoss
+from evatok.generation.transformer import Generator, GeneratorConfig
+from evatok.metrics.perceptual import PerceptualDistance, ShiftTolerantAlexNet
+from evatok.models.efficientnet import EfficientNet, EfficientNetLite0
+from evatok.models.encoders import FAMILIES, NAMED, VJEPA2, FrozenEncoder, VideoMAE
+from evatok.models.recompute import recompute
+from evatok.routing.networks import MODALITIES as ROUTERS
+from evatok.routing.networks import build_router
+from evatok.storage import checkpoints
+from evatok.tokenizers.config import MODALITIES, TokenizerConfig
+from evatok.tokenizers.evatok import AdaptiveTokenizer
+from evatok.tokenizers.layout import Layout
+from evatok.training import losses
+from evatok.training.alignment import AlignmentHead
+from evatok.training.discriminators import SemanticDiscriminator, TransformerDiscriminator
+from evatok.training.patch_discriminator import PATCH_SIZES, PatchDiscriminator
+
+_TAPS = {"lpips-vgg": (64, 128, 256, 512, 512), "lpips-alex": (64, 192, 384, 256, 256)}
+_TAPS["st-lpips"] = _TAPS["lpips-alex"]
+_HUB: dict[str, Any] = {"facebook/vjepa2-vitl-fpc64-256": VJEPA2, "MCG-NJU/videomae-base": VideoMAE}
+"""Encoders whose shape is that of transformers' defaults, so that nothing is downloaded."""
+
+
+def tokenizer_cost(config: dict[str, Any]) -> Cost:
+    """Stages 1 and 4: memory of the longest assignments, operations of the mean over candidates."""
+    shape = shape_of(config)
+    totals = shape.candidates.totals
+    with imagined(config["device"], low_of(config)):
+        step = TokenizerStep(config, shape)
+        kept = footprint(step, step.parameters())
+        extra = step.loss_operations()
+    trained, opposed, frozen = step.sizes()
+    own = flops.tokenizer_operations(shape, totals, training=True)
+    return Cost(trained, opposed, frozen, kept, own + extra, _clip_bytes(shape))
+
+
+class TokenizerStep:
+    """A step of a tokenizer's training on fake clips: everything that keeps memory, or takes operations."""
+
+    def __init__(self, config: dict[str, Any], shape: TokenizerConfig) -> None:
+        self.config, self.shape = config, shape
+        self.tokenizer = AdaptiveTokenizer(shape)
+        self.perceptual = perceptual_of(config["perceptual"])
+        self.teacher = encoder_of(config["alignment"], config["alignment_resize"])
+        self.head: nn.Module | None = None
+        if self.teacher is not None:
+            grid = self.teacher.grid(shape.frames, shape.size)
+            own = (shape.candidates.blocks, *shape.grid)
+            self.head = AlignmentHead(shape.decoder_width, own, self.teacher.width, grid)
+        self.judge = judge_of(config, shape)
+        if config["recompute"]:
+            recompute([*self.tokenizer.encoder.layers, *self.tokenizer.decoder.layers])
+            recompute(self.judge.layers if isinstance(self.judge, TransformerDiscriminator) else [])
+
+    def parameters(self) -> list[nn.Parameter]:
+        parts = [self.tokenizer, self.perceptual, self.teacher, self.head, self.judge]
+        judged = [self.judge.encoder] if isinstance(self.judge, SemanticDiscriminator) else []
+        return [p for part in (*parts, *judged) if part is not None for p in part.parameters()]
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Parameters that are trained, those of the discriminator, and those of frozen networks."""
+        judge = self.judge
+        trained = _count(self.tokenizer) + _count(self.head)
+        encoder = judge.encoder if isinstance(judge, SemanticDiscriminator) else None
+        opposed = sum(p.numel() for p in judge.parameters() if p.requires_grad) if judge else 0
+        return trained, opposed, _count(self.perceptual) + _count(self.teacher) + _count(encoder)
+
+    def __call__(self, clips: int) -> list[torch.Tensor]:
+        """The terms of a batch, the discriminator's own step among them, all of which live at once."""
+        shape, config = self.shape, self.config
+        real = torch.empty(clips, 3, shape.frames, shape.size, shape.size)
+        layout = whole_layout(clips, shape.candidates.blocks, shape.levels[-1])
+        tokenizer, tap = self.tokenizer, config["alignment_layer"] if self.head else None
+        features = tokenizer.encoder(tokenizer.encoder.embed(real), layout).flatten(0, 1)
+        quantised = tokenizer.quantiser(features)
+        fake, tapped = tokenizer.decoder(quantised.values.unflatten(0, (clips, -1)), layout, tap)
+        terms = [losses.l1(real, fake), losses.squared(real, fake), quantised.loss]
+        if self.perceptual is not None:
+            frames = config["perceptual_frames"] or shape.frames
+            terms.append(self.perceptual(real[:, :, :frames], fake[:, :, :frames]).mean())
+        if config["entropy_weight"]:
+            codebook = tokenizer.quantiser.codebook
+            assert codebook is not None
+            terms.append(losses.entropy(quantised.latents, codebook))
+        if self.head is not None:
+            terms.append(self.head(tapped).square().mean())
+        if self.judge is not None:
+            frames = config["semantic_frames"] or shape.frames
+            seen = [clip[:, :, :frames] for clip in (real, fake.detach())]
+            terms += [self.judge(clip).sum() for clip in seen]
+        return terms
+
+    def loss_operations(self) -> float:
+        """Operations per clip of the networks that judge, forward and as far as gradients go backward."""
+        shape, config = self.shape, self.config
+        clip = torch.empty(1, 3, shape.frames, shape.size, shape.size)
+        total = 0.0
+        if self.perceptual is not None:  # real and fake, and back to the fake one
+            seen = clip[:, :, : config["perceptual_frames"] or shape.frames]
+            total += 3 * _operations(lambda: self.perceptual.features(seen.transpose(1, 2)))
+        if self.teacher is not None and self.head is not None:
+            tokens = shape.candidates.blocks * math.prod(shape.grid)
+            total += transformer_operations(self.teacher, shape) + 6 * _count(self.head) * tokens
+        if self.judge is not None:  # its own step on both, and the generator's on the fake one
+            seen = clip[:, :, : config["semantic_frames"] or shape.frames]
+            forward = _operations(lambda: self.judge(seen))
+            total += forward * (2 + 6 / config["discriminator_interval"])
+        return total
+
+
+def generator_cost(config: dict[str, Any]) -> Cost:
+    """Stage 5: memory of the longest sequences, operations at the length of the fixed baseline."""
+    shape = coding(config)
+    if not Path(config["tokenizer"]).is_file() and config["size"] == "paper":
+        shape = replace(shape, codebook_size=8192)  # of finals on UCF-101 and Kinetics-600 [Sec. 4.1]
+    candidates, grammar = shape.candidates, Grammar.of(shape)
+    with imagined(config["device"], low_of(config)):
+        network = Generator(GeneratorConfig.of(grammar, config["model"], classes=101, positions=config["positions"]))
+        if config["recompute"]:
+            recompute(network.layers)
+
+        def step(clips: int) -> torch.Tensor:
+            length = grammar.longest
+            rows = torch.empty(clips * length, dtype=torch.long)
+            x = network._trunk(rows, rows, Prefill(clips, length, None).attend)
+            return SymbolLoss.apply(network.norm(x), network.head.weight, rows, torch.is_grad_enabled())[0]
+
+        kept = footprint(step, network.parameters())
+    tokens = candidates.baseline * candidates.blocks
+    operations = generator_operations(network.config, tokens + grammar.headers, training=True)
+    return Cost(_count(network), 0, 0, kept, operations, 4 * tokens)
+
+
+def router_cost(config: dict[str, Any]) -> Cost:
+    """Stage 3."""
+    shape = of_size(ROUTERS[config["modality"]], config["size"])
+    with imagined(config["device"], low_of(config)):
+        network = build_router(shape)
+        side = (3, shape.frames, shape.size, shape.size)
+        kept = footprint(lambda clips: network(torch.empty(clips, *side)), network.parameters())
+    operations = float(flops.router_operations(shape, training=True))
+    return Cost(_count(network), 0, 0, kept, operations, 3 * shape.frames * shape.size**2)
+
+
+def scoring_cost(config: dict[str, Any]) -> Cost:
+    """Stage 2: every block of the prefix tree is reconstructed, and compared by the perceptual metric, if any."""
+    shape = coding(config)
+    candidates = shape.candidates
+    operations = flops.scoring_operations(shape, config["search"])
+    with imagined(config["device"], None):
+        network, metric = AdaptiveTokenizer(shape), perceptual_of(config["perceptual"])
+        if metric is not None:
+            frames = min(config["perceptual_frames"] or shape.patch[0], shape.patch[0])
+            block = torch.empty(1, frames, 3, shape.size, shape.size)
+            visits = sum(len(candidates.levels) ** k for k in range(1, candidates.blocks + 1))
+            operations += (visits + candidates.blocks) * _operations(lambda: metric.features(block))
+    metrics = 3 + (metric is not None)
+    table = 4 * len(candidates) * metrics
+    nothing = Footprint(0.0, 0.0, 0.0)
+    return Cost(_count(network), 0, _count(metric), nothing, operations, _clip_bytes(shape), table)
+
+
+def coding(config: dict[str, Any]) -> TokenizerConfig:
+    """The shape of the tokenizer that scores or codes: the checkpoint's if it is there, else that of its size."""
+    if Path(config["tokenizer"]).is_file():
+        return TokenizerConfig.from_dict(checkpoints.load(config["tokenizer"], "tokenizer").config)
+    return of_size(MODALITIES["video"], config["size"])
+
+
+def perceptual_of(name: str) -> PerceptualDistance | None:
+    """The perceptual metric's network without its weights."""
+    if name == "none":
+        return None
+    trunk: nn.Module
+    if name == "st-lpips":
+        trunk = ShiftTolerantAlexNet()
+    else:
+        import lpips
+
+        networks = {"lpips-vgg": lpips.pretrained_networks.vgg16, "lpips-alex": lpips.pretrained_networks.alexnet}
+        trunk = networks[name](pretrained=False, requires_grad=False)
+    heads = [torch.empty(1, channels, 1, 1) for channels in _TAPS[name]]
+    return PerceptualDistance(trunk, heads, torch.zeros(3), torch.ones(3), smallest_frame=1)
+
+
+def encoder_of(source: str, resize: int) -> FrozenEncoder | None:
+    """A frozen encoder without its weights: of the hub's known ones, or a folder's configuration."""
+    if source == "none":
+        return None
+    import transformers
+
+    with mock.patch.object(transformers.PreTrainedModel, "init_weights"):  # it looks at values
+        return _encoder(source, resize, transformers)
+
+
+def _encoder(source: str, resize: int, transformers: Any) -> FrozenEncoder:
+    how: dict[str, Any] = {"source": source, "resize": resize or None}
+    if source in NAMED:
+        return EfficientNet(EfficientNetLite0(), differences=NAMED[source], **how)
+    if Path(source).is_dir():
+        shape = transformers.AutoConfig.from_pretrained(source, local_files_only=True)
+        family = FAMILIES[shape.model_type]
+        return family(getattr(transformers, family.network)(shape), **how)
+    if source not in _HUB:
+        raise ClipSetError(f"{source}: its shape is not known without its folder; a dry run knows {', '.join(_HUB)}")
+    family = _HUB[source]
+    network = getattr(transformers, family.network)
+    return family(network(network.config_class()), **how)
+
+
+def judge_of(config: dict[str, Any], shape: TokenizerConfig) -> Any:
+    """The configured discriminator."""
+    kind = config["discriminator"]
+    if kind == "none":
+        return None
+    if kind == "transformer":
+        return TransformerDiscriminator(transformer_of(config, shape))
+    if kind == "patch":
+        return PatchDiscriminator(**of_size(PATCH_SIZES, config["size"]))
+    encoder = encoder_of(config["semantic_encoder"], config["semantic_resize"])
+    assert encoder is not None
+    return SemanticDiscriminator(encoder, config["semantic_layers"])
+
+
+def transformer_operations(encoder: FrozenEncoder, shape: TokenizerConfig) -> float:
+    """Operations of a frozen transformer on a clip: two per weight and token, and attention."""
+    tokens = math.prod(encoder.grid(shape.frames, shape.size))
+    return 2.0 * _count(encoder) * tokens + 4.0 * encoder.depth * tokens**2 * encoder.width
+
+
+def whole_layout(clips: int, blocks: int, level: int) -> Layout:
+    """The layout of clips with `level` tokens in every block, without values."""
+    tokens = torch.empty(clips, blocks * level, dtype=torch.long)
+    per_block = torch.empty(clips, blocks, dtype=torch.long)
+    return Layout(per_block, tokens, tokens, tokens, tokens.bool(), per_block)
+
+
+def _operations(compute: Any) -> float:
+    return footprint(lambda clips: compute(), []).operations
+
+
+def _count(module: nn.Module | None) -> int:
+    return sum(p.numel() for p in module.parameters()) if module is not None else 0
+
+
+def _clip_bytes(shape: TokenizerConfig) -> int:
+    return 3 * shape.frames * shape.size**2

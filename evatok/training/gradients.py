@@ -1,0 +1,97 @@
+"""The gradients of a training step: of a batch at once, in pieces, over ranks, in float16 with a scaled loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evatok.storage import pieces, ranks
+from evatok.training.parallel import StepCall, Terms, step_call, unsynchronised
+from evatok.training.recipe import Recipe, TrainingError
+
+
+class Gradients:
+    """Computes the loss of a step, its terms, and its gradients, which are added to those of the module."""
+
+    def __init__(self, module: nn.Module, step_loss: Callable[..., Any], recipe: Recipe) -> None:
+        self.module, self.step_loss, self.recipe = module, step_loss, recipe
+        self.call: StepCall = step_call(module, step_loss)
+        device = next(module.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=recipe.fp16)
+
+    def __call__(self, step: int) -> Terms:
+        """The terms of the step, `loss` among them. Raises TrainingError for a loss that is not finite."""
+        parts = [self._part(step, piece) for piece in self._pieces(step)]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: torch.stack([part[name].float() for part in parts]).mean(0) for name in parts[0]}
+
+    def _part(self, step: int, piece: pieces.Piece | None) -> Terms:
+        with pieces.within(piece), self._alone(piece):
+            loss, terms = self.call(step, seeded(self.recipe.seed, step))
+            if not ranks.all_true(torch.isfinite(loss)):
+                odd = [name for name, value in terms.items() if not torch.isfinite(value).all()]
+                told = f"the loss is {loss.item()} (terms not finite: {odd})"
+                raise TrainingError(f"step {step}: {told}; last state kept")
+            self.scaler.scale(loss / (piece.of if piece else 1)).backward()
+        return {name: value.detach() for name, value in {**terms, "loss": loss}.items()}
+
+    def _pieces(self, step: int) -> Iterator[pieces.Piece | None]:
+        """The pieces of a step, rehearsed where its terms depend on one another."""
+        count, ledger = self.recipe.accumulate, pieces.Ledger()
+        if count == 1:
+            yield None
+            return
+        if getattr(self.step_loss, "rehearses", False):
+            for number in range(count):
+                ledger.begin()
+                with torch.no_grad(), pieces.within(pieces.Piece(number, count, ledger)):
+                    self.step_loss(self.module, step, seeded(self.recipe.seed, step))
+            ranks.rehearsed(ledger)
+        ledger.complete = True
+        for number in range(count):
+            ledger.begin()
+            yield pieces.Piece(number, count, ledger)
+
+    def _alone(self, piece: pieces.Piece | None) -> AbstractContextManager[Any]:
+        """Gradients are averaged over ranks once, with the last piece's."""
+        return nullcontext() if piece is None or piece.last else unsynchronised(self.call)
+
+    def descend(self, step: int, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> Terms:
+        """One step of the optimiser along the clipped gradients; returns their norm before.
+
+        With `fp16` a step whose gradients overflow is left out (`left_out`), and the scale lowered.
+
+        Raises:
+            TrainingError: gradients that are not finite, with `fp16` at a scale of 1.
+        """
+        self.scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm)
+        if not torch.isfinite(norm) and not (self.recipe.fp16 and self.scaler.get_scale() > 1):
+            # Even a finite loss can have such a gradient; a step along it would corrupt the weights, then the state.
+            told = f"the gradient's norm is {norm.item()} at loss {loss.item()}"
+            raise TrainingError(f"step {step}: {told}; last state kept")
+        self.scaler.step(optimiser)
+        self.scaler.update()
+        if not self.recipe.fp16:
+            return {"gradient_norm": norm}
+        taken = torch.isfinite(norm)
+        return {"left_out": 1.0 - taken.float(), **({"gradient_norm": norm} if taken else {})}
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Make the random generator of a step."""
+    mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> 1))
+
+
+def seeded(seed: int, step: int) -> torch.Generator:
+    """The generator of a step, with the global one, from which layers such as dropout draw, seeded alike."""
+    generator = step_generator(seed, step)
+    torch.manual_seed(int(generator.initial_seed() % 2**63))
+    return generator
