@@ -4,7 +4,7 @@ Classes come as often as among the real clips, or are named; frame prediction co
 frames. `output` holds every frame as a PNG, a sheet with the tokens of each block, and the clips moving side by side.
 gFVD compares N samples with N real clips. Class consistency is the share of samples in which a classifier of real clips
 sees the class asked for; the same share on real clips and on their reconstructions is what it could reach at best. A
-killed sampling resumes.
+killed sampling resumes; under torchrun the ranks share the samples, and the clips to measure.
 
     python -m evatok.experiments.sample with toy generator=PATH tokenizer=PATH
     python -m evatok.experiments.sample with generator=PATH tokenizer=PATH guidance=2.0
@@ -38,7 +38,7 @@ from evatok.generation.taught import TASKS
 from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics import catalogue
 from evatok.models.precision import autocast
-from evatok.storage import records
+from evatok.storage import ranks, records
 from evatok.storage.shards import ShardStore
 
 ex = tracking.experiment("sample", __doc__, keys.RUN)
@@ -116,7 +116,7 @@ ex.add_named_config(
 ex.add_named_config("paper_k600", {"size": "paper", "protocol": "larp-k600-prediction", "bf16": True, "device": "cuda"})
 
 
-@tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)))
+@tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)), together=True)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     video = generator_of(config)
@@ -138,7 +138,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         found = consistency.measure(fake, real)
         values |= class_consistency.metrics_of_all(found)
         facts |= consistency.facts(found)
-    if config["output"]:
+    if config["output"] and ranks.rank() == 0:
         files = show(config, real, fake, drawn, names)
         for kept in ("sheet", "tokens"):
             tracker.artifact(files[kept])

@@ -27,6 +27,7 @@ from evatok.generation.order import OrderedGrammar
 from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.models.precision import autocast
+from evatok.storage import ranks
 from evatok.storage.shards import ShardStore, Tick, package_version, ranges
 from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.evatok import AdaptiveTokenizer
@@ -139,6 +140,9 @@ def draw(
 ) -> Samples:
     """Draw all samples of a request, reading those that `store` already holds.
 
+    Of several ranks (`evatok.storage.ranks`) each draws its share of the shards and reads the others': a sample depends
+    on its own number, not on who draws it.
+
     Args:
         tick: called with the number of samples that have just finished.
 
@@ -146,9 +150,10 @@ def draw(
         GenerationError, SamplingError, GrammarError: a request that the generator cannot serve.
     """
     shards = ranges(request.count, shard_length)
-    stored = {shard: store.get(request.made_by(*shard)) if store else None for shard in shards}
-    done = {shard: arrays for shard, arrays in stored.items() if arrays is not None}
+    done = _stored(request, store, shards)
     resumed = sum(stop - start for start, stop in done)
+    mine = shards if store is None else ranks.part_of(shards)
+    ranks.wait()  # or what another draws meanwhile would count as resumed
     if tick and resumed:
         tick(resumed)
 
@@ -157,10 +162,20 @@ def draw(
         if store:
             store.put(request.made_by(*shard), arrays)
 
-    for group in _adjacent([shard for shard in shards if shard not in done]):
+    for group in _adjacent([shard for shard in mine if shard not in done]):
         request.draw(group[0][0], group[-1][1], tick, ShardGroup(group, keep).add)
+    ranks.wait()
+    done |= _stored(request, store, [shard for shard in shards if shard not in done])
     codes, lengths, seconds = (np.concatenate([done[shard][name] for shard in shards]) for name in _ARRAYS)
     return Samples(packed(codes, lengths), float(seconds.sum()), resumed)
+
+
+def _stored(
+    request: SampleRequest, store: ShardStore | None, shards: list[tuple[int, int]]
+) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    """The shards that are there."""
+    found = {shard: store.get(request.made_by(*shard)) if store else None for shard in shards}
+    return {shard: arrays for shard, arrays in found.items() if arrays is not None}
 
 
 _ARRAYS = ("codes", "lengths", "seconds")

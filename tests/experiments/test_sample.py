@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from evatok.data import clips as clip_sets
@@ -23,7 +24,7 @@ from evatok.generation.sampling import Sampling
 from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics.class_consistency import ClassificationError
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
-from evatok.storage import checkpoints, records
+from evatok.storage import checkpoints, ranks, records
 from evatok.storage.shards import ShardStore
 from tests import factories
 
@@ -201,6 +202,34 @@ def test_a_longer_draw_begins_with_the_shorter_one(folder, tokenizer, tmp_path):
     video.grammar.build(long.codes)  # raises for anything illegal
     with pytest.raises(EvaluationError, match="6 samples for 4 real clips"):
         samples.Generated(video.clips(long.codes), long, tokenizer, {}).check(4, True)
+
+
+def test_ranks_share_a_draw_and_each_reads_all_of_it(folder, tmp_path, monkeypatch):
+    """Byte for byte what one process draws, the second rank's part drawn while the first waits."""
+    video = VideoGenerator.load(folder / "class.safetensors")
+    request = SampleRequest(video, 7, [0, 1, 2, 0, 1, 2, 0], None, 3, Sampling())
+    whole = samples.draw(request, ShardStore(tmp_path / "one"), shard_length=2)
+    store, drawn, number = ShardStore(tmp_path / "two"), [], [0]
+    make = SampleRequest.draw
+
+    def noted(self, start, stop, *others):
+        drawn.append((number[0], start, stop))
+        make(self, start, stop, *others)
+
+    def wait() -> None:
+        if number[0] == 0 and len(drawn) == 1:
+            number[0] = 1
+            samples.draw(request, store, shard_length=2)
+            number[0] = 0
+
+    monkeypatch.setattr(SampleRequest, "draw", noted)
+    for name, value in {"count": lambda: 2, "rank": lambda: number[0], "wait": wait}.items():
+        monkeypatch.setattr(ranks, name, value)
+    shared = samples.draw(request, store, shard_length=2)
+    assert drawn == [(0, 0, 4), (1, 4, 7)]
+    assert shared.resumed == 0
+    assert torch.equal(shared.codes.codes, whole.codes.codes)
+    assert torch.equal(shared.codes.lengths, whole.codes.lengths)
 
 
 @pytest.mark.parametrize(
