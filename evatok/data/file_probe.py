@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from evatok.data import containers
 from evatok.data.decoding import pick_frames
 from evatok.data.image_folder import images_in
 from evatok.data.probe import VideoError, probe
@@ -101,10 +102,9 @@ def _states(rows: pd.DataFrame) -> pd.DataFrame:
 def _state(path: str) -> tuple[int, int]:
     """Bytes and time of change of a file; -1, -1 where there is none."""
     try:
-        state = Path(path).stat()
+        return containers.state(Path(path))
     except (OSError, ValueError):
         return -1, -1
-    return state.st_size, state.st_mtime_ns
 
 
 def _cache_of(states: pd.DataFrame, frames: int, fps: float | None) -> Path:

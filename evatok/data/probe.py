@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from evatok.data import containers
 from evatok.errors import EvatokError
 from evatok.storage.files import ordinary
 
@@ -94,6 +95,7 @@ def probe(path: Path) -> Probe:
             "a rotation or mirroring": turned,
             "a name that is not UTF-8": not _is_utf8(path),
             "an edit list": len(stamped) < len(packets),
+            "a file within another": containers.held_in(path) is not None,
         }
         held = np.sort(pts)
         if not stream.frames or loss or damaged:
@@ -116,7 +118,8 @@ def scan(path: Path) -> Probe:
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream, read by one thread; within, what FFmpeg refuses is a VideoError."""
     try:
-        with av.open(str(ordinary(path)), metadata_errors="replace") as container:
+        source: Any = containers.read(path) if containers.held_in(path) else str(ordinary(path))
+        with av.open(source, metadata_errors="replace") as container:
             streams = [stream for stream in container.streams.video if not _is_cover(stream)]
             if not streams:
                 raise VideoError(path, "it has no video stream, only " + _kinds(container))

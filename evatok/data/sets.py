@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from evatok.data import clips, manifest, reels, splits
+from evatok.data import clips, containers, manifest, reels, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.embedded import arcade, freedoom, images, mixed, moving_shapes
 from evatok.data.reels import ClipSource, Reel
@@ -94,7 +94,8 @@ def clip_set(
 
     Args:
         name: an embedded set, perhaps with the version of its recipe ("freedoom@2"), the folder of a built set, a
-            manifest CSV, or a folder of class folders; with `frames` 1 of images (`evatok.data.still_image`).
+            manifest CSV, a folder of class folders, tar shards or tables of videos (`evatok.data.containers`), several
+            of these joined by "+"; with `frames` 1 of images (`evatok.data.still_image`).
         split: "train", "validation", "test" or what a manifest calls it; "all" takes every row of a user's own set.
         count: clips; 0 takes all that a user's own set has.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
@@ -126,20 +127,26 @@ def _clip_set(
     """The same, made by rank 0 before the others find it."""
     if streaming and (is_embedded(name) or (Path(name) / "manifest.json").exists()):
         _refuse_fixed(name, streaming)
-    elif streaming and Path(name).exists():
+    elif streaming and splits.is_listing(name):
         return stream(name, split, streaming, size=size, frames=frames, fps=fps, count=count)
     if is_embedded(name):
         return reels.build(source(name), split, count, size=size, frames=frames, seed=seed, workers=workers)
     path = Path(name)
     if (path / "manifest.json").exists():
         found = _loaded(path, split, (frames, size, size, 3))
-    elif path.exists():
-        found = decode(path, split, size=size, frames=frames, fps=fps, count=count)
+    elif splits.is_listing(name):
+        found = decode(name, split, size=size, frames=frames, fps=fps, count=count)
     else:
-        raise ClipSetError(
-            f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
-        )
+        raise ClipSetError(_unknown(name))
     return found.head(count) if count else found
+
+
+def _unknown(name: str) -> str:
+    """What to say of a name that is no set's."""
+    missing = [str(part) for part in splits.joined(name) if not part.exists()]
+    if len(splits.joined(name)) > 1:
+        return f"no listing at {missing[0]}, of {name!r}: only manifests and folders of a user's own are joined by +"
+    return f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
 
 
 def _refuse_fixed(name: str, streaming: Streaming) -> None:
@@ -181,11 +188,9 @@ def built(
         return reels.cached(source(name), split, count, size=size, frames=frames, seed=seed)
     if (path / "manifest.json").exists():
         return path
-    if not path.exists():
-        raise ClipSetError(
-            f"no clip set called {name!r}: give one of {', '.join(EMBEDDED)}, or the path of a set or manifest"
-        )
-    rows, _ = splits.rows_of(path, split, stills=frames == 1)
+    if not splits.is_listing(name):
+        raise ClipSetError(_unknown(name))
+    rows, _ = splits.rows_of(name, split, stills=frames == 1)
     return _decoded(_decoded_folder(rows, split, size=size, frames=frames, fps=fps), count)
 
 
@@ -195,7 +200,6 @@ def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float |
     A video that has changed since is decoded again. `count` clips (0: all) are decoded and no more, if the cache does
     not hold as many already.
     """
-    path = Path(path)
     rows, made_by = splits.rows_of(path, split, stills=frames == 1)
     folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
     held = _decoded(folder, count)
@@ -206,7 +210,7 @@ def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float |
         folder = folder.with_name(f"{folder.name}-{count}")  # only the first of them
     folder.mkdir(parents=True, exist_ok=True)
     failures.to_csv(folder / "failures.csv", index=False, errors="replace")
-    facts = {"name": path.stem, "split": split, "splits_by": made_by, "fps": fps, "failures": len(failures)}
+    facts = {"name": splits.name_of(path), "split": split, "splits_by": made_by, "fps": fps, "failures": len(failures)}
     return clips.save(folder, pixels, labels.drop(columns="path"), facts)
 
 
@@ -235,8 +239,7 @@ def _decoded(folder: Path, count: int) -> Path | None:
 
 
 def _decoded_folder(rows: pd.DataFrame, split: str, *, size: int, frames: int, fps: float | None) -> Path:
-    files = [Path(path).stat() for path in rows["path"]]
-    states = [(file.st_size, file.st_mtime_ns) for file in files]
+    states = [containers.state(Path(path)) for path in rows["path"]]
     key = hashlib.sha256(
         f"{rows.to_csv()} {states} {size} {frames} {fps}".encode(errors="surrogateescape")
     ).hexdigest()[:16]

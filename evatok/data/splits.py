@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evatok.data import class_folders, manifest
+from evatok.data import class_folders, containers, manifest
 from evatok.data.clips import SPLITS, ClipSetError
 
 ALL = "all"  # every row, of whatever split
@@ -23,12 +23,53 @@ SEED = 0
 def rows_of(path: Path | str, split: str, *, missing: bool = False, stills: bool = False) -> tuple[pd.DataFrame, str]:
     """The rows of a split, or ("all") every row, of a manifest CSV or a folder of class folders; and what made splits.
 
+    Or of tar shards and tables of videos (`evatok.data.containers`), or of several of these, joined by "+".
+
     With `missing` a manifest may list files that are not there; with `stills` a folder's clips are its images.
 
     Raises ManifestError as their readers do, ClipSetError for a split that is unknown or empty, and as `check` does.
     """
-    path = Path(path)
-    if path.is_file():
+    parts = [_labelled(part, split, missing=missing, stills=stills) for part in joined(path)]
+    rows, made_by = pd.concat([found for found, _ in parts], ignore_index=True), "; ".join(told for _, told in parts)
+    if len(parts) > 1:
+        _refuse_shared(Path(path), rows, starts=True)
+    found = rows if split == ALL else rows[rows["split"] == split].reset_index(drop=True)
+    if found.empty:
+        named = ", ".join(sorted(set(rows["split"]) - {""}))
+        raise ClipSetError(f"{path}: no row of split {split!r}: its column split names {named}")
+    return found, made_by
+
+
+def joined(path: Path | str) -> list[Path]:
+    """The listings that a name joins by "+" (ucf.csv+k600.csv); only itself where it is a file or folder."""
+    if Path(path).exists() or "+" not in str(path):
+        return [Path(path)]
+    return [Path(part.strip()) for part in str(path).split("+")]
+
+
+def is_listing(path: Path | str) -> bool:
+    """Whether a user's own clips are there: at the path, or at all that its name joins."""
+    return all(part.exists() for part in joined(path))
+
+
+def name_of(path: Path | str) -> str:
+    """What a user's set is called."""
+    return "+".join(part.absolute().stem for part in joined(path))
+
+
+def root_of(path: Path | str) -> Path:
+    """The folder that paths of its clips are told relative to."""
+    folders = [part.absolute().parent if part.is_file() else part.absolute() for part in joined(path)]
+    return folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
+
+
+def _labelled(path: Path, split: str, *, missing: bool, stills: bool) -> tuple[pd.DataFrame, str]:
+    """The rows of one listing with their splits, and what made these."""
+    if containers.files_of(path):
+        if stills:
+            raise ClipSetError(f"{path}: images within tar shards or tables are not read; unpack them")
+        rows, made_by = containers.scan(path), "the names of the shards"
+    elif path.is_file():
         rows, made_by = manifest.read_manifest(path, missing=missing), "the manifest's column split"
     else:
         rows = class_folders.scan_class_folders(path, stills=stills)
@@ -36,15 +77,11 @@ def rows_of(path: Path | str, split: str, *, missing: bool = False, stills: bool
     check(path, rows)
     if not rows["split"].ne("").any():
         made_by = f"sha256 of seed {SEED} and relative path, {_shares()}"
-        root = path.absolute().parent if path.is_file() else path.absolute()
+        root = root_of(path)
         rows = rows.assign(split=[dealt(os.path.relpath(video, root)) for video in rows["path"]])
         _refuse_shared(path, rows, starts=False)
         _refuse_strange(path, rows, split)
-    found = rows if split == ALL else rows[rows["split"] == split].reset_index(drop=True)
-    if found.empty:
-        named = ", ".join(sorted(set(rows["split"]) - {""}))
-        raise ClipSetError(f"{path}: no row of split {split!r}: its column split names {named}")
-    return found, made_by
+    return rows, made_by
 
 
 def check(path: Path, rows: pd.DataFrame) -> None:

@@ -235,7 +235,6 @@ def stream(
         ManifestError, ClipSetError: as `splits.rows_of` does; a set none of whose files can be read, or fewer clips
             than asked.
     """
-    path = Path(path)
     check_sampling(frames=frames, size=size, fps=fps)
     rows, made_by = splits.rows_of(path, split, missing=True)
     held = held_by(rows, frames=frames, fps=fps, workers=how.workers)
@@ -244,14 +243,14 @@ def stream(
     if count:
         if len(found) < count:
             told = f"{count} clips requested, it has {len(found)} of {frames} frames ({len(rows)} files are listed)"
-            raise ClipSetError(f"clip set {path.stem}: {told}")
+            raise ClipSetError(f"clip set {splits.name_of(path)}: {told}")
         rows, found = rows.iloc[: found[count - 1] + 1], found[:count]
     failures = _failures(rows, held, least)
     if not len(found):
         first, reason = failures.iloc[0]
         raise ClipSetError(f"{path}: none of {len(rows)} clips can be read; the first, {readable(first)}: {reason}")
     facts: dict[str, Any] = {
-        "name": path.stem,
+        "name": splits.name_of(path),
         "split": split,
         "splits_by": made_by,
         "fps": fps,
@@ -274,7 +273,7 @@ def _failures(rows: pd.DataFrame, held: Held, least: int) -> pd.DataFrame:
     return pd.DataFrame({"path": rows["path"].iloc[out].to_numpy(dtype=object), "reason": told})
 
 
-def _tell(path: Path, failures: pd.DataFrame, rows: pd.DataFrame, found: np.ndarray, sha256: str) -> None:
+def _tell(path: Path | str, failures: pd.DataFrame, rows: pd.DataFrame, found: np.ndarray, sha256: str) -> None:
     """Log what is left out, and where it is listed; and classes of which nothing is left."""
     if failures.empty:
         return
@@ -288,9 +287,9 @@ def _tell(path: Path, failures: pd.DataFrame, rows: pd.DataFrame, found: np.ndar
         _log.warning("%s: no clip is left of %s", path, few(bare))
 
 
-def _identity(path: Path, rows: pd.DataFrame, held: Held, facts: dict[str, Any]) -> str:
+def _identity(path: Path | str, rows: pd.DataFrame, held: Held, facts: dict[str, Any]) -> str:
     """Hash of everything that decides the set's clips, wherever its folder lies."""
-    root = path.absolute().parent if path.is_file() else path.absolute()
+    root = splits.root_of(path)
     told = {key: facts[key] for key in ("split", "fps", "streamed", "clips", "shape")}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for file, start, label, state in zip(

@@ -18,6 +18,7 @@ from typing import TypeVar
 import av
 import numpy as np
 
+from evatok.data import containers
 from evatok.data.decoding import Request, check_sampling, decode_clip
 from evatok.data.probe import VideoError
 from evatok.errors import die_with_parent
@@ -179,6 +180,8 @@ def _decoded_here(request: Request, path: Path) -> np.ndarray:
 
 
 def _check_file(path: Path) -> None:
+    if containers.held_in(path):
+        return
     if not path.exists():
         raise VideoError(path, "there is no such file")
     if path.is_dir():
