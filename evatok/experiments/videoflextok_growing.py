@@ -129,8 +129,8 @@ def shown(made: dict[int, np.ndarray], asked: list[str], count: int) -> tuple[np
     """The first samples at every length, sample after sample, with what each of them is."""
     count, levels = min(count, len(asked)), sorted(made)
     clips = np.stack([made[kept][number] for number in range(count) for kept in levels])
-    words = ["all" if kept == levels[-1] else str(kept) for kept in levels]
-    return clips, [f"{asked[number]}\n{word} tokens per frame" for number in range(count) for word in words]
+    words = ["all tokens" if kept == levels[-1] else f"{kept} token{'s' * (kept != 1)}" for kept in levels]
+    return clips, [f"{asked[number]}\n{word} per frame" for number in range(count) for word in words]
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def quality(real: np.ndarray, made: np.ndarray) -> Metric:
 
 def beside(real: np.ndarray, made: dict[int, np.ndarray]) -> tuple[np.ndarray, list[str]]:
     """Every clip before its reconstructions, clip after clip, with what each of them is."""
-    columns = {"real": real, **{f"{kept} tokens per frame": clips for kept, clips in made.items()}}
+    columns = {"real": real, **{f"{kept} token{'s' * (kept != 1)} per frame": clips for kept, clips in made.items()}}
     clips = np.stack([column[number] for number in range(len(real)) for column in columns.values()])
     return clips, [f"clip {number}\n{told}" for number in range(len(real)) for told in columns]
 

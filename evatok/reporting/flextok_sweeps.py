@@ -67,7 +67,8 @@ def line_of(record: Record) -> str:
         return GRID
     if facts["order"] != "time-first" or (told.get("form"), told.get("decoder_mask")) != ("flexible", "causal"):
         return ""
-    return "all tokens" if model["kept"] == most_tokens(record) else f"{model['kept']} tokens per frame"
+    kept = model["kept"]
+    return "all tokens" if kept == most_tokens(record) else f"{kept} token{'s' * (kept != 1)} per frame"
 
 
 def points_of(found: Sequence[Record]) -> list[Point]:

@@ -105,7 +105,7 @@ def test_prefixes_of_one_sequence_are_what_stopping_early_draws(train, written, 
     assert set(record.metrics) == {"l1_k1", "l1_k2"}
     assert record.metrics["l1_k1"].spread is not None
     clips, captions = stored.load(tmp_path / "shown.npz")
-    assert captions[:3] == [f"idle\n{word} tokens per frame" for word in ("1", "2", "all")]
+    assert captions[:3] == [f"idle\n{word} per frame" for word in ("1 token", "2 tokens", "all tokens")]
     stopped = VideoGenerator.load(generator, tokenizer=tokenizer, kept=2)
     video = VideoGenerator.load(generator, tokenizer=tokenizer)
     seeds = [0, 1]
@@ -145,7 +145,8 @@ def test_reconstructions_stand_beside_their_clip_from_few_tokens_to_many(written
     record = written(videoflextok_shown, data=str(tmp_path / "clips"), clips=2, kept=[4, 0, 1], bf16=False, work=None)
     assert set(record.metrics) == {"psnr_k0", "psnr_k1", "psnr_k4"}
     found, captions = stored.load(tmp_path / "shown.npz")
-    assert captions[:4] == ["clip 0\nreal", *(f"clip 0\n{kept} tokens per frame" for kept in (0, 1, 4))]
+    told = ("real", "0 tokens per frame", "1 token per frame", "4 tokens per frame")
+    assert captions[:4] == [f"clip 0\n{words}" for words in told]
     assert np.array_equal(found[4], clips[1])
 
 
