@@ -18,7 +18,7 @@ KEPT = (1, 2, 4, 8, 16)
 GUIDED = 2.0
 FLOW_STEPS = (1, 5, 40)
 """Flow steps of Figure 12 beside the usual ones."""
-GAMES: dict[str, Any] = {"data": "arcade", "label": "game", "task": "class", "train_clips": 4800}
+GAMES: dict[str, Any] = {"data": "arcade-seen", "label": "game", "task": "class", "train_clips": 4800}
 
 
 @dataclass(frozen=True)

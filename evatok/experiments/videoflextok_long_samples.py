@@ -44,7 +44,7 @@ def config() -> None:
     tokenizer = "results/checkpoints/videoflextok-toy-stage2-full.safetensors"
     latents = ""
     classifier = "results/checkpoints/classifier-toy-games.safetensors"
-    data = "arcade"
+    data = "arcade-seen"
     fps = None
     count = 64
     kept = 0
