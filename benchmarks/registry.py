@@ -9,7 +9,19 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from benchmarks import clips, curation, flexible, generating, growth, kernels, networks, peers, search, tokenizing
+from benchmarks import (
+    clips,
+    curation,
+    flexible,
+    generating,
+    growth,
+    kernels,
+    loading,
+    networks,
+    peers,
+    search,
+    tokenizing,
+)
 from benchmarks.ratios import Ratio
 from benchmarks.setting import Setting
 
@@ -18,6 +30,7 @@ Measurement = Callable[[Setting], list[Ratio]]
 MEASUREMENTS: dict[str, Measurement] = {
     "video_decode": clips.decoding,
     "embedded_clips": clips.embedded,
+    "many_files": loading.many_files,
     "encode": tokenizing.encoding,
     "decode": tokenizing.decoding,
     "training_step": tokenizing.training,

@@ -46,6 +46,7 @@ class Setting:
         batch: clips per pass of the tokenizer.
         network_clips: clips per pass of the large frozen networks (I3D, LPIPS).
         samples: sequences to sample.
+        files: small videos of a training's listing.
         repeats: turns per measurement.
         at_least: minimum seconds per turn.
         bf16: bfloat16 autocast, except where precisions are compared.
@@ -62,6 +63,7 @@ class Setting:
     batch: int = 64
     network_clips: int = 4
     samples: int = 32
+    files: int = 10_000
     repeats: int = 3
     at_least: float = 0.05
     bf16: bool = True

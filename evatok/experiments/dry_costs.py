@@ -6,6 +6,7 @@ Legend: B clips.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def tokenizer_cost(config: dict[str, Any]) -> Cost:
     totals = shape.candidates.totals
     with imagined(config["device"], low_of(config)):
         step = TokenizerStep(config, shape)
-        kept = footprint(step, step.parameters())
+        trained, opposed, frozen = step.sizes()
         extra = step.loss_operations()
-    trained, opposed, frozen = step.sizes()
+        kept = max(step.kept(), key=lambda phase: phase.bytes(1))
     own = flops.tokenizer_operations(shape, totals, training=True)
     return Cost(trained, opposed, frozen, kept, own + extra, _clip_bytes(shape))
 
@@ -63,9 +64,9 @@ class TokenizerStep:
     """A step of a tokenizer's training on fake clips: everything that keeps memory, or takes operations."""
 
     def __init__(self, config: dict[str, Any], shape: TokenizerConfig) -> None:
-        self.config, self.shape = config, shape
+        self.config, self.shape, self.plays = config, shape, False
         self.tokenizer = AdaptiveTokenizer(shape)
-        self.perceptual = perceptual_of(config["perceptual"])
+        self.perceptual = perceptual_of(config["perceptual"], config["bf16"])
         self.teacher = encoder_of(config["alignment"], config["alignment_resize"])
         self.head: nn.Module | None = None
         if self.teacher is not None:
@@ -90,8 +91,17 @@ class TokenizerStep:
         opposed = sum(p.numel() for p in judge.parameters() if p.requires_grad) if judge else 0
         return trained, opposed, _count(self.perceptual) + _count(self.teacher) + _count(encoder)
 
+    def kept(self) -> list[Footprint]:
+        """What is kept while the discriminator learns, and, when that is gone, for the term that it gives."""
+        found = [footprint(self, self.parameters())]
+        if self.judge is not None:
+            self.plays = True
+            self.judge.requires_grad_(False)
+            found.append(footprint(self, self.parameters()))
+        return found
+
     def __call__(self, clips: int) -> list[torch.Tensor]:
-        """The terms of a batch, the discriminator's own step among them, all of which live at once."""
+        """The terms of a batch that live at once."""
         shape, config = self.shape, self.config
         real = torch.empty(clips, 3, shape.frames, shape.size, shape.size)
         layout = whole_layout(clips, shape.candidates.blocks, shape.levels[-1])
@@ -111,8 +121,8 @@ class TokenizerStep:
             terms.append(self.head(tapped).square().mean())
         if self.judge is not None:
             frames = config["semantic_frames"] or shape.frames
-            seen = [clip[:, :, :frames] for clip in (real, fake.detach())]
-            terms += [self.judge(clip).sum() for clip in seen]
+            seen = [fake] if self.plays else [real, fake.detach()]
+            terms += [self.judge(clip[:, :, :frames]).sum() for clip in seen]
         return terms
 
     def loss_operations(self) -> float:
@@ -126,10 +136,11 @@ class TokenizerStep:
         if self.teacher is not None and self.head is not None:
             tokens = shape.candidates.blocks * math.prod(shape.grid)
             total += transformer_operations(self.teacher, shape) + 6 * _count(self.head) * tokens
-        if self.judge is not None:  # its own step on both, and the generator's on the fake one
+        if self.judge is not None:  # its own step on both, not back through a frozen encoder; then the fake one's
             seen = clip[:, :, : config["semantic_frames"] or shape.frames]
             forward = _operations(lambda: self.judge(seen))
-            total += forward * (2 + 6 / config["discriminator_interval"])
+            passes = 2 if isinstance(self.judge, SemanticDiscriminator) else 6
+            total += forward * (2 + passes / config["discriminator_interval"])
         return total
 
 
@@ -173,7 +184,7 @@ def scoring_cost(config: dict[str, Any]) -> Cost:
     candidates = shape.candidates
     operations = flops.scoring_operations(shape, config["search"])
     with imagined(config["device"], None):
-        network, metric = AdaptiveTokenizer(shape), perceptual_of(config["perceptual"])
+        network, metric = AdaptiveTokenizer(shape), perceptual_of(config["perceptual"], config["bf16"])
         if metric is not None:
             frames = min(config["perceptual_frames"] or shape.patch[0], shape.patch[0])
             block = torch.empty(1, frames, 3, shape.size, shape.size)
@@ -192,20 +203,30 @@ def coding(config: dict[str, Any]) -> TokenizerConfig:
     return of_size(MODALITIES["video"], config["size"])
 
 
-def perceptual_of(name: str) -> PerceptualDistance | None:
-    """The perceptual metric's network without its weights."""
+def perceptual_of(name: str, bf16: bool) -> PerceptualDistance | None:
+    """The perceptual metric's network without its weights, its trunk in bfloat16 as a training has it."""
     if name == "none":
         return None
-    trunk: nn.Module
-    if name == "st-lpips":
-        trunk = ShiftTolerantAlexNet()
-    else:
-        import lpips
-
-        networks = {"lpips-vgg": lpips.pretrained_networks.vgg16, "lpips-alex": lpips.pretrained_networks.alexnet}
-        trunk = networks[name](pretrained=False, requires_grad=False)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if bf16 else before)  # fake weights cannot be cast
+    try:
+        trunk = _trunk(name)
+    finally:
+        torch.set_default_dtype(before)
     heads = [torch.empty(1, channels, 1, 1) for channels in _TAPS[name]]
     return PerceptualDistance(trunk, heads, torch.zeros(3), torch.ones(3), smallest_frame=1)
+
+
+def _trunk(name: str) -> nn.Module:
+    if name == "st-lpips":
+        return ShiftTolerantAlexNet()
+    import lpips
+
+    networks = {"lpips-vgg": lpips.pretrained_networks.vgg16, "lpips-alex": lpips.pretrained_networks.alexnet}
+    with warnings.catch_warnings():  # lpips uses two deprecated arguments of torchvision
+        warnings.simplefilter("ignore", UserWarning)
+        trunk: nn.Module = networks[name](pretrained=False, requires_grad=False)
+    return trunk
 
 
 def encoder_of(source: str, resize: int) -> FrozenEncoder | None:

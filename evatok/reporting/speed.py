@@ -58,6 +58,10 @@ SHOWN = {
     ("i3d", "wall_seconds_per_clip_bf16"): "I3D: seconds per clip, float32 and bfloat16",
     ("lpips", "wall_seconds_per_clip_bf16"): "LPIPS (VGG): seconds per clip, float32 and bfloat16",
     ("video_decode", "wall_seconds_end"): "16 frames from the end of a video file: seconds, decoding all and seeking",
+    ("many_files", "wall_seconds_to_first_batch"): "10,000 video files: seconds to the first batch, unknown and known",
+    ("many_files", "bytes_held"): "10,000 video files: bytes, decoded into memory and read while training",
+    ("many_files", "wall_seconds_per_clip_one_worker"): "10,000 video files: seconds per clip, one by one and a worker",
+    ("many_files", "wall_seconds_per_clip_two_workers"): "10,000 video files: seconds per clip, one worker and two",
     ("compile", "wall_seconds"): "a pass of the tokenizer: seconds, as it is and compiled",
 }
 """Rows for a README, with what they say."""

@@ -47,6 +47,7 @@ def setting(tiny) -> Setting:
         batch=4,
         network_clips=2,
         samples=2,
+        files=12,
         repeats=1,
         at_least=0,
     )
@@ -78,7 +79,7 @@ def measured_as(*found: Ratio, failures: tuple[Failure, ...] = ()) -> Measured:
 # The registry
 
 
-SLOW = {"embedded_clips", "video_decode"}
+SLOW = {"embedded_clips", "many_files", "video_decode"}
 """They start processes."""
 
 
