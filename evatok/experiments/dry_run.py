@@ -41,13 +41,14 @@ class Cost:
     clip_bytes: int
     table_bytes: int = 0
 
-    def fixed(self) -> float:
-        """Bytes of memory whatever the number of clips: float32 weights, gradients, two moments, moving average."""
-        return 20 * self.trained + 16 * self.opposed + 4 * self.frozen + self.kept.fixed
+    def weights(self, parts: int = 1) -> float:
+        """Bytes of float32 weights, gradients, two moments and moving average, where ranks split them into parts."""
+        return 20 * self.trained / parts + 16 * self.opposed + 4 * self.frozen
 
-    def fitting(self, memory: float) -> int:
+    def fitting(self, memory: float, parts: int = 1) -> int:
         """Clips that fit so many bytes; 0 where not even one does."""
-        return max(0, math.floor((memory - self.fixed()) / max(1.0, self.kept.per_clip)))
+        left = memory - self.weights(parts) - self.kept.fixed
+        return max(0, math.floor(left / max(1.0, self.kept.per_clip)))
 
 
 def told(config: dict[str, Any], cost: Callable[[dict[str, Any]], Cost]) -> dict[str, Any]:
@@ -64,7 +65,8 @@ def training(config: dict[str, Any], cost: Cost) -> dict[str, float]:
     """What a training takes, per device where it says so."""
     devices, pieces = config["devices"], config["accumulate"]
     clips = config["batch"] // (devices * pieces)
-    fits = cost.fitting(config["memory_gb"] * GB)
+    parts = devices if config.get("fsdp") else 1
+    fits = cost.fitting(config["memory_gb"] * GB, parts)
     again = (_AGAIN if config.get("recompute") else 1) * (_AGAIN if pieces > 1 else 1)
     operations = cost.operations * config["batch"] * again
     seconds = operations / (devices * config["teraflops"] * 1e12)
@@ -75,9 +77,9 @@ def training(config: dict[str, Any], cost: Cost) -> dict[str, float]:
         "parameters of frozen networks": cost.frozen,
         "devices": devices,
         "clips per device and piece": clips,
-        "GB of weights, gradients, optimiser": (cost.fixed() - cost.kept.fixed) / GB,
+        "GB of weights, gradients, optimiser": cost.weights(parts) / GB,
         "GB kept for the backward pass": cost.kept.bytes(clips) / GB,
-        "GB of memory per device": (cost.fixed() + cost.kept.per_clip * clips) / GB,
+        "GB of memory per device": (cost.weights(parts) + cost.kept.bytes(clips)) / GB,
         f"clips per piece that fit {config['memory_gb']:g} GB": fits,
         "pieces that make the batch of them": _pieces(config["batch"] // devices, fits),
         "TFLOP per step": operations / 1e12,

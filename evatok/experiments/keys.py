@@ -90,6 +90,7 @@ _EVERYWHERE = {
     "batch": Key(_BATCH, "clips per step"),
     "bf16": Key(Flag(none=True), f"{_LOW} (weights, losses: float32); None: on devices with native support"),
     "fp16": Key(_FLAG, "float16 autocast with a scaled loss, for devices without bfloat16"),
+    "fsdp": Key(_FLAG, "several processes split the network between them (FSDP2): less memory, the same result"),
     "accumulate": Key(Whole(1, 2**16), "pieces in which a process computes its part of a batch: less memory"),
     "dry_run": Key(_FLAG, "print parameters, memory, operations, disk and hours; compute and write nothing"),
     "teraflops": Key(Real(0, 10**6, "(]"), "10^12 operations per second that a device reaches, for dry_run"),

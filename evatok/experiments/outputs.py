@@ -16,7 +16,18 @@ from evatok.storage import records
 from evatok.storage.locks import lock_of, sole_writer
 
 _WHERE = ("work", "checkpoint", "records_folder")
-_HOW = ("save_every", "minutes", "device", "threads", "compile", "recompute", "workers", "accumulate", "report_to")
+_HOW = (
+    "save_every",
+    "minutes",
+    "device",
+    "threads",
+    "compile",
+    "recompute",
+    "workers",
+    "accumulate",
+    "fsdp",
+    "report_to",
+)
 _PLAN = ("dry_run", "teraflops", "memory_gb", "devices")
 FREE_KEYS = frozenset({*_WHERE, *_HOW, *_PLAN})
 """Keys that do not change the numbers: where results go, how often they are saved, and on which device they are "

@@ -142,7 +142,7 @@ def _trained(config: dict[str, Any], tracker: Tracker, task: Task[Any], steps: R
     def on_log(step: int, line: dict[str, float]) -> None:
         for name, value in line.items():
             tracker.scalar(name, value, step)
-        if step % config["save_every"] == 0:
+        if step % config["save_every"] == 0 and not config.get("fsdp"):  # a look is the first rank's alone
             for name, value in task.look().items():
                 tracker.scalar(f"validation.{name}", value, step)
 

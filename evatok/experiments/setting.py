@@ -176,6 +176,7 @@ def recipe(config: dict[str, Any]) -> Recipe:
         schedule=config.get("schedule", "cosine"),  # only a generator's configuration names one
         accumulate=config.get("accumulate", 1),
         fp16=config.get("fp16", False),
+        fsdp=config.get("fsdp", False),
     )
 
 

@@ -76,6 +76,7 @@ def config() -> None:
     ema = 0.0  # not stated
     code_bf16 = False
     recompute = False
+    fsdp = False
     save_every = 200  # and between looks at the validation clips
     work = "results/work/stage5_generator"
     checkpoint = "results/work/stage5_generator/generator.safetensors"
@@ -274,6 +275,10 @@ def training_flops(lesson: Lesson, config: dict[str, Any]) -> float:
 
 def check(config: dict[str, Any]) -> None:
     """Raise ConfigError for settings that cannot be trained with, before clips are made."""
+    if config["fsdp"] and config["fp16"]:
+        raise tracking.ConfigError(
+            "config key fsdp: the scale of fp16 is not shared by ranks; use bf16, or leave one out"
+        )
     if config["given"] == "row" and not config["uniform_tokens"]:
         raise tracking.ConfigError(
             "config key uniform_tokens: given=row takes the level above and the one below a block of the fixed row; "

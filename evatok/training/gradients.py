@@ -13,6 +13,7 @@ from torch import nn
 from evatok.storage import pieces, ranks
 from evatok.training.parallel import StepCall, Terms, step_call, unsynchronised
 from evatok.training.recipe import Recipe, TrainingError
+from evatok.training.sharding import whole
 
 
 class Gradients:
@@ -71,7 +72,7 @@ class Gradients:
             TrainingError: gradients that are not finite, with `fp16` at a scale of 1.
         """
         self.scaler.unscale_(optimiser)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm)
+        norm = whole(nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm))
         if not torch.isfinite(norm) and not (self.recipe.fp16 and self.scaler.get_scale() > 1):
             # Even a finite loss can have such a gradient; a step along it would corrupt the weights, then the state.
             told = f"the gradient's norm is {norm.item()} at loss {loss.item()}"

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from evatok.storage import ranks
 from evatok.storage.files import ordinary
-from evatok.training import state
+from evatok.training import sharding, state
 from evatok.training.curve import Window, append_line, drop_lines_after, read_curve
 from evatok.training.gradients import Gradients, step_generator
 from evatok.training.recipe import SCHEDULES, Recipe, TrainingError
@@ -99,6 +99,11 @@ def train(
     leads = ranks.rank() == 0  # of several ranks, the one that writes
     folder.mkdir(parents=True, exist_ok=True)
     averaged = copy.deepcopy(module).requires_grad_(False)
+    shipped = averaged
+    if sharded := recipe.fsdp and ranks.count() > 1:
+        shipped = copy.deepcopy(averaged)
+        sharding.shard(module)
+        sharding.shard(averaged)
     optimiser = _optimiser(module, recipe)
     gradients = Gradients(module, step_loss, recipe)
     trained = _Trained(module, averaged, optimiser, gradients, step_loss if isinstance(step_loss, Stateful) else None)
@@ -122,14 +127,16 @@ def train(
                     on_log(step + 1, line)
             elapsed = time.monotonic() - started
             time_is_up = seconds is not None and logs and ranks.from_first(elapsed > seconds)
-            if leads and ((step + 1) % recipe.save_every == 0 or step + 1 == end or time_is_up):
+            if (leads or sharded) and ((step + 1) % recipe.save_every == 0 or step + 1 == end or time_is_up):
                 trained.save(folder / "state.pt", step + 1, spent + elapsed)
             bar.update()
             if time_is_up or step + 1 == end:
                 ranks.wait()  # for the first to save
             if time_is_up and step + 1 < end:
                 raise SliceEnded(step + 1, recipe.steps)
-    return averaged
+    if sharded:
+        shipped.load_state_dict(sharding.whole(averaged.state_dict()))
+    return shipped
 
 
 def steps_done(folder: Path) -> int:
@@ -194,7 +201,7 @@ def _one_step(trained: _Trained, recipe: Recipe, step: int) -> Terms:
 
 @torch.no_grad()
 def _average(averaged: nn.Module, module: nn.Module, decay: float) -> None:
-    for mean, parameter in zip(averaged.parameters(), module.parameters(), strict=True):
+    for mean, parameter in zip(sharding.own(averaged), sharding.own(module), strict=True):
         mean.lerp_(parameter.detach(), 1 - decay)
     for copied, buffer in zip(averaged.buffers(), module.buffers(), strict=True):
         copied.copy_(buffer)
@@ -231,7 +238,9 @@ class _Trained:
             "optimiser": self.optimiser.state_dict() | ({"scaler": scaler} if scaler else {}),
             "objective": self.objective.state_dict() if self.objective else {},
         }
-        state.write(path, parts)
+        parts = sharding.whole(parts) if sharding.is_sharded(self.module) else parts
+        if ranks.rank() == 0:
+            state.write(path, parts)
 
     def resume(self, path: Path) -> tuple[int, float]:
         """Load the state; returns the completed steps and the seconds spent on them."""
@@ -239,6 +248,10 @@ class _Trained:
             return 0, 0.0
         try:
             parts = state.read(path)
+            if sharding.is_sharded(self.module):
+                for name in ("module", "averaged"):
+                    parts[name] = sharding.split(parts[name], getattr(self, name))
+                parts["optimiser"] = sharding.split_moments(parts["optimiser"], self.optimiser)
             self.module.load_state_dict(parts["module"])
             self.averaged.load_state_dict(parts["averaged"])
             if scaler := parts["optimiser"].pop("scaler", {}):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from evatok.storage import ranks
+from evatok.training import sharding
 
 Terms = dict[str, torch.Tensor]
 StepCall = Callable[[int, torch.Generator], tuple[torch.Tensor, Terms]]
@@ -31,12 +32,15 @@ class _Step(nn.Module):
 
 def unsynchronised(call: StepCall) -> AbstractContextManager[Any]:
     """Within, gradients stay a rank's own."""
-    return call.no_sync() if isinstance(call, DistributedDataParallel) else nullcontext()
+    if isinstance(call, DistributedDataParallel):
+        return call.no_sync()
+    module = call.args[0] if isinstance(call, partial) else None
+    return sharding.unreduced(module) if module is not None and sharding.is_sharded(module) else nullcontext()
 
 
 def step_call(module: nn.Module, step_loss: Callable[..., Any]) -> StepCall:
     """(step, generator) -> the loss of this rank's part of the batch and its terms."""
-    if ranks.count() == 1:
+    if ranks.count() == 1 or sharding.is_sharded(module):
         return partial(step_loss, module)
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs

@@ -23,7 +23,7 @@ class Recipe:
     `schedule` is "cosine", or "wsd" (warm-up, stable, decay): constant for the first 80 % of the steps, then annealed
     to the final rate by one minus the square root of the completed fraction of the rest. A rank computes its part of a
     batch in `accumulate` pieces (`evatok.storage.pieces`); with `fp16` the loss is scaled, and a step whose gradient
-    overflows is left out.
+    overflows is left out. With `fsdp` several ranks split the network (`evatok.training.sharding`).
     """
 
     steps: int
@@ -40,6 +40,7 @@ class Recipe:
     schedule: str = "cosine"
     accumulate: int = 1
     fp16: bool = False
+    fsdp: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:

@@ -330,3 +330,22 @@ def test_an_epoch_of_a_set_with_broken_files_keeps_its_length(listing, here):
     numbers = [clips.clips.readable[rows] for _, rows in batches_of(clips, range(3), batch=4)]
     wanted = [batch_indices(VIDEOS, 4, step, seed=3) for step in range(3)]
     assert all((found == drawn)[drawn != 3].all() for found, drawn in zip(numbers, wanted, strict=True))
+
+
+@pytest.mark.slow  # a hundred thousand rows
+def test_a_hundred_thousand_rows_of_which_one_percent_are_missing(tmp_path, monkeypatch, caplog):
+    """One line says so, and every other row keeps its place; the probe is told what files hold."""
+    rows, missing = 100_000, 1_000
+    (tmp_path / "here.mp4").write_bytes(b"a video, to a probe that is told")
+    names = [f"gone-{row}.mp4" if row % (rows // missing) == 7 else "here.mp4" for row in range(rows)]
+    lines = "".join(f"{name},{row},train\n" for row, name in enumerate(names))
+    (tmp_path / "large.csv").write_text(f"path,start,split\n{lines}")
+    monkeypatch.setattr(file_probe, "in_order", lambda todo, items, *_, **__: ((4, "") for _ in items))
+    found = clip_set(tmp_path / "large.csv", "train", 0, **SHAPE, streaming=Streaming(2))
+    assert (len(found), found.manifest["failures"]) == (rows - missing, missing)
+    assert f"{missing} of {rows} clips are left out" in caplog.text
+    clips = found.clips
+    assert isinstance(clips, StreamedClips)
+    assert clips.listed == rows
+    assert 7 not in clips.readable[:10]
+    assert clips.readable[7] == 8

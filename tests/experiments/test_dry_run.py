@@ -25,7 +25,7 @@ PARAMETERS = {"1": 164e6, "2": 145e6, "3": 19.9e6, "4": 164e6, "5": 633e6}
 
 
 @pytest.mark.usefixtures("runs")
-@pytest.mark.parametrize("stage", [pytest.param(s, marks=[pytest.mark.slow] * (s in "14")) for s in STAGES])
+@pytest.mark.parametrize("stage", [pytest.param(s, marks=[pytest.mark.slow] * (s in "124")) for s in STAGES])
 def test_the_papers_size_is_planned_without_its_memory_its_clips_or_a_gpu(stage, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     named = "paper_ucf" if stage == "5" else "paper"
@@ -107,6 +107,7 @@ def test_hours_pieces_and_memory_follow_from_the_cost():
     assert told["clips per piece that fit 10 GB"] == 8
     assert told["pieces that make the batch of them"] == 4
     assert told["hours"] == pytest.approx(64e12 * 4 / 3 / 200e12)
+    assert training({**config, "fsdp": True}, cost)["GB of memory per device"] == pytest.approx(1 + 8)
     assert training({**config, "memory_gb": 1.0}, cost)["pieces that make the batch of them"] == 0
 
 

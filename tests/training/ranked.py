@@ -23,6 +23,7 @@ from evatok.generation.code_cache import CodedSet
 from evatok.generation.grammar import Grammar
 from evatok.generation.transformer import Generator, GeneratorConfig
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
+from evatok.models.recompute import recompute
 from evatok.routing.networks import RouterConfig, build_router
 from evatok.storage import ranks
 from evatok.tokenizers.evatok import AdaptiveTokenizer
@@ -140,6 +141,16 @@ def main(folder: Path) -> None:
                 shutil.copytree(folder / name, folder / f"{name}-half", dirs_exist_ok=True)
             train(*make(), RECIPE, folder / name)
         train(*generator(), replace(RECIPE, accumulate=2), folder / "generator-pieces")
+        sharded = replace(RECIPE, fsdp=True)
+        train(*generator(), sharded, folder / "sharded", stop_at=HALF)
+        if ranks.rank() == 0:
+            shutil.copytree(folder / "sharded", folder / "sharded-half", dirs_exist_ok=True)
+        ranks.wait()
+        module, objective = generator()
+        recompute(module.layers)
+        averaged = train(module, objective, replace(sharded, accumulate=2), folder / "sharded")
+        if ranks.rank() == 0:
+            torch.save(averaged.state_dict(), folder / "sharded-averaged.pt")
 
 
 if __name__ == "__main__":

@@ -116,6 +116,18 @@ def test_two_ranks_in_two_pieces_each_train_what_one_process_does_at_once(one, t
     assert gap(weights_of(one / "generator"), weights_of(two / "generator-pieces")) < 3e-5
 
 
+@pytest.mark.slow
+def test_a_network_split_over_two_ranks_trains_as_a_whole_one_and_resumes_either_way(one, two):
+    """In two pieces each, its layers computed again, resumed halfway: as parts, and as a whole on one process."""
+    folder = two / "sharded-half"
+    train(*ranked.TRAININGS["generator"](), ranked.RECIPE, folder)
+    for other in (two / "sharded", folder):
+        assert worst(one / "generator", other)[1] < CLOSE, worst(one / "generator", other)
+        assert gap(weights_of(one / "generator"), weights_of(other)) < 3e-5
+    shipped = torch.load(two / "sharded-averaged.pt", weights_only=True)
+    assert gap(weights_of(two / "sharded")["averaged"], shipped) == 0
+
+
 def test_one_process_keeps_the_whole_batch():
     values = np.arange(6)
     with ranks.in_step():
@@ -204,6 +216,13 @@ def test_ranks_compute_consecutive_shards_each_and_read_them_all(as_rank, tmp_pa
     assert made == [2, 3, 4]
     assert found.joined()["values"].tolist() == [number for number in range(5) for _ in range(3)]
     assert found.resumed == 6
+
+
+def test_ranks_that_see_different_files_are_named(as_rank, monkeypatch):
+    as_rank(0, 3)
+    monkeypatch.setattr(ranks, "gathered", lambda value: ["abc", "abc", "xyz"])
+    with pytest.raises(ranks.RankError, match="differ in what they train on: rank 0 has abc, rank 2 xyz"):
+        ranks.check_alike("what they train on", "abc")
 
 
 @pytest.mark.slow  # two processes, one of which is killed
