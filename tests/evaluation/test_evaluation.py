@@ -83,8 +83,8 @@ def small() -> Protocol:
 
 
 @pytest.fixture
-def real(tmp_path, moving_clips) -> ClipSet:
-    facts = {"name": "freedoom", "split": "validation", "seed": 0, "recipe": {"version": 2}}
+def real(tmp_path, moving_clips, small) -> ClipSet:
+    facts = {"name": "freedoom", "split": "validation", "seed": 0, "recipe": {"version": small.data_version}}
     labels = pd.DataFrame({"source": ["made"] * COUNT})
     return clip_sets.save(tmp_path / "real", moving_clips(COUNT, frames=FRAMES, size=SIZE), labels, facts)
 
