@@ -49,3 +49,9 @@ def test_a_room_imports_only_rooms_below_it(room):
 
 def test_no_module_lies_in_the_hall():
     assert {path.name for path in (REPOSITORY / "evatok").glob("*.py")} <= {"__init__.py", "__main__.py", "errors.py"}
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """A process that is spawned finds a test's functions by the name of its file alone, and would find the other's."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
