@@ -39,6 +39,7 @@ DECIDING = (
     "assignments/rules.py",
     "models/attention.py",
     "models/convolutions.py",
+    "models/dropout.py",
     "models/precision.py",
     "models/quantisers.py",
     "models/trained.py",

@@ -86,11 +86,15 @@ def test_what_is_known_not_to_fit_is_not_begun(tmp_path, full):
 
 def test_clip_sets_states_and_checkpoints_know_their_size(tmp_path, full, tokenizer):
     from evatok.storage import checkpoints
+    from evatok.training.gradients import Gradients
     from evatok.training.loop import _Trained
+    from evatok.training.recipe import Recipe
 
     with pytest.raises(NoRoomError, match=r"clips\.npy: .* missing"):
         clips.save(tmp_path, np.zeros((1, 4, 16, 16, 3), np.uint8), pd.DataFrame({"a": [0]}), {"name": "x"})
-    trained = _Trained(tokenizer, tokenizer, torch.optim.AdamW([torch.zeros(1, requires_grad=True)]), None)
+    gradients = Gradients(tokenizer, lambda *_: None, Recipe(steps=1, learning_rate=0.1))
+    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    trained = _Trained(tokenizer, tokenizer, optimiser, gradients, None)
     with pytest.raises(NoRoomError, match=r"state\.pt: .* missing"):
         trained.save(tmp_path / "state.pt", 1, 1.0)
     with pytest.raises(NoRoomError, match=r"w\.safetensors: .* missing"):
