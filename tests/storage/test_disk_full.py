@@ -92,7 +92,7 @@ def test_clip_sets_states_and_checkpoints_know_their_size(tmp_path, full, tokeni
 
     with pytest.raises(NoRoomError, match=r"clips\.npy: .* missing"):
         clips.save(tmp_path, np.zeros((1, 4, 16, 16, 3), np.uint8), pd.DataFrame({"a": [0]}), {"name": "x"})
-    gradients = Gradients(tokenizer, lambda *_: None, Recipe(steps=1, learning_rate=0.1))
+    gradients = Gradients(tokenizer, lambda *_: None, Recipe(steps=1, learning_rate=0.1, final_learning_rate=0.1))
     optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
     trained = _Trained(tokenizer, tokenizer, optimiser, gradients, None)
     with pytest.raises(NoRoomError, match=r"state\.pt: .* missing"):
