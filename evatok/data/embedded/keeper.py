@@ -24,9 +24,10 @@ _LOOK = 0.5
 
 def main(folder: str, player: int, command: list[str]) -> int:
     """Run the game to its end, or the player's; returns the game's exit code."""
+    told: list[int] = []  # signals to end; they interrupt nothing, so that no clean-up is left half done
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        signal.signal(number, lambda number, _: told.append(number))
     _on_parents_death(signal.SIGTERM)
     if not _plays(player):
         _clean(folder, command)
@@ -36,25 +37,20 @@ def main(folder: str, player: int, command: list[str]) -> int:
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 1
-    try:
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                return game.wait(_LOOK)
-            if not _plays(player):
-                raise SystemExit(1)
-    except SystemExit:
-        game.kill()
-        game.wait()
-        _clean(folder, command)
-        return 1
+    ended = None
+    while ended is None and not told and _plays(player):
+        with suppress(subprocess.TimeoutExpired):
+            ended = game.wait(_LOOK)
+    if ended is not None and not told and _plays(player):
+        return ended
+    game.kill()  # or it has ended itself, as its player is gone
+    game.wait()
+    _clean(folder, command)
+    return 1
 
 
 def _plays(player: int) -> bool:
     return os.getppid() == player
-
-
-def _end(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _on_parents_death(number: int) -> None:
