@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evatok.data.clips import to_network
+from evatok.data.clips import from_network, to_network
 from evatok.evaluation.measuring import checked_output
 from evatok.evaluation.modules import in_evaluation_mode
 from evatok.evaluation.systems import System
@@ -52,8 +52,7 @@ def reconstructed(
         for clip, index in zip(real, indices, strict=True):
             inputs = to_network(clip[None], device)
             output: Any = system(inputs.clone(), np.array([index]))
-            pixels = checked_output(inputs, output, index)[0].permute(1, 2, 3, 0) * 255
-            made.append(pixels.round().byte().cpu().numpy())
+            made.append(from_network(checked_output(inputs, output, index)))
             if output.lengths is not None:
                 tokens.append(output.lengths[0].cpu().numpy().astype(np.int64))
-    return np.stack(made), np.stack(tokens) if tokens else None
+    return np.concatenate(made), np.stack(tokens) if tokens else None

@@ -105,10 +105,12 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     shown_by = evaluate_output.ranked_by(config, asked)
     networks = evaluation.load_networks(asked, config["device"], {})
 
+    real = reference(config, protocol, protocol.clip_seed)
+
     def measure(seed: int, metrics: tuple[str, ...]) -> Evaluation:
         return evaluation.evaluate(
             system,
-            reference(config, protocol, seed),
+            real if seed == protocol.clip_seed else reference(config, protocol, seed),
             protocol,
             metrics=metrics,
             limit=config["limit"] or None,
@@ -124,7 +126,6 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     tracker.info({"resumed_clips": result.resumed, "damaged_shards": result.damaged})
     _keep_per_clip(result, tracker)
     record = _record(config, tracker, result, metrics)
-    real = reference(config, protocol, protocol.clip_seed)
     shown = evaluate_output.show(config, system, real, result, shown_by) if shown_by else {}
     return {
         "record": tracker.record(record),

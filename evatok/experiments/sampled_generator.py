@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from evatok.evaluation.flexible import decoder_flops
 from evatok.experiments.tracking import ConfigError
+from evatok.generation.drawing import Sampling
 from evatok.generation.flops import generator_operations, trunk_parameters
 from evatok.generation.order import OrderedGrammar
 from evatok.generation.samples import SampleRequest
@@ -33,6 +35,15 @@ def ordered(video: VideoGenerator) -> OrderedGrammar:
     if not isinstance(video.grammar, OrderedGrammar):
         raise ConfigError("config key generator: its sequences have length symbols; give one on VideoFlexTok's codes")
     return video.grammar
+
+
+def request_of(config: dict[str, Any], video: VideoGenerator, names: Sequence[str]) -> SampleRequest:
+    """A sample of each of these classes in turn, as configured. Raises GenerationError for one it never saw."""
+    how = Sampling(config["guidance"], config["temperature"])
+    numbers = [video.class_index(name) for name in names]
+    return SampleRequest(
+        video, len(names), numbers, None, config["seed"], how, batch=config["batch"], bf16=config["bf16"]
+    )
 
 
 def cost_facts(wish: SampleRequest, tokens: float) -> dict[str, Any]:

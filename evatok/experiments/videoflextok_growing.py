@@ -19,13 +19,11 @@ import torch
 from evatok.data.clips import network_batches
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.sampled_generator import generator_of, ordered
+from evatok.experiments.sampled_generator import generator_of, ordered, request_of
 from evatok.experiments.setting import set_threads
 from evatok.generation import samples
 from evatok.generation.grammar import Sequences
 from evatok.generation.order import OrderedGrammar
-from evatok.generation.samples import SampleRequest
-from evatok.generation.sampling import Sampling
 from evatok.metrics import catalogue
 from evatok.metrics.bootstrap import bootstrap
 from evatok.metrics.pixels import l1
@@ -72,16 +70,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         grammar.stopping_at(kept)  # refuses what cannot be, before anything is drawn
     names = [word.strip() for word in config["classes"].split(",") if word.strip()] or list(video.classes)
     asked = [names[number % len(names)] for number in range(config["count"])]
-    request = SampleRequest(
-        video,
-        len(asked),
-        [video.class_index(name) for name in asked],
-        None,
-        config["seed"],
-        Sampling(config["guidance"], config["temperature"]),
-        batch=config["batch"],
-        bf16=config["bf16"],
-    )
+    request = request_of(config, video, asked)
     drawn = samples.draw(request, ShardStore(Path(config["work"])), shard_length=config["shard_length"])
     made = {kept: video.clips(prefix(grammar, drawn.codes, kept)) for kept in levels}
     metrics = measured(made)

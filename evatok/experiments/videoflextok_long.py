@@ -15,13 +15,12 @@ from typing import Any
 import torch
 
 from evatok.data.clips import ClipSet, network_batches
-from evatok.data.sets import clip_set
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, set_threads
+from evatok.experiments.videoflextok_measurement import record_of, tokenizer_of, validation_clips
 from evatok.metrics import catalogue
 from evatok.metrics.pixels import psnr
-from evatok.storage import records
 from evatok.storage.records import Metric
 from evatok.tokenizers.videoflextok import VideoFlexTok
 from evatok.tokenizers.videoflextok.long import decode_long, encode_long, seam_ratio, seams
@@ -53,20 +52,13 @@ ex.add_named_config("toy", {"size": "toy"})
 @tracking.main(ex, Outputs(folders=("records_folder",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
+    tokenizer = tokenizer_of(config)
     at = seams(tokenizer.config, config["frames"])
     if not at:
         raise tracking.ConfigError(
             f"config key frames: {config['frames']} frames are a single chunk without a seam; give more"
         )
-    clips = clip_set(
-        config["data"],
-        "validation",
-        config["clips"],
-        size=tokenizer.config.size,
-        frames=config["frames"],
-        fps=config["fps"],
-    )
+    clips = validation_clips(config, tokenizer, config["frames"])
     real = mean_of(
         [seam_ratio(real, at) for real, _ in network_batches(clips.clips, config["batch"], config["device"])],
         "seam_ratio",
@@ -75,36 +67,10 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     for tokens in config["kept"]:
         for mode in MODES:
             metrics |= measured(tokenizer, clips, config, tokens, mode)
-    record = _record(config, tracker, tokenizer, clips, metrics)
-    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
-
-
-def _record(
-    config: dict[str, Any],
-    tracker: tracking.Tracker,
-    tokenizer: VideoFlexTok,
-    clips: ClipSet,
-    metrics: dict[str, Metric],
-) -> records.Record:
-    return records.new_record(
-        kind="videoflextok_long",
-        status=config["size"],
-        protocol={
-            "data": config["data"],
-            "split": "validation",
-            "clips": len(clips),
-            "frames": config["frames"],
-            "seams": seams(tokenizer.config, config["frames"]),
-            "flow_steps": config["flow_steps"],
-            "flow_guidance": config["flow_guidance"],
-            "noise_seed": config["noise_seed"],
-            "manifest": clips.manifest,
-        },
-        model={**tokenizer.checkpoint.identity, "run": tracker.run_id},
-        metrics=metrics,
-        config=config,
-        environment=tracker.environment(),
+    record = record_of(
+        "videoflextok_long", config, tracker, tokenizer, clips, metrics, frames=config["frames"], seams=at
     )
+    return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
 
 
 def measured(

@@ -19,13 +19,10 @@ from evatok.data.clips import ClipSet, network_batches
 from evatok.data.sets import clip_set
 from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.sampled_generator import generator_of, ordered
+from evatok.experiments.sampled_generator import generator_of, ordered, request_of
 from evatok.experiments.setting import set_threads
 from evatok.experiments.videoflextok_long import mean_of
 from evatok.generation import code_cache, samples
-from evatok.generation.samples import SampleRequest
-from evatok.generation.sampling import Sampling
-from evatok.generation.video_generator import VideoGenerator
 from evatok.metrics import catalogue
 from evatok.metrics.class_consistency import Classifier
 from evatok.pictures import stored
@@ -104,15 +101,6 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     }
     record = recorded(config, tracker, real, told, metrics)
     return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
-
-
-def request_of(config: dict[str, Any], video: VideoGenerator, names: list[str]) -> SampleRequest:
-    """As many samples as real clips, of their classes. Raises GenerationError for a class that it never saw."""
-    how = Sampling(config["guidance"], config["temperature"])
-    numbers = [video.class_index(name) for name in names]
-    return SampleRequest(
-        video, len(names), numbers, None, config["seed"], how, batch=config["batch"], bf16=config["bf16"]
-    )
 
 
 def measured(

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 
 from evatok.data.clips import from_network, to_network
-from evatok.data.sets import clip_set
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, set_threads
+from evatok.experiments.videoflextok_measurement import record_of, tokenizer_of, validation_clips
 from evatok.metrics import catalogue
 from evatok.metrics.pixels import psnr
 from evatok.pictures import stored
-from evatok.storage import records
 from evatok.storage.records import Metric
 from evatok.tokenizers.videoflextok import VideoFlexTok
 
@@ -48,30 +47,13 @@ ex.add_named_config("toy", {"size": "toy"})
 @tracking.main(ex, Outputs(folders=("records_folder",), files=("shown",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
-    shape = tokenizer.config
-    clips = clip_set(
-        config["data"], "validation", config["clips"], size=shape.size, frames=shape.frames, fps=config["fps"]
-    )
+    tokenizer = tokenizer_of(config)
+    clips = validation_clips(config, tokenizer)
     real = np.asarray(clips.clips)
     made = {kept: decoded(tokenizer, real, config, kept) for kept in sorted(set(config["kept"]))}
     tracker.artifact(stored.save(config["shown"], *beside(real, made)))
     metrics = {f"psnr_k{kept}": quality(real, clip) for kept, clip in made.items()}
-    told = ("data", "flow_steps", "flow_guidance", "noise_seed")
-    record = records.new_record(
-        kind="videoflextok_shown",
-        status=config["size"],
-        protocol={
-            **{key: config[key] for key in told},
-            "split": "validation",
-            "clips": len(clips),
-            "manifest": clips.manifest,
-        },
-        model={**tokenizer.checkpoint.identity, "run": tracker.run_id},
-        metrics=metrics,
-        config=config,
-        environment=tracker.environment(),
-    )
+    record = record_of("videoflextok_shown", config, tracker, tokenizer, clips, metrics)
     return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
 
 

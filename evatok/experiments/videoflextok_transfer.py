@@ -17,16 +17,15 @@ import numpy as np
 import torch
 
 from evatok.data.clips import ClipSet, from_network, network_batches
-from evatok.data.sets import clip_set
 from evatok.experiments import keys, tracking
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import autocast, set_threads
+from evatok.experiments.videoflextok_measurement import record_of, tokenizer_of, validation_clips
 from evatok.metrics import catalogue
 from evatok.metrics.bootstrap import bootstrap, bootstrap_statistic
 from evatok.metrics.motion import correlation_of, motion_moments
 from evatok.metrics.pixels import l1
 from evatok.pictures import gallery
-from evatok.storage import records
 from evatok.storage.records import Metric
 from evatok.tokenizers.videoflextok import VideoFlexTok
 
@@ -59,11 +58,8 @@ ex.add_named_config("toy", {"size": "toy"})
 @tracking.main(ex, Outputs(folders=("output", "records_folder"), owned=("output",)))
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
-    tokenizer = VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
-    shape = tokenizer.config
-    clips = clip_set(
-        config["data"], "validation", config["clips"], size=shape.size, frames=shape.frames, fps=config["fps"]
-    )
+    tokenizer = tokenizer_of(config)
+    clips = validation_clips(config, tokenizer)
     if len(clips) < 2:
         raise tracking.ConfigError("config key clips: a clip borrows the first frame of another, so two are needed")
     metrics: dict[str, Metric] = {}
@@ -73,7 +69,9 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
             metrics |= measured(clips, made, f"k{tokens}_{'own' if own else 'borrowed'}", own)
             if config["output"] and not own:
                 tracker.artifact(_shown(config, clips, made, tokens))
-    record = _record(config, tracker, tokenizer, clips, metrics)
+    record = record_of(
+        "videoflextok_transfer", config, tracker, tokenizer, clips, metrics, first_frame="of the next clip"
+    )
     return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}
 
 
@@ -136,31 +134,6 @@ def _shown(config: dict[str, Any], clips: ClipSet, made: np.ndarray, tokens: int
         fps=8.0,
     )
     return files["sheet"]
-
-
-def _record(
-    config: dict[str, Any],
-    tracker: tracking.Tracker,
-    tokenizer: VideoFlexTok,
-    clips: ClipSet,
-    metrics: dict[str, Metric],
-) -> records.Record:
-    told = ("data", "flow_steps", "flow_guidance", "noise_seed")
-    return records.new_record(
-        kind="videoflextok_transfer",
-        status=config["size"],
-        protocol={
-            **{key: config[key] for key in told},
-            "split": "validation",
-            "clips": len(clips),
-            "first_frame": "of the next clip",
-            "manifest": clips.manifest,
-        },
-        model={**tokenizer.checkpoint.identity, "run": tracker.run_id},
-        metrics=metrics,
-        config=config,
-        environment=tracker.environment(),
-    )
 
 
 if __name__ == "__main__":
