@@ -99,6 +99,7 @@ def groups() -> dict[str, tuple[str, ...]]:
         **videoflextok_sweeps.groups(),
         "vtok": named("vtok-"),
         "vtok-freedoom": named("vtok_freedoom-"),
+        "vtok-longer": named("vtok_longer-"),
         "vtok-generation": named("vtok_generation-"),
         "images": named("image-", "evaluate-image-"),
         "scratch": named("scratch-"),

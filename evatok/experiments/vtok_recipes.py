@@ -1,16 +1,15 @@
-"""Recipes of VTok's Tables 3 to 5 and of that of Freedoom: image encoder, stage A on stills, then rows by seed."""
+"""Recipes of VTok's Tables 3 to 5 and of two more: image encoder, stage A on stills, then rows by seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from evatok.experiments.recipe import CHECKPOINTS, WORK, Recipe
-from evatok.reporting.vtok_rows import CAMERA_ROWS, ROWS, SEEDS, RowSpec
+from evatok.reporting.vtok_rows import FAMILIES, SEEDS, RowSpec
 
 ENCODER = f"{CHECKPOINTS}/vtok-image-encoder-toy.safetensors"
 STILLS = f"{CHECKPOINTS}/vtok-stills-toy.safetensors"
 FOLDER = f"{WORK}/vtok"
-CAMERA = "vtok_freedoom"
 _READ = {"encoder": ENCODER, "per_clip": "results/per_clip"}
 _LEARNT = {"image_encoder": ENCODER}
 
@@ -22,29 +21,29 @@ def recipes() -> Iterator[Recipe]:
     stills = {**_READ, "work": f"{FOLDER}/stills", "checkpoint": STILLS}
     yield Recipe("vtok-stills", "vtok_stills", stills, "toy", STILLS, ("vtok-image-encoder",), _LEARNT, hours=0.2)
     for seed in SEEDS:
-        yield from (_row(row, seed) for row in ROWS)
-        yield from (_row(row, seed, CAMERA) for row in CAMERA_ROWS)
+        for family, held in FAMILIES.items():
+            yield from (_row(row, seed, family) for row in held.specs.values())
 
 
-def name_of(row: str, seed: int, prefix: str = "vtok") -> str:
-    """The recipe of a row with a seed: one of `evatok.reporting.vtok_rows.ROWS`, with prefix CAMERA of CAMERA_ROWS."""
-    return f"{prefix}-{row}-{seed}"
+def name_of(row: str, seed: int, family: str = "") -> str:
+    """The recipe of a row with a seed, one of the family of that name in `evatok.reporting.vtok_rows.FAMILIES`."""
+    return f"vtok{'_' * bool(family)}{family}-{row}-{seed}"
 
 
-def model_of(row: str, seed: int, prefix: str = "vtok") -> str:
+def model_of(row: str, seed: int, family: str = "") -> str:
     """The trained model of a row."""
-    return f"{FOLDER}/models/{_file(row, seed, prefix)}.safetensors"
+    return f"{FOLDER}/models/{_file(row, seed, family)}.safetensors"
 
 
-def _row(row: RowSpec, seed: int, prefix: str = "vtok") -> Recipe:
-    start = model_of(row.swap_of, seed, prefix) if row.swap_of else STILLS
-    outcome = model_of(row.name, seed, prefix)
-    places = {"start": start, "work": f"{FOLDER}/understanding/{_file(row.name, seed, prefix)}", "checkpoint": outcome}
+def _row(row: RowSpec, seed: int, family: str) -> Recipe:
+    start = model_of(row.swap_of, seed, family) if row.swap_of else STILLS
+    outcome = model_of(row.name, seed, family)
+    places = {"start": start, "work": f"{FOLDER}/understanding/{_file(row.name, seed, family)}", "checkpoint": outcome}
     settings = {**_READ, **row.settings(), "seed": seed, **places}
-    needs = (name_of(row.swap_of, seed, prefix) if row.swap_of else "vtok-stills",)
+    needs = (name_of(row.swap_of, seed, family) if row.swap_of else "vtok-stills",)
     parents = {**_LEARNT, "start": start}
-    return Recipe(name_of(row.name, seed, prefix), "vtok_understanding", settings, "toy", outcome, needs, parents)
+    return Recipe(name_of(row.name, seed, family), "vtok_understanding", settings, "toy", outcome, needs, parents)
 
 
-def _file(row: str, seed: int, prefix: str) -> str:
-    return f"freedoom-{row}-{seed}" if prefix == CAMERA else f"{row}-{seed}"
+def _file(row: str, seed: int, family: str) -> str:
+    return f"{family}-{row}-{seed}" if family else f"{row}-{seed}"

@@ -7,7 +7,7 @@ several such sets it takes the one that fills most rows, of equally full ones th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ PROTOCOL = "moving-shapes-understanding"
 CAMERA_PROTOCOL = "freedoom-understanding"
 CAMERA_CLIPS = 4800
 """Training clips of Freedoom, of which the frequent motions are not all asked about."""
+LONGER = {"train_clips": 16000, "steps": 6000}
+"""Four times the usual clips and steps: do frames learn motion then?"""
 SEEDS = (0, 1)
 TRAINED = ("steps", "train_clips", "batch", "learning_rate", "width", "layers", "heads", "size")
 """Configuration that rows of one table share; a row measured without training is not asked for its steps."""
@@ -34,7 +36,8 @@ TRAINED = ("steps", "train_clips", "batch", "learning_rate", "width", "layers", 
 class RowSpec:
     """A row: its strategy, the frame rate of its clips, and where it differs from the usual training.
 
-    `swap_of` names the row whose trained model it measures without training; `train_clips` 0 leaves the usual number.
+    `swap_of` names the row whose trained model it measures without training; `trained` is configuration of its training
+    that is not the usual one.
     """
 
     name: str
@@ -42,18 +45,18 @@ class RowSpec:
     strategy: Strategy
     protocol: str = PROTOCOL
     swap_of: str = ""
-    train_clips: int = 0
+    trained: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Configuration of `vtok_understanding` for this row, but for seed and start."""
         kept = self.strategy
         told: dict[str, Any] = {"strategy": kept.kind, "key": kept.key, "fps": kept.fps, "residual": kept.residual}
         told |= {"frames_sampled": kept.frames, "protocol": self.protocol}
-        told |= {"train_clips": self.train_clips} if self.train_clips else {}
-        return told | ({"steps": 0} if self.swap_of else {})
+        return told | self.trained | ({"steps": 0} if self.swap_of else {})
 
     def fits(self, record: Record) -> bool:
         held = record.model["strategy"]["name"] == self.strategy.name and record.protocol["name"] == self.protocol
+        held = held and all(record.config[key] == value for key, value in self.trained.items())
         return held and bool(record.config["start"]) and (record.config["steps"] == 0) == bool(self.swap_of)
 
 
@@ -86,7 +89,7 @@ BY_NAME = {row.name: row for row in ROWS}
 
 
 def _camera(name: str, label: str, strategy: Strategy) -> RowSpec:
-    return RowSpec(name, label, strategy, CAMERA_PROTOCOL, train_clips=CAMERA_CLIPS)
+    return RowSpec(name, label, strategy, CAMERA_PROTOCOL, trained={"train_clips": CAMERA_CLIPS})
 
 
 CAMERA_ROWS = (
@@ -99,6 +102,7 @@ CAMERA_ROWS = (
 )
 """What the camera does in Freedoom's clips of 16 frames."""
 CAMERA_BY_NAME = {row.name: row for row in CAMERA_ROWS}
+LONGER_BY_NAME = {name: replace(BY_NAME[name], trained=LONGER) for name in ("frames8", "vtok", "previous")}
 CONTROLS = ("key", "frames11x4", "absolute", "mean", "previous", "shuffled")
 
 
@@ -193,5 +197,9 @@ def _shown(spec: RowSpec, held: list[Record], root: Path) -> Shown:
     return Shown(spec, held, Outcomes.mean(outcomes) if held and len(outcomes) == len(held) else None)
 
 
-CAMERA = Family(KIND, CAMERA_BY_NAME, set_of, "python reproductions/vtok/understanding.py --freedoom --only")
-UNDERSTANDING = Family(KIND, BY_NAME, set_of, "python reproductions/vtok/understanding.py --only")
+_SCRIPT = "python reproductions/vtok/understanding.py"
+UNDERSTANDING = Family(KIND, BY_NAME, set_of, f"{_SCRIPT} --only")
+CAMERA = Family(KIND, CAMERA_BY_NAME, set_of, f"{_SCRIPT} --of freedoom --only")
+LONGER_TRAINED = Family(KIND, LONGER_BY_NAME, set_of, f"{_SCRIPT} --of longer --only")
+FAMILIES = {"": UNDERSTANDING, "freedoom": CAMERA, "longer": LONGER_TRAINED}
+"""By the name that recipes and `understanding.py --of` give them."""

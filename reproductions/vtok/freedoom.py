@@ -3,8 +3,8 @@
     python reproductions/vtok/freedoom.py          seconds; no GPU, no download
 
 Reads the records of `evatok.experiments.vtok_understanding` under the protocol freedoom-understanding
-(`python reproductions/vtok/understanding.py --freedoom` makes them). All of the picture changes when a camera moves, so
-that the difference to the first frame soon tells no more than that: here VTok may lose. The control `previous`
+(`python reproductions/vtok/understanding.py --of freedoom` makes them). All of the picture changes when a camera moves,
+so that the difference to the first frame soon tells no more than that: here VTok may lose. The control `previous`
 subtracts the frame before instead. A classifier that sees all pixels names 63 % (reproductions/README.md).
 """
 

@@ -2,13 +2,14 @@
 
     python reproductions/vtok/understanding.py                  two to four hours on one core; resumes after a kill
     python reproductions/vtok/understanding.py --only vtok      one row, and what it starts from
-    python reproductions/vtok/understanding.py --freedoom       the rows on Freedoom's clips instead; needs them made
+    python reproductions/vtok/understanding.py --of freedoom    the rows on Freedoom's clips instead
+    python reproductions/vtok/understanding.py --of longer      three rows with four times the clips and steps
     python reproductions/vtok/understanding.py --minutes 20     as far as 20 minutes reach, then again
     python reproductions/vtok/understanding.py --quick          some minutes: proves the path, not the numbers
 
-Runs the recipes `evatok make vtok`, or vtok-freedoom: image encoder, stage A on stills, then each row
-(`evatok.reporting.vtok_rows.ROWS`, or CAMERA_ROWS) with each seed. What is finished is not trained again; a training
-that was killed resumes.
+Runs the recipes `evatok make vtok`, vtok-freedoom or vtok-longer: image encoder, stage A on stills, then each row
+(`evatok.reporting.vtok_rows.FAMILIES`) with each seed. What is finished is not trained again; a training that was
+killed resumes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import Any
 from evatok import errors
 from evatok.experiments import make
 from evatok.experiments.recipe import Recipe
-from evatok.experiments.vtok_recipes import CAMERA, name_of
-from evatok.reporting.vtok_rows import BY_NAME, CAMERA_BY_NAME, SEEDS
+from evatok.experiments.vtok_recipes import name_of
+from evatok.reporting.vtok_rows import FAMILIES, SEEDS
 from evatok.storage.environment import REPOSITORY
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -35,14 +36,14 @@ QUICK: dict[str, dict[str, Any]] = {
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
-    known, prefix = (CAMERA_BY_NAME, CAMERA) if options.freedoom else (BY_NAME, "vtok")
+    known = FAMILIES[options.of].specs
     odd = [row for row in options.only or () if row not in known]
     if odd:
         parser.error(f"no row {odd[0]!r}: {', '.join(known)}")
-    names = [name_of(row, seed, prefix) for seed in options.seeds for row in options.only or known]
+    names = [name_of(row, seed, options.of) for seed in options.seeds for row in options.only or known]
     with errors.one_line("understanding"):
         make.make_in_time(names, options.minutes, _quick if options.quick else None)
-    for name in ("freedoom",) if options.freedoom else ("table3", "table4", "table5", "figure1"):
+    for name in (options.of,) if options.of else ("table3", "table4", "table5", "figure1"):
         subprocess.run([sys.executable, f"reproductions/vtok/{name}.py"], check=True, cwd=REPOSITORY)
     return 0
 
@@ -55,7 +56,7 @@ def _quick(recipe: Recipe) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--freedoom", action="store_true", help="the rows on Freedoom's clips")
+    parser.add_argument("--of", choices=[name for name in FAMILIES if name], default="", help="other rows, see above")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="only these rows")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="default: 0 1")
     parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock budget (0: none)")

@@ -112,12 +112,24 @@ def test_clips_of_another_domain_have_a_table_of_their_own(put, tmp_path, monkey
     assert "| VTok: key frame 16, each later frame 1  | 31 (-)" in text
     claimed = (tmp_path / "tables" / "vtok_freedoom_claims.csv").read_text()
     assert f"{FAILS}" in claimed
-    assert "--freedoom --only none" in capsys.readouterr().err
+    assert "--of freedoom --only none" in capsys.readouterr().err
     found = recipes.wanted(["vtok-freedoom"])
     assert len(found) == 2 + len(CAMERA_BY_NAME) * len(SEEDS)
     assert {recipe.settings["train_clips"] for recipe in found[2:]} == {vtok_rows.CAMERA_CLIPS}
     with pytest.raises(SystemExit):
-        understanding.main(["--freedoom", "--only", "lavit"])
+        understanding.main(["--of", "freedoom", "--only", "lavit"])
+
+
+def test_rows_of_a_longer_training_take_no_shorter_one(put, tmp_path):
+    put("frames8", 0.5)
+    put("vtok", 0.6)
+    put("vtok", 0.9, config=dict(vtok_rows.LONGER))
+    longer = shown(tmp_path / "records", ("frames8", "vtok"), tmp_path, family=vtok_rows.LONGER_TRAINED)
+    assert longer["frames8"].records == []
+    assert longer["vtok"].value("accuracy") == pytest.approx(90, abs=2)
+    assert rows_of(tmp_path, "frames8", "vtok")["vtok"].value("accuracy") == pytest.approx(60, abs=2)
+    asked = {recipe.settings.get("train_clips") for recipe in recipes.wanted(["vtok-longer"])[2:]}
+    assert asked == {vtok_rows.LONGER["train_clips"]}
 
 
 @pytest.mark.parametrize("module", [table3, table4, table5])
