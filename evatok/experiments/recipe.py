@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,5 +52,16 @@ class Recipe:
     def command(self, **further: Any) -> list[str]:
         """Arguments after `python`."""
         settings = {**self.settings, **further}
-        words = [f"{key}={value!r}" if isinstance(value, str) else f"{key}={value}" for key, value in settings.items()]
+        words = [f"{key}={_written(value)}" for key, value in settings.items()]
         return ["-m", f"evatok.experiments.{self.experiment}", "with", *([self.named] if self.named else []), *words]
+
+
+def _written(value: Any) -> str:
+    """A value as Sacred reads it back: in quotes only where a string would be taken for something else."""
+    if not isinstance(value, str):
+        return str(value)
+    try:
+        ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    return repr(value)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sacred.arg_parser import get_config_updates
 
 from evatok.experiments import keys, make, recipes, videoflextok_sweeps
 from evatok.experiments.recipes import Recipe, RecipeError
@@ -227,8 +228,15 @@ def test_shares_run_side_by_side_and_a_failure_says_which_recipe_and_how_to_resu
 def test_the_command_line_is_one_that_a_user_could_type():
     command = KNOWN["router-toy-pyramid-wq1.2"].command(threads=1)
     assert command[:4] == ["-m", "evatok.experiments.stage3_router", "with", "embedded"]
-    assert {"router='pyramid'", "steps=3000", "threads=1", "token_share=0.0"} <= set(command)
+    assert {"router=pyramid", "steps=3000", "threads=1", "token_share=0.0"} <= set(command)
     assert sys.executable not in command
+
+
+def test_a_command_line_gives_sacred_every_value_as_it_is():
+    odd = {"a": "1e-3", "b": "none", "c": "None", "d": "", "e": "x,y", "f": "psnr", "g": "[1]", "h": 3, "i": [1.5, 2]}
+    words = Recipe("odd", "curves", odd).command()[4:]
+    assert get_config_updates(words)[0] == odd
+    assert "f=psnr" in words
 
 
 def test_rows_of_videoflextoks_table_1_are_trained_with_equal_operations():
