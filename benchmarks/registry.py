@@ -34,6 +34,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "encode": tokenizing.encoding,
     "decode": tokenizing.decoding,
     "training_step": tokenizing.training,
+    "freed_memory": tokenizing.memory,
     "router": tokenizing.routing,
     "bf16": kernels.precision,
     "attention": kernels.attention,

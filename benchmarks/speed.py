@@ -63,6 +63,9 @@ def run(setting: Setting, results: Path, only: list[str] | None = None) -> Measu
     """Measure, write and print."""
     started = time.monotonic()
     measured = registry.measure(setting, only)
+    if not measured.ratios:
+        told = "; ".join(f"{failure.row}: {failure.reason}" for failure in measured.failures)
+        raise ValueError(f"nothing was measured ({told or 'there is nothing to measure of it here'})")
     record = writing.write(
         measured, setting, results, seconds=time.monotonic() - started, complete=writing.is_complete(only, setting)
     )

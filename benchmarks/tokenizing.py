@@ -13,6 +13,7 @@ from benchmarks.ratios import Ratio, interleaved, peak_bytes, seconds_of
 from benchmarks.setting import Setting, noise, router_lengths, tokenizer_of, uniform_lengths
 from evatok.evaluation import flops
 from evatok.routing.networks import ROUTER_SIZES, RouterConfig, build_router
+from evatok.storage import allocator
 from evatok.tokenizers.codes import expand_assignment
 from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
 from evatok.training import losses
@@ -93,6 +94,25 @@ def training(setting: Setting) -> list[Ratio]:
         ratios.append(Ratio.of(row, "peak_bytes", memory, PADDED))
         ratios += _utilisation(setting, row, lengths, ours)
     return ratios
+
+
+def memory(setting: Setting) -> list[Ratio]:
+    """A training step on a CPU whose freed memory goes back to the kernel, against one that keeps it; none on a GPU."""
+    if setting.device != "cpu" or not allocator.return_freed_memory():
+        return []
+    step = step_of(setting, uniform_lengths(setting), setting.groups)
+
+    def under(policy: Callable[[], bool]) -> Callable[[], object]:
+        def run() -> None:
+            policy()
+            step()
+
+        return run
+
+    policies = allocator.return_freed_memory, allocator.keep_freed_memory
+    seconds = interleaved(*map(under, policies), repeats=setting.repeats, at_least=setting.at_least)
+    note = "freed memory returned to the kernel beyond glibc's largest thresholds of its own, against kept"
+    return [Ratio.of("freed_memory", "wall_seconds", seconds, note)]
 
 
 def routing(setting: Setting) -> list[Ratio]:

@@ -44,6 +44,7 @@ from evatok.experiments.domains import Refused
 from evatok.experiments.outputs import NOTHING, Outputs
 from evatok.experiments.tracker import Tracker, board_writer
 from evatok.storage import ranks, records
+from evatok.storage.allocator import keep_freed_memory
 from evatok.storage.environment import REPOSITORY, environment
 
 with warnings.catch_warnings():
@@ -184,6 +185,7 @@ def main(
             tracker.info({"environment": tracker.environment()})
             _seed_everything(config["seed"])
             ranks.take_device(config.get("device", "cpu"))
+            keep_freed_memory()
             shared = ranks.together(config["device"]) if together else nullcontext()
             if config.get("report_to", "none") == "tensorboard":
                 board_writer()  # found absent before any work

@@ -33,6 +33,7 @@ SHOWN = {
     ("generator_adaptive_many", "tokens"): "generator, many at once: tokens, uniform and router's lengths",
     ("generator_adaptive_few", "share_saved"): "generator, few at once: share of the time saved, and of the tokens",
     ("generator_adaptive_many", "share_saved"): "generator, many at once: share of the time saved, and of the tokens",
+    ("freed_memory", "wall_seconds"): "training step on a CPU: seconds, freed memory given back and kept",
     ("generator_refills", "wall_seconds"): "generator: seconds, batches that wait for their longest and refills",
     ("generator_bf16", "wall_seconds_per_token"): "generator: seconds per token, float32 and bfloat16 weights",
     ("generator_cache", "seconds_at_bandwidth"): "generator: share of the memory's bandwidth used (the ratio)",

@@ -281,6 +281,17 @@ def test_the_command_complains_in_one_line(tmp_path, capsys):
     assert not list(Path(tmp_path).iterdir())
 
 
+def test_a_run_whose_measurements_all_fail_says_why_and_records_nothing(setting, tmp_path, capsys, monkeypatch):
+    def broken(setting):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(Setting, "of", lambda *arguments, **options: setting)
+    monkeypatch.setitem(registry.MEASUREMENTS, "encode", broken)
+    assert speed.main(["--only", "encode", "--results", str(tmp_path)]) == 2
+    assert "nothing was measured (encode: RuntimeError: no such kernel)" in capsys.readouterr().err
+    assert not list(Path(tmp_path).iterdir())
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_gpus_command_says_so(capsys):
     from benchmarks import gpu
