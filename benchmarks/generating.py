@@ -92,6 +92,23 @@ def refills(setting: Setting, waves: int = 4) -> list[Ratio]:
     return [Ratio.of("generator_refills", "wall_seconds", seconds, note)]
 
 
+def batches(setting: Setting) -> list[Ratio]:
+    """Seconds per token at a router's lengths with 64 at once, the default, against fewer and more."""
+    default = 2 * setting.samples
+    others = [max(1, default // 4), max(1, default // 2), 2 * default]
+    setting = replace(setting, samples=4 * default)
+    grammar = Grammar.of(setting.tokenizer)
+    module = generator_of(setting, grammar)
+    works = [sampling_of(setting, module, grammar, fixed=False, batch=batch) for batch in (default, *others)]
+    made = [Counted(work) for work in works]
+    usual, *its = (each / work.tokens for each, work in zip(timed(setting, made), made, strict=True))
+    note = f"{default} at once, against {{}}; {setting.samples} samples"
+    return [
+        Ratio("generator_batch", f"wall_seconds_per_token_{batch}", usual, seconds, note.format(batch))
+        for batch, seconds in zip(others, its, strict=True)
+    ]
+
+
 def few_at_once(setting: Setting) -> list[Ratio]:
     """Samples of uniform length against samples whose lengths are distributed as a router's.
 

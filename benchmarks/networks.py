@@ -62,26 +62,41 @@ def draw_weights(network: nn.Module) -> None:
 
 
 def i3d_precision(setting: Setting) -> list[Ratio]:
-    """Error of bfloat16 in the published network's logits. Raises WeightsError if its weights are not available."""
-    clips = _frames(real_clips(setting, setting.network_clips))
-    exact, rounded = (load_i3d(setting.device, dtype)(clips) for dtype in (torch.float32, torch.bfloat16))
-    spread = float((exact - exact.mean(0)).square().mean().sqrt())
-    error = float((exact - rounded).square().mean().sqrt())
+    """What bfloat16 does to the published network's logits, and to FVD. Raises WeightsError without its weights."""
+    clips = _frames(real_clips(setting, setting.batch))
+    exact, rounded = (_logits(setting, clips, dtype) for dtype in (torch.float32, torch.bfloat16))
+    spread = float((exact[0] - exact[0].mean(0)).square().mean().sqrt())
+    error = float((exact[0] - rounded[0]).square().mean().sqrt())
+    distances = [frechet_distance_of_features(*(part.double().numpy() for part in each)) for each in (exact, rounded)]
+    note = f"FVD of {len(clips)} clips from the same blurred, in float32, against bfloat16's; target: 1 within 0.01"
     return [
-        Ratio("i3d_bf16", "logits_rms", spread, error, "the clips' own spread, against bfloat16's rounding of them")
+        Ratio("i3d_bf16", "logits_rms", spread, error, "the clips' own spread, against bfloat16's rounding of them"),
+        Ratio.of("i3d_bf16", "fvd", distances, note),
     ]
+
+
+def _logits(setting: Setting, clips: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, 400) of the clips, and of the clips blurred."""
+    network = load_i3d(setting.device, dtype)
+    parts = clips.split(setting.network_clips)
+    made = [[network(part).float().cpu() for part in each] for each in (parts, map(blurred, parts))]
+    return torch.cat(made[0]), torch.cat(made[1])
+
+
+def blurred(clips: torch.Tensor) -> torch.Tensor:
+    """Clips (B, 3, T, H, W) after a mean of 3 x 3 pixels."""
+    return torch.nn.functional.avg_pool3d(clips, (1, 3, 3), stride=1, padding=(0, 1, 1))
 
 
 def lpips_precision(setting: Setting) -> list[Ratio]:
     """Error of bfloat16 in ST-LPIPS between clips and blurred ones. Raises WeightsError without its package."""
     clips = real_clips(setting, setting.network_clips)
-    blurred = torch.nn.functional.avg_pool3d(clips, (1, 3, 3), stride=1, padding=(0, 1, 1))
     values = []
     for dtype in (torch.float32, torch.bfloat16):
         metric = perceptual_metric("st-lpips", setting.device, dtype)
         assert isinstance(metric, PerceptualDistance)
         with torch.no_grad():
-            values.append(metric(clips, blurred))
+            values.append(metric(clips, blurred(clips)))
     error = float((values[0] - values[1]).abs().mean())
     note = "mean distance of clips from blurred ones, against bfloat16's mean error in it"
     return [Ratio("lpips_bf16", "distance", float(values[0].mean()), error, note)]

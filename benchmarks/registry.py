@@ -48,6 +48,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "generator_cache": generating.sampling,
     "generator_bf16": generating.precision,
     "generator_refills": generating.refills,
+    "generator_batch": generating.batches,
     "generator_adaptive_few": generating.few_at_once,
     "generator_adaptive_many": generating.many_at_once,
     "flextok_encode": flexible.encoding,
@@ -67,7 +68,7 @@ MEASUREMENTS: dict[str, Measurement] = {
 }
 OPTIONAL = {"compile"}
 """Measured only on request."""
-ON_CPU = {"generator_adaptive_many", "generator_bf16", "generator_refills"}
+ON_CPU = {"generator_adaptive_many", "generator_bf16", "generator_refills", "generator_batch"}
 """Measured only on a CPU: at paper size the KV cache of so many sequences would not fit a GPU, and there weights are
 in bfloat16 anyway."""
 

@@ -57,6 +57,7 @@ SHOWN = {
     ("attention_fp32", "wall_seconds"): "attention in float32: seconds, written out and as used",
     ("attention_bf16", "wall_seconds"): "attention in bfloat16: seconds, PyTorch's fused kernel and as used",
     ("i3d", "wall_seconds_per_clip_bf16"): "I3D: seconds per clip, float32 and bfloat16",
+    ("i3d_bf16", "fvd"): "FVD by that network: float32 and bfloat16 (the ratio should be 1)",
     ("lpips", "wall_seconds_per_clip_bf16"): "LPIPS (VGG): seconds per clip, float32 and bfloat16",
     ("video_decode", "wall_seconds_end"): "16 frames from the end of a video file: seconds, decoding all and seeking",
     ("many_files", "wall_seconds_to_first_batch"): "10,000 video files: seconds to the first batch, unknown and known",
