@@ -1,7 +1,6 @@
 """A set that is decoded while it is used: the clips of a decoded one, whoever reads them and whatever is broken."""
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -19,9 +18,10 @@ from evatok.data.manifest import ManifestError
 from evatok.data.probe import VideoError
 from evatok.data.sets import clip_set
 from evatok.data.streaming import StreamedClips, Streaming
-from evatok.data.workers import Work, in_order
+from evatok.data.workers import in_order
 from evatok.training.batches import Batches
 from evatok.training.loop import Recipe, batch_indices, read_curve, step_generator, train
+from tests.data.faulty import Odd
 from tests.factories import grey_video
 
 SHAPE = {"size": 16, "frames": 4}
@@ -119,12 +119,16 @@ def test_a_set_read_in_pieces_is_read_once(listing, here, monkeypatch):
 
 
 @pytest.mark.slow  # starts worker processes three times
-def test_batches_do_not_depend_on_the_number_of_workers(listing):
-    clips = streamed(listing, workers=1, random_start=True)
-    alone = batches_of(clips, range(4))
-    two = replace(clips, clips=StreamedClips(clips.clips.decode, clips.clips.readable, Streaming(2, True), ""))
+def test_batches_do_not_depend_on_the_number_of_workers(listing, here):
+    """None, in this process; two from the start; one, which has probed the files, from where a run resumes."""
+    one = streamed(listing, workers=1, random_start=True)
+    none, two = (
+        replace(one, clips=StreamedClips(one.clips.decode, one.clips.readable, Streaming(workers, True), ""))
+        for workers in (0, 2)
+    )
+    alone = batches_of(none, range(4))
     assert same(alone, batches_of(two, range(4)))
-    assert same(alone[2:], batches_of(two, range(2, 4)))
+    assert same(alone[2:], batches_of(one, range(2, 4)))
 
 
 # Random starts
@@ -270,29 +274,13 @@ def test_a_sets_identity_is_the_same_in_another_folder_and_another_for_other_cli
 # Workers
 
 
-class Odd(Work[int, str]):
-    """Kills its process at 5 and never ends at 9."""
-
-    def __call__(self, item: int) -> str:
-        if item == 5:
-            os._exit(1)
-        if item == 9:
-            time.sleep(100)
-        return f"done {item}"
-
-    def path(self, item: int) -> str:
-        return f"{item}.mp4"
-
-    def failed(self, item: int, reason: str) -> str:
-        return f"{item}: {reason}"
-
-
 @pytest.mark.slow  # waits for a process that hangs
-def test_an_item_that_kills_or_hangs_its_process_is_named_and_the_rest_is_in_order():
-    found = list(in_order(Odd(), iter(range(14)), 2, ahead=4, limit=6))
+def test_an_item_that_kills_or_hangs_its_process_is_named_and_the_rest_is_in_order(monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # waited for the one that hangs
+    found = list(in_order(Odd(), iter(range(14)), 2, ahead=4, limit=2))
     expected = [f"done {item}" for item in range(14)]
     expected[5] = "5: the decoding process crashed while reading it"
-    expected[9] = "9: not decoded within 6 s (is it damaged, or very long?)"
+    expected[9] = "9: not decoded within 2 s (is it damaged, or very long?)"
     assert found == expected
 
 
