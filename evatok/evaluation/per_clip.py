@@ -35,6 +35,8 @@ DISTANCES = {"rfvd": ("i3d", 0), "rfd_efficientnet": ("efficientnet", 1)}
 """Metrics of sets that can be paired: the extractor, and what N is lessened by in their covariances."""
 HALF = 6e4  # largest magnitude stored as float16
 DRAWS_OF_SETS = 200  # bootstrap draws of distances between sets, which take milliseconds each
+_DRAWN: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
+"""Bootstrap draws by metric and hashes of the files: a row of a table is compared with several others."""
 
 
 def write(arrays: Mapping[str, np.ndarray], folder: Path | str, name: str) -> Path:
@@ -86,10 +88,23 @@ def paired(one: Record, other: Record, metric: str, root: Path = REPOSITORY) -> 
     rows = [_rows(arrays, metric) if (arrays := read(record, root)) else None for record in (one, other)]
     if rows[0] is None or rows[1] is None or not all(np.isfinite(part).all() for part in rows if part is not None):
         return None
-    from evatok.metrics.bootstrap import paired_difference  # here: it imports PyTorch, which tables do not need
+    if len(rows[0]) != len(rows[1]):
+        raise RecordError(f"records {one.id} and {other.id} hold {len(rows[0])} and {len(rows[1])} of the same clips")
+    from evatok.metrics.bootstrap import interval_of  # here: it imports PyTorch, which tables do not need
 
-    draws = DRAWS_OF_SETS if metric in DISTANCES else 2000
-    return paired_difference(_statistic(metric), rows[0], rows[1], draws=draws)
+    (ours, drawn), (theirs, others) = _drawn(one, rows[0], metric), _drawn(other, rows[1], metric)
+    return interval_of(ours - theirs, drawn - others)
+
+
+def _drawn(record: Record, rows: np.ndarray, metric: str) -> tuple[float, np.ndarray]:
+    """A metric of all clips and of each bootstrap draw of them, computed once per process."""
+    from evatok.metrics.bootstrap import drawn_statistics
+
+    key = (metric, *(record.artifacts[name].sha256 for name in (MEASURED, REFERENCE) if name in record.artifacts))
+    if key not in _DRAWN:
+        draws = DRAWS_OF_SETS if metric in DISTANCES else 2000
+        _DRAWN[key] = drawn_statistics(rows, _statistic(metric), draws)
+    return _DRAWN[key]
 
 
 def _rows(arrays: Arrays, metric: str) -> np.ndarray | None:

@@ -66,11 +66,26 @@ def bootstrap_statistic(
         raise ValueError(f"the level of an interval must be between 0 and 1, got {level}")
     if draws < 2:
         raise ValueError(f"a bootstrap needs at least 2 draws, got {draws}")
+    return interval_of(*drawn_statistics(rows, statistic, draws, seed), level)
+
+
+def drawn_statistics(
+    rows: np.ndarray, statistic: Callable[[np.ndarray], Any], draws: int, seed: int = 0
+) -> tuple[float, np.ndarray]:
+    """`statistic` of `rows` (N, ...), and of each draw of N of them, (draws,).
+
+    The draws depend on N and the seed alone: those of two systems on the same clips are pairs. Raises ValueError for a
+    statistic of all rows that is not finite.
+    """
     value = float(statistic(rows))
     if not np.isfinite(value):
         raise ValueError(f"the statistic of all {len(rows)} rows is {value}: it has no interval")
     random = np.random.default_rng(seed)
-    drawn = np.array([statistic(rows[random.integers(len(rows), size=len(rows))]) for _ in range(draws)])
+    return value, np.array([statistic(rows[random.integers(len(rows), size=len(rows))]) for _ in range(draws)])
+
+
+def interval_of(value: float, drawn: np.ndarray, level: float = 0.95) -> Interval:
+    """A value with the interval that contains a fraction `level` of the finite ones of its draws (draws,)."""
     low, high = np.quantile(drawn[np.isfinite(drawn)], [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evatok.evaluation import per_clip
+from evatok.metrics.bootstrap import paired_difference
 from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.storage import environment, records
 from evatok.storage.files import sha256_file
@@ -61,6 +62,22 @@ def test_distances_are_drawn_with_the_same_clips_on_both_sides(tmp_path):
     assert found.low < found.value < found.high < 0
     same = per_clip.paired(rows[0], rows[0], "rfvd", tmp_path)
     assert (same.low, same.high) == (0, 0)
+
+
+def test_a_row_of_several_comparisons_is_drawn_once_and_compared_as_a_pair_alone_would_be(tmp_path, monkeypatch):
+    random, computed = np.random.default_rng(7), []
+    values = random.normal(24, 4, (3, COUNT)).astype(np.float32).astype(np.float64)
+    one, two, three = (record(tmp_path, {"psnr": row}) for row in values)
+
+    def mean(rows: np.ndarray) -> float:
+        computed.append(len(rows))
+        return float(rows.mean())
+
+    monkeypatch.setattr(per_clip, "_statistic", lambda metric: mean)
+    found = [per_clip.paired(*pair, "psnr", tmp_path) for pair in ((one, two), (one, three), (two, three), (one, two))]
+    assert len(computed) == 3 * 2001
+    assert found[0] == found[3] == paired_difference(np.mean, values[0], values[1])
+    assert found[1:3] == [paired_difference(np.mean, values[row], values[2]) for row in (0, 1)]
 
 
 def test_motion_is_compared_by_its_moments(tmp_path):
