@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from evatok.data import clips as clip_sets
+from evatok.experiments import runner, stage1_proxy
+from evatok.experiments.tracking import ConfigError
 from evatok.models.dropout import Dropout, packed
 from evatok.storage import ranks
 from evatok.storage.environment import REPOSITORY
 from evatok.storage.shards import ShardStore, computed
 from evatok.training.loop import read_curve, train
-from tests.factories import gratings, places
+from tests.factories import configured, gratings, places
 from tests.training import ranked
 
 CLOSE = 1e-5
@@ -92,7 +94,7 @@ def worst(one: Path, other: Path) -> tuple[str, float]:
     return max(found.items(), key=lambda pair: pair[1])
 
 
-@pytest.mark.slow  # six trainings of 50 steps on two processes
+@pytest.mark.slow  # six trainings on two processes
 @pytest.mark.parametrize("name", ranked.TRAININGS)
 def test_two_ranks_train_what_one_process_does(name, one, two):
     assert len(read_curve(one / name)) == ranked.STEPS
@@ -162,6 +164,13 @@ def test_a_batch_that_ranks_cannot_share_equally_is_refused(as_rank):
     as_rank(0, 3)
     with ranks.in_step(), pytest.raises(ranks.RankError, match="a batch of 16 clips cannot be shared by 3 ranks"):
         ranks.share(np.arange(16))
+
+
+def test_a_training_whose_batch_ranks_cannot_share_is_refused_before_its_task_is_made(as_rank):
+    as_rank(0, 2)
+    config = configured(stage1_proxy.ex, "toy", batch=5, threads=1)
+    with pytest.raises(ConfigError, match="batch: 5 clips cannot be shared by 2 ranks equally"):
+        runner.train(config, None, lambda config: pytest.fail("it went on"))
 
 
 def test_what_is_measured_between_steps_is_not_shared(as_rank):
@@ -262,7 +271,3 @@ def test_a_command_on_two_ranks_leaves_one_run_one_record_and_one_checkpoint(tmp
     assert len(list((tmp_path / "one/records").rglob("*.json"))) == 1
     assert [run.name for run in (tmp_path / "runs/stage1_proxy").iterdir() if run.name.isdigit()] == ["1"]
     assert (tmp_path / "one/model.safetensors").exists()
-    refused = of_ranks(2, "-m", "evatok.experiments.stage1_proxy", "with", "toy", *words, "batch=5")
-    assert "batch: 5 clips cannot be shared by 2 ranks equally" in "".join(
-        p.communicate(timeout=500)[1] for p in refused
-    )
