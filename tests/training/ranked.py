@@ -38,7 +38,7 @@ from evatok.training.loop import Recipe, train
 from evatok.training.objective import Alignment, TokenizerObjective, TokenizerWithHead
 from tests.factories import TINY, TinyEncoder, gratings
 
-STEPS, HALF, BATCH = 18, 10, 4
+STEPS, HALF, BATCH = 50, 26, 4
 # Slow enough that rounding stays rounding: at 1e-3, a code flips within ten steps, as it does with another number of
 # threads.
 RECIPE = Recipe(
@@ -64,7 +64,7 @@ Made = tuple[nn.Module, Callable[..., Any]]
 
 
 def tokenizer(adversary: Adversary, **how: Any) -> Made:
-    """A tokenizer with a learned codebook, entropy, alignment and an adversary from the fifth step on."""
+    """A tokenizer with a learned codebook, entropy, alignment and an adversary from the tenth step on."""
     torch.manual_seed(0)
     shape = replace(TINY, quantiser="vq", codebook_size=64)
     alignment = Alignment(TinyEncoder(), decoder_layer=1, encoder_layer=3)
@@ -86,14 +86,14 @@ def tokenizer(adversary: Adversary, **how: Any) -> Made:
 
 def with_semantic() -> Made:
     torch.manual_seed(1)
-    how = AdversaryConfig(start=4, warmup=5, learning_rate=2e-5, augment=True, frames=6)
+    how = AdversaryConfig(start=10, warmup=5, learning_rate=2e-5, augment=True, frames=6)
     return tokenizer(Adversary(SemanticDiscriminator(TinyEncoder(3), [1, 2]), how, 5), adaptive=True)
 
 
 def with_transformer() -> Made:
     torch.manual_seed(2)
     shape = TransformerDiscriminatorConfig(frames=12, size=16, patch=(4, 8, 8), width=16, layers=1, heads=2)
-    how = {"loss": "non_saturating", "start": 4, "interval": 2, "lecam": 0.1, "smoothing": 0.2}
+    how = {"loss": "non_saturating", "start": 10, "interval": 2, "lecam": 0.1, "smoothing": 0.2}
     return tokenizer(Adversary(TransformerDiscriminator(shape), AdversaryConfig(**how, learning_rate=2e-5), 5))
 
 

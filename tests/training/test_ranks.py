@@ -94,7 +94,7 @@ def worst(one: Path, other: Path) -> tuple[str, float]:
     return max(found.items(), key=lambda pair: pair[1])
 
 
-@pytest.mark.slow  # six trainings on two processes
+@pytest.mark.slow  # six trainings of 50 steps on two processes
 @pytest.mark.parametrize("name", ranked.TRAININGS)
 def test_two_ranks_train_what_one_process_does(name, one, two):
     assert len(read_curve(one / name)) == ranked.STEPS
