@@ -22,6 +22,7 @@ def faults_of_tensors(mebibytes: int = 48, count: int = 20) -> int:
 def test_tensors_that_follow_each_other_share_pages_that_are_kept_and_none_that_are_returned(monkeypatch):
     for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(allocator, "memory_bytes", lambda: allocator.LEAST)
     assert allocator.return_freed_memory()
     returned = faults_of_tensors()
     try:
@@ -30,5 +31,8 @@ def test_tensors_that_follow_each_other_share_pages_that_are_kept_and_none_that_
         assert faults_of_tensors() < returned / 5
     finally:
         allocator.return_freed_memory()
+    with monkeypatch.context() as small:
+        small.setattr(allocator, "memory_bytes", lambda: allocator.LEAST - 1)
+        assert not allocator.keep_freed_memory()
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     assert not allocator.keep_freed_memory(), "whoever sets glibc's own variables decides"
