@@ -12,16 +12,18 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from einops import rearrange
 
 from evatok.errors import EvatokError
 from evatok.storage.arrays import read_array
 from evatok.storage.files import ordinary, replacing, sha256_file
+
+if TYPE_CHECKING:
+    import torch
 
 SPLITS = ("train", "validation", "test")
 
@@ -75,13 +77,15 @@ def to_network(clips: np.ndarray, device: torch.device | str = "cpu") -> torch.T
     """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [0, 1]."""
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ClipSetError(f"clips must be uint8 (B, T, H, W, 3), got {clips.dtype} {clips.shape}")
+    import torch  # here: processes that make clips start in a fraction of the time without it
+
     pixels = torch.from_numpy(np.array(clips)).to(device)
     return rearrange(pixels, "b t h w c -> b c t h w").float().div_(255)
 
 
 def from_network(pixels: torch.Tensor) -> np.ndarray:
     """Clips (B, 3, T, H, W) in [0, 1] -> uint8 (B, T, H, W, 3), rounded."""
-    eight_bits = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    eight_bits = pixels.float().clamp(0, 1).mul(255).round().byte()
     return rearrange(eight_bits, "b c t h w -> b t h w c").cpu().numpy()
 
 
