@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from evatok.storage.files import NoRoomError, disk_of, replacing, reserve, told_
 
 Usage = namedtuple("Usage", "total used free")
 
-# Writes under a limit of file sizes, which ends a write as a full disk does, and says the line.
+# Writes under a limit of file sizes, which ends a write as a full disk does, and says the line of each writer.
 LIMITED = """
 import json, resource, sys
 from pathlib import Path
@@ -50,23 +51,35 @@ def memory_map(path):
         partial.touch()
         reserve(partial, 100_000)
 
-try:
-    globals()[sys.argv[1]](Path(sys.argv[2]) / "file")
-except Exception as error:
-    print(line_of(error))
+for folder in map(Path, sys.argv[1:]):
+    try:
+        globals()[folder.name](folder / "file")
+        print("written")
+    except Exception as error:
+        print(line_of(error))
 """
+WRITERS = ["state", "tensors", "parquet", "text", "memory_map"]
 
 
-@pytest.mark.parametrize("writer", ["state", "tensors", "parquet", "text", "memory_map"])
-def test_whatever_library_writes_the_line_names_file_and_disk(tmp_path, writer):
-    command = [sys.executable, "-c", LIMITED, writer, str(tmp_path)]
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory) -> dict[str, tuple[Path, str]]:
+    """Each writer's folder, and the line that its write ended with: all in one process, which imports PyTorch once."""
+    folders = [tmp_path_factory.mktemp("full", numbered=True) / writer for writer in WRITERS]
+    for folder in folders:
+        folder.mkdir()
+    command = [sys.executable, "-c", LIMITED, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    assert line.startswith(f"{tmp_path / 'file'}: ")
-    assert f"the disk at {disk_of(tmp_path)} has" in line
+    return dict(zip(WRITERS, zip(folders, done.stdout.splitlines(), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_whatever_library_writes_the_line_names_file_and_disk(limited, writer):
+    folder, line = limited[writer]
+    assert line.startswith(f"{folder / 'file'}: ")
+    assert f"the disk at {disk_of(folder)} has" in line
     assert "free some space, or give another path" in line
-    assert not list(tmp_path.iterdir()), "nothing half written stays"
+    assert not list(folder.iterdir()), "nothing half written stays"
 
 
 @pytest.fixture
