@@ -6,7 +6,6 @@ import dataclasses
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,23 +14,18 @@ from benchmarks import flexible, generating, networks, ratios, registry, speed, 
 from benchmarks.ratios import Ratio
 from benchmarks.registry import Failure, Measured
 from benchmarks.setting import Setting, router_lengths
-from evatok.data.reels import ClipSource, Reel
 from evatok.generation.grammar import Grammar
 from evatok.metrics.i3d import I3DFeatures
 from evatok.reporting import speed as speed_table
 from evatok.routing.networks import RouterConfig
 from evatok.storage import records
+from tests.data.noise import NOISE
 from tests.factories import TINY_FLEX
 
 NEED_WEIGHTS = {"i3d_bf16", "lpips_bf16"}
 """Measurements of published networks, whose weights may not be here."""
 OF_THE_PROXY = {"beam_percentile"}
 """Measurements of the shipped proxy, which a tiny setting does not have."""
-
-
-def plain_reel(seed: int, number: int, size: int, frames: int) -> Reel:
-    pixels = np.random.default_rng([seed, number]).integers(0, 256, (4, frames, size, size, 3), dtype=np.uint8)
-    return pixels, [{"clip": i} for i in range(4)]
 
 
 @pytest.fixture
@@ -43,7 +37,7 @@ def setting(tiny) -> Setting:
         router=RouterConfig(levels=(2, 4, 8), frames=8, size=32, patch=(4, 16, 16), width=16, layers=1, heads=2),
         generator={"width": 32, "layers": 1, "heads": 2},
         flexible=TINY_FLEX,
-        source=ClipSource("plain", 4, plain_reel, {}, {}),
+        source=NOISE,
         batch=4,
         network_clips=2,
         samples=2,

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +14,8 @@ from evatok.data import clips, reels, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.manifest import ManifestError
 from evatok.data.reels import ClipSource
+from tests.data.noise import MADE, NOISE, killed_reel, noise_reel
 from tests.factories import grey_video
-
-MADE: list[tuple[int, int]] = []  # (stream, reel) in the order of making, by this process
-
-
-def noise_reel(stream: int, number: int, size: int, frames: int) -> tuple[np.ndarray, list[dict]]:
-    """Four clips of noise, a function of (stream, number) alone."""
-    MADE.append((stream, number))
-    rng = np.random.default_rng((stream, number))
-    labels = [{"motion": "noise", "place": f"{number}/{clip}"} for clip in range(4)]
-    return rng.integers(256, size=(4, frames, size, size, 3), dtype=np.uint8), labels
-
-
-NOISE = ClipSource("noise", reel_length=4, reel=noise_reel, recipe={"version": 1}, versions={})
 
 
 @pytest.fixture(autouse=True)
@@ -123,13 +110,6 @@ def test_worker_processes_make_the_same_set(tmp_path: Path) -> None:
     alone = build(12)
     together = reels.build(NOISE, "train", 12, size=8, frames=3, workers=2, cache=tmp_path / "other")
     assert together.sha256 == alone.sha256
-
-
-def killed_reel(stream: int, number: int, size: int, frames: int) -> tuple[np.ndarray, list[dict]]:
-    """Noise; the third reel kills its process, as a machine short of memory does."""
-    if number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return noise_reel(stream, number, size, frames)
 
 
 @pytest.mark.slow
