@@ -30,6 +30,7 @@ settings.register_profile("evatok", deadline=None, derandomize=True)
 settings.load_profile("evatok")
 
 
+PIPELINE = "tests/pipeline/"
 TALLY: Counter[str] = Counter()
 """What the battery of tests/pipeline has tried, and how it ended."""
 
@@ -43,6 +44,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A process of pytest-xdist hands its counts to the one that reports."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tally"] = dict(TALLY)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With --dist loadfile, the battery of tests/pipeline is for one process: its files share every unbroken run."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    return Scheduling(config, log)
+
+
+def scope_of(nodeid: str) -> str:
+    """What a test shares its process with: its file, or the battery."""
+    file = nodeid.partition("::")[0]
+    return PIPELINE if file.startswith(PIPELINE) else file
 
 
 @pytest.hookimpl(optionalhook=True)
