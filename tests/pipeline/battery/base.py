@@ -18,6 +18,7 @@ class Base:
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
         self._ended: dict[str, Ended] = {}
+        self._left: dict[str, dict[str, Any]] = {}
         make_clips(folder / "clips")
 
     def run(self, name: str) -> Ended:
@@ -35,7 +36,9 @@ class Base:
     def left(self, name: str) -> dict[str, Any]:
         """What it left."""
         self.run(name)
-        return leavings(self.folder / name)
+        if name not in self._left:
+            self._left[name] = leavings(self.folder / name)
+        return self._left[name]
 
     def state(self) -> dict[str, tuple[int, int]]:
         """Size and time of every file that experiments take from here, by which a change shows."""
