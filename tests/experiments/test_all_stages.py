@@ -44,7 +44,7 @@ def stages(shared, smaller, moving_clips, monkeypatch):
 
     def run(name: str = "one", **changes):
         places = {"folder": str(shared / name), "records_folder": str(shared / name / "records")}
-        steps = dict.fromkeys(("encoder_steps", "proxy_steps", "router_steps", "final_steps"), 20)
+        steps = dict.fromkeys(("encoder_steps", "proxy_steps", "router_steps", "final_steps"), 8)
         clips = {"train_clips": 10, "scored_clips": 8, "validation_clips": 4}
         periods = {"batch": 4, "router_batch": 4, "threads": 1}
         updates = {"data": str(shared / "clips"), **places, **steps, **clips, **periods, **changes}
