@@ -68,8 +68,28 @@ HIGHLIGHTS = (
         "table2",
         "stages 1-3 of 1-4 is less than half of the wall time",
     ),
+    Highlight(
+        "VideoFlexTok: 16 tokens per latent frame show more than 4 do, by rFVD",
+        "videoflextok_figure2",
+        "16 tokens, 20 steps better than 4 tokens, 20 steps, rFVD",
+    ),
+    Highlight(
+        "VideoFlexTok has a better rFVD than EVATok at equal bits",
+        "videoflextok_table8",
+        "VideoFlexTok better than EVATok, uniform, rFVD",
+    ),
+    Highlight(
+        "VTok: 46 tokens answer more questions about a clip than eight frames' 128, once these learned motion",
+        "vtok_longer",
+        "VTok: key frame 16, motion 6 a second above 8 even frames, average",
+    ),
+    Highlight(
+        "So they do about what happens late in a clip",
+        "vtok_longer",
+        "VTok: key frame 16, motion 6 a second above 8 even frames, late",
+    ),
 )
-"""What README shows: the heart of the paper, and what goes against it or against us."""
+"""What README shows: the heart of the papers, and what goes against them or against us."""
 ITEMS: dict[str, tuple[str, ...]] = {
     "table3": ("percentile", "top1", "top5"),
     "table3_wq1.2": ("percentile", "top1", "top5"),
@@ -126,14 +146,18 @@ def highlights(folder: Path) -> pd.DataFrame:
 
 
 def _line(highlight: Highlight, folder: Path) -> dict[str, str]:
-    path = folder / f"{highlight.item}_signs.csv"
     told = {"paper": "-", "ours": "-", "verdict": claims.UNKNOWN}
-    if path.exists():
+    for path in _claims_files(folder, highlight.item):
         table = pd.read_csv(path, dtype=str).set_index("name")
         if highlight.name not in table.index:
             raise tables.TableError(f"{path}: no claim {highlight.name!r}; name an existing one, or rebuild the table")
         told = {key: str(table.loc[highlight.name, key]) for key in told}
     return {"claim": f"{highlight.claim} (`{highlight.item}`)", **told}
+
+
+def _claims_files(folder: Path, item: str = "*") -> list[Path]:
+    """The files of an item's claims, by default of every item's."""
+    return sorted((*folder.glob(f"{item}_signs.csv"), *folder.glob(f"{item}_claims.csv")))
 
 
 def page(folder: Path) -> str:
@@ -150,7 +174,7 @@ def page(folder: Path) -> str:
 def counted(folder: Path) -> pd.DataFrame:
     """A line for each item with claims: how many have which verdict."""
     lines = []
-    for path in sorted((*folder.glob("*_signs.csv"), *folder.glob("*_claims.csv"))):
+    for path in _claims_files(folder):
         verdicts = pd.read_csv(path)["verdict"]
         words = (claims.HOLDS, claims.FAILS, claims.UNSURE, claims.UNKNOWN)
         counts = {word: str((verdicts == word).sum()) for word in words}
