@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,39 @@ def test_frame_rate_and_stride_pick_frames(brief, tmp_path, cache):
     strided = dataclasses.replace(slow, fps=None, stride=3)
     steps = grey_steps(protocols.clips_of(strided, str(tmp_path / "films")).clips)
     assert steps[0].tolist() == [0, 3, 6, 9]
+
+
+def test_tar_shards_give_the_clips_of_the_same_files_in_folders(brief, tmp_path, cache):
+    """One shard, or a folder of them whose names tell splits, of which the protocol takes its own."""
+    names = {"0": 12, "1": 3, "2": 4}
+    for name, frames in names.items():
+        write_video(tmp_path / "films" / "grey" / f"{name}.mkv", frames)
+    folders = protocols.clips_of(brief, tmp_path / "films")
+
+    def shard(path: Path, held: str) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as made:
+            for name in held:
+                made.add(tmp_path / "films" / "grey" / f"{name}.mkv", f"{name}.mkv")
+        return path
+
+    single = protocols.clips_of(brief, shard(tmp_path / "one.tar", "012"))
+    assert np.array_equal(single.clips, folders.clips)
+    assert protocols.deviations(brief, single.manifest, 3) == []
+    shard(tmp_path / "many" / "train-0.tar", "01")
+    shard(tmp_path / "many" / "train-1.tar", "2")
+    assert np.array_equal(protocols.clips_of(brief, tmp_path / "many").clips, folders.clips)
+    shard(tmp_path / "many" / "val-0.tar", "012")
+    assert np.array_equal(protocols.clips_of(brief, tmp_path / "many").clips, folders.clips)
+    unsuited = dataclasses.replace(brief, split="test")
+    with pytest.raises(ProtocolError, match="no row of split 'test'"):
+        protocols.clips_of(unsuited, tmp_path / "many")
+
+
+def test_images_within_tar_shards_are_refused(tmp_path, cache):
+    tarfile.open(tmp_path / "images.tar", "w").close()
+    with pytest.raises(ProtocolError, match="images within tar shards or tables are not read; unpack them"):
+        protocols.clips_of(protocols.get("imagenet-reconstruction-50k"), tmp_path / "images.tar")
 
 
 def test_what_cannot_become_clips_is_refused(brief, tmp_path, cache):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from evatok.data import class_folders, manifest, sets, splits
+from evatok.data import class_folders, containers, manifest, sets, splits
 from evatok.data import clips as clip_sets
 from evatok.data.clips import ClipSet
 from evatok.data.decoding import pick_frames
@@ -30,8 +30,9 @@ def clips_of(
     """Return the clips that a protocol measures, or the first `limit` of them.
 
     Args:
-        data: for data sets that are not embedded: a manifest CSV or a folder of class folders, from which clips are
-            chosen and resized by the protocol (once, into the cache), or a set already built by this protocol.
+        data: for data sets that are not embedded: a manifest CSV, a folder of class folders, tar shards or tables of
+            videos (`evatok.data.containers`), from which clips are chosen and resized by the protocol (once, into the
+            cache), or a set already built by this protocol.
         seed: of another clip choice than the protocol's own, to see how much the choice changes a value.
 
     Raises:
@@ -57,7 +58,7 @@ def _clips_at(protocol: Protocol, data: str | Path, count: int, seed: int) -> Cl
         cause = f"{data} does not exist" if data else "it is not shipped"
         raise ProtocolError(
             f"protocol {protocol.name} measures {protocol.data} ({protocol.split}); {cause}: set data to a manifest "
-            "CSV, a folder of class folders, or a set built from them by this protocol"
+            "CSV, a folder of class folders, tar shards, or a set built from them by this protocol"
         )
     if not (path / "manifest.json").exists():
         clips = decode(protocol, path, count, seed)
@@ -124,7 +125,11 @@ def _images(rows: pd.DataFrame, protocol: Protocol) -> tuple[np.ndarray, pd.Data
 
 
 def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
-    if path.is_file():
+    if containers.files_of(path):
+        if protocol.frames == 1:
+            raise ProtocolError(f"{path}: images within tar shards or tables are not read; unpack them")
+        rows = containers.scan(path)
+    elif path.is_file():
         rows = manifest.read_manifest(path)
     else:
         rows = class_folders.scan_class_folders(path, stills=protocol.frames == 1)
@@ -139,8 +144,7 @@ def _rows(protocol: Protocol, path: Path) -> pd.DataFrame:
 
 
 def _key(rows: pd.DataFrame, count: int, seed: int) -> str:
-    files = [Path(path).stat() for path in rows["path"]]
-    states = [(file.st_size, file.st_mtime_ns) for file in files]
+    states = [containers.state(Path(path)) for path in rows["path"]]
     return hashlib.sha256(f"{rows.to_csv()} {states} {count} {seed}".encode(errors="surrogateescape")).hexdigest()[:16]
 
 
