@@ -96,7 +96,9 @@ _EVERYWHERE = {
     "teraflops": Key(Real(0, 10**6, "(]"), "10^12 operations per second that a device reaches, for dry_run"),
     "memory_gb": Key(Real(0, 10**6, "(]"), "memory of a device, for dry_run"),
     "devices": Key(Whole(1, 10**6), "devices that share the work, for dry_run"),
-    "report_to": Key(OneOf(("none", "tensorboard")), "where the curve goes too: TensorBoard's files, in work"),
+    "report_to": Key(
+        OneOf(("none", "tensorboard", "trackio")), "where the curve goes too: TensorBoard's files, in work, or trackio"
+    ),
     "shard_length": Key(Whole(1, 10**6), "most clips an interruption loses"),
     "recompute": Key(_FLAG, "compute activations of the layers again in the backward pass: less memory"),
     "compile": Key(_FLAG, "torch.compile of the tokenizer's layers"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evatok.errors import undisturbed
-from evatok.experiments import runs
+from evatok.experiments import reports, runs
 from evatok.experiments.config_checks import ConfigError
 from evatok.experiments.outputs import FREE_KEYS, NOTHING, Outputs
 from evatok.storage import ranks, records
@@ -30,7 +30,7 @@ class Tracker:
         self._run, self._outputs = run, outputs
         self._started = time.monotonic()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._writer: Any = None
+        self._report: reports.Report | None = None
         self.seed: int = run.config["seed"]
         self.nonfinite: dict[str, int] = {}
         # The heartbeat thread reads run.info at any time, so it is replaced, never changed. Sacred's MongoDB
@@ -72,22 +72,23 @@ class Tracker:
             self.nonfinite = {**self.nonfinite, name: self.nonfinite.get(name, 0) + 1}
             self.info({"nonfinite": self.nonfinite})
         self._run.log_scalar(name, number if math.isfinite(number) else None, int(step))
-        if self._run.config.get("report_to", "none") == "tensorboard":
-            self._board(int(step)).add_scalar(name, number, int(step))
+        if self._run.config.get("report_to", "none") != "none":
+            self._reported(int(step)).add(name, number, int(step))
 
-    def _board(self, step: int) -> Any:
-        """TensorBoard's writer in the training's folder, opened at the first scalar; what a killed run wrote from that
-        step on is dropped."""
-        if self._writer is None:
-            folder = Path(self._run.config["work"]) / "tensorboard"
-            self._writer = board_writer()(log_dir=str(folder), purge_step=step)
-        return self._writer
+    def _reported(self, step: int) -> reports.Report:
+        """The report elsewhere, opened at the first scalar."""
+        if self._report is None:
+            config = records.plain(self._run.config, "config", nonfinite_as_null=True)
+            name = self._run.experiment_info["name"]
+            self._report = reports.opened(config, self.run_id or f"{name}/{int(time.time())}", step)
+            assert self._report is not None
+        return self._report
 
     def close(self) -> None:
         """Flush what is reported elsewhere."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._report is not None:
+            self._report.close()
+            self._report = None
 
     def info(self, facts: Mapping[str, Any]) -> None:
         """Add `facts` to the run's info, as plain JSON types; NaN becomes null, an old key is replaced."""
@@ -135,17 +136,6 @@ class Tracker:
     def environment(self) -> dict[str, Any]:
         """`evatok.storage.environment.environment` with the seconds since this run's main began as its wall time."""
         return environment(wall_seconds=round(time.monotonic() - self._started, 3))
-
-
-def board_writer() -> Any:
-    """TensorBoard's class of writers. Raises ConfigError where the package is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError(
-            'config key report_to: tensorboard is not installed: pip install "evatok[tensorboard]", or leave it out'
-        ) from error
-    return SummaryWriter
 
 
 def _existing(path: Path | str) -> Path:

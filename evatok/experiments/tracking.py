@@ -38,11 +38,11 @@ import numpy as np
 import torch
 
 from evatok import errors
-from evatok.experiments import config_files, keys, runs
+from evatok.experiments import config_files, keys, reports, runs
 from evatok.experiments.config_checks import ConfigError, check_device, check_seed, settle_precision, settle_types
 from evatok.experiments.domains import Refused
 from evatok.experiments.outputs import NOTHING, Outputs
-from evatok.experiments.tracker import Tracker, board_writer
+from evatok.experiments.tracker import Tracker
 from evatok.storage import ranks, records
 from evatok.storage.allocator import keep_freed_memory
 from evatok.storage.environment import REPOSITORY, environment
@@ -187,8 +187,7 @@ def main(
             ranks.take_device(config.get("device", "cpu"))
             keep_freed_memory()
             shared = ranks.together(config["device"]) if together else nullcontext()
-            if config.get("report_to", "none") == "tensorboard":
-                board_writer()  # found absent before any work
+            reports.check(config.get("report_to", "none"))  # found absent before any work
             with errors.terminable(), outputs.held(ex.path, config), shared, closing(tracker):
                 result = function(config, tracker)
             return records.plain(result, "result", nonfinite_as_null=True)

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -477,9 +477,9 @@ class Board:
         self.closed = True
 
 
-def reporting(tmp_path: Path, body) -> tracking.Experiment:
+def reporting(tmp_path: Path, body, to: str = "tensorboard") -> tracking.Experiment:
     ex = tracking.experiment("reporting", "Report.")
-    ex.add_config(work=str(tmp_path / "work"), report_to="tensorboard")
+    ex.add_config(work=str(tmp_path / "work"), report_to=to)
     tracking.main(ex)(body)
     return ex
 
@@ -500,7 +500,60 @@ def test_scalars_go_to_tensorboard_too_and_a_resumed_run_drops_what_was_lost(tmp
     assert board.closed
 
 
-def test_tensorboard_that_is_not_installed_is_told_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(tracking.ConfigError, match=r"pip install \"evatok\[tensorboard\]\""):
-        reporting(tmp_path, lambda config, tracker: pytest.fail("it worked")).run()
+@pytest.mark.parametrize(("to", "module"), [("tensorboard", "torch.utils.tensorboard"), ("trackio", "trackio")])
+def test_a_report_whose_package_is_not_installed_is_told_before_any_work(to, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(tracking.ConfigError, match=rf"pip install \"evatok\[{to}\]\""):
+        reporting(tmp_path, lambda config, tracker: pytest.fail("it worked"), to).run()
+
+
+class Trackio:
+    """Stands in for the module trackio, with the parameters of its release 0.43: anything else is a TypeError."""
+
+    def __init__(self) -> None:
+        self.runs: list[Trackio] = []
+
+    def init(
+        self,
+        project: str,
+        name: str | None = None,
+        group: str | None = None,
+        *,
+        config: dict[str, Any] | None = None,
+        resume: str = "never",
+        embed: bool = True,
+    ) -> "Trackio":
+        run = Trackio()
+        run.told = {"project": project, "name": name, "group": group, "resume": resume, "embed": embed}
+        run.config, run.logged, run.finished = config, [], False
+        self.runs.append(run)
+        return run
+
+    def log(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        assert not self.finished
+        self.logged.append((metrics, step))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_scalars_go_to_trackio_too_a_run_per_start_and_a_group_per_training(tmp_path, monkeypatch):
+    module = Trackio()
+    monkeypatch.setitem(sys.modules, "trackio", module)
+
+    def body(config, tracker):
+        tracker.scalar("loss", 0.5, 20)
+        tracker.scalar("loss", float("nan"), 40)
+
+    for _ in range(2):
+        reporting(tmp_path, body, "trackio").run()
+    first, second = module.runs
+    assert first.told["project"] == "evatok-reporting"
+    assert first.told["name"] != second.told["name"]
+    assert first.told["group"] == second.told["group"] == str(tmp_path / "work")
+    assert not first.told["embed"], "no dashboard is opened"
+    assert first.config["report_to"] == "trackio"
+    assert first.logged[0] == ({"loss": 0.5}, 20)
+    assert first.logged[1][1] == 40
+    assert first.finished
+    assert second.finished
