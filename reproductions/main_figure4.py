@@ -9,6 +9,8 @@ results/tables/main_figure4.{csv,md}, and the paper's claims with verdicts as ma
 
 With --data it scores your videos as table3.py does, or takes the scores from there, says how long it will take, and
 measures the curves on them (`--metrics psnr` needs no network); the names of the files end in that of your set.
+`--proxy` and `--router` take networks of yours. Best rewards and thresholds need the scores of all candidates, so there
+is no beam here.
 
 Expected (paper): at the rFVD of uniform-1,024 routers save 56 % of the tokens (WebVid) and 42 % (UCF-101).
 """
@@ -27,6 +29,7 @@ NAME = "main_figure4"
 def main(argv: list[str] | None = None) -> int:
     asked = curve_figures.parser(__doc__).parse_args(argv)
     with errors.one_line(NAME):
+        command_line.check_own(asked)
         sets, name = curve_figures.SETS, NAME
         if asked.data:
             from evatok.experiments.scored_videos import curves

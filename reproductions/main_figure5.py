@@ -27,6 +27,7 @@ PANELS = ("psnr", "st_lpips_alex", "rfvd")
 def main(argv: list[str] | None = None) -> int:
     asked = curve_figures.parser(__doc__).parse_args(argv)
     with errors.one_line(NAME):
+        command_line.check_own(asked)
         if not asked.data:
             show(asked.results, curve_figures.SETS, ROW, NAME)
             return 0

@@ -15,9 +15,13 @@ the paper's, and by ST-LPIPS at the paper's.
 
 With --stored nothing is measured, and all rows are read from their records: seconds.
 
-With --data the shipped proxy first scores every clip under all 625 assignments, shard by shard, and says beforehand how
-long that takes: run again after a kill, it resumes. All clips are used, whatever their split, since nothing here was
-trained on them.
+With --data the proxy first scores every clip under all of its assignments (the shipped one's: 625), shard by shard, and
+says beforehand how long that takes: run again after a kill, it resumes. All clips are used, whatever their split, since
+nothing here was trained on them. `--proxy` takes a proxy of yours, whose levels and blocks are the candidates, and
+`--router` your routers on it; their tables are named by their rewards (`table3_l1-wq1.2_<set>`).
+
+`--search beam` scores few of a clip's assignments instead of all. It cannot tell percentiles, top-1 or top-5, and its
+table says so: it has rewards, and regrets against the assignment that the beam found.
 
 Expected (paper, WebVid validation and UCF-101): best uniform 84.88 and 88.46 %, router 96.96 and 96.19 %.
 """
@@ -34,36 +38,36 @@ from evatok.reporting import command_line, router_tables
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command_line.with_own(command_line.parser(__doc__))
+    parser = command_line.with_search(command_line.with_networks(command_line.with_own(command_line.parser(__doc__))))
     parser.add_argument("--workers", type=int, default=2, help="processes that render clips")
     parser.add_argument("--stored", action="store_true", help="measure nothing, show the stored records")
     arguments = parser.parse_args(argv)
     with errors.one_line("table3"):
-        report(Shelf(arguments.results, arguments.size), *scored(arguments))
+        command_line.check_own(arguments)
+        if arguments.data:
+            from evatok.experiments import own_table3
+
+            own_table3.show(arguments)
+        else:
+            report(Shelf(arguments.results, arguments.size), arguments)
     return 0
 
 
-def scored(arguments: argparse.Namespace) -> tuple[dict[str, Scored | None], str]:
-    """The sets to measure, by row, None for what is read from its record; and what the files' names end in."""
-    shelf = Shelf(arguments.results, arguments.size)
-    if arguments.data:
-        from evatok.experiments.scored_videos import row_of, scored_videos
+def report(shelf: Shelf, arguments: argparse.Namespace) -> None:
+    """A table and its claims per operating point, and a picture of the first set's clips if they are here.
 
-        videos = scored_videos(arguments)
-        return {row_of(videos.clips.name): videos}, command_line.ending(videos.clips.name)
-    if arguments.stored:
-        return dict.fromkeys(shelf.sets), ""
-    return router_study.scored_sets(shelf, arguments.workers), ""
-
-
-def report(shelf: Shelf, sets: dict[str, Scored | None], ending: str) -> None:
-    """A table and its claims per operating point, and a picture of the first set's clips if they are here."""
+    A set that is not measured, as with `--stored`, is read from its record.
+    """
+    sets: dict[str, Scored | None] = dict.fromkeys(shelf.sets)
+    if not arguments.stored:
+        sets = router_study.scored_sets(shelf, arguments.workers)
     for point, name in router_tables.NAMES.items():
         found = {row: router_study.record_of(shelf, row, point, scored) for row, scored in sets.items()}
-        router_tables.publish(f"{name}{ending}", found, shelf, point)
+        router_tables.publish(name, found, shelf, shelf.comparison(point))
     first = next(iter(sets.values()))
     if first is not None:
-        print(f"picture: {router_tables.picture(shelf, first, f'table3_clips{ending}')}")
+        rows = first.rankings.assignments(shelf.trained("pyramid_router"))
+        print(f"picture: {router_tables.picture(shelf, first.clips.clips, rows, 'table3_clips')}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ SIMPLE = {
 
 
 def simple_choices(rewards: np.ndarray, candidates: CandidateSet, losses: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the choices that need no router, all of SIMPLE but "random".
+    """Compute the choices that need no router, all of SIMPLE but "random", and AdapTok's for its 4 blocks only.
 
     Args:
         losses: (N, K) under the longest assignment, see `full_length_losses`.
@@ -42,7 +42,17 @@ def simple_choices(rewards: np.ndarray, candidates: CandidateSet, losses: np.nda
         "best_uniform": reward.best_uniform(rewards, candidates),
         "fixed_uniform": reward.fixed(rewards, int(candidates.uniform[uniform_means.argmax()])),
         "best_fixed": reward.fixed(rewards, reward.best_fixed(rewards)),
-        "adaptok_row": reward.fixed(rewards, published.adaptok_row(candidates, spent)),
+        **published_choices(candidates, losses, spent),
+    }
+
+
+def published_choices(candidates: CandidateSet, losses: np.ndarray, spent: float) -> dict[str, np.ndarray]:
+    """Choices (N,) by other papers' rules at about `spent` tokens per clip; `losses` as in `simple_choices`."""
+    adaptok = {}
+    if candidates.blocks == len(published.ADAPTOK_ROW):
+        adaptok["adaptok_row"] = reward.fixed(losses, published.adaptok_row(candidates, spent))
+    return {
+        **adaptok,
         "infotok": published.infotok(losses, candidates, spent),
         "infotok_global": published.infotok(losses, candidates, spent, across=True),
     }

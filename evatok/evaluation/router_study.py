@@ -9,6 +9,7 @@ Legend: N clips, K temporal blocks.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from evatok.assignments import reward
 from evatok.data.clips import ClipSet
 from evatok.evaluation import router_quality
 from evatok.metrics.perceptual import scoring_metric
-from evatok.routing.trained_router import Rankings, Router
+from evatok.routing.trained_router import OperatingPoint, Rankings, Router
 from evatok.search import candidate_table, tree
 from evatok.storage import checkpoints, environment, records
 from evatok.storage.records import Metric, Record
@@ -38,6 +39,38 @@ ROUTERS = {"router": "hard", "router_soft": "soft", "pyramid_router": "pyramid",
 """Rows and their kinds of router."""
 # Logits differ in the last bits between processors, which can flip a near tie.
 TOLERANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Routers that were trained for one reward, each under the name of its row; their reward judges every choice.
+
+    Attributes:
+        name: the reward's, in records.
+        point: the reward.
+        scale_from: whose scores the reward is scaled by, where it is not those that the routers were trained on.
+    """
+
+    name: str
+    point: OperatingPoint
+    routers: Mapping[str, Router]
+    scale_from: str = ""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a record's protocol says of the reward."""
+        scaled = {"scale_from": self.scale_from} if self.scale_from else {}
+        return {"point": self.name, "w_q": self.point.w_q, "metric": self.point.metric, **scaled}
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The routers' hashes, by row."""
+        return {name: router.checkpoint.sha256 for name, router in self.routers.items()}
+
+    def check_scored_by(self, tokenizer: str) -> None:
+        """Raise RoutingError for a router that was trained on the scores of another tokenizer (sha256)."""
+        for router in self.routers.values():
+            router.check_scored_by(tokenizer)
 
 
 @dataclass(frozen=True)
@@ -74,6 +107,11 @@ class Shelf:
         """The router of a row at an operating point."""
         return Router.load(self.router(ROUTERS[row], point))
 
+    def comparison(self, point: str) -> Comparison:
+        """The shipped routers of all rows at an operating point."""
+        routers = {row: self.trained(row, point) for row in ROUTERS}
+        return Comparison(point, routers["router"].point, routers)
+
     @property
     def sets(self) -> dict[str, str]:
         """The scored sets of SETS, with their tables; always `validation`, as its table is shipped."""
@@ -107,7 +145,9 @@ def scored_sets(shelf: Shelf, workers: int) -> dict[str, Scored | None]:
 
 def record_of(shelf: Shelf, row: str, point: str, scored: Scored | None) -> Record | None:
     """Return the record of a set at an operating point: measured, or if that is impossible the newest stored one."""
-    return stored_record(shelf, row, point) if scored is None else measured_record(shelf, row, point, scored)
+    if scored is None:
+        return stored_record(shelf, row, point)
+    return measured_record(shelf, row, shelf.comparison(point), scored)
 
 
 def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
@@ -159,49 +199,44 @@ def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable
     return candidate_table.CandidateTable(np.arange(len(clips)), scores, origin)
 
 
-def measured_record(shelf: Shelf, row: str, point: str, scored: Scored) -> Record:
-    """Measure all choices on a set at a point; returns the record of an earlier run if it agrees, else a new one.
+def measured_record(shelf: Shelf, row: str, comparison: Comparison, scored: Scored) -> Record:
+    """Measure all choices on a set by one reward; returns the record of an earlier run if it agrees, else a new one.
 
     Raises:
         RoutingError: a router was trained on the scores of another tokenizer.
     """
-    routers = {name: shelf.trained(name, point) for name in ROUTERS}
-    for router in routers.values():
-        router.check_scored_by(scored.table.origin["tokenizer"])
-    metrics, spent = measured(routers, scored)
-    operating_point = routers["router"].point
+    comparison.check_scored_by(scored.table.origin["tokenizer"])
+    metrics, spent = measured(comparison, scored)
     protocol = {
         "item": "table3",
         "set": row,
-        "point": point,
-        "w_q": operating_point.w_q,
-        "metric": operating_point.metric,
+        **comparison.told,
         "data": scored.table.origin["data"],
         "clips": len(scored.clips),
         "table": scored.table.sha256,
     }
-    model = {"routers": {name: router.checkpoint.sha256 for name, router in routers.items()}, **spent}
-    for earlier in reversed(records.query(shelf.root / "records", kind="table3", item="table3", set=row, point=point)):
-        same_routers = earlier.model["routers"] == model["routers"]
-        if earlier.protocol == protocol and same_routers and agrees(earlier, metrics):
-            return earlier
     record = records.new_record(
         kind="table3",
         status=shelf.size,
         protocol=protocol,
-        model=model,
+        model={"routers": comparison.sha256, **spent},
         metrics=metrics,
         config={},
         environment=environment.environment(),
     )
+    of_set: dict[str, Any] = {"kind": "table3", "item": "table3", "set": row, "point": comparison.name}
+    for earlier in reversed(records.query(shelf.root / "records", **of_set)):
+        same_routers = earlier.model["routers"] == record.model["routers"]
+        if earlier.protocol == record.protocol and same_routers and agrees(earlier, metrics):
+            return earlier
     return records.read(records.write(record, shelf.root / "records"))
 
 
-def measured(routers: dict[str, Router], scored: Scored) -> tuple[dict[str, Metric], dict[str, Any]]:
+def measured(comparison: Comparison, scored: Scored) -> tuple[dict[str, Metric], dict[str, Any]]:
     """Quality of the choices of routers and baselines under the routers' reward, and the tokens they spend."""
-    point, candidates = routers["router"].point, scored.table.candidates
+    point, candidates = comparison.point, scored.table.candidates
     rewards = reward.proxy_reward(scored.table.quality(point.metric), candidates, point.scale, point.w_q)
-    rankings = {name: scored.rankings.by(router) for name, router in routers.items()}
+    rankings = {name: scored.rankings.by(router) for name, router in comparison.routers.items()}
     simple = router_quality.simple_choices(rewards, candidates, scored.losses)
     choices = {**simple, **{name: ranks[:, 0] for name, ranks in rankings.items()}}
     metrics = router_quality.choice_metrics(rewards, simple, rankings)
@@ -217,6 +252,6 @@ def agrees(earlier: Record, metrics: dict[str, Metric]) -> bool:
 
 def stored_record(shelf: Shelf, row: str, point: str) -> Record | None:
     """The newest record of a set with the routers on the shelf, or None."""
-    routers = {name: shelf.trained(name, point).checkpoint.sha256 for name in ROUTERS}
+    routers = shelf.comparison(point).sha256
     stored = records.query(shelf.root / "records", kind="table3", item="table3", set=row, point=point)
     return next((record for record in reversed(stored) if record.model["routers"] == routers), None)

@@ -1,4 +1,4 @@
-"""A user's own videos on the shipped proxy: their scores under every candidate, and their quality-cost curves.
+"""A user's own videos on a proxy: their scores under every candidate or a beam's, and their quality-cost curves.
 
 Tables and figures share them: what one script scored, the next one finds.
 """
@@ -9,6 +9,7 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +17,75 @@ import numpy as np
 
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
-from evatok.evaluation import router_quality, router_study
+from evatok.evaluation import beam_study, router_quality, router_study
 from evatok.evaluation.operating_points import Pairs, uniform_points
 from evatok.evaluation.pairs import Networks, PairRunner
 from evatok.evaluation.router_study import Shelf
+from evatok.evaluation.searched import Searched
 from evatok.experiments import curves as curves_experiment
 from evatok.experiments import stage2_curation
+from evatok.experiments.own_study import PAPER, OwnStudy
 from evatok.metrics.perceptual import scoring_metric
 from evatok.models.precision import bf16_is_native
+from evatok.reporting.command_line import CommandLineError
 from evatok.search import candidate_table, tree
+from evatok.storage.shards import ShardStore
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
-PERCEPTUAL = "st-lpips"
-"""Scored beside L1, on one frame per block, since one of the table's operating points asks for it."""
 SPLIT = "all"
 _TRIED = 2  # clips scored to estimate the time
+FRAMES = 1  # per block, by which a metric with a network is estimated
 _POINTS = 25  # assignments per clip that the curves measure, about: many of their rules agree
 
 
-def scored_videos(asked: argparse.Namespace) -> router_study.Scored:
-    """A user's videos, scored by the shipped proxy under every candidate: stage 2, which resumes.
+def scored_videos(asked: argparse.Namespace, study: OwnStudy) -> router_study.Scored:
+    """A user's videos, scored by the proxy under every candidate: stage 2, which resumes.
 
     Says first how long it takes.
 
     Args:
         asked: the options of `evatok.reporting.command_line.with_own`.
     """
-    shelf = Shelf(asked.results, asked.size)
-    proxy = AdaptiveTokenizer.load(shelf.proxy)
+    shelf, proxy = Shelf(asked.results, asked.size), study.tokenizer
     clips = own_clips(asked, proxy.config.size, proxy.config.frames)
-    work, table = shelf.root / "work" / f"table3-{PERCEPTUAL}", table_of(shelf, clips)
+    table = table_of(shelf, study, clips)
     settings = {
-        **{"tokenizer": str(shelf.proxy), "data": asked.data, "fps": asked.fps, "split": SPLIT, "clips": asked.clips},
-        **{"size": shelf.size, "table": str(table), "work": str(work)},
-        **{"perceptual": PERCEPTUAL, "perceptual_frames": 1},
+        **{"tokenizer": str(study.proxy), "data": asked.data, "fps": asked.fps, "split": SPLIT, "clips": asked.clips},
+        **{"size": shelf.size, "table": str(table), "work": str(table.parent)},
+        **{"perceptual": study.perceptual, "perceptual_frames": FRAMES},
         **{"records_folder": str(shelf.root / "records"), "shard_length": 16, "batch": 16},
     }
     if not table.exists():
         told = f"scoring {len(clips)} clips under {len(proxy.config.candidates)} assignments"
-        tell_time(told, seconds_to_score(proxy, clips) * len(clips))
+        tell_time(told, seconds_to_score(study, clips) * len(clips))
         stage2_curation.ex.run(config_updates=settings)
     scores = candidate_table.read(table)
     return router_study.Scored(clips, scores, router_quality.full_length_losses(proxy, clips.clips))
+
+
+def searched_videos(asked: argparse.Namespace, study: OwnStudy) -> Searched:
+    """A user's videos for a beam, and for scores of choices one by one; says first how long the beam takes.
+
+    Raises:
+        CommandLineError: no router says by which scores rewards are scaled, and a beam cannot tell.
+    """
+    if not study.comparisons:
+        raise CommandLineError(
+            "--search beam needs --router: a reward is scaled by the scores of all candidates, which a router keeps of "
+            "its training clips and a beam does not compute; --search tree goes without"
+        )
+    shelf, proxy, bf16 = Shelf(asked.results, asked.size), study.tokenizer, bf16_is_native("cpu")
+    clips = own_clips(asked, proxy.config.size, proxy.config.frames)
+    perceptual = scoring_metric(study.perceptual, FRAMES, "cpu", bf16=bf16)
+    networks = {} if perceptual is None else {study.perceptual: perceptual}
+    store = ShardStore(shelf.root / "work" / "table3-beam")
+    searched = Searched(clips, proxy, networks, FRAMES, store, bf16)
+    few, began = replace(searched, clips=clips.head(min(_TRIED, len(clips))), store=None), time.perf_counter()
+    for comparison in study.comparisons:
+        beam_study.chosen_rewards(few, comparison)
+    seconds = (time.perf_counter() - began) / len(few.clips) * len(clips)
+    tell_time(f"searching {len(clips)} clips for {len(study.comparisons)} rewards by a beam", seconds)
+    return searched
 
 
 def own_clips(asked: argparse.Namespace, size: int, frames: int) -> ClipSet:
@@ -65,16 +93,17 @@ def own_clips(asked: argparse.Namespace, size: int, frames: int) -> ClipSet:
     return clip_set(asked.data, SPLIT, asked.clips, size=size, frames=frames, fps=asked.fps)
 
 
-def table_of(shelf: Shelf, clips: ClipSet) -> Path:
-    """Where the scores of a set lie."""
-    return shelf.root / "work" / f"table3-{PERCEPTUAL}" / f"{clips.name}-{clips.sha256[:8]}.parquet"
+def table_of(shelf: Shelf, study: OwnStudy, clips: ClipSet) -> Path:
+    """Where the scores of a set by a proxy lie."""
+    name = f"{clips.name}-{clips.sha256[:8]}-{study.tokenizer.checkpoint.sha256[:8]}.parquet"
+    return shelf.root / "work" / f"table3-{study.perceptual}" / name
 
 
-def seconds_to_score(proxy: AdaptiveTokenizer, clips: ClipSet) -> float:
+def seconds_to_score(study: OwnStudy, clips: ClipSet) -> float:
     """Seconds per clip, measured on the first few."""
     few, bf16, began = clips.clips[:_TRIED], bf16_is_native("cpu"), time.perf_counter()
-    perceptual = scoring_metric(PERCEPTUAL, 1, "cpu", bf16=bf16)
-    tree.score_set(proxy, few, bf16=bf16, perceptual=perceptual, name=PERCEPTUAL)
+    perceptual = scoring_metric(study.perceptual, FRAMES, "cpu", bf16=bf16)
+    tree.score_set(study.tokenizer, few, bf16=bf16, perceptual=perceptual, name=study.perceptual)
     return (time.perf_counter() - began) / len(few)
 
 
@@ -90,21 +119,39 @@ def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
     Args:
         asked: those options, and `metrics`.
     """
-    shelf, scored = Shelf(asked.results, asked.size), scored_videos(asked)
-    kinds = ("matched", "wq*")
-    routers = [str(shelf.root / "checkpoints" / f"router-{shelf.size}-*-{point}.safetensors") for point in kinds]
+    study = OwnStudy.read(asked)
+    shelf, scored = Shelf(asked.results, asked.size), scored_videos(asked, study)
     metrics = [name.strip() for name in asked.metrics.split(",") if name.strip()]
     settings: dict[str, Any] = {
-        **{"checkpoint": str(shelf.proxy), "table": str(table_of(shelf, scored.clips)), "routers": ",".join(routers)},
+        **{"checkpoint": str(study.proxy), "table": str(table_of(shelf, study, scored.clips))},
+        **{"routers": ",".join(curve_routers(shelf, study)), "metric": curve_quality(study)},
         **{"size": shelf.size, "metrics": ",".join(metrics), "fps": asked.fps},
         **{"work": str(shelf.root / "work" / "curves"), "records_folder": str(shelf.root / "records")},
     }
-    seconds = len(scored.clips) * seconds_per_pair(AdaptiveTokenizer.load(shelf.proxy), scored.clips, metrics)
+    seconds = len(scored.clips) * seconds_per_pair(study.tokenizer, scored.clips, metrics)
     tell_time(
         f"reconstructing {len(scored.clips)} clips under the assignments of some {_POINTS} rules", _POINTS * seconds
     )
     curves_experiment.ex.run(named_configs=("embedded",), config_updates=settings)
     return {row_of(scored.clips.name): (scored.clips.name, SPLIT)}
+
+
+def curve_routers(shelf: Shelf, study: OwnStudy) -> list[str]:
+    """Paths, or patterns of them, of the routers that the curves show: of the shipped ones, those of quality L1."""
+    if not study.shipped:
+        return [str(path) for path in study.paths]
+    kinds = ("matched", "wq*")
+    return [str(shelf.root / "checkpoints" / f"router-{shelf.size}-*-{point}.safetensors") for point in kinds]
+
+
+def curve_quality(study: OwnStudy) -> str:
+    """The quality of the curves' rewards. Raises CommandLineError for routers that do not share it and its scale."""
+    if study.shipped or not study.comparisons:
+        return PAPER[0]
+    points = [comparison.point for comparison in study.comparisons]
+    if len({(point.metric, point.scale) for point in points}) > 1:
+        raise CommandLineError("--router: one figure shows routers of one quality and one scale; give them in turn")
+    return points[0].metric
 
 
 def seconds_per_pair(

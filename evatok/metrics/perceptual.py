@@ -158,6 +158,7 @@ class SomeFrames:
         if count < 1:
             raise ValueError(f"at least 1 frame is needed, got {count}")
         self.metric, self.count = metric, count
+        self.weights_sha256 = metric.weights_sha256
 
     def features(self, frames: Tensor) -> list[Tensor]:
         """See `PerceptualDistance.features`; only of the chosen ones of the frames (*N, T, 3, H, W)."""

@@ -6,9 +6,17 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from evatok.errors import EvatokError
 from evatok.storage import records
 from evatok.storage.filenames import file_name
 from evatok.storage.records import Record
+
+SEARCHES = ("tree", "beam")
+"""How a user's clips are scored: under every candidate, or under those that a beam visits."""
+
+
+class CommandLineError(EvatokError, ValueError):
+    """Options that do not go together."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,35 @@ def with_own(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     found.add_argument("--clips", "--limit", type=int, default=0, dest="clips", help="use the first (default: all)")
     return found
+
+
+def with_networks(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with the options of networks of the user's own, for their clips."""
+    found.add_argument(
+        "--proxy", type=Path, help="your proxy tokenizer: its levels and blocks decide the candidates (default: ours)"
+    )
+    found.add_argument(
+        "--router", type=Path, nargs="+", default=[], help="your routers on that proxy, each a row of its own"
+    )
+    return found
+
+
+def with_search(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with a choice of how many candidates are scored."""
+    told = "tree: all candidates, exact; beam: few of them, and so no percentiles (default: tree)"
+    found.add_argument("--search", choices=SEARCHES, default=SEARCHES[0], help=told)
+    return found
+
+
+def check_own(asked: argparse.Namespace) -> None:
+    """Raise CommandLineError for networks or a search of the user's own without clips of their own."""
+    given = {"--proxy": asked.proxy, "--router": asked.router, "--search": getattr(asked, "search", "tree") != "tree"}
+    odd = [name for name, value in given.items() if value]
+    if odd and not asked.data:
+        raise CommandLineError(
+            f"{odd[0]} is for clips of your own: give --data FOLDER_OR_CSV; the embedded sets are shown with the "
+            "networks that their records are of"
+        )
 
 
 def with_metrics(found: argparse.ArgumentParser, metrics: str) -> argparse.ArgumentParser:

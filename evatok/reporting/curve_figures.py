@@ -47,7 +47,8 @@ COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=Tru
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The command line of a figure of curves, of the embedded sets or a user's own."""
-    return command_line.with_metrics(command_line.with_own(command_line.parser(description)), ",".join(PANELS))
+    found = command_line.with_networks(command_line.with_own(command_line.parser(description)))
+    return command_line.with_metrics(found, ",".join(PANELS))
 
 
 def chosen_records(folder: Path, sets: Sets = SETS, panels: Sequence[str] = PANELS) -> Chosen:

@@ -6,7 +6,7 @@ The paper compares with the first; the second, chosen with hindsight on the very
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from evatok.evaluation.router_study import ROUTERS
 from evatok.metrics import catalogue
@@ -20,10 +20,12 @@ DECIDES = (
 )
 
 
-def signs(found: Mapping[str, Record | None], paper: Mapping[tuple[str, str], float]) -> list[Sign]:
+def signs(
+    found: Mapping[str, Record | None], paper: Mapping[tuple[str, str], float], routers: Iterable[str] = ROUTERS
+) -> list[Sign]:
     """The claims about every set, from its record at one operating point."""
     return [
-        better(row, record, name, rival, paper) for row, record in found.items() for rival in RIVALS for name in ROUTERS
+        better(row, record, name, rival, paper) for row, record in found.items() for rival in RIVALS for name in routers
     ]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from evatok.evaluation import router_quality, router_study
-from evatok.evaluation.router_study import Scored, Shelf
+from evatok.evaluation.router_study import Comparison, Shelf
 from evatok.pictures.contact_sheet import contact_sheet
 from evatok.reporting import claims, router_claims, tables
 from evatok.reporting.tables import Cell, Table
@@ -17,26 +17,46 @@ from evatok.storage.records import Record
 NAMES = {"matched": "table3", "wq1.2": "table3_wq1.2", "st-lpips": "table3_st_lpips"}
 """Tables by operating point."""
 METRICS = ("top1", "top5", "percentile")
-PICTURED = 8
+PICTURED, FRAMES = 8, 8
+"""Clips of a picture, and about how many frames it shows of each."""
 
 
-def publish(name: str, found: Mapping[str, Record | None], shelf: Shelf, point: str) -> None:
-    """Write and print the table of all sets at one operating point, and the claims about it.
+def publish(
+    name: str,
+    found: Mapping[str, Record | None],
+    shelf: Shelf,
+    comparison: Comparison,
+    what: str = "",
+) -> None:
+    """Write and print the table of all sets by one reward, and the claims about its routers.
 
-    `found` has the record of each set; where there is none, the paper's values stand alone.
+    `found` has the record of each set; where there is none, the paper's values stand alone. `what` is said of the
+    reward, by default what is known of the shipped routers'.
     """
     paper = tables.paper_values("table3")
-    cells = [cell for row, record in found.items() for cell in to_cells(record, row, shelf.size, paper)]
-    Table(name, caption(shelf, point), cells, right=("n",)).publish(shelf.root)
-    item = f"supplement Table 3 at the operating point {point}"
-    claims.publish(router_claims.signs(found, paper), shelf.root, f"{name}_signs", item, router_claims.DECIDES)
+    routers = list(comparison.routers)
+    cells = [
+        cell for row, record in found.items() for cell in to_cells(record, row, shelf.size, paper, routers=routers)
+    ]
+    Table(name, caption(shelf.size, comparison, what), cells, right=("n",)).publish(shelf.root)
+    if not routers:  # claims are about them
+        return
+    item = f"supplement Table 3 at the operating point {comparison.name}"
+    signs = router_claims.signs(found, paper, routers)
+    claims.publish(signs, shelf.root, f"{name}_signs", item, router_claims.DECIDES)
 
 
-def to_cells(record: Record | None, row: str, size: str, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
+def to_cells(
+    record: Record | None,
+    row: str,
+    size: str,
+    paper: Mapping[tuple[str, str], float],
+    routers: Sequence[str] = tuple(router_study.ROUTERS),
+) -> list[Cell]:
     """Cells of one set: every measured row, or the paper's alone where nothing was ever measured."""
     cells = []
     simple = [name for name in router_quality.SIMPLE if name != "best_uniform"]
-    names = ["best_uniform", *router_study.ROUTERS, *simple]
+    names = ["best_uniform", *routers, *simple]
     for name in names:
         for metric in METRICS:
             value = None if record is None else record.metrics.get(f"{name}.{metric}")
@@ -50,28 +70,33 @@ def to_cells(record: Record | None, row: str, size: str, paper: Mapping[tuple[st
     return cells
 
 
-def caption(shelf: Shelf, point: str) -> str:
-    router = shelf.trained("router", point)
-    weights = f"w_q = {router.point.w_q:.3f}, w_l = {2 - router.point.w_q:.3f}"
-    baseline = router.config.candidates.baseline
-    what = {
-        "matched": f"solved for, so that the best assignments average 0.70 of the tokens of {baseline} per block",
-        "wq1.2": "the paper's weight",
-        "st-lpips": "the paper's weight, and the quality nearest to its LPIPS, of one frame per block",
-    }[point]
+def caption(size: str, comparison: Comparison, what: str = "") -> str:
+    point = comparison.point
+    weights = f"w_q = {point.w_q:.3f}, w_l = {2 - point.w_q:.3f}"
     return (
-        f"Supplement Table 3, ours (paper), in percent; {shelf.size} size, quality {router.point.metric}, "
-        f"{weights}: {what}."
+        f"Supplement Table 3, ours (paper), in percent; {size} size, quality {point.metric}, "
+        f"{weights}: {what or _shipped(comparison)}."
     )
 
 
-def picture(shelf: Shelf, scored: Scored, file: str) -> Path:
-    """Clips of a set, from few tokens to many, with the tokens each block got (main Fig. 1)."""
-    rows = scored.rankings.assignments(shelf.trained("pyramid_router"))
+def _shipped(comparison: Comparison) -> str:
+    """What the reward of the shipped routers is."""
+    baseline = comparison.routers["router"].config.candidates.baseline
+    return {
+        "matched": f"solved for, so that the best assignments average 0.70 of the tokens of {baseline} per block",
+        "wq1.2": "the paper's weight",
+        "st-lpips": "the paper's weight, and the quality nearest to its LPIPS, of one frame per block",
+    }[comparison.name]
+
+
+def picture(shelf: Shelf, clips: np.ndarray, rows: np.ndarray, file: str) -> Path:
+    """Some of the clips (N, T, H, W, 3), from few tokens to many, with the tokens (N, K) each block got (Fig. 1)."""
     order = np.argsort(rows.sum(1), kind="stable")
     picked = order[np.linspace(0, len(order) - 1, min(PICTURED, len(order))).astype(int)]
     captions = [f"clip {i}, {rows[i].sum()} tokens" for i in picked]
-    sheet = contact_sheet(scored.clips.clips[picked], captions, assignments=rows[picked])
+    blocks = rows.shape[1]
+    frames = blocks * max(1, min(FRAMES, clips.shape[1]) // blocks)
+    sheet = contact_sheet(clips[picked], captions, frames=frames, assignments=rows[picked])
     path = shelf.root / "figures" / f"{file}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

@@ -1,0 +1,135 @@
+"""The proxy and the routers that a user's clips are measured with: the shipped ones, or the user's own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evatok.assignments.reward import Scale
+from evatok.evaluation import beam_study, router_quality
+from evatok.evaluation.router_study import Comparison, Shelf
+from evatok.reporting import router_tables
+from evatok.reporting.command_line import CommandLineError
+from evatok.routing.trained_router import OperatingPoint, Router, RoutingError
+from evatok.search.candidate_table import CandidateTable
+from evatok.tokenizers.evatok import AdaptiveTokenizer
+
+PAPER = ("l1", 1.2)
+"""Quality and weight (the paper's) of the reward of a proxy without routers."""
+_PIXELS = ("l1", "mse", "psnr")
+_TAKEN = {*router_quality.SIMPLE, beam_study.BEAM}
+
+
+@dataclass(frozen=True)
+class OwnStudy:
+    """A proxy and the routers on it.
+
+    Attributes:
+        proxy: path of the proxy's checkpoint.
+        comparisons: the routers by reward; none for a proxy without routers.
+        paths: the routers' checkpoints.
+        shipped: whether they are the shipped routers, of the paper's rows.
+    """
+
+    proxy: Path
+    tokenizer: AdaptiveTokenizer
+    comparisons: tuple[Comparison, ...]
+    paths: tuple[Path, ...] = ()
+    shipped: bool = False
+
+    @classmethod
+    def read(cls, asked: argparse.Namespace) -> OwnStudy:
+        """Load what the options `--proxy` and `--router` name; without them, what is shipped.
+
+        Raises:
+            CheckpointError: files that are absent, damaged or of another kind.
+            CommandLineError: routers whose rows would have one name, or whose rewards need several networks.
+            RoutingError: a router of other levels, blocks or clips than the proxy's, or trained on another's scores.
+        """
+        shelf = Shelf(asked.results, asked.size)
+        if not asked.proxy and not asked.router:
+            return cls._shipped(shelf, shelf.proxy)
+        proxy = asked.proxy or shelf.proxy
+        if not asked.router and _shipped_for(shelf, proxy):
+            return cls._shipped(shelf, proxy)
+        tokenizer = AdaptiveTokenizer.load(proxy)
+        routers = fitting(asked.router, proxy, tokenizer)
+        study = cls(proxy, tokenizer, tuple(by_reward(routers)), tuple(asked.router))
+        study.perceptual  # noqa: B018 (raises before anything is scored)
+        return study
+
+    @classmethod
+    def _shipped(cls, shelf: Shelf, proxy: Path) -> OwnStudy:
+        comparisons = tuple(shelf.comparison(point) for point in router_tables.NAMES)
+        return cls(proxy, AdaptiveTokenizer.load(proxy), comparisons, shipped=True)
+
+    @property
+    def perceptual(self) -> str:
+        """The metric with a network that some router's reward asks for; "none" if all take pixels."""
+        asked = sorted({each.point.metric for each in self.comparisons} - set(_PIXELS))
+        if len(asked) > 1:
+            raise CommandLineError(f"--router: rewards of {' and '.join(asked)} need a table each: give them in turn")
+        return asked[0] if asked else "none"
+
+    def judged(self, table: CandidateTable) -> tuple[Comparison, ...]:
+        """The comparisons; without a router that of the paper's weight, scaled by the scores of these clips."""
+        if self.comparisons:
+            return self.comparisons
+        metric, w_q = PAPER
+        scale = Scale.of(table.quality(metric), table.candidates)
+        return (Comparison(_named(metric, w_q), OperatingPoint(metric, w_q, scale), {}, "the measured clips"),)
+
+    @property
+    def pictured(self) -> Router | None:
+        """The router whose assignments are shown: the best of the shipped ones, or the first of the user's."""
+        if not self.comparisons:
+            return None
+        routers = self.comparisons[0].routers
+        return routers["pyramid_router"] if self.shipped else next(iter(routers.values()))
+
+
+def fitting(paths: Sequence[Path], proxy: Path, tokenizer: AdaptiveTokenizer) -> dict[str, Router]:
+    """Routers by the name of their file, each checked against the proxy."""
+    routers: dict[str, Router] = {}
+    for path in paths:
+        if path.stem in routers or path.stem in _TAKEN:
+            raise CommandLineError(f"--router {path}: another row is called {path.stem}; rename the file")
+        router = Router.load(path)
+        try:
+            router.check_fits(tokenizer.config)
+            router.check_scored_by(tokenizer.checkpoint.sha256)
+        except RoutingError as error:
+            raise RoutingError(f"--router {path} does not go with the proxy {proxy}: {error}") from error
+        routers[path.stem] = router
+    return routers
+
+
+def by_reward(routers: dict[str, Router]) -> list[Comparison]:
+    """Routers of one reward together, in the order given; rewards that differ in scale alone are numbered."""
+    points: list[OperatingPoint] = []
+    names: list[str] = []
+    for router in routers.values():
+        if router.point not in points:
+            name = _named(router.point.metric, router.point.w_q)
+            count = sum(each.partition("_")[0] == name for each in names)
+            points.append(router.point)
+            names.append(name if not count else f"{name}_{count + 1}")
+    return [
+        Comparison(name, point, {row: router for row, router in routers.items() if router.point == point})
+        for name, point in zip(names, points, strict=True)
+    ]
+
+
+def _named(metric: str, w_q: float) -> str:
+    return f"{metric}-wq{w_q:g}"
+
+
+def _shipped_for(shelf: Shelf, proxy: Path) -> bool:
+    """Whether the shipped routers were trained on this proxy's scores."""
+    path = shelf.router("hard", "matched")
+    if not path.exists():
+        return False
+    sha256 = AdaptiveTokenizer.load(proxy).checkpoint.sha256
+    return Router.load(path).checkpoint.parents["tokenizer"] == sha256
