@@ -39,7 +39,9 @@ class Rule(ABC):
     def __call__(
         self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Choose (B, K) tokens per block for clips (B, 3, T, H, W) in [0, 1], on their device.
+        """Choose (B, K) tokens per block for clips (B, 3, T, H, W) in [0, 1].
+
+        On the clips' device if they come from the clips, else on the CPU, where the shapes they decide are needed.
 
         Args:
             numbers: (B,) indices of the clips in their set, for rules that draw per clip.
@@ -67,7 +69,7 @@ class Fixed(Rule):
     def __call__(
         self, clips: torch.Tensor, numbers: np.ndarray | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        return torch.tensor([self.row] * len(clips), device=clips.device)
+        return torch.tensor([self.row] * len(clips))
 
 
 class Random(Rule):
@@ -86,11 +88,11 @@ class Random(Rule):
     ) -> torch.Tensor:
         if generator is not None:
             drawn_BK = self.candidates.sample(ranks.whole(len(clips)), generator)
-            return ranks.share(drawn_BK).to(clips.device)
+            return ranks.share(drawn_BK)
         if numbers is None:
             raise RuleError("random assignments need the clips' indices, or a generator")
         drawn = [int(np.random.default_rng([self.seed, int(n)]).integers(len(self.candidates))) for n in numbers]
-        return torch.from_numpy(self.candidates.row(np.array(drawn, dtype=np.int64))).to(clips.device)
+        return torch.from_numpy(self.candidates.row(np.array(drawn, dtype=np.int64)))
 
 
 class Listed(Rule):
@@ -108,4 +110,4 @@ class Listed(Rule):
     ) -> torch.Tensor:
         if numbers is None:
             raise RuleError("a list of assignments needs the clips' indices")
-        return torch.from_numpy(self.assignments[numbers]).to(clips.device)
+        return torch.from_numpy(self.assignments[numbers])

@@ -79,7 +79,9 @@ def to_network(clips: np.ndarray, device: torch.device | str = "cpu") -> torch.T
         raise ClipSetError(f"clips must be uint8 (B, T, H, W, 3), got {clips.dtype} {clips.shape}")
     import torch  # here: processes that make clips start in a fraction of the time without it
 
-    pixels = torch.from_numpy(np.array(clips)).to(device)
+    from evatok.storage import transfer
+
+    pixels = transfer.moved(torch.from_numpy(np.array(clips)), device)
     return rearrange(pixels, "b t h w c -> b c t h w").float().div_(255)
 
 

@@ -112,7 +112,7 @@ class Adaptive(System):
         self.length_levels = len(tokenizer.config.levels)
 
     def __call__(self, clips: torch.Tensor, indices: np.ndarray) -> Output:
-        lengths = self.rule(clips, indices)
+        lengths = self.rule(clips, indices).to(clips.device)
         with autocast(clips.device, self.bf16):
             codes = self.tokenizer.encode(clips, lengths)
             made = self.tokenizer.decode(codes)

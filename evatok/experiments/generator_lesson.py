@@ -43,18 +43,17 @@ class Part:
     text: torch.Tensor | None = None
 
     def batch(
-        self, rows: np.ndarray, variants: np.ndarray | int, grammar: Grammar | OrderedGrammar, device: str
+        self, rows: np.ndarray, variants: np.ndarray | int, grammar: Grammar | OrderedGrammar
     ) -> tuple[Sequences, Condition]:
-        """Sequences and conditions of clips `rows` (B,) in their variants (B,), on a device."""
+        """Sequences and conditions of clips `rows` (B,) in their variants (B,), on the CPU."""
         sequences = grammar.build(self.coded.batch(rows, variants))
         classes = None if self.classes is None else torch.from_numpy(self.classes[rows])
         given = None
         if self.given is not None:
             assert isinstance(grammar, Grammar), "frames are given in sequences with length symbols"
             given = conditions.condition_symbols(self.given.batch(rows, variants), grammar)
-        moved = Sequences(sequences.symbols.to(device), sequences.counts.to(device))
         text = None if self.text is None else self.text[torch.as_tensor(rows)]
-        return moved, Condition(classes, given, text).to(device)
+        return sequences, Condition(classes, given, text)
 
 
 @dataclass(frozen=True)

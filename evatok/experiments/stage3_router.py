@@ -32,6 +32,7 @@ from evatok.routing.initialise import initialise_router
 from evatok.routing.networks import MODALITIES, AnyRouter, RouterConfig, build_router
 from evatok.search import candidate_table
 from evatok.storage import checkpoints, ranks
+from evatok.storage.transfer import moved
 from evatok.training import loop
 from evatok.training.batches import Batches
 
@@ -242,8 +243,8 @@ class Objective:
             seen = module.see(to_network(pixels, device))
         else:
             rows = ranks.share(loop.batch_indices(len(clips), batch, step, self.config["seed"]))
-            seen = self.seen[rows]
-        rewards = self.rewards[torch.from_numpy(rows)].to(device)
+            seen = self.seen[moved(torch.from_numpy(rows), device)]
+        rewards = moved(self.rewards[torch.from_numpy(rows)], device)
         with autocast(self.config):
             logits = module.decide(seen)
         loss = self.target(logits.float(), rewards, self.config["temperature"])

@@ -38,6 +38,7 @@ from evatok.metrics import catalogue
 from evatok.models.dropout import packed
 from evatok.models.recompute import recompute
 from evatok.storage import checkpoints, ranks, records
+from evatok.storage.transfer import moved
 from evatok.training import loop
 
 ex = tracking.experiment("stage5_generator", __doc__, keys.STAGE | keys.DECODING)
@@ -219,13 +220,16 @@ class Objective:
         rows = loop.batch_indices(len(part.coded), config["batch"], step, config["seed"])
         epoch = step // (len(part.coded) // config["batch"])
         variants = code_cache.variants_of_epoch(len(part.coded), epoch, config["seed"], config["flip"])[rows]
-        drop = ranks.share(torch.rand(len(rows), generator=generator) < config["class_dropout"]).to(config["device"])
+        drop = ranks.share(torch.rand(len(rows), generator=generator) < config["class_dropout"])
         extra = self.lesson.grammar.headers + module.config.prefix - 1
         sizes = part.coded.lengths[variants, rows].sum(1) + extra
         rows, variants = ranks.share(rows), ranks.share(variants)
-        sequences, condition = part.batch(rows, variants, self.lesson.grammar, config["device"])
+        device, (sequences, condition) = config["device"], part.batch(rows, variants, self.lesson.grammar)
+        plan = module.plan(sequences, condition).to(device)  # of what lies on the CPU: no GPU is waited for
+        sequences, condition = sequences.to(device), condition.to(device)
+        dropped = moved(drop, device) if part.given is None else None
         with autocast(config), packed(sizes):
-            loss, terms = module.loss(sequences, condition, drop if part.given is None else None)
+            loss, terms = module.loss(sequences, condition, dropped, plan)
         return loss, {**terms, "symbols": sequences.counts.float().mean()}
 
 
@@ -242,7 +246,8 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
     bits, symbols, hidden = {"code": 0.0, "length": 0.0}, {"code": 0, "length": 0}, 0.0
     for start in range(0, clips, batch):
         rows = np.arange(start, min(start + batch, clips))
-        sequences, condition = part.batch(rows, 0, lesson.grammar, config["device"])
+        sequences, condition = part.batch(rows, 0, lesson.grammar)
+        sequences, condition = sequences.to(config["device"]), condition.to(config["device"])
         with autocast(config):
             logits = module(sequences, condition)
         targets = sequences.symbols[sequences.valid]

@@ -27,6 +27,7 @@ from evatok.metrics import catalogue, class_consistency
 from evatok.metrics.class_consistency import ClassificationError, Classifier, Rates
 from evatok.models.classifier import ClassifierConfig, ClipClassifier
 from evatok.storage import checkpoints, records
+from evatok.storage.transfer import moved
 from evatok.training import loop
 from evatok.training.augmentation import diff_augment
 from evatok.training.batches import Batches
@@ -167,12 +168,12 @@ class Objective:
         with autocast(config):
             logits_BSC = module.step_logits(clips)
         logits_BSC = logits_BSC.float()
-        wanted = torch.from_numpy(self.labels[rows]).to(logits_BSC.device)
+        wanted = moved(torch.from_numpy(self.labels[rows]), logits_BSC.device)
         told = module.of_clip(logits_BSC)
         terms = {"clips": F.nll_loss(told, wanted), "accuracy": (told.argmax(1) == wanted).float().mean()}
         loss = terms["clips"]
         if self.frame_labels is not None:
-            steps = torch.from_numpy(self.frame_labels[rows]).to(logits_BSC.device)
+            steps = moved(torch.from_numpy(self.frame_labels[rows]), logits_BSC.device)
             terms["frames"] = F.cross_entropy(logits_BSC.flatten(0, 1), steps.flatten())
             loss = loss + config["frame_weight"] * terms["frames"]
         return loss, terms

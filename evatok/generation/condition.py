@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from evatok.storage.transfer import moved
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -55,4 +57,4 @@ class Condition:
         return Condition(*(None if given is None else given[rows] for given in self._parts))
 
     def to(self, device: torch.device | str) -> Condition:
-        return Condition(*(None if given is None else given.to(device) for given in self._parts))
+        return Condition(*(None if given is None else moved(given, device) for given in self._parts))

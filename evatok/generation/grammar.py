@@ -15,6 +15,7 @@ import torch
 
 from evatok.assignments.candidates import CandidateSet
 from evatok.errors import EvatokError
+from evatok.storage.transfer import moved
 from evatok.tokenizers.codes import Codes, left_mask
 from evatok.tokenizers.evatok import TokenizerConfig
 from evatok.tokenizers.layout import Layout
@@ -40,6 +41,9 @@ class Sequences:
     def valid(self) -> torch.Tensor:
         """(B, N) False in the padding."""
         return left_mask(self.counts, self.symbols.shape[1])
+
+    def to(self, device: torch.device | str) -> Sequences:
+        return Sequences(moved(self.symbols, device), moved(self.counts, device))
 
 
 @dataclass(frozen=True)

@@ -96,15 +96,12 @@ class PackedAttention:
     """Causal attention within each sequence, over positions packed without padding.
 
     Attributes:
+        shape: B and N.
         index: (M,) which of the B * N padded positions are not padding.
-        positions: (M,) position of each in its sequence.
     """
 
-    def __init__(self, counts: torch.Tensor, longest: int) -> None:
-        self.shape = (len(counts), longest)
-        valid = torch.arange(longest, device=counts.device) < counts[:, None]
-        self.index = valid.flatten().nonzero()[:, 0]
-        self.positions = self.index % longest
+    def __init__(self, shape: tuple[int, int], index: torch.Tensor) -> None:
+        self.shape, self.index = shape, index
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         out = _causal(self._padded(q), self._padded(k), self._padded(v))

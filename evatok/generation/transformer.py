@@ -24,6 +24,7 @@ from evatok.generation.condition import Condition
 from evatok.generation.config import GENERATOR_SIZES, GeneratorConfig
 from evatok.generation.grammar import Sequences
 from evatok.generation.kv_cache import Attend, Decode, GroupedDecode, KVCache, PackedAttention, Prefill
+from evatok.generation.plan import Plan
 from evatok.generation.symbol_loss import SymbolLoss
 from evatok.generation.text import TextEncoder
 from evatok.models.dropout import Dropout
@@ -95,19 +96,29 @@ class Generator(nn.Module):
         Raises:
             ValueError: an unknown class, or the wrong number of condition symbols.
         """
+        self.check(condition)
+        return self._prefix(condition, drop)
+
+    def check(self, condition: Condition) -> None:
+        """Raise ValueError for an unknown class, or the wrong number of condition symbols."""
+        config, classes, symbols = self.config, condition.classes, condition.symbols
+        if classes is not None and bool(((classes < 0) | (classes > config.classes)).any()):
+            raise ValueError(f"classes {classes.tolist()}: the generator knows classes 0 to {config.classes - 1}")
+        given = 0 if symbols is None else symbols.shape[1]
+        if given != config.condition:
+            raise ValueError(f"the condition has {given} symbols, the generator needs {config.condition}")
+        known = symbols is None or not symbols.numel()
+        if symbols is not None and not (known or 0 <= int(symbols.min()) <= int(symbols.max()) < config.vocabulary):
+            raise ValueError(f"the condition has a symbol outside the vocabulary of {config.vocabulary}")
+
+    def _prefix(self, condition: Condition, drop: torch.Tensor | None) -> torch.Tensor:
         config = self.config
         classes, device = condition.classes, condition.any.device
         if classes is None:
             classes = torch.full((len(condition),), config.classes, device=device)
-        if bool(((classes < 0) | (classes > config.classes)).any()):
-            raise ValueError(f"classes {classes.tolist()}: the generator knows classes 0 to {config.classes - 1}")
         if drop is not None:
             classes = classes.masked_fill(drop, config.classes)
         symbols = classes.new_zeros(len(classes), 0) if condition.symbols is None else condition.symbols
-        if symbols.shape[1] != config.condition:
-            raise ValueError(f"the condition has {symbols.shape[1]} symbols, the generator needs {config.condition}")
-        if symbols.numel() and not 0 <= int(symbols.min()) <= int(symbols.max()) < config.vocabulary:
-            raise ValueError(f"the condition has a symbol outside the vocabulary of {config.vocabulary}")
         slots = torch.arange(len(classes) * config.text, device=device).view(len(classes), config.text)
         return torch.cat((symbols, self.embedding.num_embeddings + slots, config.vocabulary + classes[:, None]), 1)
 
@@ -130,16 +141,33 @@ class Generator(nn.Module):
         Raises:
             ValueError: a sequence longer than `config.longest`, or a condition that `prefix` rejects.
         """
-        return self.head(self._features(sequences, condition, drop))
+        return self.head(self._features(sequences, condition, drop, self.plan(sequences, condition)))
+
+    def plan(self, sequences: Sequences, condition: Condition) -> Plan:
+        """Check a batch, and work out where its symbols lie.
+
+        Raises:
+            ValueError: a sequence longer than `config.longest`, or a condition that `prefix` rejects.
+        """
+        self.check(condition)
+        longest = int(sequences.counts.max())
+        if longest > self.config.longest:
+            raise ValueError(f"a sequence has {longest} symbols, the generator takes at most {self.config.longest}")
+        return Plan.of(sequences, self.config.prefix, self.config.vocabulary - self.config.levels)
 
     def loss(
-        self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None = None
+        self,
+        sequences: Sequences,
+        condition: Condition,
+        drop: torch.Tensor | None = None,
+        plan: Plan | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean cross-entropy per symbol in nats, float32, and its terms.
 
         Args:
             drop: (B,) True where the null class replaces the class. None: drawn with `config.class_dropout` while
                 training, none replaced in evaluation.
+            plan: made of the same batch before it was moved to a GPU, which is then not waited for.
 
         Returns:
             The scalar loss, and the terms "codes" and "lengths", the cross-entropies of the two kinds of symbols (no
@@ -147,28 +175,25 @@ class Generator(nn.Module):
         """
         if drop is None and self.training:
             drop = torch.rand(len(condition), device=sequences.counts.device) < self.config.class_dropout
-        x_MD, target = self._features(sequences, condition, drop), sequences.symbols[sequences.valid]
+        plan = self.plan(sequences, condition) if plan is None else plan
+        x_MD, target = self._features(sequences, condition, drop, plan), sequences.symbols.flatten()[plan.symbols]
         mean, losses, correct = SymbolLoss.apply(x_MD, self.head.weight, target, torch.is_grad_enabled())
-        is_code = target < self.config.vocabulary - self.config.levels
-        codes, symbols = is_code.sum(), len(is_code)
-        lengths = {"lengths": ranks.mean(losses[~is_code].mean(), symbols - codes)} if self.config.levels else {}
-        terms = {
-            "codes": ranks.mean(losses[is_code].mean(), codes),
-            **lengths,
-            "accuracy": ranks.mean(correct[is_code].float().mean(), codes),
-        }
-        return ranks.mean(mean, symbols), terms
+        codes, lengths = len(plan.codes), len(plan.lengths)
+        terms = {"codes": ranks.mean(losses[plan.codes].mean(), codes)}
+        if self.config.levels:
+            terms["lengths"] = ranks.mean(losses[plan.lengths].mean(), lengths)
+        terms["accuracy"] = ranks.mean(correct[plan.codes].float().mean(), codes)
+        return ranks.mean(mean, codes + lengths), terms
 
-    def _features(self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None) -> torch.Tensor:
+    def _features(
+        self, sequences: Sequences, condition: Condition, drop: torch.Tensor | None, plan: Plan
+    ) -> torch.Tensor:
         """Normalised features (M, D) of the positions that predict a symbol."""
-        longest = int(sequences.counts.max())
-        if longest > self.config.longest:
-            raise ValueError(f"a sequence has {longest} symbols, the generator takes at most {self.config.longest}")
-        rows_BN = torch.cat((self.prefix(condition, drop), sequences.symbols[:, : longest - 1]), 1)
-        packed = PackedAttention(sequences.counts + self.config.prefix - 1, rows_BN.shape[1])
+        rows_BN = torch.cat((self._prefix(condition, drop), sequences.symbols[:, : plan.longest - 1]), 1)
+        packed = PackedAttention((len(rows_BN), rows_BN.shape[1]), plan.rows)
         vectors = self.captioned(condition, drop)
-        x_MD = self._trunk(rows_BN.flatten()[packed.index], packed.positions, packed.attend, vectors)
-        return self.norm(x_MD[packed.positions >= self.config.prefix - 1])
+        x_MD = self._trunk(rows_BN.flatten()[plan.rows], plan.positions, packed.attend, vectors)
+        return self.norm(x_MD[plan.predicting])
 
     def _trunk(
         self, rows: torch.Tensor, positions: torch.Tensor, attend: Attend, vectors: torch.Tensor | None = None

@@ -129,7 +129,7 @@ def mean(value: torch.Tensor, of: torch.Tensor | int) -> torch.Tensor:
     """A mean over `of` things, weighted so that the mean over ranks is that over the things of all ranks."""
     if parts() == 1:
         return value
-    number = torch.as_tensor(of, dtype=torch.float32, device=value.device)
+    number = of.float() if isinstance(of, torch.Tensor) else value.new_full((), of, dtype=torch.float32)
     everything = _summed(number)
     return torch.where(number > 0, value, 0.0) * (number * parts() / everything)
 

@@ -85,13 +85,13 @@ class AdaptiveTokenizer(Trained, nn.Module):
         Raises:
             ValueError: clips, assignments, `tap` or `groups` that do not fit the tokenizer or each other.
         """
-        batch = Groups.of(self._layout_of(clips, lengths), groups, sparse)
+        batch = self._groups_of(clips, lengths, groups, sparse)
         # One call for all groups: what the quantiser learns from a batch must not depend on the grouping.
         quantised = self.quantiser(self._features(clips, batch))
         decoded = [self.decoder(values, layout, tap) for values, layout in batch.split(quantised.values)]
         return Reconstruction(
             batch.ungroup([clips for clips, _ in decoded]),
-            Codes(batch.padded(quantised.codes), lengths),
+            Codes(batch.padded(quantised.codes), batch.batch.lengths),
             quantised,
             None if tap is None else batch.ungroup([tapped for _, tapped in decoded if tapped is not None]),
         )
@@ -99,8 +99,8 @@ class AdaptiveTokenizer(Trained, nn.Module):
     @torch.no_grad()
     def encode(self, clips: torch.Tensor, lengths: torch.Tensor, *, groups: int = 1, sparse: bool = False) -> Codes:
         """Encode clips under their assignments; `groups` and `sparse` as in `forward`."""
-        batch = Groups.of(self._layout_of(clips, lengths), groups, sparse)
-        return Codes(batch.padded(self.quantiser(self._features(clips, batch)).codes), lengths)
+        batch = self._groups_of(clips, lengths, groups, sparse)
+        return Codes(batch.padded(self.quantiser(self._features(clips, batch)).codes), batch.batch.lengths)
 
     @torch.no_grad()
     def decode(self, codes: Codes, *, groups: int = 1, sparse: bool = False) -> torch.Tensor:
@@ -109,12 +109,12 @@ class AdaptiveTokenizer(Trained, nn.Module):
         Raises:
             ValueError: the codes do not have the shape that their lengths ask for, or lie outside the codebook.
         """
-        layout = self.layout(codes.lengths)
+        layout = self.layout(codes.lengths.cpu())
         if codes.codes.shape != layout.valid.shape:
             raise ValueError(
                 f"codes must be {tuple(layout.valid.shape)} for these lengths, got {tuple(codes.codes.shape)}"
             )
-        batch = Groups.of(layout, groups, sparse)
+        batch = Groups.of(layout, groups, sparse).to(codes.codes.device)
         values = self.quantiser.lookup(batch.flat(codes.codes))
         return batch.ungroup([self.decoder(part, rows)[0] for part, rows in batch.split(values)]).clamp(0, 1)
 
@@ -130,12 +130,13 @@ class AdaptiveTokenizer(Trained, nn.Module):
     def _features(self, clips: torch.Tensor, batch: Groups) -> torch.Tensor:
         """Encoder features (M, D) of all tokens, group after group."""
         groups = zip(batch.clips, batch.layouts, strict=True)
-        return torch.cat([self.encoder(self.encoder.embed(clips[part]), rows)[rows.valid] for part, rows in groups])
+        return torch.cat([rows.flat(self.encoder(self.encoder.embed(clips[part]), rows)) for part, rows in groups])
 
-    def _layout_of(self, clips: torch.Tensor, lengths: torch.Tensor) -> Layout:
+    def _groups_of(self, clips: torch.Tensor, lengths: torch.Tensor, groups: int, sparse: bool) -> Groups:
+        """Lay clips out under their assignments. From assignments on the CPU, a GPU is not waited for."""
         if len(clips) != len(lengths):
             raise ValueError(f"one assignment per clip is needed: {len(lengths)} assignments for {len(clips)} clips")
-        return self.layout(lengths)
+        return Groups.of(self.layout(lengths.cpu()), groups, sparse).to(clips.device)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, **parts: Any) -> Self:

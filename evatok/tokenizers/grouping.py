@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evatok.tokenizers.codes import pack
+from evatok.storage.transfer import moved
 from evatok.tokenizers.layout import Layout, cuts
 
 
@@ -22,16 +22,20 @@ class Groups:
         order: (B,) indices of the clips, group after group.
         clips: (b,) indices of each group's clips.
         layouts: layout of each group.
+        places: (M,) places in the batch's (B, N) of the tokens, group after group.
     """
 
     batch: Layout
     order: torch.Tensor
     clips: tuple[torch.Tensor, ...]
     layouts: tuple[Layout, ...]
+    places: torch.Tensor
 
     @classmethod
     def of(cls, batch: Layout, groups: int, sparse: bool) -> Groups:
         """Split a batch; with `sparse`, a group's clips are laid out in one row without padding.
+
+        What is asked of lengths is best asked of a layout on the CPU, before it is moved (`to`).
 
         Raises:
             ValueError: fewer than one group, or more groups than clips.
@@ -41,24 +45,38 @@ class Groups:
             raise ValueError(f"{len(lengths)} clips cannot be split into {groups} groups")
         if groups == 1:
             order = torch.arange(len(lengths), device=lengths.device)
-            return cls(batch, order, (order,), (batch.in_one_row() if sparse else batch,))
+            return cls(batch, order, (order,), (batch.in_one_row() if sparse else batch,), batch.tokens)
         totals, order = lengths.sum(1).sort(stable=True)
         parts = order.tensor_split(cuts(totals.cpu().numpy(), groups))
         layouts = [Layout.of(lengths[part]) for part in parts]
-        return cls(batch, order, parts, tuple(at.in_one_row() if sparse else at for at in layouts))
+        rows, columns = batch.valid[order].nonzero().unbind(1)
+        places = order[rows] * batch.valid.shape[1] + columns
+        return cls(batch, order, parts, tuple(at.in_one_row() if sparse else at for at in layouts), places)
+
+    def to(self, device: torch.device | str) -> Groups:
+        """The same on a device."""
+        return Groups(
+            self.batch.to(device),
+            moved(self.order, device),
+            tuple(moved(part, device) for part in self.clips),
+            tuple(layout.to(device) for layout in self.layouts),
+            moved(self.places, device),
+        )
 
     def flat(self, padded: torch.Tensor) -> torch.Tensor:
         """Flatten the batch's (B, N, ...) to tokens (M, ...), group after group."""
-        return padded[self.order][self.batch.valid[self.order]]
+        return padded.flatten(0, 1)[self.places]
 
     def padded(self, flat: torch.Tensor) -> torch.Tensor:
         """Put tokens (M, ...), group after group, back into the batch's (B, N, ...), zero in the padding."""
-        return pack(flat, self.batch.valid[self.order])[self.order.argsort()]
+        shape = self.batch.valid.shape
+        padded = flat.new_zeros(shape.numel(), *flat.shape[1:])
+        return padded.index_copy(0, self.places, flat).unflatten(0, shape)
 
     def split(self, flat: torch.Tensor) -> list[tuple[torch.Tensor, Layout]]:
         """Split tokens (M, ...) by group: each group's tokens in its own rows, with its layout."""
-        counts = [int(at.valid.sum()) for at in self.layouts]
-        return [(pack(part, at.valid), at) for part, at in zip(flat.split(counts), self.layouts, strict=True)]
+        parts = flat.split([at.count for at in self.layouts])
+        return [(at.packed(part), at) for part, at in zip(parts, self.layouts, strict=True)]
 
     def ungroup(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """Concatenate results (b, ...) of all groups in the order of the batch."""

@@ -12,12 +12,14 @@ Legend: B clips, K temporal blocks, N tokens of the longest clip in the batch, M
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from evatok.models.attention import Mask
+from evatok.storage.transfer import moved
 
 if TYPE_CHECKING:  # imported on use: it pulls in symbolic shapes, which would add seconds to every start
     from torch.nn.attention.flex_attention import BlockMask
@@ -44,6 +46,32 @@ class Layout:
     valid: torch.Tensor
     first: torch.Tensor
     one_row: bool = False
+
+    @cached_property
+    def tokens(self) -> torch.Tensor:
+        """(M,) places of the tokens among all B * N, row after row."""
+        return self.valid.flatten().nonzero()[:, 0]
+
+    @cached_property
+    def count(self) -> int:
+        """M, the number of tokens."""
+        return len(self.tokens)
+
+    def to(self, device: torch.device | str) -> Layout:
+        """The same on a device, which need not be asked afterwards where tokens are."""
+        fields = (self.lengths, self.clip, self.block, self.slot, self.valid, self.first)
+        there = Layout(*(moved(field, device) for field in fields), one_row=self.one_row)
+        there.__dict__["tokens"] = moved(self.tokens, device)
+        return there
+
+    def flat(self, x: torch.Tensor) -> torch.Tensor:
+        """What belongs to the tokens of (B, N, ...), without padding: (M, ...)."""
+        return x.flatten(0, 1)[self.tokens]
+
+    def packed(self, flat: torch.Tensor) -> torch.Tensor:
+        """Put (M, ...), row after row, in this layout's rows: (B, N, ...), zero in the padding."""
+        padded = flat.new_zeros(self.valid.numel(), *flat.shape[1:])
+        return padded.index_copy(0, self.tokens, flat).unflatten(0, self.valid.shape)
 
     @classmethod
     def of(cls, lengths: torch.Tensor) -> Layout:

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from evatok.storage import ranks
-from evatok.training import losses
+from evatok.training import losses, watch
 from evatok.training.augmentation import diff_augment
-from evatok.training.loop import TrainingError, step_generator
+from evatok.training.loop import step_generator
 
 LOSSES = ("hinge", "non_saturating")
 
@@ -76,7 +76,8 @@ class Adversary:
         self.discriminator, self.config, self.seed = discriminator, config, seed
         self.trained = [p for p in discriminator.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, lr=config.learning_rate, betas=config.betas)
-        self.mean_real = self.mean_fake = 0.0
+        self.mean_real: torch.Tensor | float = 0.0
+        self.mean_fake: torch.Tensor | float = 0.0
 
     def active(self, step: int) -> bool:
         """Whether the discriminator learns at this step, or may."""
@@ -100,8 +101,7 @@ class Adversary:
             term unweighted, `logit_real` and `logit_fake` are mean logits, `discriminator_accuracy` is the share of
             logits on the correct side of 0: at 1.0, or with diverging logits, the training has collapsed.
 
-        Raises:
-            TrainingError: a term or the gradient is not finite; no update was made.
+        Its terms and its gradient have to be finite (`evatok.training.watch`).
         """
         if not self.learns(step):
             return {}
@@ -137,8 +137,8 @@ class Adversary:
         return {
             "discriminator": self.discriminator.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "mean_real": self.mean_real,
-            "mean_fake": self.mean_fake,
+            "mean_real": float(self.mean_real),
+            "mean_fake": float(self.mean_fake),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -163,22 +163,22 @@ class Adversary:
         return loss, {name: ranks.average(value.detach()) for name, value in terms.items()}
 
     def _descend(self, loss: torch.Tensor, terms: dict[str, torch.Tensor], step: int) -> None:
-        not_finite = [name for name, value in terms.items() if not torch.isfinite(value)]  # terms of all ranks
-        if not_finite:
-            raise TrainingError(f"step {step}: the discriminator's terms {not_finite} are not finite; last state kept")
+        finite = torch.stack([torch.isfinite(value) for value in terms.values()]).all()  # terms of all ranks
+        watch.expect(finite, lambda: _of_terms(step, terms))
         self.optimiser.zero_grad()
         # The forward pass may have run under autocast; the backward pass uses the same types by itself.
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()
         ranks.average_gradients(self.trained)
         norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        if not torch.isfinite(norm):
-            raise TrainingError(f"step {step}: the discriminator's gradient has norm {norm.item()}; last state kept")
+        told = f"step {step}: the discriminator's gradient has norm"
+        watch.expect(torch.isfinite(norm), lambda: f"{told} {norm.item()}; last state kept")
         self.optimiser.step()
         self.optimiser.zero_grad()
 
-    def _running_mean(self, mean: float, new: torch.Tensor) -> float:
-        return self.config.lecam_decay * mean + (1 - self.config.lecam_decay) * float(new)
+    def _running_mean(self, mean: torch.Tensor | float, new: torch.Tensor) -> torch.Tensor:
+        """In float64, in which the state keeps it."""
+        return self.config.lecam_decay * mean + (1 - self.config.lecam_decay) * new.double()
 
     def _own_generator(self, generator: torch.Generator) -> torch.Generator:
         """Make the adversary's own generator; it takes exactly one draw from the step's, however it is used."""
@@ -194,6 +194,11 @@ class Adversary:
             return list(batches)
         seed = int(torch.randint(2**62, (), generator=generator))
         return [diff_augment(clips, torch.Generator().manual_seed(seed)) for clips in batches]
+
+
+def _of_terms(step: int, terms: dict[str, torch.Tensor]) -> str:
+    odd = [name for name, value in terms.items() if not torch.isfinite(value)]
+    return f"step {step}: the discriminator's terms {odd} are not finite; last state kept"
 
 
 def _windows(clips: torch.Tensor, starts: list[int], frames: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from evatok.storage import ranks
+from evatok.storage import ranks, transfer
 
 POLICY = ("colour", "translation", "cutout")
 _SHIFT = 1 / 8  # of a side, DiffAug's
@@ -54,7 +54,8 @@ def diff_augment(
 
 def _recolour(clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shift brightness by up to 0.5, scale saturation by 0 to 2 and contrast by 0.5 to 1.5."""
-    draws = ranks.share(torch.rand(3, ranks.whole(len(clips)), 1, 1, 1, 1, generator=generator), dim=1).to(clips)
+    draws = ranks.share(torch.rand(3, ranks.whole(len(clips)), 1, 1, 1, 1, generator=generator), dim=1)
+    draws = transfer.moved(draws.to(clips.dtype), clips.device)
     clips = clips + (draws[0] - 0.5)
     grey = clips.mean(1, keepdim=True)
     clips = (clips - grey) * (2 * draws[1]) + grey
@@ -77,7 +78,7 @@ def _cut_out(clips: torch.Tensor, generator: torch.Generator, share: float) -> t
     """Cut out squares centred anywhere in the clip, cropped at its border."""
     inside = [_within(side, share, len(clips), generator) for side in clips.shape[-2:]]
     cut = inside[0][:, :, None] & inside[1][:, None, :]
-    return clips * (~cut).to(clips)[:, None, None]
+    return clips * transfer.moved((~cut).to(clips.dtype), clips.device)[:, None, None]
 
 
 def _within(side: int, share: float, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import torch
@@ -13,28 +15,45 @@ from evatok.training.recipe import TrainingError
 
 
 class Window:
-    """Sums of the terms since the last log line, and the number of steps in which each occurred."""
+    """The terms of the steps since the last log line, which are only looked at when that is written."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, int] = {}
+        self.steps: list[dict[str, torch.Tensor]] = []
 
     def add(self, terms: dict[str, torch.Tensor]) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
-            self.counts[name] = self.counts.get(name, 0) + 1
+        self.steps.append({name: _alone(value.detach()) for name, value in terms.items()})
 
     def close(self) -> dict[str, float]:
-        """Return the means, over all ranks, and start over."""
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        """Return the means, over all ranks, and start over.
+
+        A step that was left out has no norm of gradients.
+        """
+        means = {name: reduce(add, values, 0.0) / len(values) for name, values in self._values().items() if values}
         if ranks.count() > 1:
             with ranks.in_step():
                 over_ranks = ranks.average(
                     torch.tensor(list(means.values()), dtype=torch.float64, device=ranks.device())
                 )
             means = dict(zip(means, over_ranks.tolist(), strict=True))
-        self.sums, self.counts = {}, {}
+        self.steps = []
         return means
+
+    def _values(self) -> dict[str, list[float]]:
+        """The values of each term in the steps in which it occurred."""
+        names = dict.fromkeys(name for step in self.steps for name in step)
+        found = {}
+        for name in names:
+            steps = [step for step in self.steps if name in step]
+            values = torch.stack([step[name].double() for step in steps]).tolist()
+            if name == "gradient_norm":
+                values = [v for v, step in zip(values, steps, strict=True) if not step.get("left_out", 0)]
+            found[name] = values
+        return found
+
+
+def _alone(value: torch.Tensor) -> torch.Tensor:
+    """A value that does not keep a larger tensor, of which it is a part, in memory."""
+    return value.clone() if value.untyped_storage().nbytes() > value.element_size() else value
 
 
 def read_curve(folder: Path) -> list[dict[str, float]]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from evatok.data.clips import network_batches
 from evatok.models.encoder_families import FrozenEncoder, Images
+from evatok.storage.transfer import moved
 from evatok.tokenizers.videoflextok.blocks import Block, norm
 from evatok.tokenizers.videoflextok.config import VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.order import patch_mask
@@ -66,7 +67,7 @@ class Teacher:
 
     def standardised(self, features: torch.Tensor) -> torch.Tensor:
         """Features (..., S) with the mean and the deviation of the training clips taken out."""
-        return (features - self.mean.to(features.device)) / self.deviation.to(features.device)
+        return (features - moved(self.mean, features.device)) / moved(self.deviation, features.device)
 
     @torch.no_grad()
     def raw(self, clips: torch.Tensor) -> torch.Tensor:
@@ -95,7 +96,7 @@ class ReadoutHead(nn.Module):
 
     def forward(self, features_BTPD: torch.Tensor) -> torch.Tensor:
         _, frames, patches, _ = features_BTPD.shape
-        mask = patch_mask(frames, patches).to(features_BTPD.device) if self.causal else None
+        mask = moved(patch_mask(frames, patches), features_BTPD.device) if self.causal else None
         x = rearrange(features_BTPD, "b t p d -> b (t p) d")
         for layer in self.layers:
             x = layer(x, mask)

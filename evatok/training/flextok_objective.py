@@ -18,8 +18,9 @@ from torch import nn
 from evatok.data.clips import to_network
 from evatok.models.latents import LatentCodec
 from evatok.models.precision import autocast
+from evatok.storage.transfer import moved
 from evatok.tokenizers.videoflextok.flow_decoder import Condition
-from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, flow_loss, noised, target
+from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, between, check_levels, flow_loss, target
 from evatok.tokenizers.videoflextok.model import FlexNetwork
 from evatok.tokenizers.videoflextok.nested_dropout import NestedDropout
 from evatok.training.batches import Batch, Batches
@@ -48,6 +49,8 @@ class Draws:
         sigma: (B,) noise levels.
         first_sigma: (B,) those of a given first frame, small.
         noise: of the latents' shape.
+        longest: of the lengths.
+        complete: whether all frames keep so many tokens.
     """
 
     lengths: torch.Tensor
@@ -56,6 +59,8 @@ class Draws:
     sigma: torch.Tensor
     first_sigma: torch.Tensor
     noise: torch.Tensor
+    longest: int
+    complete: bool
 
 
 @dataclass
@@ -93,8 +98,8 @@ class FlexObjective:
         network = trainee.network
         tap = network.config.alignment_layer if self.teacher else None
         with autocast(clips.device, self.bf16):
-            values = self._values(network, latents, int(draws.lengths.max()))
-            condition = Condition(values, draws.lengths, draws.null, draws.given)
+            values = self._values(network, latents, draws.longest)
+            condition = Condition(values, draws.lengths, draws.null, draws.given, draws.complete)
             noisy = network.patchify(self.noised(latents, draws))
             velocity, tapped = network.decoder(noisy, draws.sigma, condition, tap)
             student = trainee.head(tapped) if trainee.head is not None else None
@@ -122,22 +127,26 @@ class FlexObjective:
         first_sigma = torch.rand(clips, generator=generator) * self.first_noise * blurred
         sigma = self.noise_levels.draw(clips, generator)
         noise = torch.randn(latents.shape, generator=generator)
+        check_levels(torch.cat((sigma, first_sigma)))
+        longest = int(lengths.max())
         return Draws(
-            lengths.to(device),
-            null.to(device),
-            given.to(device) if self.first_probability else None,
-            sigma.to(device),
-            first_sigma.to(device),
-            noise.to(device),
+            moved(lengths, device),
+            moved(null, device),
+            moved(given, device) if self.first_probability else None,
+            moved(sigma, device),
+            moved(first_sigma, device),
+            moved(noise, device),
+            longest,
+            complete=bool((lengths >= longest).all()),
         )
 
     @staticmethod
     def noised(latents: torch.Tensor, draws: Draws) -> torch.Tensor:
         """Latents at their clips' noise levels, given first frames at their own."""
-        noisy = noised(latents, draws.noise, draws.sigma)
+        noisy = between(latents, draws.noise, draws.sigma)
         if draws.given is None:
             return noisy
-        first = noised(latents[:, :1], draws.noise[:, :1], draws.first_sigma)
+        first = between(latents[:, :1], draws.noise[:, :1], draws.first_sigma)
         chosen = torch.where(draws.given[:, None, None, None, None], first, noisy[:, :1])
         return torch.cat((chosen, noisy[:, 1:]), dim=1)
 

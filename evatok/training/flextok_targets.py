@@ -20,6 +20,7 @@ from evatok.data.clips import network_batches, pixels_sha256
 from evatok.models.precision import autocast
 from evatok.storage.files import cache_folder
 from evatok.storage.shards import Arrays, ShardStore, Tick, computed, package_version, ranges
+from evatok.storage.transfer import moved
 from evatok.training.flextok_alignment import Teacher
 
 _OF_THE_GRID = ("frames", "size", "patch", "stride")
@@ -77,7 +78,7 @@ class StoredTargets:
         """(B, T', P, S) of clips `rows` (B,), mirrored where `mirrored` (B,) says so."""
         pairs = zip(rows.tolist(), mirrored.tolist(), strict=True)
         raw = np.stack([self.features[int(flipped)][row] for row, flipped in pairs])
-        return self.teacher.standardised(torch.from_numpy(raw).to(device).float())
+        return self.teacher.standardised(moved(torch.from_numpy(raw), device).float())
 
 
 def _maker(

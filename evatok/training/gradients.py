@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from evatok.storage import pieces, ranks
+from evatok.training import watch
 from evatok.training.parallel import StepCall, Terms, step_call, unsynchronised
-from evatok.training.recipe import Recipe, TrainingError
+from evatok.training.recipe import Recipe
 from evatok.training.sharding import whole
 
 
@@ -26,7 +27,7 @@ class Gradients:
         self.scaler = torch.amp.GradScaler(device, enabled=recipe.fp16)
 
     def __call__(self, step: int) -> Terms:
-        """The terms of the step, `loss` among them. Raises TrainingError for a loss that is not finite."""
+        """The terms of the step, `loss` among them, which has to be finite (`evatok.training.watch`)."""
         parts = [self._part(step, piece) for piece in self._pieces(step)]
         if len(parts) == 1:
             return parts[0]
@@ -35,12 +36,10 @@ class Gradients:
     def _part(self, step: int, piece: pieces.Piece | None) -> Terms:
         with pieces.within(piece), self._alone(piece):
             loss, terms = self.call(step, seeded(self.recipe.seed, step))
-            if not ranks.all_true(torch.isfinite(loss)):
-                odd = [name for name, value in terms.items() if not torch.isfinite(value).all()]
-                told = f"the loss is {loss.item()} (terms not finite: {odd})"
-                raise TrainingError(f"step {step}: {told}; last state kept")
+            detached = {name: value.detach() for name, value in {**terms, "loss": loss}.items()}
+            watch.expect(torch.isfinite(detached["loss"]), lambda: _of_loss(step, detached))
             self.scaler.scale(loss / (piece.of if piece else 1)).backward()
-        return {name: value.detach() for name, value in {**terms, "loss": loss}.items()}
+        return dict(detached)  # to which the caller adds
 
     def _pieces(self, step: int) -> Iterator[pieces.Piece | None]:
         """The pieces of a step, rehearsed where its terms depend on one another."""
@@ -64,25 +63,29 @@ class Gradients:
         return nullcontext() if piece is None or piece.last else unsynchronised(self.call)
 
     def descend(self, step: int, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> Terms:
-        """One step of the optimiser along the clipped gradients; returns their norm before.
+        """One step of the optimiser along the clipped gradients; returns their norm before, which has to be finite.
 
-        With `fp16` a step whose gradients overflow is left out (`left_out`), and the scale lowered.
-
-        Raises:
-            TrainingError: gradients that are not finite, with `fp16` at a scale of 1.
+        With `fp16` a step whose gradients overflow is left out (`left_out`), and the scale lowered; only at a scale of
+        1 they have to be finite.
         """
         self.scaler.unscale_(optimiser)
         norm = whole(nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm))
-        if not torch.isfinite(norm) and not (self.recipe.fp16 and self.scaler.get_scale() > 1):
-            # Even a finite loss can have such a gradient; a step along it would corrupt the weights, then the state.
-            told = f"the gradient's norm is {norm.item()} at loss {loss.item()}"
-            raise TrainingError(f"step {step}: {told}; last state kept")
+        taken = torch.isfinite(norm)
+        # Even a finite loss can have such a gradient; a step along it corrupts the weights.
+        fits = taken | (self.scaler.scale(torch.ones_like(norm)) > 1) if self.recipe.fp16 else taken
+        watch.expect(fits, lambda: _of_gradient(step, norm, loss))
         self.scaler.step(optimiser)
         self.scaler.update()
-        if not self.recipe.fp16:
-            return {"gradient_norm": norm}
-        taken = torch.isfinite(norm)
-        return {"left_out": 1.0 - taken.float(), **({"gradient_norm": norm} if taken else {})}
+        return {"gradient_norm": norm, **({"left_out": 1.0 - taken.float()} if self.recipe.fp16 else {})}
+
+
+def _of_loss(step: int, terms: Terms) -> str:
+    odd = [name for name, value in terms.items() if name != "loss" and not torch.isfinite(value).all()]
+    return f"step {step}: the loss is {terms['loss'].item()} (terms not finite: {odd}); last state kept"
+
+
+def _of_gradient(step: int, norm: torch.Tensor, loss: torch.Tensor) -> str:
+    return f"step {step}: the gradient's norm is {norm.item()} at loss {loss.item()}; last state kept"
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -26,6 +26,7 @@ from evatok.training import sharding, state
 from evatok.training.curve import Window, append_line, drop_lines_after, read_curve
 from evatok.training.gradients import Gradients, step_generator
 from evatok.training.recipe import SCHEDULES, Recipe, TrainingError
+from evatok.training.watch import Watch
 
 __all__ = [
     "SCHEDULES",
@@ -89,8 +90,8 @@ def train(
         seconds: wall-clock budget; stop at the first line of the curve after it.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite (the last saved state is kept), a state of another model,
-            or a `stop_at` between two lines of the curve.
+        TrainingError: a loss or gradient that is not finite, found at the next line of the curve or save (the last
+            saved state is kept), a state of another model, or a `stop_at` between two lines of the curve.
         SliceEnded: `seconds` ran out before the last step.
     """
     end = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
@@ -112,12 +113,14 @@ def train(
     ranks.check_alike("the step from which they resume", start)
     if leads:
         drop_lines_after(folder / "curve.jsonl", start)
-    window = Window()
+    window, conditions = Window(), Watch()
     with tqdm(total=recipe.steps, initial=start, desc=description, disable=None if leads else True) as bar:
         for step in range(start, end):
-            with ranks.in_step():
+            with ranks.in_step(), conditions.noting():
                 window.add(_one_step(trained, recipe, step))
-            logs = (step + 1) % recipe.log_every == 0
+            logs, saves = (step + 1) % recipe.log_every == 0, (step + 1) % recipe.save_every == 0
+            if logs or saves or step + 1 == end:  # the only steps that wait for the device
+                conditions.look()
             if logs or step + 1 == recipe.steps:
                 line = window.close()
                 if leads:
@@ -127,7 +130,7 @@ def train(
                     on_log(step + 1, line)
             elapsed = time.monotonic() - started
             time_is_up = seconds is not None and logs and ranks.from_first(elapsed > seconds)
-            if (leads or sharded) and ((step + 1) % recipe.save_every == 0 or step + 1 == end or time_is_up):
+            if (leads or sharded) and (saves or step + 1 == end or time_is_up):
                 trained.save(folder / "state.pt", step + 1, spent + elapsed)
             bar.update()
             if time_is_up or step + 1 == end:

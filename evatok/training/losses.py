@@ -8,11 +8,13 @@ Legend: M tokens, V codes, D dimension of a code, B clips.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from evatok.storage import ranks
+from evatok.storage import ranks, transfer
 
 
 def l1(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -38,7 +40,7 @@ def change(real: torch.Tensor, fake: torch.Tensor, block: int) -> torch.Tensor:
     return error.diff(dim=3).square().mean()
 
 
-def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
+def weighted_sum(terms: dict[str, torch.Tensor], weights: Mapping[str, float | torch.Tensor]) -> torch.Tensor:
     """Sum of weight * term.
 
     Raises:
@@ -87,7 +89,7 @@ def entropy(
                 for part in chunks
             ]
             uncertainty, use_V = (torch.stack(sums).sum(0) for sums in zip(*parts, strict=True))
-        tokens = ranks.total(features.new_tensor(len(features)))
+        tokens = ranks.total(features.new_full((), len(features)))
         use_V = ranks.total(use_V) / tokens
         # The small constant keeps the gradient of a code without nearby tokens finite.
         return ranks.total(uncertainty) / tokens + (use_V * (use_V + 1e-10).log()).sum()
@@ -127,7 +129,7 @@ def non_saturating_discriminator(
         generator: on the CPU, for any device of the logits.
     """
     shape = (ranks.whole(len(real_logits)), *real_logits.shape[1:])
-    noise = ranks.share(torch.rand(shape, generator=generator)).to(real_logits.device)
+    noise = transfer.moved(ranks.share(torch.rand(shape, generator=generator)), real_logits.device)
     real = F.binary_cross_entropy_with_logits(real_logits.float(), 1 - smoothing * noise)
     return real + F.softplus(fake_logits.float()).mean()
 
@@ -137,7 +139,12 @@ def non_saturating_generator(fake_logits: torch.Tensor) -> torch.Tensor:
     return F.softplus(-fake_logits.float()).mean()
 
 
-def lecam(real_logits: torch.Tensor, fake_logits: torch.Tensor, mean_real: float, mean_fake: float) -> torch.Tensor:
+def lecam(
+    real_logits: torch.Tensor,
+    fake_logits: torch.Tensor,
+    mean_real: torch.Tensor | float,
+    mean_fake: torch.Tensor | float,
+) -> torch.Tensor:
     """LeCam regulariser (arXiv 2104.03310), with the relu of its authors' code.
 
     Pulls real logits towards the running mean of the fake ones and vice versa, but only those on the winning side of

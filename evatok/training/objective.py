@@ -11,6 +11,7 @@ Legend: B clips, K temporal blocks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from evatok.assignments.rules import Rule
 from evatok.metrics.perceptual import PerceptualDistance
 from evatok.models.encoders import FrozenEncoder
 from evatok.models.precision import autocast
-from evatok.storage import pieces, ranks
+from evatok.storage import pieces, ranks, transfer
 from evatok.tokenizers.evatok import AdaptiveTokenizer, Reconstruction
 from evatok.training import losses
 from evatok.training.adversary import Adversary
@@ -142,7 +143,7 @@ class TokenizerObjective:
         if not 0 < self.perceptual_frames < frames:
             return real, fake
         order = ranks.share(torch.rand(ranks.whole(clips), frames, generator=generator)).argsort(1)
-        drawn = order[:, : self.perceptual_frames].to(real.device)
+        drawn = transfer.moved(order[:, : self.perceptual_frames], real.device)
         rows = torch.arange(clips, device=real.device)[:, None]
         return _frames(real, rows, drawn), _frames(fake, rows, drawn)
 
@@ -179,14 +180,15 @@ class TokenizerObjective:
         self._rehearsed = []
         return self._learnt
 
-    def _weights_of(self, module: TokenizerWithHead, terms: Terms, step: int) -> dict[str, float]:
+    def _weights_of(self, module: TokenizerWithHead, terms: Terms, step: int) -> Mapping[str, float | torch.Tensor]:
         if not self.adaptive or self.adversary is None or not self.adversary.plays(step):
             return self.weights
         names = [name for name in ("l1", "squared", "perceptual") if name in terms]
         reconstruction = torch.stack([self.weights[name] * terms[name] for name in names]).sum()
         last_layer = module.tokenizer.decoder.last_layer
         ratio = losses.adaptive_weight(reconstruction, terms["adversarial"], last_layer)
-        return {**self.weights, "adversarial": self.weights["adversarial"] * float(ratio)}
+        weight = (self.weights["adversarial"] * ratio.double()).to(ratio.dtype)  # rounded once
+        return {**self.weights, "adversarial": weight}
 
     def state_dict(self) -> dict[str, Any]:
         return self.adversary.state_dict() if self.adversary else {}

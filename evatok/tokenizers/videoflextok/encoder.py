@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from evatok.storage.transfer import moved
 from evatok.tokenizers.pooling import pyramid
 from evatok.tokenizers.videoflextok.blocks import Block, norm
 from evatok.tokenizers.videoflextok.config import FlexTokError, VideoFlexTokConfig
@@ -65,7 +66,7 @@ class RegisterEncoder(nn.Module):
         registers = 0 if config.form == "grid" else run
         flat = config.form == "flat"
         order = Order.of(config.blocks, config.patches, registers, tokens_first=False, flat=flat)
-        return encoder_mask(order, config.form).to(device)
+        return moved(encoder_mask(order, config.form), device)
 
     def _starts(self, patches_BTPD: torch.Tensor, run: int) -> torch.Tensor:
         """(B, T * run, D) initial registers."""

@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from evatok.storage.transfer import moved
 from evatok.tokenizers.videoflextok.blocks import ModulatedBlock, NoiseLevel, norm
 from evatok.tokenizers.videoflextok.config import VideoFlexTokConfig
 from evatok.tokenizers.videoflextok.encoder import rows_of
@@ -27,17 +28,19 @@ class Condition:
         null: (B,) clips whose tokens are dropped (guidance, or a length of 0); None for none.
         given: (B,) clips whose first latent frame is given clean: it makes that frame's tokens superfluous, and they
             are replaced; None for none.
+        complete: whether all tokens are kept, if that is known without asking the device; None: not known.
     """
 
     values: torch.Tensor
     lengths: torch.Tensor
     null: torch.Tensor | None = None
     given: torch.Tensor | None = None
+    complete: bool | None = None
 
     def without_tokens(self) -> Condition:
         """Return the condition without tokens, for guidance."""
         everywhere = torch.ones(len(self.values), dtype=torch.bool, device=self.values.device)
-        return Condition(self.values, self.lengths, everywhere, self.given)
+        return Condition(self.values, self.lengths, everywhere, self.given, self.complete)
 
 
 class FlowDecoder(nn.Module):
@@ -89,7 +92,7 @@ class FlowDecoder(nn.Module):
         flat = config.form == "flat"
         order = Order.of(config.blocks, config.patches, tokens, tokens_first=True, flat=flat)
         mask = decoder_mask(order, config.decoder_mask)
-        return None if mask is None else mask.to(device)
+        return None if mask is None else moved(mask, device)
 
     def _tokens(self, condition: Condition) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens (B, T * k, D) with their positions, and which are present (B, T * k); None where all are."""
@@ -105,7 +108,8 @@ class FlowDecoder(nn.Module):
             first = (torch.arange(frames, device=values.device) == 0) & condition.given[:, None]
             values = torch.where(first[:, :, None, None], self.given_token.to(values.dtype), values)
         values = values + rows_of(self.token_position, count, flat=self.config.form == "flat")
-        absent = self.config.drop == "truncate" and not bool(kept.all())
+        complete = self.config.drop != "truncate" or condition.complete
+        absent = not (bool(kept.all()) if complete is None else complete)
         return rearrange(values, "b t k d -> b (t k) d"), kept.flatten(1) if absent else None
 
     def _in_frames(self, x: torch.Tensor) -> torch.Tensor:

@@ -58,8 +58,18 @@ def noised(x: torch.Tensor, noise: torch.Tensor, sigma_B: torch.Tensor) -> torch
     Raises:
         FlowError: a noise level that is not in [0, 1], or is NaN.
     """
+    check_levels(sigma_B)
+    return between(x, noise, sigma_B)
+
+
+def check_levels(sigma_B: torch.Tensor) -> None:
+    """Raise FlowError for a noise level that is not in [0, 1], or is NaN."""
     if not bool(((sigma_B >= 0) & (sigma_B <= 1)).all()):
         raise FlowError(f"noise levels must lie in [0, 1], got {sigma_B.min().item()} to {sigma_B.max().item()}")
+
+
+def between(x: torch.Tensor, noise: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
+    """`noised` at levels that were checked (`check_levels`)."""
     sigma = _like(sigma_B, x)
     return sigma * noise + (1 - sigma) * x
 
