@@ -67,7 +67,7 @@ def i3d_precision(setting: Setting) -> list[Ratio]:
     exact, rounded = (_logits(setting, clips, dtype) for dtype in (torch.float32, torch.bfloat16))
     spread = float((exact[0] - exact[0].mean(0)).square().mean().sqrt())
     error = float((exact[0] - rounded[0]).square().mean().sqrt())
-    distances = [frechet_distance_of_features(*(part.double().numpy() for part in each)) for each in (exact, rounded)]
+    distances = [frechet_distance_of_features(a.double().numpy(), b.double().numpy()) for a, b in (exact, rounded)]
     note = f"FVD of {len(clips)} clips from the same blurred, in float32, against bfloat16's; target: 1 within 0.01"
     return [
         Ratio("i3d_bf16", "logits_rms", spread, error, "the clips' own spread, against bfloat16's rounding of them"),

@@ -60,7 +60,8 @@ class Layout:
     def to(self, device: torch.device | str) -> Layout:
         """The same on a device, which need not be asked afterwards where tokens are."""
         fields = (self.lengths, self.clip, self.block, self.slot, self.valid, self.first)
-        there = Layout(*(moved(field, device) for field in fields), one_row=self.one_row)
+        lengths, clip, block, slot, valid, first = (moved(field, device) for field in fields)
+        there = Layout(lengths, clip, block, slot, valid, first, self.one_row)
         there.__dict__["tokens"] = moved(self.tokens, device)
         return there
 
