@@ -141,7 +141,7 @@ def choose(folder: Path, table: GeneratorTable, columns: Mapping[str, Column]) -
     samples = {task: _samples(everything, table, task) for task in (CLASS, FRAMES) if task in used}
     rows = {}
     for spec in table.specs:
-        sources = {task: held.get(spec.name, ()) for task, held in samples.items()}
+        sources = _of_one_tokenizer({task: held.get(spec.name, ()) for task, held in samples.items()})
         generated = [record for held in sources.values() for record in held]
         if RECONSTRUCTION in used and spec.trained is not None:
             sources[RECONSTRUCTION] = _reconstruction(folder, everything, spec, generated, table.task)
@@ -151,6 +151,16 @@ def choose(folder: Path, table: GeneratorTable, columns: Mapping[str, Column]) -
     shown = [r for row in rows.values() for task in samples for r in row.sources[task]]
     facts = shown[0].model["facts"] if shown else {}
     return Chosen(rows, {**facts, "guidance": shown[0].model["guidance"], "samples": shown} if shown else {})
+
+
+def _of_one_tokenizer(sources: dict[str, tuple[Record, ...]]) -> dict[str, tuple[Record, ...]]:
+    """The samples of a row without those on another tokenizer than the first task's: a row is one system."""
+    first = next((held for held in sources.values() if held), ())
+    own = {record.model["parents"]["tokenizer"] for record in first}
+    return {
+        task: tuple(record for record in held if record.model["parents"]["tokenizer"] in own)
+        for task, held in sources.items()
+    }
 
 
 def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:

@@ -105,6 +105,14 @@ def test_a_row_is_a_generator_with_its_tokenizer(results):
     assert not rows["router, equal compute"].records or ids(rows["router, equal compute"], "class") == []
 
 
+def test_a_system_is_of_one_tokenizer(results, monkeypatch):
+    sampled(results, "router", task="frames")
+    monkeypatch.setitem(TOKENIZERS, "router", "n" * 64)
+    newer = sampled(results, "router")
+    row = rows_of(results, main_table3)[main_table3.OURS]
+    assert (ids(row, "class"), ids(row, "frames")) == ([newer.id], [])
+
+
 def test_a_tokenizer_is_shown_before_anything_is_sampled(results):
     measured = reconstructed(results, "router")
     rows = rows_of(results)
