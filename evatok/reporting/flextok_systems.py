@@ -90,12 +90,15 @@ def _common(record: Record) -> tuple[Any, ...]:
 
 
 def _of_equal_compute(found: Sequence[Record]) -> list[Record]:
-    """Records whose training took as many operations as the newest of ours among equal clips and protocols, +- 5 %."""
+    """Records whose training took as many operations as the newest of ours among equal clips and protocols, +- 5 %.
+
+    Without one of ours there is nothing that they equal.
+    """
     reference = {_common(record): record.model["training_flops"] for record in found if SPECS[0].fits(record)}
     kept = []
     for record in found:
         ours = reference.get(_common(record))
-        if ours is None or abs(record.model["training_flops"] / ours - 1) <= EQUAL_COMPUTE:
+        if ours is not None and abs(record.model["training_flops"] / ours - 1) <= EQUAL_COMPUTE:
             kept.append(record)
     return kept
 

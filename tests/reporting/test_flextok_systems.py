@@ -108,6 +108,14 @@ def test_only_trainings_of_equal_operations_are_in_the_table(sampled, results):
     assert table.paper["LARP", "gfvd"] == 87.5
 
 
+def test_without_one_of_ours_no_other_took_as_many_operations(sampled, results):
+    for rule, tokens in (("uniform", 64), ("router", 45)):
+        sampled(50.0, rule, tokens)
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.ours[["EVATok, fixed length", "EVATok, adaptive"]].isna().all()
+
+
 def test_who_wins_is_said_in_words_and_only_beyond_the_interval(sampled, results):
     sampled(60.0, "flexible", 4)
     sampled(40.0, "grid")
