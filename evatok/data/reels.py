@@ -12,9 +12,7 @@ import json
 import math
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +30,6 @@ MOST_CLIPS = 1_000_000
 
 
 Reel = tuple[np.ndarray, list[dict[str, Any]]]
-MakeReel = Callable[[int, int, int, int], Reel]
-Job = tuple[MakeReel, int, int, int, int, Path]
-"""How a reel is made, its stream, number, size and frames, and the folder that it goes to."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class ClipSource:
 
     name: str
     reel_length: int
-    reel: MakeReel
+    reel: Callable[[int, int, int, int], Reel]
     recipe: dict[str, Any]
     versions: dict[str, str]
 
@@ -171,38 +166,19 @@ def _make_reels(
     jobs = [(source.reel, stream, number, size, frames, reels) for number in range(total)]
     todo = [job for job in jobs if not _is_made(reels, job[2])]
     with tqdm(total=total, initial=total - len(todo), desc=f"{source.name} reels", disable=None) as bar:
-        try:
-            for _ in _made(todo, workers):
+        if workers > 1 and len(todo) > 1:
+            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo)), end_quietly) as pool:
+                for _ in pool.imap_unordered(_make_reel, todo):
+                    bar.update()
+        else:
+            for job in todo:
+                _make_reel(job)
                 bar.update()
-        except BrokenProcessPool as error:
-            raise ClipSetError(
-                f"clip set {source.name}: a process that made clips was killed, as where memory runs out; "
-                "run again to go on from the reels that are made, with fewer workers if it comes back"
-            ) from error
     tables = [pd.read_csv(_reel_path(reels, number).with_suffix(".csv")) for number in range(total)]
     return pd.concat(tables, ignore_index=True).iloc[:count]
 
 
-def _made(jobs: list[Job], workers: int) -> Iterator[None]:
-    """Yield as each reel is written. Raises BrokenProcessPool where a worker dies."""
-    if workers == 1 or len(jobs) == 1:
-        for job in jobs:
-            _make_reel(job)
-            yield
-        return
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), end_quietly) as pool:
-        try:
-            for future in as_completed([pool.submit(_make_reel, job) for job in jobs]):
-                yield future.result()
-        except BaseException:
-            # Leaving the pool waits for every job that was handed in; what is half made is not worth a wait.
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-            raise
-
-
-def _make_reel(job: Job) -> None:
+def _make_reel(job: tuple[Callable[[int, int, int, int], Reel], int, int, int, int, Path]) -> None:
     make, stream, number, size, frames, reels = job
     clips, labels = make(stream, number, size, frames)
     path = _reel_path(reels, number)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,6 @@ def noise_reel(stream: int, number: int, size: int, frames: int) -> Reel:
     rng = np.random.default_rng((stream, number))
     labels: list[dict[str, Any]] = [{"motion": "noise", "place": f"{number}/{clip}"} for clip in range(4)]
     return rng.integers(256, size=(4, frames, size, size, 3), dtype=np.uint8), labels
-
-
-def killed_reel(stream: int, number: int, size: int, frames: int) -> Reel:
-    """Noise; the third reel kills its process, as a machine short of memory does."""
-    if number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return noise_reel(stream, number, size, frames)
 
 
 NOISE = ClipSource("noise", reel_length=4, reel=noise_reel, recipe={"version": 1}, versions={})

@@ -1,6 +1,5 @@
 """Sets of clips: built once whatever happens on the way, and never served when they are not what they claim."""
 
-import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ from evatok.data import clips, reels, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.manifest import ManifestError
 from evatok.data.reels import ClipSource
-from tests.data.noise import MADE, NOISE, killed_reel, noise_reel
+from tests.data.noise import MADE, NOISE, noise_reel
 from tests.factories import grey_video
 
 
@@ -110,17 +109,6 @@ def test_worker_processes_make_the_same_set(tmp_path: Path) -> None:
     alone = build(12)
     together = reels.build(NOISE, "train", 12, size=8, frames=3, workers=2, cache=tmp_path / "other")
     assert together.sha256 == alone.sha256
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_build_in_one_error_and_the_next_one_goes_on() -> None:
-    source = ClipSource("noise", 4, killed_reel, NOISE.recipe, {})
-    with pytest.raises(ClipSetError, match="clip set noise: a process that made clips was killed"):
-        reels.build(source, "train", 16, size=8, frames=3, workers=2)
-    assert multiprocessing.active_children() == []
-    build(16)
-    assert (0, 2) in MADE
-    assert len(MADE) < 4  # what was made before stays
 
 
 def test_splits_and_seeds_share_no_clip() -> None:
