@@ -97,8 +97,11 @@ def training(setting: Setting) -> list[Ratio]:
 
 
 def memory(setting: Setting) -> list[Ratio]:
-    """A training step on a CPU whose freed memory goes back to the kernel, against one that keeps it; none on a GPU."""
-    if setting.device != "cpu" or not allocator.return_freed_memory():
+    """A training step on a CPU whose freed memory goes back to the kernel, against one that keeps it.
+
+    None on a GPU, and where memory is not kept (`keep_freed_memory`).
+    """
+    if setting.device != "cpu" or not allocator.keep_freed_memory():
         return []
     step = step_of(setting, uniform_lengths(setting), setting.groups)
 
@@ -110,7 +113,10 @@ def memory(setting: Setting) -> list[Ratio]:
         return run
 
     policies = allocator.return_freed_memory, allocator.keep_freed_memory
-    seconds = interleaved(*map(under, policies), repeats=setting.repeats, at_least=setting.at_least)
+    try:
+        seconds = interleaved(*map(under, policies), repeats=setting.repeats, at_least=setting.at_least)
+    finally:
+        allocator.return_freed_memory()  # so that what is measured next does not depend on this
     note = "freed memory returned to the kernel beyond glibc's largest thresholds of its own, against kept"
     return [Ratio.of("freed_memory", "wall_seconds", seconds, note)]
 

@@ -134,6 +134,10 @@ class Scored:
         """Rankings of the clips by routers, each made once."""
         return Rankings(self.clips.clips)
 
+    def rewards(self, point: OperatingPoint) -> np.ndarray:
+        """(N, A) proxy rewards of all candidates."""
+        return reward.proxy_reward(self.table.quality(point.metric), self.table.candidates, point.scale, point.w_q)
+
 
 def scored_sets(shelf: Shelf, workers: int) -> dict[str, Scored | None]:
     """Load every set on the shelf, by row; None if its clips cannot be generated here."""
@@ -234,8 +238,7 @@ def measured_record(shelf: Shelf, row: str, comparison: Comparison, scored: Scor
 
 def measured(comparison: Comparison, scored: Scored) -> tuple[dict[str, Metric], dict[str, Any]]:
     """Quality of the choices of routers and baselines under the routers' reward, and the tokens they spend."""
-    point, candidates = comparison.point, scored.table.candidates
-    rewards = reward.proxy_reward(scored.table.quality(point.metric), candidates, point.scale, point.w_q)
+    rewards, candidates = scored.rewards(comparison.point), scored.table.candidates
     rankings = {name: scored.rankings.by(router) for name, router in comparison.routers.items()}
     simple = router_quality.simple_choices(rewards, candidates, scored.losses)
     choices = {**simple, **{name: ranks[:, 0] for name, ranks in rankings.items()}}

@@ -49,21 +49,15 @@ class OwnStudy:
             RoutingError: a router of other levels, blocks or clips than the proxy's, or trained on another's scores.
         """
         shelf = Shelf(asked.results, asked.size)
-        if not asked.proxy and not asked.router:
-            return cls._shipped(shelf, shelf.proxy)
         proxy = asked.proxy or shelf.proxy
-        if not asked.router and _shipped_for(shelf, proxy):
-            return cls._shipped(shelf, proxy)
         tokenizer = AdaptiveTokenizer.load(proxy)
+        if not asked.router and (not asked.proxy or _shipped_for(shelf, tokenizer)):
+            comparisons = tuple(shelf.comparison(point) for point in router_tables.NAMES)
+            return cls(proxy, tokenizer, comparisons, shipped=True)
         routers = fitting(asked.router, proxy, tokenizer)
         study = cls(proxy, tokenizer, tuple(by_reward(routers)), tuple(asked.router))
         study.perceptual  # noqa: B018 (raises before anything is scored)
         return study
-
-    @classmethod
-    def _shipped(cls, shelf: Shelf, proxy: Path) -> OwnStudy:
-        comparisons = tuple(shelf.comparison(point) for point in router_tables.NAMES)
-        return cls(proxy, AdaptiveTokenizer.load(proxy), comparisons, shipped=True)
 
     @property
     def perceptual(self) -> str:
@@ -126,10 +120,7 @@ def _named(metric: str, w_q: float) -> str:
     return f"{metric}-wq{w_q:g}"
 
 
-def _shipped_for(shelf: Shelf, proxy: Path) -> bool:
+def _shipped_for(shelf: Shelf, proxy: AdaptiveTokenizer) -> bool:
     """Whether the shipped routers were trained on this proxy's scores."""
     path = shelf.router("hard", "matched")
-    if not path.exists():
-        return False
-    sha256 = AdaptiveTokenizer.load(proxy).checkpoint.sha256
-    return Router.load(path).checkpoint.parents["tokenizer"] == sha256
+    return path.exists() and Router.load(path).checkpoint.parents["tokenizer"] == proxy.checkpoint.sha256

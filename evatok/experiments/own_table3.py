@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-import numpy as np
-
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet
 from evatok.evaluation import beam_study, router_study
-from evatok.evaluation.router_study import Comparison, Scored, Shelf
+from evatok.evaluation.router_study import Comparison, Shelf
 from evatok.experiments.own_study import OwnStudy
 from evatok.experiments.scored_videos import row_of, scored_videos, searched_videos
 from evatok.reporting import beam_tables, command_line, router_tables
@@ -41,7 +39,10 @@ def _by_tree(asked: argparse.Namespace, study: OwnStudy, shelf: Shelf) -> None:
         record = router_study.measured_record(shelf, row, comparison, scored)
         router_tables.publish(f"{_name(study, comparison)}{ending}", {row: record}, shelf, comparison, _what(study))
     router = study.pictured
-    best = _best(scored, comparisons[0]) if router is None else scored.rankings.assignments(router)
+    if router is None:
+        best = scored.table.candidates.row(reward.best(scored.rewards(comparisons[0].point)))
+    else:
+        best = scored.rankings.assignments(router)
     print(f"picture: {router_tables.picture(shelf, scored.clips.clips, best, f'table3_clips{ending}')}")
 
 
@@ -66,13 +67,6 @@ def _what(study: OwnStudy) -> str:
     if study.shipped:
         return ""
     return "that of your routers" if study.comparisons else "the paper's weight, scaled by the scores of these clips"
-
-
-def _best(scored: Scored, comparison: Comparison) -> np.ndarray:
-    """(N, K) best assignments of the clips."""
-    point, candidates = comparison.point, scored.table.candidates
-    rewards = reward.proxy_reward(scored.table.quality(point.metric), candidates, point.scale, point.w_q)
-    return candidates.row(reward.best(rewards))
 
 
 def _warn_of_few(clips: ClipSet) -> None:

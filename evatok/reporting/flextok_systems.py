@@ -95,12 +95,11 @@ def _of_equal_compute(found: Sequence[Record]) -> list[Record]:
     Without one of ours there is nothing that they equal.
     """
     reference = {_common(record): record.model["training_flops"] for record in found if SPECS[0].fits(record)}
-    kept = []
-    for record in found:
-        ours = reference.get(_common(record))
-        if ours is not None and abs(record.model["training_flops"] / ours - 1) <= EQUAL_COMPUTE:
-            kept.append(record)
-    return kept
+    return [
+        record
+        for record in found
+        if (ours := reference.get(_common(record))) and abs(record.model["training_flops"] / ours - 1) <= EQUAL_COMPUTE
+    ]
 
 
 def _evaluated(everything: Sequence[Record], row: Row) -> tuple[Record, ...]:

@@ -147,7 +147,7 @@ def highlights(folder: Path) -> pd.DataFrame:
 
 def _line(highlight: Highlight, folder: Path) -> dict[str, str]:
     told = {"paper": "-", "ours": "-", "verdict": claims.UNKNOWN}
-    for path in _claims_files(folder, highlight.item):
+    for path in claims_files(folder, highlight.item):
         table = pd.read_csv(path, dtype=str).set_index("name")
         if highlight.name not in table.index:
             raise tables.TableError(f"{path}: no claim {highlight.name!r}; name an existing one, or rebuild the table")
@@ -155,7 +155,7 @@ def _line(highlight: Highlight, folder: Path) -> dict[str, str]:
     return {"claim": f"{highlight.claim} (`{highlight.item}`)", **told}
 
 
-def _claims_files(folder: Path, item: str = "*") -> list[Path]:
+def claims_files(folder: Path, item: str = "*") -> list[Path]:
     """The files of an item's claims, by default of every item's."""
     return sorted((*folder.glob(f"{item}_signs.csv"), *folder.glob(f"{item}_claims.csv")))
 
@@ -174,7 +174,7 @@ def page(folder: Path) -> str:
 def counted(folder: Path) -> pd.DataFrame:
     """A line for each item with claims: how many have which verdict."""
     lines = []
-    for path in _claims_files(folder):
+    for path in claims_files(folder):
         verdicts = pd.read_csv(path)["verdict"]
         words = (claims.HOLDS, claims.FAILS, claims.UNSURE, claims.UNKNOWN)
         counts = {word: str((verdicts == word).sum()) for word in words}

@@ -146,6 +146,22 @@ def reaches(rows: Rows, name: str, metric: str, least: float, why: str = "-") ->
     return Sign(f"{rows[name].spec.label} reaches {least:g} %, {what}", why, told, verdict)
 
 
+def gate(rows: Rows) -> Sign:
+    """Frames name more motions than chance: before they do, a lead over them may be one in learning alone."""
+    return reaches(rows, "frames8", "accuracy.motion", 40, "gate: below it the frames' training has not converged")
+
+
+def over_frames(rows: Rows) -> list[Sign]:
+    """The paper's Table 4 of VTok against eight frames: on average, and where the paper says that it gains."""
+    return [
+        above(rows, "vtok", "frames8", "43.9 against 42.4"),
+        above(rows, "vtok", "frames8", "47.1 against 44.5", metric="accuracy.motion"),
+        above(rows, "vtok", "frames8", "33.7 against 32.5", metric="accuracy.counting"),
+        above(rows, "vtok", "frames8", "42.9 against 39.9", metric="accuracy.size"),
+        above(rows, "vtok", "frames8", "-", metric="accuracy.late"),
+    ]
+
+
 def _cell(name: str, row: Shown, metric: str, paper: float | None) -> Cell:
     value = float(row.tokens) if metric == "tokens" else row.value(metric)
     if not row.records:

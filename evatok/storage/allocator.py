@@ -1,9 +1,8 @@
 """glibc's allocator, told to keep the memory of freed tensors.
 
 By default it takes large blocks from the kernel and gives them back when they are freed, so that every large tensor of
-a step on a CPU is paged in, and zeroed, anew. Kept, the training of a generator took 27 % less CPU time and 27 % more
-memory at its peak, a step of a tokenizer 6 % less time. Blocks above 256 MiB are given back even so: kept as well, they
-save no more time, and a long training then held 10.7 GB for what lies between them and cannot be used.
+a step on a CPU is paged in, and zeroed, anew: `python -m benchmarks.speed --only freed_memory` tells the cost.
+Blocks above 256 MiB are given back even so: kept as well, they leave ever more memory between them that cannot be used.
 """
 
 from __future__ import annotations

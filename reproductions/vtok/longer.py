@@ -14,18 +14,14 @@ import sys
 from evatok.reporting import vtok_tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.vtok_rows import LONGER_TRAINED
-from evatok.reporting.vtok_tables import Rows, VtokTable, above, reaches
+from evatok.reporting.vtok_tables import Rows, VtokTable, above, gate, over_frames
 
 
 def claims(rows: Rows) -> list[Sign]:
     """The gate of Table 4, and its claims about VTok and frames."""
     return [
-        reaches(rows, "frames8", "accuracy.motion", 40, "gate: below it the frames' training has not converged"),
-        above(rows, "vtok", "frames8", "43.9 against 42.4"),
-        above(rows, "vtok", "frames8", "47.1 against 44.5", metric="accuracy.motion"),
-        above(rows, "vtok", "frames8", "33.7 against 32.5", metric="accuracy.counting"),
-        above(rows, "vtok", "frames8", "42.9 against 39.9", metric="accuracy.size"),
-        above(rows, "vtok", "frames8", "-", metric="accuracy.late"),
+        gate(rows),
+        *over_frames(rows),
         above(rows, "vtok", "previous", "-"),
     ]
 

@@ -17,7 +17,7 @@ import sys
 from evatok.reporting import vtok_tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.vtok_rows import CONTROLS
-from evatok.reporting.vtok_tables import Rows, VtokTable, above, reaches
+from evatok.reporting.vtok_tables import Rows, VtokTable, above, gate, over_frames, reaches
 
 
 def claims(rows: Rows) -> list[Sign]:
@@ -26,16 +26,12 @@ def claims(rows: Rows) -> list[Sign]:
         above(rows, "frames4", "none", "42.0 against 40.5"),
         above(rows, "frames8", "frames4", "42.4 against 42.0"),
         above(rows, "vtok", "frames4", "43.9 against 42.0"),
-        above(rows, "vtok", "frames8", "43.9 against 42.4"),
-        above(rows, "vtok", "frames8", "47.1 against 44.5", metric="accuracy.motion"),
-        above(rows, "vtok", "frames8", "33.7 against 32.5", metric="accuracy.counting"),
-        above(rows, "vtok", "frames8", "42.9 against 39.9", metric="accuracy.size"),
-        above(rows, "vtok", "frames8", "-", metric="accuracy.late"),
+        *over_frames(rows),
         above(rows, "vtok", "lavit", "43.9 against 42.1 (Table 1)"),
         above(rows, "vtok", "omni", "43.9 against 41.4 (Table 1)"),
         reaches(rows, "vtok", "accuracy.direction", 60),
         reaches(rows, "vtok", "accuracy.motion", 80),
-        reaches(rows, "frames8", "accuracy.motion", 40, "gate: below it the frames' training has not converged"),
+        gate(rows),
         *(above(rows, "vtok", name, "-") for name in CONTROLS),
     ]
 

@@ -41,7 +41,7 @@ def test_what_the_readme_claims_is_what_the_items_say(tmp_path):
     shown = overview.highlights(RESULTS / "tables").set_index("claim")
     assert len(shown) == len(overview.HIGHLIGHTS)
     for highlight, (_, line) in zip(overview.HIGHLIGHTS, shown.iterrows(), strict=True):
-        [file] = (RESULTS / "tables").glob(f"{highlight.item}_[sc][il]*s.csv")  # _signs or _claims
+        [file] = overview.claims_files(RESULTS / "tables", highlight.item)
         told = pd.read_csv(file).set_index("name").loc[highlight.name]
         assert line.to_dict() == told[["paper", "ours", "verdict"]].to_dict()
     assert set(overview.highlights(tmp_path)["verdict"]) == {claims.UNKNOWN}
