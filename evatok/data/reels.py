@@ -8,14 +8,20 @@ Legend: N clips, T frames, H x W pixels.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
 import shutil
-from collections.abc import Callable
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,6 +56,17 @@ class ClipSource:
     reel: Callable[[int, int, int, int], Reel]
     recipe: dict[str, Any]
     versions: dict[str, str]
+
+
+class Job(NamedTuple):
+    """A reel to be made, and the folder it goes to."""
+
+    make: Callable[[int, int, int, int], Reel]
+    stream: int
+    number: int
+    size: int
+    frames: int
+    folder: Path
 
 
 def build(
@@ -163,25 +180,90 @@ def _make_reels(
     reels = folder / "reels"
     reels.mkdir(parents=True, exist_ok=True)
     total = -(-count // source.reel_length)
-    jobs = [(source.reel, stream, number, size, frames, reels) for number in range(total)]
-    todo = [job for job in jobs if not _is_made(reels, job[2])]
+    jobs = [Job(source.reel, stream, number, size, frames, reels) for number in range(total)]
+    todo = [job for job in jobs if not _is_made(reels, job.number)]
     with tqdm(total=total, initial=total - len(todo), desc=f"{source.name} reels", disable=None) as bar:
-        if workers > 1 and len(todo) > 1:
-            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo)), end_quietly) as pool:
-                for _ in pool.imap_unordered(_make_reel, todo):
-                    bar.update()
-        else:
-            for job in todo:
-                _make_reel(job)
-                bar.update()
+        for _ in _in_processes(todo, workers) if workers > 1 and len(todo) > 1 else map(_make_reel, todo):
+            bar.update()
     tables = [pd.read_csv(_reel_path(reels, number).with_suffix(".csv")) for number in range(total)]
     return pd.concat(tables, ignore_index=True).iloc[:count]
 
 
-def _make_reel(job: tuple[Callable[[int, int, int, int], Reel], int, int, int, int, Path]) -> None:
-    make, stream, number, size, frames, reels = job
-    clips, labels = make(stream, number, size, frames)
-    path = _reel_path(reels, number)
+def _in_processes(todo: list[Job], workers: int) -> Iterator[None]:
+    """Make reels in processes of their own, each with a pipe of its own; yields as each reel is made.
+
+    No pool or executor of the standard library does: the one waits for ever for the reel of a worker that was killed,
+    the workers of the other outlive a killed parent.
+    Raises what making a reel raises, and ClipSetError where a process ends before its reel is made.
+    """
+    context = multiprocessing.get_context("spawn")  # forking after torch started its threads can deadlock
+    makers: dict[Connection, BaseProcess] = {}
+    under_way: dict[Connection, Job] = {}
+    waiting = iter(todo)
+
+    def ask(pipe: Connection) -> None:
+        for job in itertools.islice(waiting, 1):
+            under_way[pipe] = job
+            with suppress(OSError):  # its process is gone, which is told where its answer is taken
+                pipe.send(job)
+
+    try:
+        for _ in range(min(workers, len(todo))):
+            ours, theirs = context.Pipe()
+            makers[ours] = context.Process(target=_make_as_asked, args=(theirs,), daemon=True)
+            makers[ours].start()
+            theirs.close()  # so that the pipe closes as its process ends
+            ask(ours)
+        while under_way:
+            for pipe in wait(list(under_way)):
+                assert isinstance(pipe, Connection)
+                _raise_failure(pipe, makers[pipe], under_way.pop(pipe))
+                yield
+                ask(pipe)
+    finally:
+        for pipe, maker in makers.items():
+            pipe.close()
+            if pipe in under_way:
+                maker.terminate()
+        for maker in makers.values():
+            maker.join()
+
+
+def _raise_failure(pipe: Connection, maker: BaseProcess, job: Job) -> None:
+    """Take what a process says of its reel: nothing where it is made."""
+    try:
+        error = pipe.recv()
+    except (EOFError, OSError):
+        maker.join()
+        code = maker.exitcode or 0
+        told = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        way_out = "the reels that are made are kept: run the command again, with fewer workers if memory was short"
+        raise ClipSetError(f"the process that made reel {job.number} {told}; {way_out}") from None
+    if error is not None:
+        raise error
+
+
+def _make_as_asked(pipe: Connection) -> None:
+    """In a process of its own: make the reels that come, and say of each None or the error, until the pipe closes."""
+    end_quietly()
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
+        error = None
+        try:
+            _make_reel(job)
+        except Exception as raised:
+            raised.add_note(traceback.format_exc())  # a traceback itself is not sent
+            error = raised
+        with suppress(OSError):  # whoever asked is gone; the pipe says so above
+            pipe.send(error)
+
+
+def _make_reel(job: Job) -> None:
+    clips, labels = job.make(job.stream, job.number, job.size, job.frames)
+    path = _reel_path(job.folder, job.number)
     with replacing(path, size=clips.nbytes) as partial, partial.open("wb") as file:
         np.save(file, clips)
     with replacing(path.with_suffix(".csv")) as partial:

@@ -1,5 +1,6 @@
 """Sets of clips: built once whatever happens on the way, and never served when they are not what they claim."""
 
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from evatok.data import clips, reels, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.data.manifest import ManifestError
 from evatok.data.reels import ClipSource
-from tests.data.noise import MADE, NOISE, noise_reel
+from tests.data.noise import MADE, NOISE, failing_reel, killing_reel, noise_reel
 from tests.factories import grey_video
 
 
@@ -62,7 +63,7 @@ def test_a_killed_build_goes_on_with_the_reels_that_are_missing(cache: Path) -> 
     held = whole.folder / "reels"
     held.mkdir()
     for number in (0, 2):  # what a build killed during its third reel may have left
-        reels._make_reel((noise_reel, 0, number, 8, 3, held))
+        reels._make_reel(reels.Job(noise_reel, 0, number, 8, 3, held))
     (held / "000002.csv").unlink()
     (held / ".000002.csv.half").write_text("mot")
     (whole.folder / "manifest.json").unlink()
@@ -102,6 +103,25 @@ def test_a_reel_that_misses_a_file_is_an_error_and_no_set() -> None:
     source = ClipSource("missing", 4, missing, {}, {})
     with pytest.raises(FileNotFoundError, match="the game file"):
         reels.build(source, "train", 4, size=8, frames=3, workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reel", "told"),
+    [
+        (killing_reel, "the process that made reel 3 was killed by SIGKILL; the reels that are made are kept"),
+        (failing_reel, "reel 3 cannot be drawn"),
+    ],
+)
+def test_a_worker_process_that_is_killed_or_fails_ends_the_build_in_one_error(reel, told: str, cache: Path) -> None:
+    source = ClipSource("noise", 4, reel, {"version": 1}, {})
+    with pytest.raises(ClipSetError, match=told):
+        reels.build(source, "train", 24, size=8, frames=3, workers=2)
+    assert not multiprocessing.active_children()
+    made = len(list(cache.rglob("reels/*.csv")))
+    assert 2 <= made < 6, "two processes come to the fourth reel once two are made"
+    assert build(24).sha256 == build(24).sha256
+    assert len(MADE) == 6 - made, "what the others had made is made once"
 
 
 @pytest.mark.slow
