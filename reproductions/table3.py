@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
             own_table3.show(arguments)
         else:
-            report(Shelf(arguments.results, arguments.size), arguments)
+            report(Shelf(arguments.results, arguments.size, command_line.checkpoints_folder(arguments)), arguments)
     return 0
 
 

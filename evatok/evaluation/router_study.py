@@ -75,13 +75,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Paths of Table 3's inputs and outputs: a folder of results, at one size of the networks."""
+    """Paths of Table 3's inputs and outputs: folders of results and networks, at one size of the networks."""
 
     root: Path
     size: str
+    checkpoints: Path
 
     def router(self, kind: str, point: str) -> Path:
-        return self.root / "checkpoints" / f"router-{self.size}-{kind}-{point}.safetensors"
+        return self.checkpoints / f"router-{self.size}-{kind}-{point}.safetensors"
 
     @cached_property
     def proxy(self) -> Path:
@@ -91,12 +92,12 @@ class Shelf:
             CheckpointError: it is not among the proxies in the folder.
         """
         sha256 = Router.load(self.router("hard", "matched")).checkpoint.parents["tokenizer"]
-        proxies = sorted((self.root / "checkpoints").glob(f"proxy-{self.size}*.safetensors"))
+        proxies = sorted(self.checkpoints.glob(f"proxy-{self.size}*.safetensors"))
         for path in proxies:
             if checkpoints.load(path, "tokenizer").sha256 == sha256:
                 return path
         raise checkpoints.CheckpointError(
-            f"{self.root / 'checkpoints'}: none of {len(proxies)} proxies is the one the routers were trained on "
+            f"{self.checkpoints}: none of {len(proxies)} proxies is the one the routers were trained on "
             f"(sha256 {sha256[:12]}); fetch it, or run stages 1 to 3 again"
         )
 

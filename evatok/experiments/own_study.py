@@ -11,7 +11,7 @@ from evatok.assignments.reward import Scale
 from evatok.evaluation import beam_study, router_quality
 from evatok.evaluation.router_study import Comparison, Shelf
 from evatok.reporting import router_tables
-from evatok.reporting.command_line import CommandLineError
+from evatok.reporting.command_line import CommandLineError, checkpoints_folder
 from evatok.routing.trained_router import OperatingPoint, Router, RoutingError
 from evatok.search.candidate_table import CandidateTable
 from evatok.tokenizers.evatok import AdaptiveTokenizer
@@ -27,12 +27,14 @@ class OwnStudy:
     """A proxy and the routers on it.
 
     Attributes:
+        shelf: where their results go.
         proxy: path of the proxy's checkpoint.
         comparisons: the routers by reward; none for a proxy without routers.
         paths: the routers' checkpoints.
         shipped: whether they are the shipped routers, of the paper's rows.
     """
 
+    shelf: Shelf
     proxy: Path
     tokenizer: AdaptiveTokenizer
     comparisons: tuple[Comparison, ...]
@@ -48,14 +50,14 @@ class OwnStudy:
             CommandLineError: routers whose rows would have one name, or whose rewards need several networks.
             RoutingError: a router of other levels, blocks or clips than the proxy's, or trained on another's scores.
         """
-        shelf = Shelf(asked.results, asked.size)
+        shelf = Shelf(asked.results, asked.size, checkpoints_folder(asked))
         proxy = asked.proxy or shelf.proxy
         tokenizer = AdaptiveTokenizer.load(proxy)
         if not asked.router and (not asked.proxy or _shipped_for(shelf, tokenizer)):
             comparisons = tuple(shelf.comparison(point) for point in router_tables.NAMES)
-            return cls(proxy, tokenizer, comparisons, shipped=True)
+            return cls(shelf, proxy, tokenizer, comparisons, shipped=True)
         routers = fitting(asked.router, proxy, tokenizer)
-        study = cls(proxy, tokenizer, tuple(by_reward(routers)), tuple(asked.router))
+        study = cls(shelf, proxy, tokenizer, tuple(by_reward(routers)), tuple(asked.router))
         study.perceptual  # noqa: B018 (raises before anything is scored)
         return study
 

@@ -8,7 +8,7 @@ import sys
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet
 from evatok.evaluation import beam_study, router_study
-from evatok.evaluation.router_study import Comparison, Shelf
+from evatok.evaluation.router_study import Comparison
 from evatok.experiments.own_study import OwnStudy
 from evatok.experiments.scored_videos import row_of, scored_videos, searched_videos
 from evatok.reporting import beam_tables, command_line, router_tables
@@ -23,15 +23,15 @@ def show(asked: argparse.Namespace) -> None:
     Args:
         asked: the options of `evatok.reporting.command_line.with_own`, `with_networks` and `with_search`.
     """
-    study, shelf = OwnStudy.read(asked), Shelf(asked.results, asked.size)
+    study = OwnStudy.read(asked)
     if asked.search == "beam":
-        _by_beam(asked, study, shelf)
+        _by_beam(asked, study)
     else:
-        _by_tree(asked, study, shelf)
+        _by_tree(asked, study)
 
 
-def _by_tree(asked: argparse.Namespace, study: OwnStudy, shelf: Shelf) -> None:
-    scored = scored_videos(asked, study)
+def _by_tree(asked: argparse.Namespace, study: OwnStudy) -> None:
+    shelf, scored = study.shelf, scored_videos(asked, study)
     _warn_of_few(scored.clips)
     row, ending = row_of(scored.clips.name), command_line.ending(scored.clips.name)
     comparisons = study.judged(scored.table)
@@ -46,8 +46,8 @@ def _by_tree(asked: argparse.Namespace, study: OwnStudy, shelf: Shelf) -> None:
     print(f"picture: {router_tables.picture(shelf, scored.clips.clips, best, f'table3_clips{ending}')}")
 
 
-def _by_beam(asked: argparse.Namespace, study: OwnStudy, shelf: Shelf) -> None:
-    searched = searched_videos(asked, study)
+def _by_beam(asked: argparse.Namespace, study: OwnStudy) -> None:
+    shelf, searched = study.shelf, searched_videos(asked, study)
     _warn_of_few(searched.clips)
     row, ending = row_of(searched.clips.name), command_line.ending(searched.clips.name)
     for comparison in study.comparisons:

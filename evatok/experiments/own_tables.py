@@ -10,7 +10,7 @@ from typing import Any
 from evatok.evaluation import protocols
 from evatok.experiments import evaluate
 from evatok.experiments.scored_videos import own_clips, seconds_per_pair, tell_time
-from evatok.reporting.command_line import OwnClips
+from evatok.reporting.command_line import OwnClips, checkpoints_folder
 from evatok.reporting.final_rows import UNIFORM, Spec, TableSpec
 from evatok.storage import checkpoints
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
@@ -34,7 +34,7 @@ def measured(table: TableSpec, asked: argparse.Namespace) -> OwnClips:
         CheckpointError: no tokenizer of any row is in the folder, or the router of one is not.
         ClipSetError, ManifestError: clips that cannot be had.
     """
-    folder = asked.checkpoints or asked.results / "checkpoints"
+    folder = checkpoints_folder(asked)
     todo = measurements(table, folder, asked.size)
     tokenizer = AdaptiveTokenizer.load(todo[0].checkpoint)
     clips = own_clips(asked, tokenizer.config.size, tokenizer.config.frames)

@@ -46,7 +46,7 @@ def scored_videos(asked: argparse.Namespace, study: OwnStudy) -> router_study.Sc
     Args:
         asked: the options of `evatok.reporting.command_line.with_own`.
     """
-    shelf, proxy = Shelf(asked.results, asked.size), study.tokenizer
+    shelf, proxy = study.shelf, study.tokenizer
     clips = own_clips(asked, proxy.config.size, proxy.config.frames)
     table = table_of(shelf, study, clips)
     settings = {
@@ -74,7 +74,7 @@ def searched_videos(asked: argparse.Namespace, study: OwnStudy) -> Searched:
             "--search beam needs --router: a reward is scaled by the scores of all candidates, which a router keeps of "
             "its training clips and a beam does not compute; --search tree goes without"
         )
-    shelf, proxy, bf16 = Shelf(asked.results, asked.size), study.tokenizer, bf16_is_native("cpu")
+    shelf, proxy, bf16 = study.shelf, study.tokenizer, bf16_is_native("cpu")
     clips = own_clips(asked, proxy.config.size, proxy.config.frames)
     perceptual = scoring_metric(study.perceptual, FRAMES, "cpu", bf16=bf16)
     networks = {} if perceptual is None else {study.perceptual: perceptual}
@@ -120,7 +120,7 @@ def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
         asked: those options, and `metrics`.
     """
     study = OwnStudy.read(asked)
-    shelf, scored = Shelf(asked.results, asked.size), scored_videos(asked, study)
+    shelf, scored = study.shelf, scored_videos(asked, study)
     metrics = [name.strip() for name in asked.metrics.split(",") if name.strip()]
     settings: dict[str, Any] = {
         **{"checkpoint": str(study.proxy), "table": str(table_of(shelf, study, scored.clips))},
@@ -141,7 +141,7 @@ def curve_routers(shelf: Shelf, study: OwnStudy) -> list[str]:
     if not study.shipped:
         return [str(path) for path in study.paths]
     kinds = ("matched", "wq*")
-    return [str(shelf.root / "checkpoints" / f"router-{shelf.size}-*-{point}.safetensors") for point in kinds]
+    return [str(shelf.checkpoints / f"router-{shelf.size}-*-{point}.safetensors") for point in kinds]
 
 
 def curve_quality(study: OwnStudy) -> str:

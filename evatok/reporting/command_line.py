@@ -11,6 +11,7 @@ from evatok.storage import records
 from evatok.storage.filenames import file_name
 from evatok.storage.records import Record
 
+SHIPPED = records.REPOSITORY / "results"
 SEARCHES = ("tree", "beam")
 """How a user's clips are scored: under every candidate, or under those that a beam visits."""
 
@@ -34,7 +35,7 @@ class OwnClips:
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that knows `--results`."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
+    found.add_argument("--results", type=Path, default=SHIPPED, help="folder of results")
     return found
 
 
@@ -46,7 +47,15 @@ def with_own(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--fps", type=float, default=None, help="frames per second sampled from them (default: their own)"
     )
     found.add_argument("--clips", "--limit", type=int, default=0, dest="clips", help="use the first (default: all)")
+    told = "folder of the networks (default: RESULTS/checkpoints; with --data, where there is none, the shipped ones)"
+    found.add_argument("--checkpoints", type=Path, help=told)
     return found
+
+
+def checkpoints_folder(asked: argparse.Namespace) -> Path:
+    """The folder of the networks: as asked, else that of the results, else for a user's own clips the shipped one."""
+    folder: Path = asked.checkpoints or asked.results / "checkpoints"
+    return folder if folder.exists() or asked.checkpoints or not asked.data else SHIPPED / "checkpoints"
 
 
 def with_networks(found: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -108,9 +108,7 @@ def main(spec: TableSpec, description: str | None, argv: list[str] | None = None
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The command line of a table of tokenizers, on the embedded clips or a user's own."""
-    found = command_line.with_metrics(command_line.with_own(command_line.parser(description)), OWN_METRICS)
-    found.add_argument("--checkpoints", type=Path, help="folder of the tokenizers (default: RESULTS/checkpoints)")
-    return found
+    return command_line.with_metrics(command_line.with_own(command_line.parser(description)), OWN_METRICS)
 
 
 def results_folder(description: str | None, argv: list[str] | None = None) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from evatok.assignments import reward
 from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
+from evatok.evaluation import searched
 from evatok.reporting import final_rows
 from evatok.routing.trained_router import OperatingPoint, Router
 from evatok.search import candidate_table
@@ -30,11 +31,9 @@ SHAPE: dict[str, Any] = {
 
 @pytest.fixture
 def results(tmp_path, monkeypatch) -> Path:
-    """A folder of results with the shipped networks, where nothing was measured yet."""
+    """A new folder of results: nothing was measured yet, and the networks are the shipped ones."""
     monkeypatch.setenv("EVATOK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EVATOK_RUNS", str(tmp_path / "runs"))
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results/checkpoints").symlink_to(RESULTS / "checkpoints", target_is_directory=True)
     return tmp_path / "results"
 
 
@@ -185,6 +184,37 @@ def test_a_beam_tells_rewards_as_the_exact_scores_do_and_no_percentile(results, 
         assert record.metrics[f"{name}.beam_regret"].value == pytest.approx(lost)
     lead = record.metrics["mine-1.4.reward_over_uniform"]
     assert lead.value == pytest.approx((own_rewards - uniform).mean(), abs=0.05)
+
+
+def test_a_killed_beam_over_three_clips_ends_as_the_unbroken_one(results, mine, own, tmp_path, monkeypatch, capsys):
+    moving_video(mine / "a" / "third.mp4", seed=7)
+    asked = ["--data", str(mine), "--proxy", own["proxy"], "--router", own["mine-1.4"], "--search", "beam"]
+    assert table3.main([*asked, "--results", str(tmp_path / "unbroken")]) == 0
+    assert "table3: 3 clips only" in capsys.readouterr().err
+    monkeypatch.setattr(searched, "_CLIPS", 1)
+    searches, search = [], searched.search_set
+
+    def killed_at(number: int):
+        def counted(*arguments, **options):
+            searches.append(number)
+            if len(searches) == number:
+                raise KeyboardInterrupt
+            return search(*arguments, **options)
+
+        searches.clear()
+        monkeypatch.setattr(searched, "search_set", counted)
+
+    killed_at(4)  # two tell the time, one is kept
+    with pytest.raises(SystemExit, match="130"):
+        table3.main([*asked, "--results", str(results)])
+    assert not (results / "records").exists()
+    killed_at(0)
+    assert table3.main([*asked, "--results", str(results)]) == 0
+    assert len(searches) == 2 + 2
+    (resumed,) = records.query(results / "records", kind="table3")
+    (whole,) = records.query(tmp_path / "unbroken" / "records", kind="table3")
+    assert resumed.protocol["clips"] == 3
+    assert resumed.metrics == whole.metrics
 
 
 def refused(capsys, script, *arguments) -> str:

@@ -27,7 +27,7 @@ def shelf(tmp_path):
     """A copy of the shipped inputs of Table 3, so that nothing in the repository is written."""
     for name in ("checkpoints", "records", "tables"):
         shutil.copytree(RESULTS / name, tmp_path / name)
-    return router_study.Shelf(tmp_path, "toy")
+    return router_study.Shelf(tmp_path, "toy", tmp_path / "checkpoints")
 
 
 def test_both_readmes_show_the_stored_tables():
