@@ -33,7 +33,6 @@ from evatok.storage.shards import ShardStore
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 SPLIT = "all"
-_TRIED = 2  # clips scored to estimate the time
 FRAMES = 1  # per block, by which a metric with a network is estimated
 _POINTS = 25  # assignments per clip that the curves measure, about: many of their rules agree
 
@@ -80,10 +79,10 @@ def searched_videos(asked: argparse.Namespace, study: OwnStudy) -> Searched:
     networks = {} if perceptual is None else {study.perceptual: perceptual}
     store = ShardStore(shelf.root / "work" / "table3-beam")
     searched = Searched(clips, proxy, networks, FRAMES, store, bf16)
-    few, began = replace(searched, clips=clips.head(min(_TRIED, len(clips))), store=None), time.perf_counter()
+    first, began = replace(searched, clips=clips.head(1), store=None), time.perf_counter()
     for comparison in study.comparisons:
-        beam_study.chosen_rewards(few, comparison)
-    seconds = (time.perf_counter() - began) / len(few.clips) * len(clips)
+        beam_study.chosen_rewards(first, comparison)
+    seconds = (time.perf_counter() - began) * len(clips)
     tell_time(f"searching {len(clips)} clips for {len(study.comparisons)} rewards by a beam", seconds)
     return searched
 
@@ -100,11 +99,11 @@ def table_of(shelf: Shelf, study: OwnStudy, clips: ClipSet) -> Path:
 
 
 def seconds_to_score(study: OwnStudy, clips: ClipSet) -> float:
-    """Seconds per clip, measured on the first few."""
-    few, bf16, began = clips.clips[:_TRIED], bf16_is_native("cpu"), time.perf_counter()
+    """Seconds per clip, measured on the first."""
+    first, bf16, began = clips.clips[:1], bf16_is_native("cpu"), time.perf_counter()
     perceptual = scoring_metric(study.perceptual, FRAMES, "cpu", bf16=bf16)
-    tree.score_set(study.tokenizer, few, bf16=bf16, perceptual=perceptual, name=study.perceptual)
-    return (time.perf_counter() - began) / len(few)
+    tree.score_set(study.tokenizer, first, bf16=bf16, perceptual=perceptual, name=study.perceptual)
+    return time.perf_counter() - began
 
 
 def tell_time(what: str, seconds: float) -> None:
@@ -157,13 +156,12 @@ def curve_quality(study: OwnStudy) -> str:
 def seconds_per_pair(
     tokenizer: AdaptiveTokenizer, clips: ClipSet, metrics: Sequence[str], *, i3d_bf16: bool = True
 ) -> float:
-    """Seconds of reconstructing and measuring a clip under one assignment, measured on the first few."""
+    """Seconds of reconstructing and measuring a clip under one assignment, measured on the first."""
     networks, candidates = Networks.load(metrics, "cpu", i3d_bf16=i3d_bf16), tokenizer.config.candidates
-    few = clips.clips[:_TRIED]
-    pairs = Pairs.of(uniform_points(candidates, len(few))[-1:], candidates)
+    pairs = Pairs.of(uniform_points(candidates, 1)[-1:], candidates)
     began = time.perf_counter()
-    PairRunner(tokenizer, {}, few, pairs, networks).measure(np.arange(len(few)), lambda done: None)
-    return (time.perf_counter() - began) / len(few)
+    PairRunner(tokenizer, {}, clips.clips[:1], pairs, networks).measure(np.arange(1), lambda done: None)
+    return time.perf_counter() - began
 
 
 def row_of(name: str) -> str:
