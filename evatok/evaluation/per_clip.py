@@ -34,7 +34,7 @@ EXTRACTED = {"i3d": (FEATURES, REAL), "efficientnet": ("efficientnet", "real_eff
 DISTANCES = {"rfvd": ("i3d", 0), "rfd_efficientnet": ("efficientnet", 1)}
 """Metrics of sets that can be paired: the extractor, and what N is lessened by in their covariances."""
 HALF = 6e4  # largest magnitude stored as float16
-DRAWS_OF_SETS = 200  # bootstrap draws of distances between sets, which take milliseconds each
+DRAWS_OF_MEANS, DRAWS_OF_SETS = 2000, 200  # bootstrap draws: distances between sets take milliseconds each
 _DRAWN: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
 """Bootstrap draws by metric and hashes of the files: a row of a table is compared with several others."""
 
@@ -98,13 +98,24 @@ def paired(one: Record, other: Record, metric: str, root: Path = REPOSITORY) -> 
 
 def _drawn(record: Record, rows: np.ndarray, metric: str) -> tuple[float, np.ndarray]:
     """A metric of all clips and of each bootstrap draw of them, computed once per process."""
-    from evatok.metrics.bootstrap import drawn_statistics
-
     key = (metric, *(record.artifacts[name].sha256 for name in (MEASURED, REFERENCE) if name in record.artifacts))
     if key not in _DRAWN:
-        draws = DRAWS_OF_SETS if metric in DISTANCES else 2000
-        _DRAWN[key] = drawn_statistics(rows, _statistic(metric), draws)
+        _DRAWN[key] = _draw_distances(rows, DISTANCES[metric][1]) if metric in DISTANCES else _draw_means(rows, metric)
     return _DRAWN[key]
+
+
+def _draw_distances(rows: np.ndarray, ddof: int) -> tuple[float, np.ndarray]:
+    from evatok.evaluation import tradeoff
+
+    positions = tradeoff.draws(len(rows), DRAWS_OF_SETS)
+    values = tradeoff.distances_of_draws(rows[:, 0], rows[None, :, 1], positions, ddof)[:, 0]
+    return float(values[0]), values[1:]
+
+
+def _draw_means(rows: np.ndarray, metric: str) -> tuple[float, np.ndarray]:
+    from evatok.metrics.bootstrap import drawn_statistics
+
+    return drawn_statistics(rows, _statistic(metric), DRAWS_OF_MEANS)
 
 
 def _rows(arrays: Arrays, metric: str) -> np.ndarray | None:
@@ -117,12 +128,9 @@ def _rows(arrays: Arrays, metric: str) -> np.ndarray | None:
 
 
 def _statistic(metric: str) -> Callable[[np.ndarray], float]:
-    """Return the metric as a function of the rows of `_rows`."""
-    from evatok.metrics import frechet, motion
+    """Return the metric, a mean or of motion, as a function of the rows of `_rows`."""
+    from evatok.metrics import motion
 
-    if metric in DISTANCES:
-        ddof = DISTANCES[metric][1]
-        return lambda rows: float(frechet.frechet_distance_of_features(rows[:, 0], rows[:, 1], ddof=ddof))
     moving = {"motion_ratio": motion.ratio_of, "motion_correlation": motion.correlation_of}
     return moving.get(metric, lambda rows: float(rows.mean()))
 

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 from evatok.metrics import catalogue
+from evatok.metrics.frechet import frechet_distances_of_draws
 from evatok.storage.records import Metric
 
 LEVEL = 0.95  # of the bootstrap intervals
@@ -154,17 +155,17 @@ def distances_of_draws(
     real: np.ndarray,
     fake: np.ndarray,
     positions: np.ndarray,
-    distance: Callable[[np.ndarray, np.ndarray], float],
+    ddof: int = 0,
     tick: Callable[[], object] | None = None,
 ) -> np.ndarray:
-    """(D, P) distances of features (P, N, F) to the real ones (N, F) of the same positions (D, N).
+    """(D, P) Frechet distances of features (P, N, F) to the real ones (N, F) of the same positions (D, N).
 
     A draw repeats clips, which raises every Frechet distance: draws show how far values scatter, and how curves compare
-    within one draw, but not the level of a value. `tick` is called after each draw.
+    within one draw, but not the level of a value. `tick` is called after each point.
     """
     distances = np.empty((len(positions), len(fake)))
-    for draw, drawn in enumerate(positions):
-        distances[draw] = [distance(real[drawn], point[drawn]) for point in fake]
+    for number, point in enumerate(fake):
+        distances[:, number] = frechet_distances_of_draws(real, point, positions, ddof)
         if tick is not None:
             tick()
     return distances

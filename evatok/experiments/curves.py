@@ -11,7 +11,6 @@ new in them.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from evatok.experiments import keys, tracking
 from evatok.experiments.curves_study import CurvesError, Study
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.setting import set_threads
-from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.search import candidate_table
 from evatok.storage import records
 from evatok.storage.shards import Arrays, ShardStore
@@ -157,9 +155,8 @@ def drawn(study: Study, bench: PairRunner, measured: Arrays, config: dict[str, A
         extractor, ddof = DISTANCES[name]
         real, fake = bench.real_features(extractor), measured[features_of(extractor)]
         real, fake = real.astype(np.float64), fake.astype(np.float64)[where]
-        distance = partial(frechet_distance_of_features, ddof=ddof)
-        with tqdm(total=len(positions), desc=name, unit="draw", disable=None) as bar:
-            values[name] = tradeoff.distances_of_draws(real, fake, positions, distance, bar.update)
+        with tqdm(total=len(fake), desc=name, unit="point", disable=None) as bar:
+            values[name] = tradeoff.distances_of_draws(real, fake, positions, ddof, bar.update)
     return Draws([point.name for point in study.points], study.reference, len(study.clips), values)
 
 

@@ -245,7 +245,7 @@ def test_distances_are_between_the_same_clips_of_both_sides():
     real = random.normal(size=(CLIPS, 3))
     fake = np.stack([real, real + 1])
     positions = tradeoff.draws(CLIPS, 4)
-    found = tradeoff.distances_of_draws(real, fake, positions, frechet_distance_of_features)
+    found = tradeoff.distances_of_draws(real, fake, positions)
     assert found[:, 0] == pytest.approx(0, abs=1e-9)
     assert found[:, 1] == pytest.approx(3)
     assert found[0, 1] == pytest.approx(frechet_distance_of_features(real, real + 1))

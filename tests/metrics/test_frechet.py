@@ -13,6 +13,7 @@ from evatok.metrics.frechet import (
     as_features,
     frechet_distance,
     frechet_distance_of_features,
+    frechet_distances_of_draws,
 )
 
 seeds = st.integers(0, 2**32 - 1)
@@ -56,6 +57,17 @@ def test_few_samples_take_a_short_cut_to_the_same_value(count_a, count_b, seed):
     a, b = features(count_a, 40, seed), features(count_b, 40, seed + 1)
     in_full = frechet_distance(Gaussian.of(a), Gaussian.of(b))
     assert frechet_distance_of_features(a, b) == pytest.approx(in_full, rel=1e-6)
+
+
+@given(st.integers(3, 30), st.integers(1, 40), st.integers(0, 1), seeds)
+def test_draws_weigh_what_they_repeat(count, dimensions, ddof, seed):
+    a = features(count, dimensions, seed, mean=3.0)
+    b = a + features(count, dimensions, seed + 1)
+    draws = np.random.default_rng(seed).integers(count, size=(3, count))
+    one_by_one = [frechet_distance_of_features(a[draw], b[draw], ddof) for draw in draws]
+    scale = np.square(a - a.mean(0)).sum() + np.square(b - a.mean(0)).sum()
+    assert frechet_distances_of_draws(a, b, draws, ddof) == pytest.approx(one_by_one, rel=1e-6, abs=1e-9 * scale)
+    assert frechet_distances_of_draws(a, a, draws, ddof) == pytest.approx(0, abs=1e-12 * scale)
 
 
 @given(st.integers(2, 40), st.integers(1, 20), seeds)
