@@ -9,7 +9,7 @@ from typing import Any
 
 from evatok.evaluation import protocols
 from evatok.experiments import evaluate
-from evatok.experiments.scored_videos import own_clips, seconds_per_pair, tell_time
+from evatok.experiments.scored_videos import counted, own_clips, seconds_per_pair, tell_time
 from evatok.reporting.command_line import OwnClips, checkpoints_folder
 from evatok.reporting.final_rows import UNIFORM, Spec, TableSpec
 from evatok.storage import checkpoints
@@ -41,7 +41,7 @@ def measured(table: TableSpec, asked: argparse.Namespace) -> OwnClips:
     protocol = protocol_of(tokenizer.config)
     metrics = [name.strip() for name in asked.metrics.split(",") if name.strip()]
     seconds = seconds_per_pair(tokenizer, clips, metrics, i3d_bf16=False) * len(clips) * len(todo)
-    tell_time(f"measuring {len(todo)} tokenizers on {len(clips)} clips", seconds)
+    tell_time(f"measuring {len(todo)} tokenizers on {counted(clips)}", seconds)
     for one in todo:
         settings: dict[str, Any] = {
             **{"checkpoint": str(one.checkpoint), "assignment": one.assignment, "size": asked.size},

@@ -55,7 +55,7 @@ def scored_videos(asked: argparse.Namespace, study: OwnStudy) -> router_study.Sc
         **{"records_folder": str(shelf.root / "records"), "shard_length": 16, "batch": 16},
     }
     if not table.exists():
-        told = f"scoring {len(clips)} clips under {len(proxy.config.candidates)} assignments"
+        told = f"scoring {counted(clips)} under {len(proxy.config.candidates)} assignments"
         tell_time(told, seconds_to_score(study, clips) * len(clips))
         stage2_curation.ex.run(config_updates=settings)
     scores = candidate_table.read(table)
@@ -83,13 +83,18 @@ def searched_videos(asked: argparse.Namespace, study: OwnStudy) -> Searched:
     for comparison in study.comparisons:
         beam_study.chosen_rewards(first, comparison)
     seconds = (time.perf_counter() - began) * len(clips)
-    tell_time(f"searching {len(clips)} clips for {len(study.comparisons)} rewards by a beam", seconds)
+    tell_time(f"searching {counted(clips)} for {len(study.comparisons)} rewards by a beam", seconds)
     return searched
 
 
 def own_clips(asked: argparse.Namespace, size: int, frames: int) -> ClipSet:
     """All clips of a user's set, or as many as asked, whatever split they are in: nothing here was trained on them."""
     return clip_set(asked.data, SPLIT, asked.clips, size=size, frames=frames, fps=asked.fps)
+
+
+def counted(clips: ClipSet) -> str:
+    """How many clips, or images, a set has, in words."""
+    return f"{len(clips)} {'images' if clips.clips.shape[1] == 1 else 'clips'}"
 
 
 def table_of(shelf: Shelf, study: OwnStudy, clips: ClipSet) -> Path:
@@ -129,7 +134,7 @@ def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
     }
     seconds = len(scored.clips) * seconds_per_pair(study.tokenizer, scored.clips, metrics)
     tell_time(
-        f"reconstructing {len(scored.clips)} clips under the assignments of some {_POINTS} rules", _POINTS * seconds
+        f"reconstructing {counted(scored.clips)} under the assignments of some {_POINTS} rules", _POINTS * seconds
     )
     curves_experiment.ex.run(named_configs=("embedded",), config_updates=settings)
     return {row_of(scored.clips.name): (scored.clips.name, SPLIT)}

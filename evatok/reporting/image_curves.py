@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from evatok.metrics import catalogue
-from evatok.reporting import curve_claims, curve_figures
+from evatok.reporting import curve_claims
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE, Sign
 from evatok.storage.records import Record
 
@@ -18,21 +17,16 @@ MARGINAL = 20.0
 """Percent of the tokens: less saved at equal quality counts as marginal. For videos the paper saves 42 to 56."""
 
 
-def chosen_record(folder: Path) -> dict[str, Record]:
-    """The record of each panel's metric: of one proxy, candidate table and reward, the newest."""
-    return curve_figures.chosen_records(folder, SETS, PANELS).get("images", {})
-
-
-def signs(held: Mapping[str, Record]) -> list[Sign]:
+def signs(held: Mapping[str, Record], row: str = "images") -> list[Sign]:
     """The claims about every panel: best rewards ahead of uniform rows by little, routers near the best rewards."""
     found = []
     for metric in PANELS:
         record = held.get(metric)
-        frame = None if record is None else curve_claims.frame_of(record, "images")
+        frame = None if record is None else curve_claims.frame_of(record, row)
         model: Mapping[str, Any] = {} if record is None else record.model
         own = {} if frame is None else dict(list(frame[frame["metric"] == metric].groupby("rule", sort=False)))
         groups = {str(rule): group for rule, group in own.items()}
-        where, above = f"images, {catalogue.of(metric).label}", "max-proxy-reward above uniform (suppl. Fig. 7)"
+        where, above = f"{row}, {catalogue.of(metric).label}", "max-proxy-reward above uniform (suppl. Fig. 7)"
         pair = ("max_reward", "uniform")
         found += [
             curve_claims.ahead(where, groups, pair, above, metric, model.get("leads", {})),

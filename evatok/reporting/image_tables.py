@@ -15,13 +15,22 @@ from typing import Any
 
 from evatok.reporting import claims, final_tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, Sign
-from evatok.reporting.final_rows import Row, Spec, Value
+from evatok.reporting.command_line import OwnClips
+from evatok.reporting.final_rows import Row, Spec, TableSpec, Value
 from evatok.reporting.tables import Cell
 from evatok.storage import records
 from evatok.storage.records import Record
 
 PROTOCOLS = ("embedded-images-reconstruction", "embedded-images-generation")
 ROWS = ("uniform", "router")
+TABLE = TableSpec(
+    "table4",
+    "Supplement Table 4, images: final tokenizers of one length and under a router",
+    tuple(Spec(row, {"stage": 4, "modality": "image", "assignment": row}, row) for row in ROWS),
+    published=False,
+)
+"""Its rows of reconstructions, as they are measured on a user's images."""
+OWN_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfd_efficientnet"
 RECONSTRUCTED = ("lpips", "st_lpips", "psnr", "rfid", "rfd_efficientnet", "rtokens")
 SAMPLED = ("gfid", "gfd_efficientnet", "gtokens")
 """Columns; ST-LPIPS is not LPIPS, and distances of EfficientNet features are no FID: each has a column of its own."""
@@ -43,12 +52,19 @@ class Chosen:
         return self.row(name, metric).value(metric)
 
 
-def choose(folder: Path) -> Chosen:
-    """The set of records in `folder` that fills most of the table."""
+def choose(folder: Path, own: OwnClips | None = None) -> Chosen:
+    """The set of records in `folder` that fills most of the table; of a user's own images there are no samples."""
+    if own:
+        measured = list(filter(own.has, records.query(folder, kind="evaluate", name=own.protocol)))
+        return _fullest(measured, [])
     measured, drawn = (
         [record for record in records.query(folder, kind=kind, name=name) if record.protocol.get("comparable") is True]
         for kind, name in zip(("evaluate", "sample"), PROTOCOLS, strict=True)
     )
+    return _fullest(measured, drawn)
+
+
+def _fullest(measured: list[Record], drawn: list[Record]) -> Chosen:
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in measured:
         if _row_of(record):
@@ -102,18 +118,20 @@ def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cel
     return cells
 
 
-def caption(chosen: Chosen) -> str:
+def caption(chosen: Chosen, own: OwnClips | None = None) -> str:
     """What is compared with what."""
-    item = "Supplement Table 4, images: final tokenizers of one length and under a router, and generators on them"
+    item = f"{TABLE.item}, and generators on them"
     held = [record for row in chosen.reconstructed.values() for record in row.records]
     if not held:
         return f"{item}. No record fills any of its rows yet; in brackets the paper's values."
     facts, seeds = held[0].model["facts"], max(len(row.records) for row in chosen.reconstructed.values())
+    under = f"{PROTOCOLS[0]} and {PROTOCOLS[1]}"
+    if own:
+        under = f"{own.protocol} on images of your own ({own.name}), of which nothing is generated"
     return (
         f"{item}. Ours (paper): {facts['size']} size, {facts['steps']} steps, up to {seeds} training seeds (n; after ± "
-        f"their standard deviation), measured under {PROTOCOLS[0]} and {PROTOCOLS[1]}. Distances of EfficientNet "
-        "features are no FID, ST-LPIPS is not LPIPS, and images, sizes and trainings differ: values compare with each "
-        "other alone."
+        f"their standard deviation), measured under {under}. Distances of EfficientNet features are no FID, ST-LPIPS "
+        "is not LPIPS, and images, sizes and trainings differ: values compare with each other alone."
     )
 
 

@@ -25,6 +25,8 @@ from evatok.storage import records
 PINNED = {
     "own-reconstruction 1": "81379b40a4a1",
     "own-reconstruction-128 1": "bd46dbce2652",
+    "own-images-reconstruction 1": "1156dec85d93",
+    "own-images-reconstruction-256 1": "18d65cadef7f",
     "embedded-reconstruction 1": "5bfcc8eb03b9",
     "embedded-reconstruction 2": "219887658dca",
     "embedded-features 2": "1887558599ba",

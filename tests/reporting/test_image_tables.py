@@ -132,4 +132,5 @@ def test_curves_of_images_and_of_videos_are_kept_apart(tmp_path):
     video = synthetic(tmp_path / "records")
     image = synthetic(tmp_path / "records", set="images")
     assert curve_figures.chosen_records(tmp_path / "records")["validation"]["psnr"].id == video.id
-    assert image_curves.chosen_record(tmp_path / "records")["psnr"].id == image.id
+    held = curve_figures.chosen_records(tmp_path / "records", image_curves.SETS, image_curves.PANELS)
+    assert held["images"]["psnr"].id == image.id

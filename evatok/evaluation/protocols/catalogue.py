@@ -166,6 +166,8 @@ _ALL = (
     ),
     _protocol(**_OWN, name="own-reconstruction"),
     _protocol(**{**_OWN, "size": 128}, name="own-reconstruction-128"),
+    _protocol(**{**_OWN, **images.OWN}, name="own-images-reconstruction"),
+    _protocol(**{**_OWN, **images.OWN, "size": 256}, name="own-images-reconstruction-256"),
     *map(_shared, images.PROTOCOLS),
     _protocol(
         name="larp-ucf101-reconstruction",

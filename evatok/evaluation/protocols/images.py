@@ -6,6 +6,19 @@ from typing import Any
 
 _EMBEDDED: dict[str, Any] = {"data": "images", "data_version": 1, "clips": 2048, "frames": 1}
 
+_RECONSTRUCTED: dict[str, Any] = {
+    "metrics": ("psnr", "ssim", "l1", "mse", "rfd_efficientnet"),
+    "optional": ("lpips_vgg", "lpips_alex", "st_lpips_alex", "rkd_efficientnet", "rfid"),
+}
+
+OWN: dict[str, Any] = {
+    **_RECONSTRUCTED,
+    "frames": 1,
+    "unknown": ("clips",),
+    "note": "Whatever images a user has, as table4 --data decodes them: rows of one set compare, sets never do.",
+}
+"""Of a user's own images, at 64 x 64 pixels."""
+
 _IMAGENET: dict[str, Any] = {
     "version": 1,
     "data": "imagenet",
@@ -21,9 +34,8 @@ _IMAGENET: dict[str, Any] = {
 PROTOCOLS: tuple[dict[str, Any], ...] = (
     {
         **_EMBEDDED,
+        **_RECONSTRUCTED,
         "name": "embedded-images-reconstruction",
-        "metrics": ("psnr", "ssim", "l1", "mse", "rfd_efficientnet"),
-        "optional": ("lpips_vgg", "lpips_alex", "st_lpips_alex", "rkd_efficientnet", "rfid"),
         "note": "One frame of each clip of Freedoom and of the games that proxies see; needs the extra evatok[arcade].",
     },
     {

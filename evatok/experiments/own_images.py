@@ -1,0 +1,17 @@
+"""A user's own images on image networks, the shipped ones or the user's: the curves of supplement Figure 7."""
+
+from __future__ import annotations
+
+import argparse
+
+from evatok.experiments import scored_videos
+from evatok.reporting.command_line import checkpoints_folder
+
+
+def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """As `evatok.experiments.scored_videos.curves`, where `--proxy` and `--router` are of images if not given."""
+    folder = checkpoints_folder(asked)
+    if not asked.proxy and not asked.router:
+        asked.router = sorted(folder.glob(f"image-router-{asked.size}*.safetensors"))
+    asked.proxy = asked.proxy or folder / f"image-proxy-{asked.size}.safetensors"
+    return scored_videos.curves(asked)
