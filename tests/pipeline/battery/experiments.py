@@ -84,6 +84,16 @@ _SAMPLE = {
     "shard_length": 2,
     "show": 3,
 }
+_FLEX_GENERATOR = {"tokenizer": "{base}/videoflextok_stage2/checkpoint.safetensors"}
+_FLEX_SAMPLE = {
+    **_FLEX_GENERATOR,
+    "count": 4,
+    "flow_steps": 2,
+    "batch": 2,
+    "shard_length": 2,
+    "show": 2,
+    "threads": 1,
+}
 _STILLS = {**TRAINING, "batch": 8, "ema": 0.8}
 _LANGUAGE = {
     **_STILLS,
@@ -229,6 +239,30 @@ EXPERIMENTS = [
             "threads": 1,
             "bf16": False,
         },
+    ),
+    Experiment("stage5_ordered", "stage5_generator", {**_TOKENIZER, **_FLEX_GENERATOR}, PLACES),
+    Experiment(
+        "videoflextok_growing",
+        "videoflextok_growing",
+        {**_FLEX_SAMPLE, "generator": "{base}/stage5_ordered/checkpoint.safetensors", "kept": [1, 2]},
+        {"work": "work", "shown": "shown.npz"},
+    ),
+    Experiment(
+        "stage5_long",
+        "stage5_generator",
+        {**_TOKENIZER, **_FLEX_GENERATOR, "data": "{base}/clips/long", "train_clips": 4, "frames": 40, "kept": 2},
+        PLACES,
+    ),
+    Experiment(
+        "videoflextok_long_samples",
+        "videoflextok_long_samples",
+        {
+            **_FLEX_SAMPLE,
+            "generator": "{base}/stage5_long/checkpoint.safetensors",
+            "classifier": "{base}/train_classifier/checkpoint.safetensors",
+            "data": "{base}/clips/long",
+        },
+        {"work": "work", "shown": "shown.npz"},
     ),
     Experiment(
         "videoflextok_transfer",

@@ -77,7 +77,7 @@ def make_clips(folder: Path) -> None:
         "train": (gratings(CLIPS, 1), {"split": "train"}),
         "validation": (gratings(CLIPS, 2), {"split": "validation"}),
         "both": (gratings(CLIPS, 3), {}),
-        "long": (gratings(4, 4, 40), {"split": "validation"}),
+        "long": (gratings(4, 4, 40), {}),
     }
     for protocol in (_brief(), _drawn()):
         told = {"name": "films", "split": protocol.split, "seed": protocol.clip_seed, "protocol": protocol.hash}
