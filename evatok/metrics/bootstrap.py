@@ -1,8 +1,9 @@
-"""Uncertainty of measured values: bootstrap intervals over clips, paired differences, and spreads over seeds.
+"""Uncertainty of measured values: bootstrap intervals over clips, and spreads over seeds.
 
 The mean of a per-clip value (PSNR, LPIPS), or a function of sums over clips (motion), has a bootstrap interval. A
 distribution distance such as FVD has no per-clip value, and resampling clips would repeat some and bias it: it is
-measured on several choices of clips instead. Two systems measured on the same clips are compared pairwise.
+measured on several choices of clips instead. Two systems measured on the same clips are compared pairwise
+(`evatok.evaluation.per_clip`).
 
 Legend: N clips.
 """
@@ -88,33 +89,6 @@ def interval_of(value: float, drawn: np.ndarray, level: float = 0.95) -> Interva
     """A value with the interval that contains a fraction `level` of the finite ones of its draws (draws,)."""
     low, high = np.quantile(drawn[np.isfinite(drawn)], [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
-
-
-def paired_difference(
-    statistic: Callable[[np.ndarray], Any],
-    a: np.ndarray,
-    b: np.ndarray,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """`statistic(a) - statistic(b)` of rows (N, ...) of the same clips, with its percentile bootstrap interval.
-
-    Each draw takes the same clips from both, so that clips that are hard for both do not add variance. Distances
-    between sets, such as Frechet's, can be compared this way too, although their own intervals would be wrong: repeated
-    clips raise both distances alike, which cancels in the difference.
-
-    Raises ValueError for different numbers of clips; see `bootstrap_statistic` for other errors.
-    """
-    if len(a) != len(b):
-        raise ValueError(f"a paired comparison must be of the same clips, got {len(a)} and {len(b)}")
-    return bootstrap_statistic(
-        np.arange(len(a)),
-        lambda drawn: float(statistic(a[drawn])) - float(statistic(b[drawn])),
-        level,
-        draws,
-        seed,
-    )
 
 
 def over_choices(function: Callable[[int], float], seeds: Sequence[int]) -> Spread:

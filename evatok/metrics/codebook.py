@@ -60,14 +60,6 @@ def perplexity_of(counts: Tensor) -> float:
     return math.exp(-float((shares * shares.log()).sum()))
 
 
-def code_lengths(codes: Integers) -> Tensor:
-    """Number of codes of each clip (B,) int64 in codes (B, N) padded with -1. Raises ValueError for other shapes."""
-    table = _integers(codes, "codes")
-    if table.ndim != 2:
-        raise ValueError(f"codes must have the shape (B, N), got {tuple(table.shape)}")
-    return (table != PADDING).sum(dim=1)
-
-
 def bits_per_pixel(lengths: Integers, codebook_size: int, levels: int, shape: tuple[int, int, int]) -> Tensor:
     """Bits per pixel (B,) float64 of clips with lengths (B, K), the tokens per block.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evatok.evaluation import per_clip
-from evatok.metrics.bootstrap import paired_difference
+from evatok.metrics.bootstrap import Interval, bootstrap_statistic
 from evatok.metrics.frechet import frechet_distance_of_features
 from evatok.storage import environment, records
 from evatok.storage.files import sha256_file
@@ -64,6 +64,10 @@ def test_distances_are_drawn_with_the_same_clips_on_both_sides(tmp_path):
     assert (same.low, same.high) == (0, 0)
 
 
+def difference_alone(one: np.ndarray, other: np.ndarray) -> Interval:
+    return bootstrap_statistic(np.arange(len(one)), lambda drawn: one[drawn].mean() - other[drawn].mean())
+
+
 def test_a_row_of_several_comparisons_is_drawn_once_and_compared_as_a_pair_alone_would_be(tmp_path, monkeypatch):
     random, computed = np.random.default_rng(7), []
     values = random.normal(24, 4, (3, COUNT)).astype(np.float32).astype(np.float64)
@@ -76,8 +80,8 @@ def test_a_row_of_several_comparisons_is_drawn_once_and_compared_as_a_pair_alone
     monkeypatch.setattr(per_clip, "_statistic", lambda metric: mean)
     found = [per_clip.paired(*pair, "psnr", tmp_path) for pair in ((one, two), (one, three), (two, three), (one, two))]
     assert len(computed) == 3 * 2001
-    assert found[0] == found[3] == paired_difference(np.mean, values[0], values[1])
-    assert found[1:3] == [paired_difference(np.mean, values[row], values[2]) for row in (0, 1)]
+    assert found[0] == found[3] == difference_alone(values[0], values[1])
+    assert found[1:3] == [difference_alone(values[row], values[2]) for row in (0, 1)]
 
 
 def test_motion_is_compared_by_its_moments(tmp_path):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from evatok.metrics.codebook import (
     bits_per_pixel,
     code_counts,
-    code_lengths,
     codebook_perplexity,
     codebook_usage,
     length_histogram,
@@ -95,11 +94,6 @@ class TestBits:
 
 
 class TestLengths:
-    def test_they_are_read_off_the_padding(self):
-        assert code_lengths(PADDED).tolist() == [4, 2]
-        with pytest.raises(ValueError, match=r"shape \(B, N\)"):
-            code_lengths(PADDED[0])
-
     def test_the_histogram_counts_clips_by_all_their_tokens(self):
         lengths = torch.tensor([[2, 4], [4, 2], [8, 8]])
         assert length_histogram(lengths) == {6: 2, 16: 1}

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evatok.metrics.bootstrap import bootstrap, bootstrap_statistic, over_choices, paired_difference
+from evatok.metrics.bootstrap import bootstrap, bootstrap_statistic, over_choices
 
 
 class TestBootstrap:
@@ -85,32 +85,6 @@ class TestBootstrapStatistic:
             bootstrap_statistic(np.ones((1, 8)), np.mean)
         with pytest.raises(ValueError, match="of all 3 rows is nan: it has no interval"):
             bootstrap_statistic(np.ones((3, 8)), lambda rows: math.nan)
-
-
-class TestPairedDifference:
-    def test_what_is_hard_for_both_does_not_count(self):
-        random = np.random.default_rng(0)
-        hardness, gain = random.normal(0, 10, 100), random.normal(0.5, 0.1, 100)
-        found = paired_difference(np.mean, hardness + gain, hardness, draws=200)
-        assert found.value == pytest.approx(gain.mean())
-        assert 0.45 < found.low < found.value < found.high < 0.55
-        alone = bootstrap(hardness, draws=200)
-        assert alone.high - alone.low > 20 * (found.high - found.low)
-
-    def test_rows_compared_with_themselves_do_not_differ(self):
-        values = np.random.default_rng(0).normal(size=(20, 3))
-        found = paired_difference(lambda rows: rows.std(), values, values, draws=20)
-        assert (found.value, found.low, found.high) == (0, 0, 0)
-
-    def test_turned_round_it_is_its_own_mirror(self):
-        random = np.random.default_rng(0)
-        a, b = random.normal(size=20), random.normal(size=20)
-        one, other = paired_difference(np.mean, a, b, draws=50), paired_difference(np.mean, b, a, draws=50)
-        assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
-
-    def test_other_clips_are_refused(self):
-        with pytest.raises(ValueError, match="of the same clips, got 20 and 19"):
-            paired_difference(np.mean, np.ones(20), np.ones(19))
 
 
 class TestOverChoices:
