@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from evatok.data.containers import VIDEO_SUFFIXES
 from evatok.data.image_folder import IMAGE_SUFFIXES, images_in, natural_order
 from evatok.data.manifest import ManifestError, few, log_once, readable
-from evatok.data.video import VIDEO_SUFFIXES
 
 LEFT_OUT = 12  # how many files that are not clips are listed
 

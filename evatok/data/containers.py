@@ -23,6 +23,27 @@ import pyarrow.parquet as pq
 
 from evatok.errors import EvatokError
 
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".mpg",
+    ".mpeg",
+    ".vob",
+    ".wmv",
+    ".asf",
+    ".flv",
+    ".3gp",
+    ".3g2",
+    ".ogv",
+    ".gif",
+)
 TABLES = (".parquet", ".arrow")
 SUFFIXES = (".tar", *TABLES)
 LABELS = ("label", "action", "class", "cls")
@@ -94,8 +115,6 @@ def _videos(file: Path) -> Iterator[tuple[str, str]]:
     if file.suffix.lower() in TABLES:
         yield from _rows(file)
         return
-    from evatok.data.video import VIDEO_SUFFIXES  # that module reads what this one finds
-
     index = _index(file, file.stat().st_mtime_ns)
     for name in sorted(index):
         if Path(name).suffix.lower() in VIDEO_SUFFIXES:

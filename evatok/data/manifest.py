@@ -21,12 +21,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from evatok.data.containers import VIDEO_SUFFIXES
 from evatok.data.decoding import check_sampling
 from evatok.data.image_folder import IMAGE_SUFFIXES, read_frames_folder
 from evatok.data.official_lists import rows_of_official
 from evatok.data.probe import VideoError
 from evatok.data.still_image import read_image
-from evatok.data.video import VIDEO_SUFFIXES, ClipReader
+from evatok.data.video import ClipReader
 from evatok.errors import EvatokError
 from evatok.storage.files import ordinary
 

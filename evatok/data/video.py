@@ -25,27 +25,6 @@ from evatok.errors import die_with_parent
 
 Answer = TypeVar("Answer")
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".mpg",
-    ".mpeg",
-    ".vob",
-    ".wmv",
-    ".asf",
-    ".flv",
-    ".3gp",
-    ".3g2",
-    ".ogv",
-    ".gif",
-)
 START_LIMIT = 120.0  # seconds for the decoding process to come up: it imports the caller's main module too
 
 

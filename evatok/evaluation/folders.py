@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from evatok.data.containers import VIDEO_SUFFIXES
 from evatok.data.image_folder import images_in, natural_order, read_frames_folder
 from evatok.data.probe import opened, probe
-from evatok.data.video import VIDEO_SUFFIXES, ClipReader
+from evatok.data.video import ClipReader
 from evatok.errors import EvatokError
 from evatok.storage.arrays import read_array
 from evatok.storage.files import ordinary, sha256_file

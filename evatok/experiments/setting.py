@@ -11,8 +11,9 @@ import torch
 from evatok.assignments.rules import Rule, RuleError
 from evatok.data.sets import is_embedded
 from evatok.data.streaming import Streaming
+from evatok.experiments.config_checks import ConfigError
 from evatok.experiments.outputs import FREE_KEYS, Outputs
-from evatok.experiments.tracking import ConfigError, Tracker
+from evatok.experiments.tracker import Tracker
 from evatok.models import precision
 from evatok.routing import rules
 from evatok.storage import records

@@ -10,7 +10,7 @@ import torch
 
 from evatok.assignments.rules import Rule
 from evatok.data.clips import ClipSet, to_network
-from evatok.experiments import tracking
+from evatok.experiments.config_checks import ConfigError
 from evatok.experiments.setting import of_size
 from evatok.metrics.perceptual import perceptual_metric
 from evatok.models.encoders import load_encoder
@@ -83,7 +83,7 @@ def started(
     checkpoint = checkpoints.load(Path(config["start_from"]), "tokenizer")
     mine, its = shape.to_dict(), TokenizerConfig.from_dict(checkpoint.config).to_dict()
     if odd := sorted(key for key in mine if mine[key] != its[key]):
-        raise tracking.ConfigError(
+        raise ConfigError(
             f"config key start_from: {config['start_from']} has {odd[0]} {its[odd[0]]}, this training {mine[odd[0]]}; "
             "name a checkpoint of the same network, or leave start_from empty"
         )
@@ -102,13 +102,13 @@ def shape_of(config: dict[str, Any]) -> TokenizerConfig:
     try:
         shape = replace(shape, front=front, shortcut=shape.shortcut and front == "cnn")
     except ValueError as error:
-        raise tracking.ConfigError(f"config key front: {error}") from error
+        raise ConfigError(f"config key front: {error}") from error
     kind = config["quantiser"] or shape.quantiser
     codes = config["codebook_size"] or (shape.codebook_size if kind == shape.quantiser else CODES[kind])
     try:
         check_codes(kind, codes)
     except ValueError as error:
-        raise tracking.ConfigError(f"config key codebook_size: {error}") from error
+        raise ConfigError(f"config key codebook_size: {error}") from error
     return replace(shape, quantiser=kind, codebook_size=codes)
 
 
@@ -183,13 +183,13 @@ def _check_pieces(config: dict[str, Any], adversary: Adversary | None) -> None:
     if split is None or adversary is None:
         return
     if config["adversarial_adaptive"]:
-        raise tracking.ConfigError(
+        raise ConfigError(
             f"config key {split}: adversarial_adaptive weighs by gradients of all clips in full precision; set "
             "one of the two"
         )
     parts = config["accumulate"] * ranks.count()
     if isinstance(adversary.discriminator, SemanticDiscriminator) and not pieces_fit(config["batch"], parts):
-        raise tracking.ConfigError(
+        raise ConfigError(
             f"config key accumulate: the semantic discriminator normalises {VirtualBatchNorm.CLIPS} clips at a time, "
             f"and {config['batch']} clips in {parts} parts would cut them; take parts of a multiple of that"
         )

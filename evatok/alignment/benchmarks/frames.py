@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from evatok.alignment.benchmarks.items import BenchmarkError, Item
+from evatok.data.containers import VIDEO_SUFFIXES
 from evatok.data.probe import VideoError, opened, probe, tick, upright
-from evatok.data.video import VIDEO_SUFFIXES
 
 
 def video_of(item: Item, folder: Path) -> Path:
