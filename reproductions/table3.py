@@ -35,6 +35,7 @@ from evatok import errors
 from evatok.evaluation import router_study
 from evatok.evaluation.router_study import Scored, Shelf
 from evatok.reporting import command_line, router_tables
+from evatok.storage.allocator import keep_freed_memory
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with errors.one_line("table3"):
         command_line.check_own(arguments)
+        keep_freed_memory()
         if arguments.data:
             from evatok.experiments import own_table3
 

@@ -39,7 +39,7 @@ def infotok(losses: np.ndarray, candidates: CandidateSet, mean_tokens: float, *,
     loss. r is solved for, so that rules are compared at equal tokens.
 
     Args:
-        losses: (N, K) of each block, see `evatok.evaluation.router_quality.full_length_losses`.
+        losses: (N, K) of each block, see `evatok.evaluation.full_length`.
         mean_tokens: matched as closely as discrete levels allow.
     """
     losses = np.asarray(losses, dtype=np.float64)

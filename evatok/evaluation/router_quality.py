@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from evatok.assignments import published, reward
 from evatok.assignments.candidates import CandidateSet
-from evatok.data.clips import network_batches
 from evatok.metrics import catalogue
 from evatok.storage.records import Metric
-from evatok.tokenizers.codes import expand_assignment
-from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 SIMPLE = {
     "best_uniform": "the best uniform assignment of each clip (the paper's row)",
@@ -34,7 +30,7 @@ def simple_choices(rewards: np.ndarray, candidates: CandidateSet, losses: np.nda
     """Compute the choices that need no router, all of SIMPLE but "random", and AdapTok's for its 4 blocks only.
 
     Args:
-        losses: (N, K) under the longest assignment, see `full_length_losses`.
+        losses: (N, K) under the longest assignment, see `evatok.evaluation.full_length`.
     """
     uniform_means = rewards[:, candidates.uniform].mean(0)
     spent = float(candidates.totals[reward.best(rewards)].mean())
@@ -106,15 +102,3 @@ def spending(rewards: np.ndarray, candidates: CandidateSet, choices: Mapping[str
         "tokens_per_block": {name: rows.mean(0).tolist() for name, rows in spent.items()},
         "distinct_optima": len(np.unique(optimal)),
     }
-
-
-@torch.no_grad()
-def full_length_losses(tokenizer: AdaptiveTokenizer, clips: np.ndarray, batch: int = 16) -> np.ndarray:
-    """(N, K) mean squared error of each block of uint8 clips (N, T, H, W, 3), all blocks at the highest level."""
-    blocks, device = tokenizer.config.candidates.blocks, next(tokenizer.parameters()).device
-    longest = (tokenizer.config.levels[-1],) * blocks
-    parts = []
-    for real, _ in network_batches(clips, batch, device):
-        fake = tokenizer(real, expand_assignment(longest, len(real)).to(device)).clips.clamp(0, 1)
-        parts.append((fake - real).square().unflatten(2, (blocks, -1)).mean(dim=(1, 3, 4, 5)).cpu().numpy())
-    return np.concatenate(parts)

@@ -20,11 +20,13 @@ import numpy as np
 from evatok.assignments import reward
 from evatok.data.clips import ClipSet
 from evatok.evaluation import router_quality
+from evatok.evaluation.full_length import full_length_losses
 from evatok.metrics.perceptual import scoring_metric
 from evatok.routing.trained_router import OperatingPoint, Rankings, Router
 from evatok.search import candidate_table, tree
 from evatok.storage import checkpoints, environment, records
 from evatok.storage.records import Metric, Record
+from evatok.storage.shards import ShardStore
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 SETS = {
@@ -189,7 +191,8 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
 
 def losses_of(shelf: Shelf, clips: ClipSet) -> np.ndarray:
     """(N, K) losses of the proxy's blocks at full length."""
-    return router_quality.full_length_losses(AdaptiveTokenizer.load(shelf.proxy), clips.clips)
+    store = ShardStore(shelf.root / "work" / "table3-full-length")
+    return full_length_losses(AdaptiveTokenizer.load(shelf.proxy), clips.clips, store)
 
 
 def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable) -> candidate_table.CandidateTable:

@@ -16,7 +16,7 @@ from evatok import models, search, tokenizers
 from evatok.assignments.candidates import CandidateSet
 from evatok.assignments.reward import weighed
 from evatok.data.clips import ClipSet, pixels_sha256
-from evatok.evaluation import router_quality
+from evatok.evaluation.full_length import full_length_losses
 from evatok.metrics import catalogue
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.routing.trained_router import OperatingPoint, Rankings
@@ -61,7 +61,7 @@ class Searched:
     @cached_property
     def losses(self) -> np.ndarray:
         """(N, K) losses of the proxy's blocks at full length."""
-        return router_quality.full_length_losses(self.tokenizer, self.clips.clips)
+        return full_length_losses(self.tokenizer, self.clips.clips, self.store)
 
     def found(self, point: OperatingPoint) -> np.ndarray:
         """(N,) candidates that the beam finds for a reward."""

@@ -97,7 +97,7 @@ class Job:
         if not self.outcome.exists():
             return False
         made = _sha256(self.outcome)
-        found = records.of_kind(self.settings["records_folder"], self.experiment.path)
+        found = records.query(self.settings["records_folder"], self.experiment.path)
         return any(made in (record.model.get("sha256"), record.model.get("table")) for record in found)
 
     def run(self, size: str, minutes: float) -> dict[str, Any]:

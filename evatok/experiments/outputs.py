@@ -69,7 +69,7 @@ class Outputs:
             if config[key]:
                 check_place(key, Path(str(config[key])), folder=key in self.folders)
         if "records_folder" in self.folders:
-            records.of_kind(config["records_folder"], name)  # a damaged one is found now, not when another joins it
+            records.query(config["records_folder"], name)  # a damaged one is found now, not when another joins it
         with ExitStack() as locks:
             for key in self.owned:
                 if config[key] and os.environ.get("RANK", "0") == "0":  # all ranks of a run share its folders

@@ -44,7 +44,6 @@ __all__ = [
     "RecordError",
     "new_record",
     "newest",
-    "of_kind",
     "plain",
     "query",
     "read",
@@ -100,7 +99,7 @@ def write_once(
     with sole_writer(lock_of(folder, "once"), f"records folder {folder}", wait=True):
         with sole_writer(lock_of(folder), f"records folder {folder}", wait=True):
             remove_abandoned(folder)  # a killed command's, and its lock, for this one may have nothing to write
-        found = of_kind(folder, record.kind)
+        found = query(folder, record.kind)
         for earlier in reversed(found):
             if _same(record, earlier, free):
                 return folder / f"{earlier.id}.json", False
@@ -109,13 +108,8 @@ def write_once(
 
 def newest(folder: Path | str, kind: str) -> Record | None:
     """The record of a kind that was written last; None where there is none."""
-    found = of_kind(folder, kind, superseded=True)
+    found = query(folder, kind, superseded=True)
     return found[-1] if found else None
-
-
-def of_kind(folder: Path | str, kind: str, *, superseded: bool = False) -> list[Record]:
-    """The records of a kind, newest last; no other file is read. Raises RecordError for one that is not valid."""
-    return _in_order((read(path) for path in Path(folder).glob(f"{kind}-*.json")), superseded)
 
 
 def _in_order(found: Iterable[Record], superseded: bool) -> list[Record]:
@@ -219,15 +213,14 @@ def query(
     """The records in `folder` that match, newest last; an absent folder holds none.
 
     `protocol` filters compare with the entries of a record's protocol. Superseded records are left out unless
-    `superseded` is True. Raises RecordError where a file in `folder` is not a valid record.
+    `superseded` is True. Of a kind, no other file is read. Raises RecordError for one that is not a valid record.
     """
-    everything = _in_order((read(path) for path in Path(folder).glob("*.json")), superseded)
+    names = "*.json" if kind is None else f"{kind}-*.json"
+    everything = _in_order((read(path) for path in Path(folder).glob(names)), superseded)
 
     def wanted(record: Record) -> bool:
-        return (
-            kind in (None, record.kind)
-            and status in (None, record.status)
-            and all(record.protocol.get(key) == plain(value) for key, value in protocol.items())
+        return status in (None, record.status) and all(
+            record.protocol.get(key) == plain(value) for key, value in protocol.items()
         )
 
     return list(filter(wanted, everything))

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 
 from evatok.assignments import published
 from evatok.assignments.candidates import CandidateSet
-from evatok.evaluation import router_quality
 
 PAPER = CandidateSet((32, 64, 128, 256, 512), 4)
 TOY = CandidateSet((8, 16, 32, 64, 128), 4)
@@ -50,15 +48,3 @@ def test_tokens_beyond_the_levels_end_at_their_bounds():
     losses = np.ones((3, 4))
     assert (PAPER.totals[published.infotok(losses, PAPER, 1e6)] == 2048).all()
     assert (PAPER.totals[published.infotok(losses, PAPER, 1.0)] == 128).all()
-
-
-def test_losses_are_those_of_each_block_under_the_longest_assignment(tokenizer, clips):
-    pixels = (clips * 255).byte().permute(0, 2, 3, 4, 1).numpy()
-    found = router_quality.full_length_losses(tokenizer, pixels, batch=3)
-    longest = tokenizer.config.levels[-1]
-    real = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3) / 255
-    fake = tokenizer(real, torch.full((len(real), 3), longest)).clips.clamp(0, 1)
-    expected = [
-        (a - b).square().mean(dim=(1, 2, 3, 4)) for a, b in zip(real.chunk(3, 2), fake.chunk(3, 2), strict=True)
-    ]
-    assert np.allclose(found, torch.stack(expected, 1).detach().numpy(), atol=1e-6)

@@ -116,7 +116,7 @@ def test_a_kill_between_an_outcome_and_its_record_is_made_good(stages, whole):
     folder, kinds = whole / "records", ("stage1_proxy", "stage2_curation")
 
     def made() -> set[tuple[str, ...]]:
-        found = [record for kind in kinds for record in records.of_kind(folder, kind)]
+        found = [record for kind in kinds for record in records.query(folder, kind)]
         return {(record.kind, record.model.get("sha256"), record.model.get("table")) for record in found}
 
     before = made()
