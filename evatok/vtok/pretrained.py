@@ -159,11 +159,22 @@ def convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        for kind in (AutoTokenizer, AutoModelForCausalLM):
-            kind.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True).save_pretrained(folder)
+        named = {"gguf_file": gguf.name, "local_files_only": True}
+        AutoTokenizer.from_pretrained(gguf.parent, **named).save_pretrained(folder)
+        _plain(AutoModelForCausalLM.from_pretrained(gguf.parent, **named)).save_pretrained(folder)
     except Exception as error:  # a damaged file raises nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise PretrainedError(f"{gguf}: cannot be read ({reason}); pip install gguf accelerate") from error
+
+
+def _plain(model: Any) -> Any:
+    """The same model without the mark of its quantised file, with which it would not be saved: its weights are whole."""
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(model)(config).to(model.dtype)
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def main(argv: list[str] | None = None) -> int:

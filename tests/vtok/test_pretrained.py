@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,6 +85,27 @@ def test_a_question_s_answer_does_not_depend_on_longer_ones_beside_it(held):
     start, there = model.prefix(features().take(np.array([0])), ["how many objects ?"])
     first = model._likelihood(start, there, [held.numbers(" becomes")])
     assert alone[0] < first[0] < 0, "the likelihood of two tokens is the product of both"
+
+
+def test_a_file_read_as_quantised_becomes_a_folder_that_loads(folder, tmp_path, monkeypatch):
+    """As Hugging Face reads GGUF: whole weights that carry the mark of a format it cannot write."""
+    import transformers
+
+    kinds = {"AutoTokenizer": transformers.AutoTokenizer, "AutoModelForCausalLM": transformers.AutoModelForCausalLM}
+    read = {name: kind.from_pretrained(folder) for name, kind in kinds.items()}
+    read["AutoModelForCausalLM"].hf_quantizer = SimpleNamespace(
+        quantization_config=SimpleNamespace(quant_method="gguf")
+    )
+    with pytest.raises(ValueError, match="not serializable"):
+        read["AutoModelForCausalLM"].save_pretrained(tmp_path / "as it is")
+    for name, found in read.items():
+        monkeypatch.setattr(kinds[name], "from_pretrained", lambda *_, found=found, **__: found)
+    (tmp_path / "model.gguf").touch()
+    pretrained.convert(tmp_path / "model.gguf", tmp_path / "out")
+    monkeypatch.undo()
+    one, other = (pretrained.load(place).model.state_dict() for place in (folder, tmp_path / "out"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_folders_that_hold_no_such_model_are_told(folder, tmp_path):
