@@ -3,25 +3,29 @@
 At toy size values mean little, but who is better than whom should survive. A claim holds where the whole interval of a
 difference lies on its side, fails where the whole interval lies on the other side, and is undecided otherwise; a
 difference without an interval is undecided, and its line says so. Where both rows left their values of every clip
-(`evatok.evaluation.per_clip`) and are of the same clips, the interval is of draws of these clips from both. Else the
+(`evatok.evaluation.per_clip`) and are of the same clips, the interval is of draws of these clips from both, and where
+one of them has several training seeds, it spans that of every seed. Where both have several seeds, and the same, it is
+Student's of the differences seed by seed, since trainings of one seed share their batches and noise. Else the
 half-interval of a difference is the root of the summed squares of both rows' own, which treats them as independent and
-so errs on the careful side. With one training seed intervals are over clips only. What is counted and not estimated,
-such as the tokens of a set, is compared as it is, with its n.
+so errs on the careful side. With one training seed intervals are over clips only, with several over seeds only. What is
+counted and not estimated, such as the tokens of a set, is compared as it is, with its n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from evatok.evaluation import per_clip
 from evatok.metrics import catalogue
 from evatok.reporting import tables
 from evatok.reporting.final_rows import COLUMNS, Row, Value
+from evatok.storage.records import Record
 
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
 TOKENIZER_SAVES = 0.244
@@ -31,9 +35,10 @@ RULE = (
     "the other side, and is otherwise undecided, as it is without an interval"
 )
 DECIDES = (
-    f"{RULE}. Paired intervals (+ is better) are of draws of the same clips from both rows; the half-interval after ± "
-    "is the root of the summed squares of both rows' own, as if they were of different clips. Tokens are counted over "
-    "n clips and compared as they are."
+    f"{RULE}. Paired intervals (+ is better) are of draws of the same clips from both rows (spanning those of every "
+    "seed of one row), or of the differences seed by seed where both rows have the same training seeds; the "
+    "half-interval after ± is the root of the summed squares of both rows' own, as if they were of different clips. Tokens are "
+    "counted over n clips and compared as they are."
 )
 NO_INTERVAL = "no interval measured"
 
@@ -128,17 +133,33 @@ def publish(found: list[Sign], results: Path, name: str, item: str, decides: str
 
 
 def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, float] | None:
-    """The interval of the gain over the same clips; None where both rows do not have one record that allows it."""
-    if one.metric != other.metric or not one.metric or len(one.ids) != 1 or len(other.ids) != 1:
+    """The interval of the gain over the same clips or seeds; None where the rows' records do not allow it."""
+    if one.metric != other.metric or not one.metric:
         return None
-    ours, theirs = (
-        next(record for record in row.records if record.id == value.ids[0])
-        for row, value in ((first, one), (second, other))
-    )
-    found = per_clip.paired(ours, theirs, one.metric)
-    if found is None:
+    ours, theirs = ([r for r in row.records if r.id in v.ids] for row, v in ((first, one), (second, other)))
+    if min(len(ours), len(theirs)) > 1:
+        return _over_seeds(ours, theirs, one.metric, higher=one.higher)
+    found = [per_clip.paired(left, right, one.metric) for left in ours for right in theirs]
+    pairs = [interval for interval in found if interval is not None]
+    if len(pairs) < len(found):
         return None
-    return (found.low, found.high) if one.higher else (-found.high, -found.low)
+    low, high = min(pair.low for pair in pairs), max(pair.high for pair in pairs)
+    return (low, high) if one.higher else (-high, -low)
+
+
+def _over_seeds(
+    ours: Sequence[Record], theirs: Sequence[Record], metric: str, *, higher: bool
+) -> tuple[float, float] | None:
+    """The interval of the mean gain seed by seed; None for records that are not one a seed, of the same seeds."""
+    values = [
+        {record.model.get("facts", {}).get("seed"): record.metrics[metric].value for record in records}
+        for records in (ours, theirs)
+    ]
+    if values[0].keys() != values[1].keys() or not len(values[0]) == len(ours) == len(theirs) or None in values[0]:
+        return None
+    gains = np.array([value - values[1][seed] for seed, value in values[0].items()]) * (1 if higher else -1)
+    half = float(stdtrit(len(gains) - 1, 0.975)) * gains.std(ddof=1) / len(gains) ** 0.5
+    return around(float(gains.mean()), float(half))
 
 
 def joint(one: float | None, other: float | None) -> float | None:

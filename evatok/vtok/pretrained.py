@@ -168,7 +168,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _plain(model: Any) -> Any:
-    """The same model without the mark of its quantised file, with which it would not be saved: its weights are whole."""
+    """The same model without the mark of its quantised file, with which it cannot be saved; its weights are whole."""
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -314,6 +315,37 @@ def test_rows_of_the_same_clips_are_compared_pair_by_pair(results, monkeypatch):
     assert told["A2 better than A2+VideoMAE, PSNR"].verdict == "does not hold", "whatever the rows' own intervals"
     assert told["A2 better than A1, ST-LPIPS"].ours.endswith("(± 0.0042)"), "what cannot be paired"
     assert (rows["A2"].records[0].id, rows["A1"].records[0].id, "rfvd") in asked
+
+
+def test_the_same_seeds_are_compared_seed_by_seed(results):
+    """Seeds differ by 100, rows of one seed by 10: as independent trainings nothing would be told."""
+    rows = dict.fromkeys([spec.name for spec in main_table1.TABLE.specs], Row(Spec("none", {})))
+    gains = (9.0, 10.0, 12.0)
+    for name, less in (("A1", (0.0, 0.0, 0.0)), ("A2", gains)):
+        records_of = [
+            evaluated(results, {**A1, "seed": seed}, ROUTED, {"rfvd": 300.0 + 100 * seed - less[seed]})
+            for seed in range(3)
+        ]
+        rows[name] = Row(Spec(name, {}), tuple(records_of))
+    better = "A2 better than A1, rFVD"
+    (sign,) = (sign for sign in claims.signs(rows) if sign.name == better)
+    half = 4.302653 * np.std(gains, ddof=1) / 3**0.5
+    assert sign.verdict == "holds"
+    told = f"paired {np.mean(gains) - half:+.1f} to {np.mean(gains) + half:+.1f}"
+    assert sign.ours == f"389.7 against 400.0 ({told})"
+    rows["A1"] = Row(rows["A1"].spec, rows["A1"].records[:2])
+    assert verdict(rows, better) == "undecided", "of other seeds"
+
+
+def test_one_seed_against_several_is_as_sure_as_its_least_sure_pair(results, monkeypatch):
+    rows = dict.fromkeys([spec.name for spec in main_table1.TABLE.specs], Row(Spec("none", {})))
+    several = [row(results, rfvd=rfvd).records[0] for rfvd in (280.0, 290.0)]
+    rows |= {"A1": row(results), "A2": Row(Spec("A2", {}), tuple(several))}
+    ends = {several[0].id: (-25.0, -15.0), several[1].id: (-12.0, -1.0)}
+    monkeypatch.setattr(per_clip, "paired", lambda one, other, metric: Interval(-10.0, *ends[one.id]))
+    (sign,) = (sign for sign in claims.signs(rows) if sign.name == "A2 better than A1, rFVD")
+    assert sign.ours == "285.0 against 300.0 (paired +1.0 to +25.0)"
+    assert sign.verdict == "holds"
 
 
 def test_several_seeds_are_compared_by_their_own_intervals(results, monkeypatch):
