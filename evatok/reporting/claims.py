@@ -37,8 +37,8 @@ RULE = (
 DECIDES = (
     f"{RULE}. Paired intervals (+ is better) are of draws of the same clips from both rows (spanning those of every "
     "seed of one row), or of the differences seed by seed where both rows have the same training seeds; the "
-    "half-interval after ± is the root of the summed squares of both rows' own, as if they were of different clips. Tokens are "
-    "counted over n clips and compared as they are."
+    "half-interval after ± is the root of the summed squares of both rows' own, as if they were of different clips. "
+    "Tokens are counted over n clips and compared as they are."
 )
 NO_INTERVAL = "no interval measured"
 
