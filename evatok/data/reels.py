@@ -33,7 +33,7 @@ from evatok.storage.files import cache_folder, disk_of, memory_bytes, replacing,
 
 MOST_CLIPS = 1_000_000
 """Clips of an embedded set, ten times as many as the paper scores: more are a slip of the pen, and days of work."""
-
+_ENDS = 30.0  # seconds in which a process that makes reels clears up and ends
 
 Reel = tuple[np.ndarray, list[dict[str, Any]]]
 
@@ -226,6 +226,8 @@ def _in_processes(todo: list[Job], workers: int) -> Iterator[None]:
             if pipe in under_way:
                 maker.terminate()
         for maker in makers.values():
+            maker.join(_ENDS)
+            maker.kill()
             maker.join()
 
 
