@@ -64,8 +64,9 @@ def report(shelf: Shelf, arguments: argparse.Namespace) -> None:
     if not arguments.stored:
         sets = router_study.scored_sets(shelf, arguments.workers)
     for point, name in router_tables.NAMES.items():
-        found = {row: router_study.record_of(shelf, row, point, scored) for row, scored in sets.items()}
-        router_tables.publish(name, found, shelf, shelf.comparison(point))
+        comparison = shelf.comparison(point)
+        found = {row: router_study.record_of(shelf, row, comparison, scored) for row, scored in sets.items()}
+        router_tables.publish(name, found, shelf, comparison)
     first = next(iter(sets.values()))
     if first is not None:
         rows = first.rankings.assignments(shelf.trained("pyramid_router"))

@@ -9,7 +9,7 @@ Legend: N clips, K temporal blocks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,11 +150,11 @@ def scored_sets(shelf: Shelf, workers: int) -> dict[str, Scored | None]:
     return {row: scored_set(shelf, name, workers) for row, name in shelf.sets.items()}
 
 
-def record_of(shelf: Shelf, row: str, point: str, scored: Scored | None) -> Record | None:
-    """Return the record of a set at an operating point: measured, or if that is impossible the newest stored one."""
+def record_of(shelf: Shelf, row: str, comparison: Comparison, scored: Scored | None) -> Record | None:
+    """Return the record of a set by one reward: measured, or if that is impossible the newest stored one."""
     if scored is None:
-        return stored_record(shelf, row, point)
-    return measured_record(shelf, row, shelf.comparison(point), scored)
+        return stored_record(shelf, row, comparison)
+    return measured_record(shelf, row, comparison, scored)
 
 
 def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
@@ -232,10 +232,8 @@ def measured_record(shelf: Shelf, row: str, comparison: Comparison, scored: Scor
         config={},
         environment=environment.environment(),
     )
-    of_set: dict[str, Any] = {"kind": "table3", "item": "table3", "set": row, "point": comparison.name}
-    for earlier in reversed(records.query(shelf.root / "records", **of_set)):
-        same_routers = earlier.model["routers"] == record.model["routers"]
-        if earlier.protocol == record.protocol and same_routers and agrees(earlier, metrics):
+    for earlier in _stored(shelf, row, comparison):
+        if earlier.protocol == record.protocol and agrees(earlier, metrics):
             return earlier
     return records.read(records.write(record, shelf.root / "records"))
 
@@ -257,8 +255,13 @@ def agrees(earlier: Record, metrics: dict[str, Metric]) -> bool:
     return all(abs(earlier.metrics[name].value - metric.value) <= TOLERANCE for name, metric in metrics.items())
 
 
-def stored_record(shelf: Shelf, row: str, point: str) -> Record | None:
-    """The newest record of a set with the routers on the shelf, or None."""
-    routers = shelf.comparison(point).sha256
-    stored = records.query(shelf.root / "records", kind="table3", item="table3", set=row, point=point)
-    return next((record for record in reversed(stored) if record.model["routers"] == routers), None)
+def stored_record(shelf: Shelf, row: str, comparison: Comparison) -> Record | None:
+    """The newest record of a set with these routers, or None."""
+    return next(_stored(shelf, row, comparison), None)
+
+
+def _stored(shelf: Shelf, row: str, comparison: Comparison) -> Iterator[Record]:
+    """The records of a set with these routers, newest first."""
+    of_set: dict[str, Any] = {"kind": "table3", "item": "table3", "set": row, "point": comparison.name}
+    found = records.query(shelf.root / "records", **of_set)
+    return (record for record in reversed(found) if record.model["routers"] == comparison.sha256)

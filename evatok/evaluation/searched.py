@@ -22,7 +22,7 @@ from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
 from evatok.routing.trained_router import OperatingPoint, Rankings
 from evatok.search.beam import PAYBACK, search_set
 from evatok.search.listed import score_pairs
-from evatok.storage.shards import Arrays, ShardStore, Tick, computed, package_version, ranges
+from evatok.storage.shards import Arrays, ShardStore, Tick, computed, length_of, package_version, ranges
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 WIDTH = 3
@@ -75,7 +75,7 @@ class Searched:
             beam = {"width": WIDTH, "payback": PAYBACK, "point": asdict(point)}
             return {**self._made_by(self.clips.clips[slice(*piece)], point.metric), "beam": beam}
 
-        shards = computed(self.store, ranges(len(self.clips), _CLIPS), key, make, size=_length)
+        shards = computed(self.store, ranges(len(self.clips), _CLIPS), key, make, size=length_of)
         return self.candidates.index(shards.joined()["assignments"])
 
     def rewards(self, point: OperatingPoint, choices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -114,6 +114,10 @@ class Searched:
     def _chosen(self, pairs: np.ndarray) -> np.ndarray:
         return pairs % len(self.candidates)
 
+    @cached_property
+    def _code(self) -> str:
+        return package_version(models, tokenizers, search)
+
     def _made_by(self, pixels: np.ndarray, metric: str) -> dict[str, Any]:
         """Key of a shard: all that determines its scores."""
         network = self.perceptual.get(metric)
@@ -123,9 +127,5 @@ class Searched:
             "metric": metric,
             **({} if network is None else {"weights": dict(network.weights_sha256), "frames": self.perceptual_frames}),
             "precision": "bf16" if self.bf16 else "fp32",
-            "code": package_version(models, tokenizers, search),
+            "code": self._code,
         }
-
-
-def _length(piece: tuple[int, int]) -> int:
-    return piece[1] - piece[0]

@@ -10,8 +10,8 @@ from evatok.reporting.command_line import checkpoints_folder
 
 def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
     """As `evatok.experiments.scored_videos.curves`, where `--proxy` and `--router` are of images if not given."""
-    folder = checkpoints_folder(asked)
-    if not asked.proxy and not asked.router:
-        asked.router = sorted(folder.glob(f"image-router-{asked.size}*.safetensors"))
-    asked.proxy = asked.proxy or folder / f"image-proxy-{asked.size}.safetensors"
-    return scored_videos.curves(asked)
+    folder, options = checkpoints_folder(asked), dict(vars(asked))
+    if not asked.proxy:
+        options["proxy"] = folder / f"image-proxy-{asked.size}.safetensors"
+        options["router"] = asked.router or sorted(folder.glob(f"image-router-{asked.size}*.safetensors"))
+    return scored_videos.curves(argparse.Namespace(**options))

@@ -31,7 +31,7 @@ from evatok.search import candidate_table, table_shards
 from evatok.search.tree import score_set, visits
 from evatok.storage import records
 from evatok.storage.filenames import file_name
-from evatok.storage.shards import Tick, computed, ranges
+from evatok.storage.shards import Tick, computed, length_of, ranges
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 Range = tuple[int, int]
@@ -199,7 +199,7 @@ class Scorer:
             def make(piece: Range, tick: Tick) -> candidate_table.CandidateTable:
                 return self._table(piece, bar.update)
 
-            found = computed(self.store, self._in_time(todo), self.key, make, size=lambda piece: piece[1] - piece[0])
+            found = computed(self.store, self._in_time(todo), self.key, make, size=length_of)
         return sum(len(table.clips) for table in found.shards) - found.resumed
 
     def _in_time(self, todo: list[Range]) -> Iterator[Range]:

@@ -187,14 +187,14 @@ def _distance_of_draw(
     of_a: np.ndarray, of_b: np.ndarray, across: np.ndarray, rows: np.ndarray, counts: np.ndarray, ddof: int
 ) -> float:
     """The distance from inner products (N, N) within and across both, of `rows` that are drawn `counts` times."""
-    count = int(counts.sum())
+    samples, count = len(of_a), int(counts.sum())
     part, root = counts / count, np.sqrt(counts / _divisor(count, ddof))
-    held = np.ix_(rows, rows)
-    within = of_a[held], of_b[held]
-    traces = sum(np.square(root) @ (np.diag(each) - part @ each @ part) for each in within)
-    moved = sum(part @ each @ part for each in within) - 2 * part @ across[held] @ part
-    centred = across[held] - across[held] @ part[:, None] - part @ across[held] + part @ across[held] @ part
-    return float(max(moved, 0.0) + _spread(traces, root[:, None] * centred * root, len(of_a)))
+    of_a, of_b, across = (products[np.ix_(rows, rows)] for products in (of_a, of_b, across))
+    mean_a, mean_b, between = (part @ products @ part for products in (of_a, of_b, across))
+    traces = np.square(root) @ (np.diag(of_a) - mean_a + np.diag(of_b) - mean_b)
+    centred = across - (across @ part)[:, None] - part @ across + between
+    moved = max(mean_a + mean_b - 2 * between, 0.0)
+    return float(moved + _spread(float(traces), root[:, None] * centred * root, samples))
 
 
 def _feature_factor(rows: np.ndarray, ddof: int) -> np.ndarray:

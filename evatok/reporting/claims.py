@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from evatok.evaluation import per_clip
 from evatok.metrics import catalogue
 from evatok.reporting import tables
-from evatok.reporting.final_rows import COLUMNS, Row, Value
+from evatok.reporting.final_rows import COLUMNS, Row, Value, half_interval
 from evatok.storage.records import Record
 
 HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not measured"
@@ -158,8 +157,7 @@ def _over_seeds(
     if values[0].keys() != values[1].keys() or not len(values[0]) == len(ours) == len(theirs) or None in values[0]:
         return None
     gains = np.array([value - values[1][seed] for seed, value in values[0].items()]) * (1 if higher else -1)
-    half = float(stdtrit(len(gains) - 1, 0.975)) * gains.std(ddof=1) / len(gains) ** 0.5
-    return around(float(gains.mean()), float(half))
+    return around(float(gains.mean()), half_interval(gains))
 
 
 def joint(one: float | None, other: float | None) -> float | None:

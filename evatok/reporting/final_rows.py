@@ -96,9 +96,13 @@ class Row:
         if len(held) == 1:
             wide = first.spread if first.spread is None or name not in OF_A_SET else 1.96 * first.spread
             return Value(first.value, first.unit, first.n, first.spread, wide, higher, ids, name)
-        spread = float(values.std(ddof=1))
-        interval = float(stdtrit(len(held) - 1, 0.975)) * spread / len(held) ** 0.5
+        spread, interval = float(values.std(ddof=1)), half_interval(values)
         return Value(float(values.mean()), first.unit, len(held), spread, interval, higher, ids, name)
+
+
+def half_interval(values: np.ndarray) -> float:
+    """Half of Student's 95 % interval of the mean of values (n,) of as many seeds, at least two."""
+    return float(stdtrit(len(values) - 1, 0.975)) * float(values.std(ddof=1)) / len(values) ** 0.5
 
 
 @dataclass(frozen=True)

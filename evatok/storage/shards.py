@@ -194,6 +194,11 @@ def ranges(count: int, length: int) -> list[tuple[int, int]]:
     return [(start, min(start + length, count)) for start in range(0, count, length)]
 
 
+def length_of(span: tuple[int, int]) -> int:
+    """The number of items in a range [start, stop)."""
+    return span[1] - span[0]
+
+
 def digest(made_by: Mapping[str, Any]) -> str:
     """Hash (sha256) a key in JSON types. Raises TypeError for anything else."""
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()

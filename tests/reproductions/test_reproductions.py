@@ -108,7 +108,7 @@ def test_unseen_rows_come_from_their_record_where_clips_cannot_be_made(shelf, mo
     monkeypatch.setattr(candidate_table, "clips_again", no_arcade)
     assert router_study.scored_set(shelf, "arcade-seen-validation", 1) is None
     assert "evatok[arcade]" in capsys.readouterr().err
-    record = router_study.stored_record(shelf, "unseen", "matched")
+    record = router_study.stored_record(shelf, "unseen", shelf.comparison("matched"))
     cells = router_tables.to_cells(record, "unseen", "toy", tables.paper_values("table3"))
     assert {cell.record for cell in cells} == {record.id}
 
