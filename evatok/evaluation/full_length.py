@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from evatok import models, tokenizers
-from evatok.data.clips import network_batches, pixels_sha256
+from evatok.data.clips import network_batches, range_sha256
 from evatok.storage.shards import Arrays, ShardStore, Tick, computed, length_of, package_version, ranges
 from evatok.tokenizers.codes import expand_assignment
 from evatok.tokenizers.evatok import AdaptiveTokenizer
@@ -35,8 +35,7 @@ def full_length_losses(
         return {"losses": _losses(tokenizer, clips[slice(*piece)], batch)}
 
     def key(piece: tuple[int, int]) -> dict[str, Any]:
-        pixels = pixels_sha256(np.asarray(clips[slice(*piece)]))
-        return {"full_length": tokenizer.checkpoint.sha256, "pixels": pixels, "code": code}
+        return {"full_length": tokenizer.checkpoint.sha256, "pixels": range_sha256(clips, *piece), "code": code}
 
     code = "" if store is None else package_version(models, tokenizers)
     shards = computed(store, ranges(len(clips), _CLIPS), key, make, size=length_of)

@@ -14,7 +14,8 @@ from evatok.assignments import reward
 from evatok.assignments.candidates import CandidateSet
 from evatok.assignments.reward import Scale
 from evatok.errors import EvatokError
-from evatok.routing.trained_router import Rankings, Router
+from evatok.routing.rankings import Rankings
+from evatok.routing.trained_router import Router
 from evatok.storage.shards import ranges
 
 _RULES = {"vit": "router", "pyramid": "pyramid_router", "features": "feature_router"}

@@ -22,7 +22,8 @@ from evatok.data.clips import ClipSet
 from evatok.evaluation import router_quality
 from evatok.evaluation.full_length import full_length_losses
 from evatok.metrics.perceptual import scoring_metric
-from evatok.routing.trained_router import OperatingPoint, Rankings, Router
+from evatok.routing.rankings import Rankings
+from evatok.routing.trained_router import OperatingPoint, Router
 from evatok.search import candidate_table, tree
 from evatok.storage import checkpoints, environment, records
 from evatok.storage.records import Metric, Record
@@ -125,17 +126,25 @@ class Shelf:
 class Scored:
     """A set's clips with their candidate table, from which every row of the set is computed.
 
-    `losses` (N, K) are those of the proxy's blocks at full length.
+    Attributes:
+        proxy: the tokenizer that scored them.
+        store: keeps what networks say of the clips.
     """
 
     clips: ClipSet
     table: candidate_table.CandidateTable
-    losses: np.ndarray
+    proxy: AdaptiveTokenizer
+    store: ShardStore
 
     @cached_property
     def rankings(self) -> Rankings:
         """Rankings of the clips by routers, each made once."""
-        return Rankings(self.clips.clips)
+        return Rankings(self.clips.clips, self.store)
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """(N, K) losses of the proxy's blocks at full length."""
+        return full_length_losses(self.proxy, self.clips.clips, self.store)
 
     def rewards(self, point: OperatingPoint) -> np.ndarray:
         """(N, A) proxy rewards of all candidates."""
@@ -178,26 +187,22 @@ def scored_set(shelf: Shelf, name: str, workers: int) -> Scored | None:
     except ImportError as error:
         print(f"{name}: {error}; its rows are read from the record of an earlier run", file=sys.stderr)
         return None
+    tokenizer, store = AdaptiveTokenizer.load(shelf.proxy), ShardStore(shelf.root / "work" / "table3")
     if clips.sha256 == data["sha256"]:
         print(f"{name}: {len(clips)} clips regenerated, hash as recorded ({clips.sha256[:12]})", file=sys.stderr)
-        return Scored(clips, table, losses_of(shelf, clips))
+        return Scored(clips, table, tokenizer, store)
     print(
         f"{name}: these clips (sha256 {clips.sha256[:12]}, made with {clips.manifest['versions']}) are not the ones "
         f"that were scored ({data['sha256'][:12]}, {data['versions']}); scoring them again, some seconds per clip",
         file=sys.stderr,
     )
-    return Scored(clips, rescored(shelf, clips, table), losses_of(shelf, clips))
+    return Scored(clips, rescored(tokenizer, clips, table), tokenizer, store)
 
 
-def losses_of(shelf: Shelf, clips: ClipSet) -> np.ndarray:
-    """(N, K) losses of the proxy's blocks at full length."""
-    store = ShardStore(shelf.root / "work" / "table3-full-length")
-    return full_length_losses(AdaptiveTokenizer.load(shelf.proxy), clips.clips, store)
-
-
-def rescored(shelf: Shelf, clips: ClipSet, table: candidate_table.CandidateTable) -> candidate_table.CandidateTable:
-    """Score clips for which no stored table is valid, with the shipped proxy."""
-    tokenizer = AdaptiveTokenizer.load(shelf.proxy)
+def rescored(
+    tokenizer: AdaptiveTokenizer, clips: ClipSet, table: candidate_table.CandidateTable
+) -> candidate_table.CandidateTable:
+    """Score clips for which no stored table is valid, as the table was scored."""
     name, frames = table.origin["perceptual"], table.origin.get("perceptual_frames", 0)
     bf16 = table.origin.get("precision") == "bf16"
     perceptual = scoring_metric(name, frames, bf16=bf16)

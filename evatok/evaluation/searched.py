@@ -19,7 +19,8 @@ from evatok.data.clips import ClipSet, pixels_sha256
 from evatok.evaluation.full_length import full_length_losses
 from evatok.metrics import catalogue
 from evatok.metrics.perceptual import PerceptualDistance, SomeFrames
-from evatok.routing.trained_router import OperatingPoint, Rankings
+from evatok.routing.rankings import Rankings
+from evatok.routing.trained_router import OperatingPoint
 from evatok.search.beam import PAYBACK, search_set
 from evatok.search.listed import score_pairs
 from evatok.storage.shards import Arrays, ShardStore, Tick, computed, length_of, package_version, ranges
@@ -56,7 +57,7 @@ class Searched:
     @cached_property
     def rankings(self) -> Rankings:
         """Rankings of the clips by routers, each made once."""
-        return Rankings(self.clips.clips)
+        return Rankings(self.clips.clips, self.store)
 
     @cached_property
     def losses(self) -> np.ndarray:

@@ -18,7 +18,6 @@ import numpy as np
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.evaluation import beam_study, router_study
-from evatok.evaluation.full_length import full_length_losses
 from evatok.evaluation.operating_points import Pairs, uniform_points
 from evatok.evaluation.pairs import Networks, PairRunner
 from evatok.evaluation.router_study import Shelf
@@ -59,8 +58,7 @@ def scored_videos(asked: argparse.Namespace, study: OwnStudy) -> router_study.Sc
         told = f"scoring {counted(clips)} under {len(proxy.config.candidates)} assignments"
         tell_time(told, seconds_to_score(study, clips) * len(clips))
         stage2_curation.ex.run(config_updates=settings)
-    scores = candidate_table.read(table)
-    return router_study.Scored(clips, scores, full_length_losses(proxy, clips.clips, ShardStore(table.parent)))
+    return router_study.Scored(clips, candidate_table.read(table), proxy, ShardStore(table.parent))
 
 
 def searched_videos(asked: argparse.Namespace, study: OwnStudy) -> Searched:

@@ -149,7 +149,7 @@ class RouterTask(runner.Task[AnyRouter]):
     def measure(self, averaged: AnyRouter, path: Path, folder: Path) -> runner.Measured:
         shipped, lesson = checkpoints.load(path, "router"), self.lesson
         shipped.fill(averaged)
-        found, clips = lesson.examine(averaged), len(lesson.validation_clips)
+        found, clips = {**lesson.examine(averaged), **lesson.control()}, len(lesson.validation_clips)
         return runner.Measured(
             protocol={
                 "data": lesson.validation_clips.name,
@@ -224,6 +224,12 @@ class Lesson:
         ranks = trained_router.ranking(trained_router.logits(module, self.validation_clips.clips))
         module.train(was_training)
         return trained_router.quality_of_ranking(self.rewards["validation"], ranks)
+
+    def control(self) -> dict[str, float]:
+        """fixed_percentile on the validation clips, of the one assignment that is best on the training clips."""
+        held_out = self.rewards["validation"]
+        choice = reward.fixed(held_out, reward.best_fixed(self.rewards["train"]))
+        return {"fixed_percentile": reward.percentile(held_out, choice)}
 
 
 class Objective:

@@ -94,6 +94,7 @@ METRICS = (
     Entry("codebook_usage", "codebook usage", "higher", decimals=3, per="set"),
     Entry("codebook_perplexity", "codebook perplexity", "higher", "codes", per="set"),
     Entry("percentile", "proxy-reward percentile", "higher", "%", 2, "set"),
+    Entry("fixed_percentile", "proxy-reward percentile of one assignment for all clips", "higher", "%", 2, "set"),
     Entry("top1", "top-1", "higher", "%", 2, "set"),
     Entry("top5", "top-5", "higher", "%", 2, "set"),
     Entry("proxy_reward", "proxy reward", "higher", decimals=3),

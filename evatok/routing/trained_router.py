@@ -20,7 +20,7 @@ from evatok.assignments.reward import Scale
 from evatok.data.clips import network_batches
 from evatok.errors import EvatokError
 from evatok.models.trained import Trained
-from evatok.routing.networks import RouterConfig, StatisticsRouter, build_router
+from evatok.routing.networks import RouterConfig, build_router
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.evatok import TokenizerConfig
@@ -89,7 +89,7 @@ class Router(Trained):
         Args:
             among: (A,) True for candidates that may be chosen, see `beginning`; None: all.
         """
-        scores = _finite(self.module(clips))
+        scores = finite(self.module(clips))
         if among is not None:
             scores = scores.masked_fill(~among.to(scores.device), -torch.inf)
         best = scores.argmax(1)
@@ -112,55 +112,19 @@ class Router(Trained):
         return self.config.candidates.row(self.ranking(clips, batch)[:, 0])
 
 
-class Rankings:
-    """Rankings of one set of clips, uint8 (N, T, H, W, 3), by several routers.
-
-    Routers of one kind and shape see the same statistics of a clip, which cost more than all else: they are computed
-    once for all of them, and each router's ranking once.
-    """
-
-    def __init__(self, clips: np.ndarray, batch: int = 64) -> None:
-        self.clips, self.batch = clips, batch
-        self._seen: dict[tuple[Any, ...], torch.Tensor] = {}
-        self._ranked: dict[str, np.ndarray] = {}
-
-    def by(self, router: Router) -> np.ndarray:
-        """(N, A) candidates, most probable first; see `Router.ranking`."""
-        sha256 = router.checkpoint.sha256
-        if sha256 not in self._ranked:
-            self._ranked[sha256] = self._ranking(router)
-        return self._ranked[sha256]
-
-    def assignments(self, router: Router) -> np.ndarray:
-        """(N, K) tokens per block."""
-        return router.config.candidates.row(self.by(router)[:, 0])
-
-    @torch.no_grad()
-    def _ranking(self, router: Router) -> np.ndarray:
-        module = router.module
-        if not isinstance(module, StatisticsRouter):
-            return router.ranking(self.clips, self.batch)
-        device = next(module.parameters()).device
-        key = (router.config.kind, router.config.blocks, str(device))
-        if key not in self._seen:
-            parts = network_batches(self.clips, self.batch, device)
-            self._seen[key] = torch.cat([module.see(module.checked(part)) for part, _ in parts])
-        parts_of_seen = self._seen[key].split(self.batch)
-        return ranking(_finite(torch.cat([module.decide(part).cpu() for part in parts_of_seen])))
-
-
 @torch.no_grad()
 def logits(module: nn.Module, clips: np.ndarray, batch: int = 64) -> torch.Tensor:
     """Compute logits (N, A) of uint8 clips (N, T, H, W, 3), in float32 on the module's device.
 
     Raises:
-        RoutingError: logits that are not finite, of which argmax would still choose some assignment.
+        RoutingError: logits that are not finite.
     """
     device = next(module.parameters()).device
-    return _finite(torch.cat([module(part).cpu() for part, _ in network_batches(clips, batch, device)]))
+    return finite(torch.cat([module(part).cpu() for part, _ in network_batches(clips, batch, device)]))
 
 
-def _finite(logits: torch.Tensor) -> torch.Tensor:
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits as they are. Raises RoutingError for NaN or infinity, of which argmax would still choose some."""
     if not torch.isfinite(logits).all():
         raise RoutingError("the router's logits are not finite: its weights or the clips contain NaN or infinity")
     return logits

@@ -89,6 +89,17 @@ def test_examining_is_the_percentile_of_the_routers_first_choices(lesson):
     assert lesson.examine(router)["percentile"] == pytest.approx(expected)
 
 
+def test_the_control_is_one_assignment_chosen_on_training_clips_alone(lesson):
+    train, held_out = lesson.rewards["train"], lesson.rewards["validation"]
+    always = max(range(27), key=lambda candidate: train[:, candidate].mean())
+    best, worst = held_out.max(1).mean(), held_out.min(1).mean()
+    expected = 100 * (held_out[:, always].mean() - worst) / (best - worst)
+    assert lesson.control()["fixed_percentile"] == pytest.approx(expected)
+    lesson.rewards["validation"] = held_out[:, ::-1].copy()
+    assert reward.best_fixed(lesson.rewards["validation"]) != always, "what is best there is not looked at"
+    assert lesson.control()["fixed_percentile"] < expected
+
+
 def test_a_router_for_other_levels_than_the_tables_is_refused(lesson):
     config = {**CONFIG, "modality": "video", "size": "toy", "router": "vit", "head": "joint", "dropout": 0.0}
     with pytest.raises(ConfigError, match="a toy router has levels"):

@@ -9,8 +9,10 @@ import torch
 
 from evatok.routing.initialise import initialise_router
 from evatok.routing.networks import CandidateHead, PyramidRouter, RouterConfig, build_router
+from evatok.routing.rankings import Rankings
 from evatok.routing.statistics import GRIDS, PYRAMID_STATISTICS, clip_statistics, pyramid_statistics
-from evatok.routing.trained_router import Rankings, Router
+from evatok.routing.trained_router import Router
+from evatok.storage.shards import ShardStore
 
 TINY = RouterConfig(levels=(2, 4, 8), frames=12, size=32, patch=(4, 8, 8), width=16, layers=2, heads=2)
 KINDS = ("vit", "pyramid", "features")
@@ -276,3 +278,25 @@ def test_routers_of_one_kind_share_what_they_see_of_a_set_and_rank_as_by_themsel
     assert sum(looks) == len(pixels), "once for both pyramid routers"
     with pytest.raises(ValueError, match="the router takes clips"):
         Rankings(pixels[:, :4]).by(routers[1])
+
+
+def test_a_kept_ranking_is_found_by_its_weights_and_pixels_and_by_nothing_else(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, TINY.frames, TINY.size, TINY.size, 3), dtype=np.uint8)
+    routers = [trained(kind, seed) for seed in (0, 1) for kind in KINDS]
+    store = ShardStore(tmp_path)
+    made = [Rankings(pixels, store, batch=2).by(router) for router in routers]
+    other = pixels.copy()
+    other[0] = 255 - other[0]
+
+    passes: list[int] = []
+    compute = Rankings._logits
+    monkeypatch.setattr(Rankings, "_logits", lambda self, *args: passes.append(1) or compute(self, *args))
+    again = Rankings(pixels, store, batch=2)
+    for router, ranks in zip(routers, made, strict=True):
+        assert np.array_equal(again.by(router), ranks)
+        assert np.array_equal(ranks, router.ranking(pixels, batch=2))
+    assert not passes
+    assert np.array_equal(Rankings(other, store, batch=2).by(routers[0]), routers[0].ranking(other, batch=2))
+    assert len(passes) == 1, "the batch with the other clip; the rest was kept"
+    Rankings(pixels, store, batch=2).by(trained("vit", 2))
+    assert len(passes) == 4, "weights that nothing is kept of"
