@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.generating import CLASSES, Counted, generator_of, sampling_of, timed
-from benchmarks.ratios import Ratio, seconds_of
+from benchmarks.ratios import Ratio
 from benchmarks.setting import Setting, noise, tokenizer_of, uniform_lengths
 from evatok.generation.grammar import Grammar
 from evatok.generation.order import OrderedGrammar
@@ -35,7 +35,7 @@ def encoding(setting: Setting) -> list[Ratio]:
     lengths = uniform_lengths(setting)
     most, few = kept_of(flexible.config)
     works = [lambda: own.encode(clips, lengths), *(_encoding(flexible, clips, kept) for kept in (most, few))]
-    plain, whole, part = _seconds(setting, *works)
+    plain, whole, part = setting.seconds(*works)
     return [
         Ratio("flextok_encode", "wall_seconds_all_tokens", plain, whole, f"{BESIDE} {most} tokens per latent frame"),
         Ratio("flextok_encode", "wall_seconds_few_tokens", plain, part, f"{BESIDE} {few} tokens per latent frame"),
@@ -48,8 +48,8 @@ def decoding(setting: Setting) -> list[Ratio]:
     codes, ratios = own.encode(clips, uniform_lengths(setting)), []
     for name, kept in zip(("all", "few"), kept_of(flexible.config), strict=True):
         tokens = _encoding(flexible, clips, kept)()
-        plain, one, more = _seconds(
-            setting, lambda: own.decode(codes), *(_decoding(flexible, tokens, steps) for steps in (1, 1 + STEPS))
+        plain, one, more = setting.seconds(
+            lambda: own.decode(codes), *(_decoding(flexible, tokens, steps) for steps in (1, 1 + STEPS))
         )
         note = f"{BESIDE} {kept} tokens per latent frame"
         ratios.append(Ratio("flextok_decode", f"wall_seconds_one_step_{name}_tokens", plain, one, note))
@@ -84,7 +84,7 @@ def _decoders(setting: Setting, flexible: VideoFlexTok, kept: int) -> list[Ratio
     setting = replace(setting, batch=setting.samples)
     own, clips = tokenizer_of(setting), noise(setting)
     codes, tokens = own.encode(clips, uniform_lengths(setting)), _encoding(flexible, clips, kept)()
-    seconds = _seconds(setting, lambda: own.decode(codes), _decoding(flexible, tokens, SAMPLED))
+    seconds = setting.seconds(lambda: own.decode(codes), _decoding(flexible, tokens, SAMPLED))
     note = f"a pass of EVATok's decoder, against {SAMPLED} flow steps at {kept} tokens per latent frame"
     per_clip = [each / setting.samples for each in seconds]
     return [Ratio.of("flextok_sample_decoder", "wall_seconds_per_clip", per_clip, note)]
@@ -135,8 +135,3 @@ def _encoding(flexible: VideoFlexTok, clips: torch.Tensor, kept: int) -> Callabl
 
 def _decoding(flexible: VideoFlexTok, codes: Codes, steps: int) -> Callable[[], torch.Tensor]:
     return lambda: flexible.decode(codes, steps=steps)
-
-
-def _seconds(setting: Setting, *works: Callable[[], object]) -> list[float]:
-    within = [setting.within(work) for work in works]
-    return seconds_of(within, device=setting.device, repeats=setting.repeats, at_least=setting.at_least)

@@ -19,6 +19,7 @@ from benchmarks import (
     loading,
     networks,
     peers,
+    routers,
     search,
     tokenizing,
 )
@@ -35,7 +36,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "decode": tokenizing.decoding,
     "training_step": tokenizing.training,
     "freed_memory": tokenizing.memory,
-    "router": tokenizing.routing,
+    "router": routers.routing,
+    "table3_rankings": routers.ranking,
     "bf16": kernels.precision,
     "attention": kernels.attention,
     "compile": kernels.compiled,

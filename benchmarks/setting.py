@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from benchmarks.ratios import seconds_of
 from evatok.assignments import reward
 from evatok.assignments.candidates import CandidateSet
 from evatok.data.clips import to_network
@@ -102,6 +103,11 @@ class Setting:
                 return work()
 
         return run
+
+    def seconds(self, *passes: Callable[[], object], bf16: bool | None = None) -> list[float]:
+        """Median seconds of each pass, run alternately `within` this setting."""
+        within = [self.within(each, bf16=bf16) for each in passes]
+        return seconds_of(within, device=self.device, repeats=self.repeats, at_least=self.at_least)
 
     @property
     def uniform(self) -> tuple[int, ...]:

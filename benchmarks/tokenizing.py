@@ -1,21 +1,17 @@
-"""The tokenizer: encoding, decoding and training at unequal lengths, and the cost of the router."""
+"""The tokenizer: encoding, decoding and training at unequal lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-import numpy as np
 import torch
 from einops import rearrange
 
-from benchmarks.ratios import Ratio, interleaved, peak_bytes, seconds_of
+from benchmarks.ratios import Ratio, interleaved, peak_bytes
 from benchmarks.setting import Setting, noise, router_lengths, tokenizer_of, uniform_lengths
 from evatok.evaluation import flops
-from evatok.routing.networks import ROUTER_SIZES, RouterConfig, build_router
 from evatok.storage import allocator
-from evatok.tokenizers.codes import expand_assignment
-from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, TokenizerConfig
+from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.training import losses
 
 PADDED = "a batch of unequal lengths, padded to its longest clip, against groups of like length"
@@ -31,8 +27,7 @@ def encoding(setting: Setting) -> list[Ratio]:
     """
     tokenizer, clips = tokenizer_of(setting), noise(setting)
     uniform, lengths = uniform_lengths(setting), router_lengths(setting)
-    seconds = _timed(
-        setting,
+    seconds = setting.seconds(
         lambda: tokenizer.encode(clips, uniform),
         lambda: tokenizer.encode(clips, lengths),
         lambda: tokenizer.encode(clips, lengths, groups=setting.groups),
@@ -62,8 +57,7 @@ def decoding(setting: Setting) -> list[Ratio]:
     """Decoding at the same lengths; only the decoder's references depend on tokens, its queries are patches."""
     tokenizer, clips = tokenizer_of(setting), noise(setting)
     plain, codes = (tokenizer.encode(clips, rows) for rows in (uniform_lengths(setting), router_lengths(setting)))
-    seconds = _timed(
-        setting,
+    seconds = setting.seconds(
         lambda: tokenizer.decode(plain),
         lambda: tokenizer.decode(codes),
         lambda: tokenizer.decode(codes, groups=setting.groups),
@@ -121,46 +115,6 @@ def memory(setting: Setting) -> list[Ratio]:
     return [Ratio.of("freed_memory", "wall_seconds", seconds, note)]
 
 
-def routing(setting: Setting) -> list[Ratio]:
-    """Seconds and operations of the router against those of a pass of the tokenizer, here and at paper size."""
-    ratios = _router_times(setting, setting.tokenizer, setting.router, "router")
-    paper = replace(setting, batch=min(setting.batch, 32) if setting.device == "cuda" else 1, repeats=1)
-    shapes = (setting.tokenizer, setting.router)
-    if setting.size == "toy" and setting.tokenizer == TOKENIZER_SIZES["toy"]:
-        shapes = (TOKENIZER_SIZES["paper"], ROUTER_SIZES["paper"])
-        ratios += _router_times(paper, *shapes, "router_paper_size")
-    return ratios + [_router_operations(*shapes, kind) for kind in KINDS]
-
-
-KINDS = ("vit", "pyramid")  # the paper's, and the one that ships
-ROUTER_NOTE = "a pass of the tokenizer at the uniform row, against the router's: 50 or more is 2 % or less"
-
-
-def _router_times(setting: Setting, shape: TokenizerConfig, router: RouterConfig, row: str) -> list[Ratio]:
-    here = replace(setting, tokenizer=shape)
-    tokenizer, clips = tokenizer_of(here), noise(here)
-    rows = expand_assignment(_uniform_of(shape), here.batch).to(here.device)
-    torch.manual_seed(0)
-    routers = [build_router(replace(router, kind=kind)).eval().to(here.device) for kind in KINDS]
-    own, *its = _timed(
-        here, lambda: tokenizer(clips, rows), *(lambda module=module: module(clips) for module in routers)
-    )
-    named = zip(KINDS, its, strict=True)
-    return [Ratio(f"{row}_{kind}", "wall_seconds", own, seconds, ROUTER_NOTE) for kind, seconds in named]
-
-
-def _router_operations(shape: TokenizerConfig, router: RouterConfig, kind: str) -> Ratio:
-    tokens = np.array([sum(_uniform_of(shape))])
-    own = flops.tokenizer_operations(shape, tokens, training=False)
-    its = float(flops.router_operations(replace(router, kind=kind), training=False))
-    return Ratio(f"router_paper_size_{kind}", "flop", own, its, f"{ROUTER_NOTE}; matrix products alone are counted")
-
-
-def _uniform_of(shape: TokenizerConfig) -> tuple[int, ...]:
-    """The second highest level for every block: the paper's 1,024 tokens."""
-    return (shape.levels[-2],) * shape.candidates.blocks
-
-
 def without_tokens(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> object:
     """The part of the encoder that does not depend on the number of tokens."""
     encoder = tokenizer.encoder
@@ -196,11 +150,6 @@ def _utilisation(setting: Setting, row: str, lengths: torch.Tensor, seconds: flo
     return [Ratio(row, "seconds_at_peak", useful / peak, seconds, note)]
 
 
-def _timed(setting: Setting, *passes: Callable[[], object]) -> list[float]:
-    within = [setting.within(each) for each in passes]
-    return seconds_of(within, device=setting.device, repeats=setting.repeats, at_least=setting.at_least)
-
-
 def _three(row: str, uniform: float, padded: float, grouped: float) -> list[Ratio]:
     return [
         Ratio(row, "wall_seconds_uniform_to_router", uniform, grouped, SAVING),
@@ -213,4 +162,4 @@ def _sparse(setting: Setting, row: str, grouped: Callable[[], object], sparse: C
     if setting.device != "cuda":
         return []
     note = "groups of like length, against all clips in one row under flex_attention"
-    return [Ratio.of(row, "wall_seconds_grouped_to_sparse", _timed(setting, grouped, sparse), note)]
+    return [Ratio.of(row, "wall_seconds_grouped_to_sparse", setting.seconds(grouped, sparse), note)]
