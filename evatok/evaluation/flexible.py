@@ -78,7 +78,7 @@ class Flexible(System):
 
 
 def fixed_row(words: str) -> tuple[str, list[int]]:
-    """Parse uniform:16 as ("uniform", [16]), fixed:16,8,8,4 as ("fixed", [16, 8, 8, 4]); no tokens for anything else."""
+    """Parse uniform:16 as ("uniform", [16]), fixed:16,8,8,4 as ("fixed", [16, 8, 8, 4]), others without tokens."""
     kind, _, rest = words.partition(":")
     row = rest.split(",")
     if kind == ("uniform" if len(row) == 1 else "fixed") and all(part.strip().isdigit() for part in row):
