@@ -1,4 +1,4 @@
-"""VideoFlexTok beside EVATok at equal geometry: tokenizers, encode and decode per flow step, and sampling, apart.
+"""VideoFlexTok against EVATok at equal geometry: tokenizers, encode and decode per flow step, and sampling, separately.
 
 Clips, frames and pixels are those of the setting's EVATok; VideoFlexTok's network is the one of the same named size, on
 principal components of pixels, whose cost is next to nothing. Weights are random, see `benchmarks.setting`.
@@ -23,9 +23,9 @@ from evatok.tokenizers.codes import Codes
 from evatok.tokenizers.videoflextok import FlexNetwork, VideoFlexTok, VideoFlexTokConfig
 
 CODEBOOK = {"toy": 4375}
-"""Codes of the generators' tokenizers, where they are not the size's own: a softmax over 64,000 would cost more."""
+"""Codes of the generators' tokenizers, if not the size's own: a softmax over 64,000 would cost more."""
 STEPS, SAMPLED = 4, 20
-"""Further flow steps by which one step is timed, and those of a sample."""
+"""Further flow steps used to time one step, and those of a sample."""
 BESIDE = "EVATok's tokenizer at the uniform row, against VideoFlexTok's"
 
 
@@ -80,7 +80,7 @@ def sampling(setting: Setting) -> list[Ratio]:
 
 
 def _decoders(setting: Setting, flexible: VideoFlexTok, kept: int) -> list[Ratio]:
-    """The decoders' share of a sample: a pass of EVATok's, against all flow steps of VideoFlexTok's."""
+    """Compare the decoders' share of a sample: a pass of EVATok's, against all flow steps of VideoFlexTok's."""
     setting = replace(setting, batch=setting.samples)
     own, clips = tokenizer_of(setting), noise(setting)
     codes, tokens = own.encode(clips, uniform_lengths(setting)), _encoding(flexible, clips, kept)()

@@ -144,7 +144,7 @@ def _adaptive(setting: Setting, row: str, batch: int) -> list[Ratio]:
 
 
 class Counted:
-    """A sampling that remembers how many tokens it made."""
+    """A sampling run that counts its tokens."""
 
     def __init__(self, work: Callable[[], Codes]) -> None:
         self.work, self.tokens = work, 0

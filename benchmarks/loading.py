@@ -1,4 +1,4 @@
-"""A training over many files: how soon it starts, what it holds in memory, and how fast workers decode."""
+"""Training over many files: how soon it starts, its memory, and how fast workers decode."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from evatok.data.streaming import StreamedClips, Streaming
 from evatok.training.loop import batch_indices
 
 FRAMES = 20  # of a file
-DISTINCT = 5  # files of a listing per file of its own content: the others are links to it
+DISTINCT = 5  # listed files per distinct file: the others are links
 
 
 def many_files(setting: Setting) -> list[Ratio]:
-    """A listing of `setting.files` small videos, read batch by batch as a training reads it."""
+    """Read a listing of `setting.files` small videos batch by batch, as training does."""
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder) / "cache"):
         listing = make_listing(Path(folder), setting.files, 2 * setting.tokenizer.size)
         before = resident()
@@ -86,7 +86,7 @@ def seconds_to_first_batch(listing: Path, setting: Setting, workers: int) -> tup
 
 
 def seconds_per_clip(listing: Path, setting: Setting, workers: int) -> tuple[float, int]:
-    """Seconds per clip over some batches, once the workers are under way, and bytes in use at their end."""
+    """Return seconds per clip over some batches, once the workers are running, and bytes in use at the end."""
     clips = opened(listing, setting, workers)
     made, count = batches(clips, setting), 4 * setting.repeats
     next(made)
@@ -119,7 +119,7 @@ def batches(clips: StreamedClips, setting: Setting) -> Iterator[tuple[np.ndarray
 
 
 def resident() -> int:
-    """Bytes of this process and of all that it started, what they share counted once; on Linux."""
+    """Return bytes of this process and its children, shared memory counted once; on Linux."""
     total = 0
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -122,7 +122,7 @@ def frechet(setting: Setting) -> list[Ratio]:
 
 
 def by_matrix_root(a: np.ndarray, b: np.ndarray) -> float:
-    """The usual formula."""
+    """The standard formula."""
     one, two = Gaussian.of(a), Gaussian.of(b)
     root = scipy.linalg.sqrtm(one.covariance @ two.covariance).real
     traces = np.trace(one.covariance) + np.trace(two.covariance) - 2 * np.trace(root)

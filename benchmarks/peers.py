@@ -1,4 +1,4 @@
-"""Packages that one would install instead, on the same inputs in turns; notes say how far the results lie apart."""
+"""Packages one would install instead, on the same inputs, timed alternately; notes give the difference in results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evatok.metrics.perceptual import PerceptualDistance, lpips_distance
 from evatok.metrics.structural_similarity import ssim
 from evatok.models.quantisers import Codebook
 
-ROWS = 16  # sequences that are generated at once
+ROWS = 16  # sequences generated at once
 CODES, DIMENSION = 16384, 8  # of the paper's codebook
 
 

@@ -1,10 +1,10 @@
-"""Rebuild tables and figures from stored results: all of them, or those that are named.
+"""Rebuild tables and figures from stored results: all of them, or the named ones.
 
     python -m reproductions                        all, those that measure too (table3: a minute or two)
     python -m reproductions main_table1 figure6    these
     python -m reproductions --list                 what there is
 
-Each is a script of this folder and can be run by itself, with options of its own.
+Each is a script in this folder and can be run by itself, with its own options.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from evatok.storage import records
 
 FOLDER = Path(__file__).resolve().parent
 TRAINS = ("toy", "vtok/understanding", "vtok/generation")
-"""Scripts that train, and so rebuild nothing of what is stored."""
+"""Scripts that train, and so rebuild nothing from stored results."""
 LAST = ("readme",)
-"""Scripts that read the tables of others."""
+"""Scripts that read other scripts' tables."""
 
 
 def items() -> dict[str, str]:
-    """The scripts, in the order in which they run, with the first line of their docstrings."""
+    """Return the scripts in run order, with the first lines of their docstrings."""
     found = {}
     for path in sorted(FOLDER.rglob("*.py"), key=lambda path: (path.stem in LAST, name_of(path))):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -38,7 +38,7 @@ def items() -> dict[str, str]:
 
 
 def name_of(path: Path) -> str:
-    """A script by its place in this folder: "main_table1", "videoflextok/table2"."""
+    """Name a script by its path in this folder: "main_table1", "videoflextok/table2"."""
     return path.relative_to(FOLDER).with_suffix("").as_posix()
 
 
@@ -47,7 +47,7 @@ def module_of(name: str) -> str:
 
 
 def run(name: str, options: list[str]) -> int:
-    """One script in this process; returns its exit code."""
+    """Run one script in this process; return its exit code."""
     print(f"== {name}", flush=True)
     try:
         code: int = importlib.import_module(module_of(name)).main(options)

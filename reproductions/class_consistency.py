@@ -1,12 +1,12 @@
-"""Whether a generated clip shows the class it was asked for: games, on the fixed-length and the adaptive tokenizer.
+"""Whether a generated clip shows the requested class: games, on the fixed-length and the adaptive tokenizer.
 
     python reproductions/class_consistency.py      seconds; no GPU, no download, no PyTorch
 
 Reads the records of `evatok.experiments.sample` under the protocol embedded-games-generation. The papers have no such
-table (VideoFlexTok's alignment score is its relative): a classifier of real clips tells in how many samples it sees the
-game asked for, beside the same share of real clips and of their reconstructions, which no generator can be expected to
-surpass. Games are told apart by what is seen in any frame, where the motions of main Table 2 are lost in
-reconstructions of toy size. One tokenizer, the proxy, codes both rows: it alone saw games for long enough.
+table (VideoFlexTok's alignment score is its relative): a classifier trained on real clips counts the samples in which
+it recognises the requested game, beside the same share of real clips and of their reconstructions, which no generator
+can be expected to exceed. Games can be told apart from any frame, whereas the motions of main Table 2 are lost in
+toy-size reconstructions. One tokenizer, the proxy, encodes both rows: only it was trained on games for long enough.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TABLE = GeneratorTable(
 
 
 def paper_claims(rows: Mapping[str, final_rows.Row]) -> list[Sign]:
-    """That a class is seen to be followed, and as well with fewer tokens."""
+    """The class is followed above chance, and equally well with fewer tokens."""
     return [
         *(generation_claims.class_is_followed(rows, name) for name in rows),
         claims.better(rows, ADAPTIVE, FIXED, "class_consistency_balanced", "-", or_equal=True),

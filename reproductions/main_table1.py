@@ -4,13 +4,13 @@
     python reproductions/main_table1.py --data FOLDER_OR_CSV   the same on your own videos; seconds per clip and row
 
 Reads the records of `evatok.experiments.evaluate`, on the validation clips and, as main_table1_unseen, on games that no
-router was trained on. A1 and B1 are one tokenizer, trained under random assignments; A2
-was trained under the uniform one, B2 under the router's; "+VideoMAE" exchanges the transformer discriminator for the
-semantic one. Beneath the table, and in results/tables/main_table1_signs, stand the paper's claims about these rows as
-signs (`evatok/reporting/claims.py`) with a verdict each, holding or not.
+router was trained on. A1 and B1 are one tokenizer, trained under random assignments; A2 was trained under the uniform
+one, B2 under the router's; "+VideoMAE" exchanges the transformer discriminator for the semantic one. Beneath the table,
+and in results/tables/main_table1_signs, the paper's claims about these rows are judged as signs
+(`evatok/reporting/claims.py`).
 
-With --data every tokenizer of a row that is found in results/checkpoints, or the folder `--checkpoints` names, is
-measured on your videos; it says first how long that takes, and resumes. Rows without one show the paper's values.
+With --data every row's tokenizer found in results/checkpoints, or the `--checkpoints` folder, is measured on your
+videos; the estimated time is printed first, and a rerun resumes. Rows without one show the paper's values.
 
 Expected (paper, WebVid validation, 400k steps): rFVD 73, 63 and 13 for A1, A2, A2+VideoMAE; 50, 33 and 9.2 for the B
 rows, with 29.6 % fewer tokens.

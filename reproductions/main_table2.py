@@ -4,8 +4,8 @@
 
 Reads the records of `evatok.experiments.sample` and, for the tokenizers, of `evatok.experiments.evaluate`. Both
 generators saw equally many clips in equally many steps; as adaptive sequences are shorter, that is less compute, so the
-row "router, equal compute" shows one trained for longer. Class consistency, which the paper lacks, stands beside what
-it could reach at best: the classifier's rate on real clips and on their reconstructions.
+row "router, equal compute" shows one trained for longer. Class consistency, which the paper lacks, is shown beside its
+upper bounds: the classifier's rate on real clips and on their reconstructions.
 
 Samples without guidance, and with it as main_table2_guided.
 
@@ -41,7 +41,7 @@ GUIDED = replace(TABLE, name="main_table2_guided", item="Main Table 2 with guida
 
 
 def paper_claims(rows: Mapping[str, final_rows.Row]) -> list[Sign]:
-    """What the paper claims about these rows, and what follows for class consistency and time."""
+    """The paper's claims about these rows, and their consequences for class consistency and time."""
     found = []
     for name in ("router", "router, equal compute"):
         paper = "740 against 1,024 (27.7 % fewer)" if name == "router" else "-"

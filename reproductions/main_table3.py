@@ -3,8 +3,8 @@
     python reproductions/main_table3.py            seconds; no GPU, no download, no PyTorch
 
 Reads the records of `evatok.experiments.sample` and `evatok.experiments.evaluate`: the longest trainings on record.
-Ours stands beside EVATok's largest model, and on the fixed-length tokenizer in a row that the paper lacks. The columns
-`ucf_gfvd` and `k600_gfvd` hold, for ours, class-to-video and frame prediction on the embedded clips.
+Ours is shown beside EVATok's largest model, and on the fixed-length tokenizer in a row that the paper lacks. The
+columns `ucf_gfvd` and `k600_gfvd` hold, for ours, class-to-video and frame prediction on the embedded clips.
 
 Expected (paper): EVATok 633M, gFVD 48 (UCF-101) and 4.0 (K600) with 756 tokens, against 57 and 5.1 of LARP with 1,024.
 """
@@ -50,7 +50,7 @@ TABLE = GeneratorTable(
 
 
 def paper_claims(rows: Mapping[str, final_rows.Row]) -> list[Sign]:
-    """Fewer tokens than a tokenizer of fixed length (LARP, in the paper), and no worse for it."""
+    """Fewer tokens than a fixed-length tokenizer (LARP, in the paper), at no loss."""
     return [
         generation_claims.fewer_tokens(rows, OURS, FIXED, "756 against LARP's 1,024 (26.2 % fewer)"),
         claims.better(rows, OURS, FIXED, "ucf_gfvd", "48 against LARP's 57", or_equal=True),

@@ -1,11 +1,11 @@
-"""Main Table 4: frame prediction; clips that continue five given frames, which are generated again.
+"""Main Table 4: frame prediction; clips that continue five given frames, which are regenerated.
 
     python reproductions/main_table4.py            seconds; no GPU, no download, no PyTorch
 
-Reads the records of `evatok.experiments.sample` of generators trained with `task=frames`. Generated tokens count those
-of the given frames: two blocks of known lengths, where nothing can be saved. The paper gives them (512, 128): the
-longest and the middle one of its levels, and twice and half of what a block has of its fixed row. Other levels cannot
-have both: "EVATok" scales them with the levels, "EVATok, fewer given tokens" with the fixed row.
+Reads the records of `evatok.experiments.sample` of generators trained with `task=frames`. Generated tokens include
+those of the given frames: two blocks of known lengths, where nothing can be saved. The paper gives them (512, 128): the
+longest and the middle one of its levels, which are also twice and half the fixed row's tokens per block. Other levels
+cannot satisfy both: "EVATok" scales them with the levels, "EVATok, fewer given tokens" with the fixed row.
 
 Expected (paper, K600, 633M): gFVD 4.0 with 862 tokens, against 5.1 of LARP and 11 of AdapTok with 1,024.
 """
@@ -38,7 +38,7 @@ TABLE = GeneratorTable(
 
 
 def paper_claims(rows: Mapping[str, final_rows.Row]) -> list[Sign]:
-    """Fewer tokens than a tokenizer of fixed length (LARP, in the paper), and no worse for it."""
+    """Fewer tokens than a fixed-length tokenizer (LARP, in the paper), at no loss."""
     found = []
     for name in (OURS, SHORTER):
         found += [

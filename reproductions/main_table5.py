@@ -1,4 +1,4 @@
-"""Main Table 5: what the two semantic encoders bring, alignment and discriminator, under the uniform assignment.
+"""Main Table 5: the effect of the two semantic encoders, alignment and discriminator, under the uniform assignment.
 
     python reproductions/main_table5.py                        seconds; no GPU, no download, no PyTorch
     python reproductions/main_table5.py --data FOLDER_OR_CSV   the same on your own videos, see main_table1.py
@@ -6,8 +6,8 @@
 Reads the records of `evatok.experiments.evaluate`: tokenizers trained and measured with the middle level in every
 block. gFVD needs a generator trained on each tokenizer's codes, which this table does not have: only the paper's.
 
-Expected (paper, UCF-101): rFVD 13 for the whole recipe, 65 without the VideoMAE discriminator, 18 without alignment,
-80 without both; PSNR and LPIPS go the other way.
+Expected (paper, UCF-101): rFVD 13 for the full recipe, 65 without the VideoMAE discriminator, 18 without alignment, 80
+without both; PSNR and LPIPS go the other way.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Writes results/README.md and the README's table of claims from results/tables/*.csv; a test holds them together.
+"""Write results/README.md and the README's table of claims from results/tables/*.csv; a test keeps them in sync.
 
 python reproductions/readme.py            seconds; no GPU, no download, no PyTorch
 
-The README itself is left alone where another folder of results is named.
+The README itself is left alone if another results folder is given.
 """
 
 from __future__ import annotations

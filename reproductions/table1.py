@@ -3,8 +3,8 @@
     python reproductions/table1.py            seconds; no GPU, no download, no PyTorch
 
 Reads the records of `evatok.experiments.evaluate`: tokenizers trained and measured under the router's assignments, with
-the semantic discriminator or with the transformer's. Where several lengths of training are on record,
-the longest is shown. The paper's third row, of UCF-101 & K600, has no counterpart among the embedded clips.
+the semantic discriminator or with the transformer's. If several training lengths are on record, the longest is shown.
+The paper's third row, of UCF-101 & K600, has no counterpart among the embedded clips.
 
 Expected (paper, WebVid validation): rFVD 7.3 with VideoMAE against 32 without; PSNR 27.37 against 28.18 dB.
 """

@@ -1,7 +1,7 @@
-"""Table 3 of the supplement: how good the assignments are that a router names in one pass.
+"""Table 3 of the supplement: how good the assignments are that a router predicts in one pass.
 
-    python reproductions/table3.py                        a minute or two on 2 cores, no GPU, no download
-    python reproductions/table3.py --data FOLDER_OR_CSV   the same table of your own videos; seconds per clip
+    python reproductions/table3.py a minute or two on 2 cores, no GPU, no download python reproductions/table3.py --data
+    FOLDER_OR_CSV the same table for your own videos; seconds per clip
 
 Regenerates the embedded validation clips from their seeds, checks that they are the clips that were scored, runs the
 shipped routers on them, and reads the stored scores of all candidates. Rows: the best uniform assignment of each
@@ -56,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report(shelf: Shelf, arguments: argparse.Namespace) -> None:
-    """A table and its claims per operating point, and a picture of the first set's clips if they are here.
+    """Print a table and its claims per operating point, and draw the first set's clips if available.
 
-    A set that is not measured, as with `--stored`, is read from its record.
+    A set that is not measured, such as with `--stored`, is read from its record.
     """
     sets: dict[str, Scored | None] = dict.fromkeys(shelf.sets)
     if not arguments.stored:

@@ -1,4 +1,4 @@
-"""Supplement Table 4: images, final tokenizers of one length and under a router, and generators on both.
+"""Supplement Table 4: image tokenizers, final ones at one length and under a router, and generators on both.
 
     python reproductions/table4.py                        seconds; no GPU, no download, no PyTorch
     python reproductions/table4.py --data FOLDER_OR_CSV   reconstructions of your own images; seconds per image and row
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def publish(results: Path, own: OwnClips | None = None) -> image_tables.Chosen:
-    """Write the table and its claims, of the embedded images or a user's own; returns their records."""
+    """Write the table and its claims, for embedded images or a user's own; return their records."""
     chosen, name = image_tables.choose(results / "records", own), NAME
     if own:
         name += command_line.ending(own.name)

@@ -1,9 +1,9 @@
-"""Stages 1 to 3 from scratch on a CPU at toy size, ending with a Table 3 of their own.
+"""Stages 1 to 3 from scratch on a CPU at toy size, ending with their own Table 3.
 
-    python reproductions/toy.py             under 20 minutes on 2 cores
-    python reproductions/toy.py --quick     some minutes: proves the path, not the numbers
+    python reproductions/toy.py under 20 minutes on 2 cores python reproductions/toy.py --quick some minutes: tests the
+    pipeline, not the numbers
 
-Runs the recipes `evatok make scratch`; everything lands in results/toy. Run again after a kill, it resumes.
+Runs the recipes `evatok make scratch`; everything lands in results/toy. A rerun after a kill resumes.
 """
 
 from __future__ import annotations

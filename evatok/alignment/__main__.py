@@ -1,13 +1,13 @@
 """Judge samples of any text-to-video model: `python -m evatok.alignment FOLDER --protocol moving-shapes-align`.
 
-    python -m evatok.alignment --prompts prompts.csv       the prompts to make samples of, and what is asked of them
-    python -m evatok.alignment my_videos/                  judge them: 0.mp4, 1.mp4, ... or one array (N, T, H, W, 3)
-    python -m evatok.alignment my_videos/ --judge MODEL    by a model of vtok_understanding instead of the ruler
-    python -m evatok.alignment --answers qwen.csv          score the answers of a judge elsewhere
-    python -m evatok.alignment --real                      the real clips: what could be reached at best
+    python -m evatok.alignment --prompts prompts.csv the prompts to sample, and their questions python -m
+    evatok.alignment my_videos/ judge them: 0.mp4, 1.mp4, ... or one array (N, T, H, W, 3) python -m evatok.alignment
+    my_videos/ --judge MODEL with a model of vtok_understanding instead of the ruler python -m evatok.alignment
+    --answers qwen.csv score the answers of an external judge python -m evatok.alignment --real the real clips: the
+    upper bound
 
-Accuracy comes by category and by what must be seen to answer, each with half its 95 % interval, and goes into a record
-with the outcome of every question. Whatever goes wrong is one line on stderr, as in `evatok.errors`.
+Accuracy is reported by category and by what must be seen to answer, each with half its 95 % interval, and recorded with
+the outcome of every question. Any failure becomes one line on stderr, see `evatok.errors`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from evatok.vtok.scoring import METRICS, Outcomes
 
 NAME = "evatok.alignment"
 KIND = "alignment"
-_BATCH = 50  # clips that are held at a time
+_BATCH = 50  # clips per batch
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; exits after one line on stderr with 2 for an error."""
+    """Run the command; on an error, exit with 2 after one line on stderr."""
     options = _parser().parse_args(argv)
     with errors.one_line(NAME, debug=options.debug):
         return run(options)
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _answers(options: argparse.Namespace, triples: Triples) -> tuple[list[list[str]], dict[str, Any]]:
-    """The answers and, for the record, what was judged by whom."""
+    """Return the answers and, for the record, what was judged by whom."""
     if options.answers:
         sha256 = sha256_file(options.answers)
         return asked_of.answers_in(options.answers, triples), {"judge": {"name": "elsewhere", "sha256": sha256}}
@@ -79,7 +79,7 @@ def _answers(options: argparse.Namespace, triples: Triples) -> tuple[list[list[s
 
 
 def answered(judge: Judge, clips: Any, triples: Triples) -> list[list[str]]:
-    """Answers of a judge to all questions about clips (N, T, H, W, 3), an array or a folder read when asked."""
+    """Return a judge's answers to all questions about clips (N, T, H, W, 3), an array or a folder read on access."""
     found: list[list[str]] = []
     with tqdm(total=len(triples), desc=judge.name, unit="clip", disable=None) as bar:
         for start in range(0, len(triples), _BATCH):
@@ -118,12 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--answers", type=Path, metavar="CSV", help="score these answers: columns clip, category, answer")
     what.add_argument("--real", action="store_true", help="judge the real clips of the prompts")
     parser.add_argument("--protocol", default=asked_of.ONE_EACH, help=f"default: {asked_of.ONE_EACH}")
-    parser.add_argument("--judge", default="ruler", help="ruler (default), or a checkpoint of vtok_understanding")
+    parser.add_argument("--judge", default="ruler", help="ruler (default), or a vtok_understanding checkpoint")
     parser.add_argument(
         "--encoder",
         type=Path,
         default=Path("results/checkpoints/vtok-image-encoder-toy.safetensors"),
-        help="image encoder of that model",
+        help="the model's image encoder",
     )
     parser.add_argument("--limit", type=_positive, help="only the first prompts; not comparable")
     parser.add_argument("--name", default="", help="name of the model that made the samples, for the record")
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "--records", type=_folder, default=Path("results/records"), help="folder of the record; '': none"
     )
     parser.add_argument(
-        "--per-clip", type=Path, default=Path("results/per_clip"), help="folder of the outcomes of every question"
+        "--per-clip", type=Path, default=Path("results/per_clip"), help="folder of per-question outcomes"
     )
     parser.add_argument("--debug", action="store_true", help="show an error's traceback")
     return parser

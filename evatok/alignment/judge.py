@@ -1,7 +1,7 @@
 """Judges that answer questions about clips: the ruler, which measures pixels, or a trained model (`ModelJudge`).
 
-A learned judge is a model of `vtok_understanding`, of another seed than any row it judges. It stands for the paper's
-Qwen2.5-VL; how often it is right on real clips says how far it can be trusted.
+A learned judge is a model of `vtok_understanding`, with a seed no row uses. It stands in for the paper's Qwen2.5-VL;
+its accuracy on real clips tells how far it can be trusted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evatok.vtok.scoring import ScoringError
 
 
 class Judge(Protocol):
-    """Answers to the texts asked of each uint8 clip (N, T, S, S, 3); "" where it has none."""
+    """Answers the questions about each uint8 clip (N, T, S, S, 3); "" if it has none."""
 
     name: str
     version: str
@@ -47,8 +47,8 @@ class ModelJudge:
         """Load a model's checkpoint with the image encoder it was trained on.
 
         Raises:
-            CheckpointError: absent, damaged, or of something else.
-            ScoringError: an encoder that the model did not learn on.
+            CheckpointError: missing, damaged, or of another kind.
+            ScoringError: an encoder the model was not trained on.
         """
         encoder = ImageEncoder.load(encoder_path, device)
         model = VideoLanguageModel.load(path, device)
@@ -57,7 +57,7 @@ class ModelJudge:
         return cls(model, encoder, model.checkpoint.sha256, ShardStore.of_features())
 
     def answers(self, clips: np.ndarray, questions: list[list[str]]) -> list[list[str]]:
-        """Answers by likelihood, category by category."""
+        """Answer by likelihood, category by category."""
         features = features_of(self.encoder, ClipSet(clips, pd.DataFrame(), {}), store=self.store)
         found: list[list[str]] = [[""] * len(texts) for texts in questions]
         by_category: dict[str, list[tuple[int, int]]] = {name: [] for name in CATEGORIES}
@@ -78,5 +78,5 @@ class ModelJudge:
 
 
 def judge_of(name: str, encoder: Path, device: torch.device | str = "cpu") -> Judge:
-    """The ruler by its name, else the model whose checkpoint lies at that path."""
+    """Return the ruler by name, else the model whose checkpoint is at this path."""
     return Ruler() if name == "ruler" else ModelJudge.load(Path(name), encoder, device)

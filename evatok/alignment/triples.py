@@ -1,7 +1,7 @@
 """Questions for samples of a text-to-video model: prompts, their questions, and the samples to judge.
 
-A protocol such as moving-shapes-align asks one question a prompt, of the seven categories in turn; one that asks all
-seven can be given as well. Samples are named by their prompt's number, so that none answers for another.
+A protocol such as moving-shapes-align asks one question per prompt, cycling through the seven categories; one that asks
+all seven is also possible. Samples are named by their prompt's number, so that none can be mistaken for another.
 
 Legend: N prompts, Q questions of each.
 """
@@ -28,7 +28,7 @@ ONE_EACH = "moving-shapes-align"
 
 @dataclass(frozen=True)
 class Triples:
-    """N prompts, the questions asked of each, and the manifest of the real clips that show them."""
+    """N prompts, their questions, and the manifest of the real clips that match them."""
 
     protocol: Protocol
     prompts: list[str]
@@ -61,7 +61,7 @@ class Triples:
 
 
 def triples_of(protocol: Protocol, limit: int | None = None) -> Triples:
-    """The prompts of a protocol and their questions, or the first `limit` of them.
+    """Return the prompts of a protocol and their questions, or the first `limit` of them.
 
     Raises:
         ScoringError: a protocol that asks nothing, or whose prompts are not known.
@@ -77,7 +77,7 @@ def triples_of(protocol: Protocol, limit: int | None = None) -> Triples:
 
 
 def questions_of(labels: pd.DataFrame, *, one_each: bool = False) -> list[list[Question]]:
-    """The questions among a set's labels: all of a clip's, or one each, of the categories in turn.
+    """Return the questions among a set's labels: all of a clip's, or one each, cycling through the categories.
 
     Raises:
         ScoringError: an answer that is not among its options.
@@ -89,7 +89,7 @@ def questions_of(labels: pd.DataFrame, *, one_each: bool = False) -> list[list[Q
 
 
 def samples_of(folder: Path, triples: Triples) -> FolderClips:
-    """Samples of all prompts in a folder: one array (N, T, H, W, 3), or files named by the prompts' numbers.
+    """Load samples of all prompts from a folder: one array (N, T, H, W, 3), or files named by the prompts' numbers.
 
     Raises:
         EvaluationError: no clips of the protocol's shape.
@@ -109,7 +109,7 @@ def samples_of(folder: Path, triples: Triples) -> FolderClips:
 
 
 def answers_in(path: Path, triples: Triples) -> list[list[str]]:
-    """Answers of an external judge, from a CSV with the columns clip, category and answer.
+    """Read answers of an external judge from a CSV with the columns clip, category and answer.
 
     Raises:
         ScoringError: no such file or columns, other clips or categories than were asked, or an answer that is not
@@ -145,12 +145,12 @@ def answers_in(path: Path, triples: Triples) -> list[list[str]]:
 
 
 def right(triples: Triples, given: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 7) whether answers are right and (N, 7) indices of the needs, -1 where nothing was asked."""
+    """Return (N, 7) whether answers are correct and (N, 7) indices of the needs, -1 where nothing was asked."""
     return scored(triples.questions, given)
 
 
 def scored(asked: list[list[Question]], given: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """As `right`, of the questions of each clip."""
+    """See `right`, for the questions of each clip."""
     held = np.zeros((len(asked), len(CATEGORIES)))
     needs = np.full(held.shape, -1, dtype=np.int64)
     for row, (questions, answers) in enumerate(zip(asked, given, strict=True)):

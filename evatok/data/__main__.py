@@ -1,8 +1,7 @@
 """Clip sets from the command line: `python -m evatok.data build|check|show NAME`.
 
-NAME is an embedded set (freedoom, arcade), the folder of a built set, a manifest CSV, or a folder of class
-folders. Whatever goes wrong is one line on stderr, as in `evatok.errors`; what is passed over in a manifest is told
-there too.
+NAME is an embedded set (freedoom, arcade), the folder of a built set, a manifest CSV, or a folder of class folders. Any
+failure becomes one line on stderr, see `evatok.errors`; so do entries skipped in a manifest.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from evatok.pictures.contact_sheet import contact_sheet
 from evatok.storage.files import cache_folder, ordinary
 
 COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
-NAMED = 8  # labels, or failures, that are named; the rest is a number
+NAMED = 8  # labels or failures listed by name; the rest is a count
 CLIPS, SIZE, FRAMES = 64, 64, 16
-SHOWN, LINE = 8, 56  # clips on the sheet that a build makes; letters a line of a caption
+SHOWN, LINE = 8, 56  # clips on the sheet that a build writes; characters per caption line
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command; exits after one line on stderr with 2 for an error, 130 for Ctrl-C and 143 for SIGTERM."""
+    """Run one command; exit after one line on stderr with 2 for an error, 130 for Ctrl-C and 143 for SIGTERM."""
     options = _parser().parse_args(argv)
     logging.basicConfig(format="evatok.data: %(message)s", stream=sys.stderr)
     logging.getLogger("evatok.data").setLevel(logging.INFO)
@@ -40,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build(options: argparse.Namespace) -> None:
-    """Make or decode the set, unless it is in the cache, and say what it holds; captions make a contact sheet."""
+    """Render or decode the set, unless cached, and print a summary; sets with captions get a contact sheet."""
     found = _clip_set(options)
     _describe(found)
     if "caption" in found.labels and found.folder is not None:
@@ -48,7 +47,7 @@ def build(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Read every pixel of a built set and compare with its hash; with --remake make its first reel again."""
+    """Read every pixel of a built set and compare with its hash; with --remake regenerate its first reel."""
     size, frames = _shape(options)
     folder = sets.built(
         options.name,
@@ -73,7 +72,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without repeating the usage."""
+    """Report errors in one line, without repeating the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
@@ -101,7 +100,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(required=True, metavar="build|check|show")
     commands.add_parser("build", parents=[shared], help=build.__doc__).set_defaults(command=build)
     checking = commands.add_parser("check", parents=[shared], help=check.__doc__)
-    checking.add_argument("--remake", action="store_true", help="make the first reel again and compare")
+    checking.add_argument("--remake", action="store_true", help="regenerate the first reel and compare")
     checking.set_defaults(command=check)
     showing = commands.add_parser("show", parents=[shared], help=show.__doc__)
     showing.add_argument("--output", type=_png, default=Path("sheet.png"), help="default: sheet.png")
@@ -160,7 +159,7 @@ def _split(options: argparse.Namespace) -> str:
 
 
 def _shape(options: argparse.Namespace) -> tuple[int, int]:
-    """Return the requested size and frames; by default those of a built folder, which has only one shape."""
+    """Return the requested size and frames; by default those of a built folder, which has a single shape."""
     size, frames = SIZE, 1 if options.name.partition("@")[0] in sets.STILLS else FRAMES
     if not sets.is_embedded(options.name) and (Path(options.name) / "manifest.json").exists():
         _, frames, size, _, _ = clips.load(Path(options.name)).clips.shape

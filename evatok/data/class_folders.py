@@ -1,6 +1,6 @@
 """A tree of class folders as a list of clips: one row per clip, as `evatok.data.manifest` reads them.
 
-Clips are videos and folders of images, or, where stills are asked for, the images themselves.
+Clips are videos and folders of images or, if stills are requested, the images themselves.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "t
 def scan_class_folders(root: Path | str, *, stills: bool = False) -> pd.DataFrame:
     """List root/<class>/<videos> in natural order, labelled by class; a folder of images there is one clip.
 
-    With `stills` a clip is an image directly in its class, and videos are left out; the classes may then lie in the
-    folders train and val of root, as ImageNet's do, which become the splits.
+    With `stills` a clip is an image directly in its class, and videos are skipped; the classes may then lie in the
+    folders train and val of root, as in ImageNet, which become the splits.
 
     Raises ManifestError for a missing root, videos outside a class, a class without clips, or a deeper folder
     without images: nothing that looks like a clip is passed over. Hidden entries are; other files, broken links and
@@ -47,19 +47,19 @@ def scan_class_folders(root: Path | str, *, stills: bool = False) -> pd.DataFram
         log_once(f"{root}: {len(strangers)} left out: {few(strangers, LEFT_OUT)}")
     named = [(str(path), readable(label)) for label, paths in clips.items() for path in paths]
     paths, labels = zip(*named, strict=True)
-    # As objects: other strings of pandas refuse names that are not UTF-8.
+    # As objects: other pandas string types reject names that are not UTF-8.
     return pd.DataFrame({"path": pd.Series(paths, dtype=object), "label": labels, "start": 0.0, "split": ""})
 
 
 def _split_folders(root: Path) -> list[Path]:
-    """The folders of ImageNet's layout, in which classes are; none where these names are classes themselves."""
+    """Return the folders of ImageNet's layout that contain classes; none if these names are classes themselves."""
     found = [root / name for name in _SPLITS if (root / name).is_dir()]
     holds_classes = [any(entry.is_dir() for entry in _visible(folder)) for folder in found]
     return [folder for folder, holds in zip(found, holds_classes, strict=True) if holds] if len(found) > 1 else []
 
 
 def _why_bare(root: Path, bare: list[str], stills: bool) -> str:
-    """What is missing where a class, or the root, has no clips, and what reads what is there instead."""
+    """Explain what is missing if a class, or the root, has no clips, and what could read what is there instead."""
     suffixes = IMAGE_SUFFIXES if stills else VIDEO_SUFFIXES
     expected = f"expected <class>/<{'image' if stills else 'video'}> ({', '.join(suffixes)})"
     if not bare:
@@ -83,7 +83,7 @@ def _clips_in(folder: Path, stills: bool) -> list[Path]:
 
 
 def _strangers(folder: Path, stills: bool) -> Iterator[str]:
-    """List what in a class folder is not a clip, and why."""
+    """List the files in a class folder that are not clips, with reasons."""
     for entry in _visible(folder):
         if entry.is_symlink() and not entry.exists():
             yield f"{folder.name}/{entry.name} (a broken link)"
@@ -100,5 +100,5 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_clip(path: Path, stills: bool) -> bool:
-    """Whether a file is, by its name, a video, or an image where stills are asked for."""
+    """Whether a file is, by its name, a video, or an image if stills are requested."""
     return path.is_file() and path.suffix.lower() in (IMAGE_SUFFIXES if stills else VIDEO_SUFFIXES)

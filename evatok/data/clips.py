@@ -1,4 +1,4 @@
-"""Clip sets on disk: one memory-mapped array, a row of labels per clip, one manifest that says what made them.
+"""Clip sets on disk: one memory-mapped array, a row of labels per clip, and a manifest of what made them.
 
 Legend of shapes: N clips, T frames, H x W pixels; clips are uint8 RGB (N, T, H, W, 3) on disk and float
 (B, 3, T, H, W) in [0, 1] for a network.
@@ -38,7 +38,7 @@ class ClipSetError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class ClipSet:
-    """N clips with their labels, the manifest that says where they come from, and the folder they lie in."""
+    """N clips with their labels, the manifest of their origin, and their folder."""
 
     clips: np.ndarray
     labels: pd.DataFrame
@@ -58,7 +58,7 @@ class ClipSet:
         return str(self.manifest["sha256"])
 
     def head(self, count: int) -> ClipSet:
-        """The first `count` clips, under their own hash. Raises ClipSetError for none, or more than there are."""
+        """Return the first `count` clips, with their own hash. Raises ClipSetError for none, or more than there are."""
         if not 1 <= count <= len(self):
             raise ClipSetError(f"clip set {self.name}: {count} clips requested, it has {len(self)}")
         if count == len(self):
@@ -77,7 +77,7 @@ def to_network(clips: np.ndarray, device: torch.device | str = "cpu") -> torch.T
     """uint8 (B, T, H, W, 3) -> float32 (B, 3, T, H, W) in [0, 1]."""
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ClipSetError(f"clips must be uint8 (B, T, H, W, 3), got {clips.dtype} {clips.shape}")
-    import torch  # here: processes that make clips start in a fraction of the time without it
+    import torch  # imported here: processes that render clips start much faster without it
 
     from evatok.storage import transfer
 
@@ -109,7 +109,7 @@ def pixels_sha256(clips: np.ndarray) -> str:
 
 
 def range_sha256(clips: Any, start: int, stop: int) -> str:
-    """sha256 of clips [start, stop) for a shard's key, where a set has an identity without decoding them."""
+    """Return the sha256 of clips [start, stop) for a shard's key, without decoding if the set has an identity."""
     identity = getattr(clips, "identity", None)
     if identity is None:
         return pixels_sha256(clips[start:stop])
@@ -129,10 +129,10 @@ def save(folder: Path | str, clips: np.ndarray, labels: pd.DataFrame, manifest: 
 def load(folder: Path | str) -> ClipSet:
     """Open a set, and compare every pixel with the manifest's hash, once per process, and the labels with theirs.
 
-    Labels are as they were written: what looks like a number in the column `label` stays a word.
+    Labels are read as written: a number in the column `label` stays a string.
 
     Raises:
-        ClipSetError: no set there, or arrays or labels are not what the manifest says.
+        ClipSetError: no set there, or arrays or labels that do not match the manifest.
     """
     folder = Path(folder)
     try:
@@ -140,7 +140,7 @@ def load(folder: Path | str) -> ClipSet:
         shape, sha256 = manifest["shape"], manifest["sha256"]
         clips = read_array(folder / "clips.npy", mmap_mode="r")
         labels = pd.read_csv(ordinary(folder / _LABELS), index_col="clip", dtype={"label": str}, keep_default_na=False)
-        seal = manifest.pop(_SEAL, None)  # what tells sets apart in records are their pixels
+        seal = manifest.pop(_SEAL, None)  # records identify sets by their pixels instead
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         told = f"no complete clip set ({type(error).__name__}: {error})"
         raise ClipSetError(f"{folder}: {told}; delete the folder and build it again") from error
@@ -162,7 +162,7 @@ _hashed: dict[tuple[str, int, int, int], str] = {}
 
 
 def _sha256_of_file(path: Path, clips: np.ndarray) -> str:
-    """`pixels_sha256` of the clips that a file holds, computed once per process for each state of the file."""
+    """Return `pixels_sha256` of the clips in a file, computed once per process and file state."""
     state = path.stat()
     key = (str(path.absolute()), state.st_ino, state.st_size, state.st_mtime_ns)
     if key not in _hashed:
@@ -171,8 +171,8 @@ def _sha256_of_file(path: Path, clips: np.ndarray) -> str:
 
 
 def _seal_of(folder: Path, manifest: dict[str, Any]) -> str:
-    """Hash of a set's labels and of all else that its manifest says."""
-    told = json.dumps(json.loads(json.dumps(manifest)), sort_keys=True).encode()  # as it is read again
+    """Hash a set's labels and everything else in its manifest."""
+    told = json.dumps(json.loads(json.dumps(manifest)), sort_keys=True).encode()  # normalised as on reading
     return hashlib.sha256(sha256_file(folder / _LABELS).encode() + told).hexdigest()
 
 

@@ -1,9 +1,9 @@
-"""Videos inside files that hold many: webdataset's tar shards, Parquet or Arrow files of Hugging Face's datasets.
+"""Videos inside container files: webdataset's tar shards, Parquet or Arrow files of Hugging Face datasets.
 
-A video in one has the path of its file, a slash, and its name there (`shard-000.tar/0007.mp4`; for rows of tables their
-number). Tar shards are read where they lie, by their index; of tables the row group, or the mapped row. Labels are a
-shard's `.cls`, or the `label` of its `.json`, and a table's column `label` with its class names. Splits are what words
-such as train in the names of files and folders say, if every file has one.
+A contained video's path is its file's path, a slash, and its name there (`shard-000.tar/0007.mp4`; in tables, the row
+number). Tar shards are read in place by their index; tables by row group or mapped row. Labels are a shard's `.cls`, or
+the `label` of its `.json`, and a table's column `label` with its class names. Splits come from words such as train in
+file and folder names, if every file has one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ContainerError(EvatokError, ValueError):
 
 
 def held_in(path: Path) -> tuple[Path, str] | None:
-    """The container of the video at a path and its name there; None for an ordinary path."""
+    """Return the container of the video at a path and its name there; None for an ordinary path."""
     for parent in path.parents:
         if parent.suffix.lower() in SUFFIXES and parent.is_file():
             return parent, path.relative_to(parent).as_posix()
@@ -63,7 +63,7 @@ def held_in(path: Path) -> tuple[Path, str] | None:
 
 
 def state(path: Path) -> tuple[int, int]:
-    """Bytes and time of change of a file, or of a video within one. Raises OSError where there is none."""
+    """Return size and modification time of a file, or of a video within one. Raises OSError if missing."""
     found = held_in(path)
     if found is None:
         told = path.stat()
@@ -73,7 +73,7 @@ def state(path: Path) -> tuple[int, int]:
 
 
 def read(path: Path) -> io.BytesIO:
-    """The content of a video within a container. Raises OSError where it is not there."""
+    """Read a video within a container. Raises OSError if it is missing."""
     found = held_in(path)
     assert found is not None
     container, name = found
@@ -86,7 +86,7 @@ def read(path: Path) -> io.BytesIO:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The containers that a path names: itself, or those of a folder, also below one called data; [] for none."""
+    """List the containers at a path: itself, or those of a folder or its subfolder data; [] for none."""
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return [path]
     if not path.is_dir():
@@ -96,7 +96,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def scan(path: Path) -> pd.DataFrame:
-    """The videos of all containers of a path as rows of a manifest. Raises ContainerError for none."""
+    """List the videos of all containers at a path as manifest rows. Raises ContainerError for none."""
     files = files_of(path)
     splits = [_split_of(file.relative_to(path) if path.is_dir() else Path(file.name)) for file in files]
     told = all(splits)
@@ -111,7 +111,7 @@ def scan(path: Path) -> pd.DataFrame:
 
 
 def _videos(file: Path) -> Iterator[tuple[str, str]]:
-    """Name and label of every video of a container."""
+    """Yield name and label of every video in a container."""
     if file.suffix.lower() in TABLES:
         yield from _rows(file)
         return
@@ -135,7 +135,7 @@ def _label_of(file: Path, key: str, index: dict[str, tuple[int, int]]) -> str:
 
 @lru_cache(maxsize=4096)
 def _index(file: Path, changed: int) -> dict[str, tuple[int, int]]:
-    """Offset and size of every file in a tar shard."""
+    """Return offset and size of every file in a tar shard."""
     try:
         with tarfile.open(file, "r:") as shard:
             return {entry.name.removeprefix("./"): (entry.offset_data, entry.size) for entry in shard if entry.isfile()}
@@ -159,7 +159,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str]]:
 
 def _size(container: Path, name: str) -> int:
     if container.suffix.lower() in TABLES:
-        return container.stat().st_size  # of the table: a row's own would have to be read
+        return container.stat().st_size  # of the table: a row's own size would have to be read
     return _entry(container, name)[1]
 
 
@@ -199,7 +199,7 @@ class _Table:
         return list(feature.get("names", []))
 
     def video(self, row: int) -> bytes:
-        """The content of a row's video, in the table or in the file that it names."""
+        """Read a row's video, from the table or from the file it names."""
         if self.file.suffix.lower() == ".arrow":
             held = _mapped(self.file)[self.column][row].as_py()
         else:

@@ -1,4 +1,4 @@
-"""Decoding of one clip, (T, H, W, 3) uint8 RGB, in this very process.
+"""Decode one clip, (T, H, W, 3) uint8 RGB, in this process.
 
 Frames are picked by presentation time, never by an average rate, so variable-rate files come out right. A
 walk over the packets decides who decodes: decord where it is exact, PyAV wherever anything is unusual (see
@@ -15,14 +15,14 @@ from PIL import Image
 
 from evatok.data.probe import Probe, VideoError, opened, probe, scan, tick, upright
 
-RESIZE = Image.Resampling.BICUBIC  # Pillow widens the kernel as it shrinks, so this is antialiased
+RESIZE = Image.Resampling.BICUBIC  # Pillow widens the kernel when shrinking, so this is antialiased
 
 
-LONG = 16  # sides of a picture of which the square is cut out before it is resized
+LONG = 16  # aspect ratio above which the square is cropped before resizing
 
 
 class _Disagreement(Exception):  # noqa: N818 - never leaves this module
-    """The decoder showed other frames than the packets promised."""
+    """The decoder returned other frames than the packets promised."""
 
 
 class Request(NamedTuple):
@@ -30,8 +30,8 @@ class Request(NamedTuple):
 
     Attributes:
         start: seconds from the first frame.
-        place: where the clip begins between `start` (0) and the latest time that leaves enough frames (1); None: at
-            `start`.
+        place: relative position of the clip's start between `start` (0) and the latest time that leaves enough frames
+            (1); None: at `start`.
         pad: repeat the last frame of a video that ends before the clip does.
     """
 
@@ -56,9 +56,9 @@ def check_sampling(*, frames: int, size: int, fps: float | None) -> None:
 
 
 def pick_frames(times: np.ndarray, *, frames: int, fps: float | None, start: float, lasts: float) -> np.ndarray:
-    """Indices (n,) into `times` (F,) in seconds; n < frames where the video ends first.
+    """Return indices (n,) into `times` (F,) in seconds; n < frames if the video ends first.
 
-    A video ends half of `lasts` seconds after its last frame's time: up to there that frame is the nearest.
+    A video ends half of `lasts` seconds after its last frame's time: until then that frame is the nearest.
     """
     targets = start + np.arange(frames if fps else 1) / (fps or 1.0)
     targets = targets[targets <= times[-1] + lasts / 2 + 1e-6]
@@ -70,14 +70,14 @@ def pick_frames(times: np.ndarray, *, frames: int, fps: float | None, start: flo
 
 
 def decode_clip(request: Request) -> np.ndarray:
-    """Decode in this very process, without a limit on the time; see `read_clip`."""
+    """Decode in this process, without a time limit; see `read_clip`."""
     held = probe(request.path)
     if not held.doubt:
         with suppress(_Disagreement):
             return _cut(request, held, _decode_decord)
     with suppress(_Disagreement):
         return _cut(request, held, _decode_av)
-    # Some packets are never shown (invisible VP8 frames, a stream cut between keyframes): count what is.
+    # Some packets are never shown (invisible VP8 frames, a stream cut between keyframes): count those that are.
     try:
         return _cut(request, scan(request.path), _decode_av)
     except _Disagreement as error:
@@ -100,7 +100,7 @@ def _cut(request: Request, held: Probe, decode: Decoder) -> np.ndarray:
 
 
 def begin(request: Request, held: Probe) -> float:
-    """When the requested clip begins, in seconds from the first frame."""
+    """Return the start of the requested clip, in seconds from the first frame."""
     if request.place is None:
         return request.start
     if request.fps is None:
@@ -115,7 +115,7 @@ def _count(frames: int) -> str:
 
 
 def _decode_decord(path: Path, held: Probe, wanted: np.ndarray, size: int) -> dict[int, np.ndarray]:
-    import decord  # not made for every platform; `probe` asks for it only where it is there
+    import decord  # not available on every platform; `probe` requests it only if it is
 
     decord.logging.set_level(decord.logging.QUIET)
     try:
@@ -145,7 +145,7 @@ def _decode_av(path: Path, held: Probe, wanted: np.ndarray, size: int) -> dict[i
             container.seek(key, stream=stream)
         for frame in container.decode(stream):
             moment = tick(path, frame)
-            key_shown = key_shown or moment == key  # otherwise the seek went too far, and frames may lack a reference
+            key_shown = key_shown or moment == key  # otherwise the seek overshot, and frames may lack a reference
             if moment in index_at and key_shown and not frame.is_corrupt:
                 pictures[index_at[moment]] = square(upright(frame), size)
             if moment >= last:
@@ -158,7 +158,7 @@ def _decode_av(path: Path, held: Probe, wanted: np.ndarray, size: int) -> dict[i
 def square(picture_HWC: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3): the shorter side resized, the centre kept."""
     height, width = picture_HWC.shape[:2]
-    if max(height, width) > LONG * min(height, width):  # the complete strip resized may be a thousand times the picture
+    if max(height, width) > LONG * min(height, width):  # resizing the whole strip may take a thousandfold memory
         box = _centre(height, width)
         picture = Image.fromarray(np.ascontiguousarray(picture_HWC))
         return np.asarray(picture.resize((size, size), RESIZE, box=box))
@@ -170,7 +170,7 @@ def square(picture_HWC: np.ndarray, size: int) -> np.ndarray:
 
 
 def _centre(height: int, width: int) -> tuple[float, float, float, float]:
-    """The middle square of a picture: left, top, right, bottom."""
+    """Return the central square of a picture: left, top, right, bottom."""
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side

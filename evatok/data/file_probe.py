@@ -1,7 +1,7 @@
-"""What each file of a listing holds, found out once by several processes and kept in the cache.
+"""What each file of a listing holds, probed once by several processes and cached.
 
-The cache knows a file by path, size and time of change, so that only new and changed ones are probed again, and is
-written while probing goes on: an interrupted probe resumes.
+The cache identifies a file by path, size and modification time, so that only new and changed ones are probed again, and
+is written during probing: an interrupted probe resumes.
 
 Legend: N rows of a listing.
 """
@@ -25,9 +25,9 @@ from evatok.data.probe import VideoError, probe
 from evatok.data.workers import Work, in_order
 from evatok.storage.files import cache_folder, ordinary, replacing
 
-_STATE = ["path", "start", "size", "changed"]  # what a row of the cache is known by
+_STATE = ["path", "start", "size", "changed"]  # identifies a row of the cache
 _FOUND = ["held", "reason"]
-_UNKNOWN, _NOT_NOW = -2, -1  # in the place of a number of frames; neither is kept
+_UNKNOWN, _NOT_NOW = -2, -1  # in place of a number of frames; neither is cached
 _OFTEN = 30.0  # seconds between writes of the cache
 
 
@@ -37,7 +37,7 @@ class Held:
 
     Attributes:
         frames: (N,) frames available from each row's start, no more than asked; 0 for a broken file.
-        reasons: (N,) why nothing can be read; "" where something can.
+        reasons: (N,) why a file is unreadable; "" if it is readable.
         sizes: (N,) bytes of each file.
     """
 
@@ -100,7 +100,7 @@ def _states(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _state(path: str) -> tuple[int, int]:
-    """Bytes and time of change of a file; -1, -1 where there is none."""
+    """Return size and modification time of a file; -1, -1 if missing."""
     try:
         return containers.state(Path(path))
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def _state(path: str) -> tuple[int, int]:
 
 
 def _cache_of(states: pd.DataFrame, frames: int, fps: float | None) -> Path:
-    """One file per set of paths: a listing that has grown is another, but it finds what a shorter one knew by name."""
+    """Return one cache file per set of paths: a longer listing has its own, but reuses what a shorter one probed."""
     key = hashlib.sha256(f"{frames} {fps} ".encode())
     key.update(os.path.commonpath(states["path"].tolist()))
     return cache_folder() / "probes" / f"{key.hexdigest()[:16]}.parquet"
@@ -126,7 +126,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _write(path: Path, states: pd.DataFrame, held: list[int], reasons: list[str]) -> None:
-    """Add what was found to the cache."""
+    """Add new probe results to the cache."""
     found = states.assign(held=held, reason=reasons)
     both = pd.concat([_read(path), found[found["held"] >= 0]])
     newest = both.drop_duplicates(_STATE[:2], keep="last").astype({"held": np.int64, "reason": str})

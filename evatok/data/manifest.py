@@ -1,7 +1,7 @@
 """Many videos: a manifest (CSV) or a tree of class folders in; clips, labels and failures out.
 
-Both sources give the same frame, one row per clip: `path` (absolute), `label` ("" where none is given), `start`
-(seconds; for a folder of images the index of the first) and `split` ("" where none is given).
+Both sources give the same frame, one row per clip: `path` (absolute), `label` ("" if none is given), `start` (seconds;
+for a folder of images the index of the first) and `split` ("" if none is given).
 
 Manifests are read as they are found: cells between commas, semicolons or tabs; further columns, which are named once
 in the log; `action` or `class` in the place of an absent `label`; and lists without a header, `path` or `path label`
@@ -32,16 +32,16 @@ from evatok.errors import EvatokError
 from evatok.storage.files import ordinary
 
 COLUMNS = ("path", "label", "start", "split")
-LABEL_ALIASES = ("action", "class")  # the first of them that is there is the label where no column `label` is
-NEAR = 0.8  # from this likeness on (difflib) a strange name is taken for a misspelt one
+LABEL_ALIASES = ("action", "class")  # the first one present is the label if there is no column `label`
+NEAR = 0.8  # likeness (difflib) above which an unknown name counts as misspelt
 SEPARATORS = (",", ";", "\t")
-NAMED = 3  # how many of many offenders an error names
+NAMED = 3  # how many offenders an error names
 
 _log = logging.getLogger(__name__)
 
 
 class ManifestError(EvatokError, ValueError):
-    """A manifest or class tree from which no set of clips can be made."""
+    """A manifest or class tree that yields no set of clips."""
 
 
 def read_manifest(path: Path | str, *, missing: bool = False) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def read_manifest(path: Path | str, *, missing: bool = False) -> pd.DataFrame:
 
 
 def readable(name: str) -> str:
-    """A file's or class's name; bytes that are not UTF-8, as old archives leave them, become replacement characters."""
+    """Return a printable file or class name; bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
@@ -106,7 +106,7 @@ def decode_manifest(
     if rows.empty:
         raise ManifestError("there are no rows to decode")
     most = min(count or len(rows), len(rows))
-    clips = np.empty((most, frames, size, size, 3), dtype=np.uint8)  # at once: a stack would need twice this
+    clips = np.empty((most, frames, size, size, 3), dtype=np.uint8)  # allocated at once: a stack would need twice this
     decoded: list[int] = []  # positions in `rows`
     reasons: dict[int, str] = {}
     with ClipReader() as reader:
@@ -127,9 +127,9 @@ def decode_manifest(
 
 
 def _lines(path: Path) -> dict[int, dict[str, str]]:
-    """Line number and row of every line that is not blank."""
+    """Yield line number and row of every non-blank line."""
     if not path.is_file():
-        raise ManifestError(f"{path}: not a regular file, so not a manifest")  # a pipe would be waited for
+        raise ManifestError(f"{path}: not a regular file, so not a manifest")  # a pipe would block
     try:
         text = ordinary(path).read_text(encoding="utf-8-sig")  # -sig: spreadsheets write a byte-order mark
         if (official := rows_of_official(path, text)) is not None:
@@ -144,7 +144,7 @@ def _lines(path: Path) -> dict[int, dict[str, str]]:
 
 
 def _separator_of_list(first: str, folder: Path) -> str | None:
-    """What parts path and label where the first line of a manifest begins with a path; None where it does not."""
+    """Return the separator of path and label if the first line of a manifest starts with a path; None otherwise."""
     for separator in ("", *SEPARATORS, " "):
         head = _cells(first, separator)[0]
         if head and (Path(head).suffix.lower() in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) or _exists(folder / head)):
@@ -155,12 +155,12 @@ def _separator_of_list(first: str, folder: Path) -> str | None:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long for a name, or with a zero byte
+    except (OSError, ValueError):  # too long for a name, or with a null byte
         return False
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    """The cells of one line; under "" the line is one, under " " the last blanks part two."""
+    """Split a line into cells; "" keeps it whole, " " splits at the last blanks."""
     if not separator:
         return [line.strip()]
     if separator == " ":
@@ -203,7 +203,7 @@ def _rows_of_list(path: Path, text: str, separator: str) -> Iterator[tuple[int, 
 
 
 def _meant(path: Path, columns: list[str]) -> dict[str, str]:
-    """The name of each column that is read -> what it is read as."""
+    """Map the name of each column that is read to its meaning."""
     allowed = f"the columns are {', '.join(COLUMNS)}, of which only path is required"
     if not columns:
         raise ManifestError(f"{path}: the manifest is empty; {allowed}")
@@ -224,12 +224,12 @@ def _meant(path: Path, columns: list[str]) -> dict[str, str]:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    """The column that `name` seems to be meant for; "" where there is none, or that column is there as well."""
+    """Return the column that `name` seems to be a misspelling of; "" if none, or if that column also exists."""
     near = difflib.get_close_matches(name.lower(), COLUMNS, n=1, cutoff=NEAR)
     return near[0] if near and near[0] not in known else ""
 
 
-@functools.cache  # a manifest is read several times on the way to its clips, and says this once
+@functools.cache  # a manifest is read several times on the way to its clips, but reported once
 def log_once(told: str) -> None:
     _log.info("%s", readable(told))
 

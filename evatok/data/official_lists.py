@@ -1,7 +1,7 @@
-"""Lists as data sets are published with: UCF-101's text files, Kinetics' and WebVid's CSV files, as rows of a manifest.
+"""Published split lists as manifest rows: UCF-101's text files, Kinetics' and WebVid's CSV files.
 
-What they say of labels and splits is kept; where they say less than a path, it is the one under which the sets are
-commonly unpacked.
+Their labels and splits are kept; where they give less than a path, it is the one under which the sets are commonly
+unpacked.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Rows = dict[int, dict[str, str]]
 
 _UCF = re.compile(r"(train|test)list(\d\d)\.txt")
 _KINETICS, _WEBVID = {"youtube_id", "time_start", "time_end"}, {"videoid", "page_dir"}
-_VALIDATION = ("validate", "val")  # Kinetics' words for it
+_VALIDATION = ("validate", "val")  # Kinetics' names for it
 
 
 def rows_of_official(path: Path, text: str) -> Rows | None:
-    """Line number and row (path, label, split) of every clip of an official list; None for any other text.
+    """Return line number and row (path, label, split) of every clip in an official list; None for any other text.
 
     UCF-101: `trainlist01.txt` lists the training split, and the `testlist01.txt` beside it what is held out, as the
     validation split; the class is the video's folder. Kinetics: `<label>/<id>_<start>_<end>.mp4`, or without the label.
@@ -54,7 +54,7 @@ def _ucf_rows(path: Path, text: str, split: str) -> Iterator[dict[str, str]]:
 
 
 def _holding(folder: Path, name: str) -> str:
-    """Where the videos lie relative to the lists: beside them, in UCF-101, or in that of the folder above."""
+    """Return where the videos are relative to the lists: beside them, in UCF-101, or in the parent folder's UCF-101."""
     places = ("", "UCF-101/", "../UCF-101/", "../")
     return next((place for place in places if (folder / place / name).exists()), "")
 

@@ -23,7 +23,7 @@ DECORD_CODECS = (
     "h264",
     "vp9",
     "mpeg4",
-)  # where decord was found exact; it errs on open-GOP HEVC, refuses AV1
+)  # formats for which decord was found exact; it fails on open-GOP HEVC and refuses AV1
 
 
 MOST_PIXELS = 2**26  # of a frame: 8192 x 8192, some 200 MB as RGB
@@ -51,13 +51,13 @@ class _Packet(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """What a video file holds: F frames in the order they are shown."""
+    """What a video file holds: F frames in presentation order."""
 
     pts: np.ndarray  # (F,) int64, strictly increasing, in units of time_base seconds
     keys: np.ndarray  # (K,) int64: pts of the keyframes, where decoding may begin
     time_base: float  # seconds
     lasts: float  # seconds for which the last frame is shown
-    doubt: str  # why the file is not given to decord; empty where it is
+    doubt: str  # why the file is not given to decord; empty if it is
     loss: str = ""  # what the header claims beyond the F frames; empty for a complete file
 
     @property
@@ -116,7 +116,7 @@ def scan(path: Path) -> Probe:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first video stream, read by one thread; within, what FFmpeg refuses is a VideoError."""
+    """Open the container and its first video stream, single-threaded; FFmpeg errors within become VideoErrors."""
     try:
         source: Any = containers.read(path) if containers.held_in(path) else str(ordinary(path))
         with av.open(source, metadata_errors="replace") as container:
@@ -133,7 +133,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _refuse_large(path: Path, width: int, height: int) -> None:
-    """Raise VideoError for frames of more pixels than any camera's: a small file may claim as many as it likes."""
+    """Raise VideoError for frames of more pixels than any camera's: a small file may claim any number."""
     if width * height > MOST_PIXELS:
         raise VideoError(
             path,
@@ -142,7 +142,7 @@ def _refuse_large(path: Path, width: int, height: int) -> None:
 
 
 def tick(path: Path, frame: VideoFrame) -> int:
-    """A decoded frame's presentation time in units of the stream's time base. Raises VideoError without one."""
+    """Return a frame's presentation time in units of the stream's time base. Raises VideoError without one."""
     moment = frame.pts if frame.pts is not None else frame.dts
     if moment is None:
         way_out = "wrap it with its rate first: ffmpeg -r 30 -i FILE -c copy wrapped.mp4"
@@ -151,13 +151,13 @@ def tick(path: Path, frame: VideoFrame) -> int:
 
 
 def turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """How a frame's display matrix says to show it: axes swapped, then mirrored left to right, then top to bottom."""
+    """Read from a frame's display matrix: swap axes, then mirror left to right, then top to bottom."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
     held = memoryview(matrix)  # type: ignore[arg-type] # PyAV does not say that side data are buffers
     (a, b, _), (c, d, _), _ = np.frombuffer(held, dtype="=i4").reshape(3, 3).tolist()
-    swapped = abs(b) > abs(a)  # (x, y) is shown at (a x + c y, b x + d y); an odd angle counts as the nearest
+    swapped = abs(b) > abs(a)  # (x, y) is shown at (a x + c y, b x + d y); an oblique angle is rounded to the nearest
     return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
 
 
@@ -170,10 +170,10 @@ def upright(frame: VideoFrame) -> np.ndarray:
 
 
 def _rgb(frame: VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, of interlaced frames too with their colour brought up as in one picture.
+    """Convert to (H, W, 3) uint8 RGB; the chroma of interlaced frames is upsampled progressively.
 
-    The ffmpeg command and decord do so by default; libswscale by itself has gone over to bringing up the colour of each
-    field alone. A picture must not depend on who decodes it.
+    The ffmpeg command and decord do so by default; libswscale on its own has switched to upsampling each field
+    separately. A picture must not depend on its decoder.
     """
     if not frame.interlaced_frame:
         return frame.to_ndarray(format="rgb24")
@@ -200,7 +200,7 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)  # the picture of a music file
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)  # cover art of a music file
 
 
 def _kinds(container: InputContainer) -> str:
@@ -208,15 +208,15 @@ def _kinds(container: InputContainer) -> str:
 
 
 def _walk(container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], bool, bool]:
-    """The packets in stored order up to the first damaged one, whether there was one, and whether frames are turned."""
+    """Return the packets in stored order up to the first damaged one, if any, and whether frames are rotated."""
     packets: list[_Packet] = []
     first: list[VideoFrame] = []
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 return packets, True, False
-            first = first or packet.decode()[:1]  # the turn is known only once a frame is
-            if packet.size:  # the one without is the end of the stream
+            first = first or packet.decode()[:1]  # rotation is only known from a decoded frame
+            if packet.size:  # the empty one marks the end of the stream
                 packets.append(_Packet(*(getattr(packet, field) for field in _Packet._fields)))
     except av.error.FFmpegError:
         if not packets:
@@ -247,13 +247,13 @@ def _loss(container: InputContainer, stream: VideoStream, packets: int, seconds:
     if stream.frames and stream.frames != packets:
         return f"its header claims {stream.frames} frames"
     claimed = (container.duration or 0) / av.time_base
-    if not stream.frames and claimed > seconds + 1.0:  # a second of grace: sound often ends later
+    if not stream.frames and claimed > seconds + 1.0:  # a second of tolerance: sound often ends later
         return f"its header claims {claimed:.1f} s"
     return ""
 
 
 def _unbroken(pts: np.ndarray, last_dts: int | None, *, cut: bool) -> np.ndarray:
-    """The frames (F,) in the order shown that surely follow one another.
+    """Return the frames (F,) in presentation order that are known to be contiguous.
 
     A lost frame is shown no earlier than the last packet's decoding time, so only beyond it can there be
     holes: a file known to be cut gives up all frames there, one that claims no number those after a gap.

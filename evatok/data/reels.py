@@ -1,4 +1,4 @@
-"""Embedded sets, made reel by reel in worker processes; a killed build resumes.
+"""Embedded sets, rendered reel by reel in worker processes; a killed build resumes.
 
 A reel is a fixed number of clips drawn from one random stream.
 
@@ -32,23 +32,23 @@ from evatok.errors import end_quietly
 from evatok.storage.files import cache_folder, disk_of, memory_bytes, replacing, reserve, told_bytes
 
 MOST_CLIPS = 1_000_000
-"""Clips of an embedded set, ten times as many as the paper scores: more are a slip of the pen, and days of work."""
-_ENDS = 30.0  # seconds in which a process that makes reels clears up and ends
+"""Maximum clips of an embedded set, ten times as many as the paper scores: more are a typo, and days of work."""
+_ENDS = 30.0  # seconds for a rendering process to clean up and end
 
 Reel = tuple[np.ndarray, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A source that makes clips from numbers.
+    """A source that renders clips from indices.
 
     Attributes:
         name: the set's name.
-        reel_length: clips a reel; a reel is the smallest piece that can be made on its own.
+        reel_length: clips per reel, the smallest unit that can be rendered on its own.
         reel: (stream, number, size, frames) -> (uint8 (reel_length, T, H, W, 3), one dict of labels per clip).
             A module-level function, so that worker processes can import it.
-        recipe: every constant that decides the pixels.
-        versions: versions of the packages that decide the pixels.
+        recipe: every constant that determines the pixels.
+        versions: versions of the packages that determine the pixels.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ClipSource:
 
 
 class Job(NamedTuple):
-    """A reel to be made, and the folder it goes to."""
+    """A reel to render, and its folder."""
 
     make: Callable[[int, int, int, int], Reel]
     stream: int
@@ -80,17 +80,17 @@ def build(
     workers: int = 2,
     cache: Path | None = None,
 ) -> ClipSet:
-    """The first `count` clips of a split, from the cache or made now; a killed build resumes.
+    """Return the first `count` clips of a split, cached or rendered now; a killed build resumes.
 
-    Splits are separate random streams, so their clips never overlap; a longer set begins with the shorter one.
-    Several processes may build the same set at once: each reel is whole or absent, and the last one wins.
-    Raises ClipSetError for an unknown split, a negative seed and less than one clip.
+    Splits are separate random streams, so their clips never overlap; a longer set begins with the shorter one. Several
+    processes may build the same set at once: each reel is complete or absent, and the last one wins. Raises
+    ClipSetError for an unknown split, a negative seed and fewer than one clip.
     """
     if count < 1:
         raise ClipSetError(f"clip set {source.name}: the number of clips must be at least 1, got {count}")
     found = cached(source, split, count, size=size, frames=frames, seed=seed, cache=cache)
     if found is not None:
-        shutil.rmtree(found / "reels", ignore_errors=True)  # of a build that was killed as it ended
+        shutil.rmtree(found / "reels", ignore_errors=True)  # left by a build killed at its end
         return load(found).head(count)
     _refuse_too_large(source, count, size, frames, workers, cache or cache_folder())
     folder = (cache or cache_folder()) / f"{_stem(source, split, size, frames, seed)}-{count}"
@@ -106,13 +106,13 @@ def build(
         _merge_reels(folder, count, labels, manifest)
     except FileNotFoundError:
         if not (folder / "manifest.json").exists():
-            raise  # else another process has finished the same set and cleared its reels away
+            raise  # otherwise another process has finished the same set and removed its reels
     shutil.rmtree(folder / "reels", ignore_errors=True)
     return load(folder)
 
 
 def _refuse_too_large(source: ClipSource, count: int, size: int, frames: int, workers: int, cache: Path) -> None:
-    """Raise ClipSetError, before anything is made, for a set that memory or disk cannot hold."""
+    """Raise ClipSetError, before rendering, for a set that exceeds memory or disk."""
     asked = f"clip set {source.name}: {count} clips of {frames} frames, {size} x {size} pixels"
     if count > MOST_CLIPS:
         raise ClipSetError(f"{asked}: a set has at most {MOST_CLIPS}; request fewer")
@@ -132,7 +132,7 @@ def _refuse_too_large(source: ClipSource, count: int, size: int, frames: int, wo
 
 
 def stream(split: str, seed: int) -> int:
-    """The number of the random stream from which a split's reels are made: no two share one."""
+    """Return the index of the random stream of a split's reels: no two splits share one."""
     if split not in SPLITS:
         raise ClipSetError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if seed < 0:
@@ -141,7 +141,7 @@ def stream(split: str, seed: int) -> int:
 
 
 def split_of(stream: int) -> str:
-    """The split that a random stream belongs to: the inverse of `stream` for any seed."""
+    """Return the split of a random stream: the inverse of `stream` for any seed."""
     return SPLITS[stream % len(SPLITS)]
 
 
@@ -155,7 +155,7 @@ def cached(
     seed: int = 0,
     cache: Path | None = None,
 ) -> Path | None:
-    """The shortest complete set in the cache that begins with these clips; None where there is none.
+    """Return the shortest complete cached set that starts with these clips; None if there is none.
 
     Raises ClipSetError for an unknown split and a negative seed.
     """
@@ -167,7 +167,7 @@ def cached(
 
 
 def _stem(source: ClipSource, split: str, size: int, frames: int, seed: int) -> str:
-    """The folder's name but for the number of clips."""
+    """Return the folder's name without the number of clips."""
     recipe = json.dumps([source.recipe, source.versions], sort_keys=True)
     key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
     return f"{source.name}-{key}-{frames}x{size}-{split}-{seed}"
@@ -176,7 +176,7 @@ def _stem(source: ClipSource, split: str, size: int, frames: int, seed: int) -> 
 def _make_reels(
     source: ClipSource, folder: Path, stream: int, count: int, size: int, frames: int, workers: int
 ) -> pd.DataFrame:
-    """Make the reels that are not there yet and return the labels of the first `count` clips."""
+    """Render the missing reels and return the labels of the first `count` clips."""
     reels = folder / "reels"
     reels.mkdir(parents=True, exist_ok=True)
     total = -(-count // source.reel_length)
@@ -190,11 +190,10 @@ def _make_reels(
 
 
 def _in_processes(todo: list[Job], workers: int) -> Iterator[None]:
-    """Make reels in processes of their own, each with a pipe of its own; yields as each reel is made.
+    """Render reels in processes, each with its own pipe; yields as each reel is finished.
 
-    No pool or executor of the standard library does: the one waits for ever for the reel of a worker that was killed,
-    the workers of the other outlive a killed parent.
-    Raises what making a reel raises, and ClipSetError where a process ends before its reel is made.
+    Neither standard library pool works: one waits forever for the reel of a killed worker, the other's workers outlive
+    a killed parent. Raises what making a reel raises, and ClipSetError where a process ends before its reel is made.
     """
     context = multiprocessing.get_context("spawn")  # forking after torch started its threads can deadlock
     makers: dict[Connection, BaseProcess] = {}
@@ -204,7 +203,7 @@ def _in_processes(todo: list[Job], workers: int) -> Iterator[None]:
     def ask(pipe: Connection) -> None:
         for job in itertools.islice(waiting, 1):
             under_way[pipe] = job
-            with suppress(OSError):  # its process is gone, which is told where its answer is taken
+            with suppress(OSError):  # its process is gone, which is reported when its answer is read
                 pipe.send(job)
 
     try:
@@ -212,7 +211,7 @@ def _in_processes(todo: list[Job], workers: int) -> Iterator[None]:
             ours, theirs = context.Pipe()
             makers[ours] = context.Process(target=_make_as_asked, args=(theirs,), daemon=True)
             makers[ours].start()
-            theirs.close()  # so that the pipe closes as its process ends
+            theirs.close()  # so that the pipe closes when its process ends
             ask(ours)
         while under_way:
             for pipe in wait(list(under_way)):
@@ -232,7 +231,7 @@ def _in_processes(todo: list[Job], workers: int) -> Iterator[None]:
 
 
 def _raise_failure(pipe: Connection, maker: BaseProcess, job: Job) -> None:
-    """Take what a process says of its reel: nothing where it is made."""
+    """Raise what a process reports as its failure, if anything."""
     try:
         error = pipe.recv()
     except (EOFError, OSError):
@@ -246,7 +245,7 @@ def _raise_failure(pipe: Connection, maker: BaseProcess, job: Job) -> None:
 
 
 def _make_as_asked(pipe: Connection) -> None:
-    """In a process of its own: make the reels that come, and say of each None or the error, until the pipe closes."""
+    """In a worker: render the requested reels, answering None or the error for each, until the pipe closes."""
     end_quietly()
     while True:
         try:
@@ -257,9 +256,9 @@ def _make_as_asked(pipe: Connection) -> None:
         try:
             _make_reel(job)
         except Exception as raised:
-            raised.add_note(traceback.format_exc())  # a traceback itself is not sent
+            raised.add_note(traceback.format_exc())  # traceback objects cannot be sent
             error = raised
-        with suppress(OSError):  # whoever asked is gone; the pipe says so above
+        with suppress(OSError):  # the parent is gone; the closed pipe ends the loop above
             pipe.send(error)
 
 

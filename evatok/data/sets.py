@@ -70,7 +70,7 @@ def is_embedded(name: str) -> bool:
 
 
 def pinned(name: str) -> str:
-    """An embedded set's name with the version of its recipe, as records and tables keep it; other names as they are."""
+    """Return an embedded set's name with its recipe version, as in records and tables; other names are unchanged."""
     if not is_embedded(name) or "@" in name:
         return name
     return f"{name}@{source(name).recipe['version']}"
@@ -88,7 +88,7 @@ def clip_set(
     workers: int = 2,
     streaming: Streaming | None = None,
 ) -> ClipSet:
-    """`count` clips of a split.
+    """Return `count` clips of a split.
 
     A user's own videos without a column `split` are dealt 80/10/10 to train, validation and test (`splits`).
 
@@ -97,13 +97,13 @@ def clip_set(
             manifest CSV, a folder of class folders, tar shards or tables of videos (`evatok.data.containers`), several
             of these joined by "+"; with `frames` 1 of images (`evatok.data.still_image`).
         split: "train", "validation", "test" or what a manifest calls it; "all" takes every row of a user's own set.
-        count: clips; 0 takes all that a user's own set has.
+        count: clips; 0 takes all of a user's own set.
         fps: frame rate at which a user's videos are sampled; None keeps their own (the papers: 3 for WebVid).
         workers: processes that render an embedded set.
-        streaming: decode a user's own videos while they are used, instead of all of them first.
+        streaming: decode a user's own videos on the fly, instead of all of them first.
 
     Raises:
-        ClipSetError, ManifestError: nothing of that name, no such split, or fewer clips than asked.
+        ClipSetError, ManifestError: an unknown name or split, or fewer clips than requested.
         ImportError: a set with games without the package of the games.
     """
     name = str(name)
@@ -124,7 +124,7 @@ def _clip_set(
     fps: float | None,
     workers: int,
 ) -> ClipSet:
-    """The same, made by rank 0 before the others find it."""
+    """Build the same on rank 0 before the others find it."""
     if streaming and (is_embedded(name) or (Path(name) / "manifest.json").exists()):
         _refuse_fixed(name, streaming)
     elif streaming and splits.is_listing(name):
@@ -142,7 +142,7 @@ def _clip_set(
 
 
 def _unknown(name: str) -> str:
-    """What to say of a name that is no set's."""
+    """Explain an unknown set name."""
     missing = [str(part) for part in splits.joined(name) if not part.exists()]
     if len(splits.joined(name)) > 1:
         return f"no listing at {missing[0]}, of {name!r}: only manifests and folders of a user's own are joined by +"
@@ -150,7 +150,7 @@ def _unknown(name: str) -> str:
 
 
 def _refuse_fixed(name: str, streaming: Streaming) -> None:
-    """Raise ClipSetError where clips that are made already would have to be others; workers they do not need."""
+    """Raise ClipSetError if existing clips would have to change; they need no workers."""
     if streaming.random_start or streaming.short != "skip":
         told = "its clips are fixed: random_start and short are for videos that are decoded while training"
         raise ClipSetError(f"{name}: {told}; give a manifest CSV or a folder of class folders")
@@ -177,7 +177,7 @@ def built(
     seed: int = 0,
     fps: float | None = None,
 ) -> Path | None:
-    """The folder from which `clip_set` with these arguments would serve clips; None where it must make them.
+    """Return the folder from which `clip_set` would serve these clips; None if it must create them.
 
     Raises as `clip_set` does.
     """
@@ -207,7 +207,7 @@ def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float |
         return clips.load(held)
     pixels, labels, failures = manifest.decode_manifest(rows, frames=frames, size=size, fps=fps, count=count)
     if count and len(labels) + len(failures) < len(rows):
-        folder = folder.with_name(f"{folder.name}-{count}")  # only the first of them
+        folder = folder.with_name(f"{folder.name}-{count}")  # only the first ones
     folder.mkdir(parents=True, exist_ok=True)
     failures.to_csv(folder / "failures.csv", index=False, errors="replace")
     facts = {"name": splits.name_of(path), "split": split, "splits_by": made_by, "fps": fps, "failures": len(failures)}
@@ -230,7 +230,7 @@ def _check_embedded(name: str, split: str, frames: int) -> None:
 
 
 def _decoded(folder: Path, count: int) -> Path | None:
-    """A complete set in the cache with all clips of a user's own set, or else with at least its first `count`."""
+    """Return a complete cached set with all clips of a user's own set, or else with at least its first `count`."""
     if (folder / "manifest.json").exists():
         return folder
     parts = [path.parent for path in folder.parent.glob(f"{folder.name}-*/manifest.json")] if count else []

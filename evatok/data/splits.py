@@ -1,8 +1,8 @@
-"""Which of a user's own videos are trained on, and which are kept to measure by.
+"""Which of a user's own videos are for training, and which are held out.
 
-A manifest's column `split` decides. Without one the videos are dealt 80/10/10 by a hash of their path relative to the
-manifest or class folders: a file lands in the same split wherever the folder is moved and whatever is added to it, all
-clips of one file land together, and no file is in two splits.
+A manifest's column `split` decides. Without one the videos are assigned 80/10/10 by a hash of their path relative to
+the manifest or class folders: a file lands in the same split wherever the folder is moved and whatever is added to it,
+all clips of one file land together, and no file is in two splits.
 """
 
 import difflib
@@ -15,13 +15,13 @@ import pandas as pd
 from evatok.data import class_folders, containers, manifest
 from evatok.data.clips import SPLITS, ClipSetError
 
-ALL = "all"  # every row, of whatever split
+ALL = "all"  # every row of any split
 SHARES = {"train": 80, "validation": 10, "test": 10}  # percent
 SEED = 0
 
 
 def rows_of(path: Path | str, split: str, *, missing: bool = False, stills: bool = False) -> tuple[pd.DataFrame, str]:
-    """The rows of a split, or ("all") every row, of a manifest CSV or a folder of class folders; and what made splits.
+    """Return the rows of a split, or ("all") every row, of a manifest CSV or class folders; and what made the splits.
 
     Or of tar shards and tables of videos (`evatok.data.containers`), or of several of these, joined by "+".
 
@@ -41,30 +41,30 @@ def rows_of(path: Path | str, split: str, *, missing: bool = False, stills: bool
 
 
 def joined(path: Path | str) -> list[Path]:
-    """The listings that a name joins by "+" (ucf.csv+k600.csv); only itself where it is a file or folder."""
+    """Split a name joined by "+" (ucf.csv+k600.csv) into its listings; only itself if it is a file or folder."""
     if Path(path).exists() or "+" not in str(path):
         return [Path(path)]
     return [Path(part.strip()) for part in str(path).split("+")]
 
 
 def is_listing(path: Path | str) -> bool:
-    """Whether a user's own clips are there: at the path, or at all that its name joins."""
+    """Whether a user's own clips exist: at the path, or at every joined one."""
     return all(part.exists() for part in joined(path))
 
 
 def name_of(path: Path | str) -> str:
-    """What a user's set is called."""
+    """Return the display name of a user's set."""
     return "+".join(part.absolute().stem for part in joined(path))
 
 
 def root_of(path: Path | str) -> Path:
-    """The folder that paths of its clips are told relative to."""
+    """Return the folder that clip paths are relative to."""
     folders = [part.absolute().parent if part.is_file() else part.absolute() for part in joined(path)]
     return folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
 
 
 def _labelled(path: Path, split: str, *, missing: bool, stills: bool) -> tuple[pd.DataFrame, str]:
-    """The rows of one listing with their splits, and what made these."""
+    """Return the rows of one listing with their splits, and the origin of these."""
     if containers.files_of(path):
         if stills:
             raise ClipSetError(f"{path}: images within tar shards or tables are not read; unpack them")
@@ -85,7 +85,7 @@ def _labelled(path: Path, split: str, *, missing: bool, stills: bool) -> tuple[p
 
 
 def check(path: Path, rows: pd.DataFrame) -> None:
-    """Raise ClipSetError where the column `split` would let clips vanish, or serve two splits.
+    """Raise ClipSetError if the column `split` would drop clips, or put one in two splits.
 
     That is: filled in some rows only, two spellings of one name, one clip under two paths in two splits.
     """
@@ -116,7 +116,7 @@ def _refuse_shared(path: Path, rows: pd.DataFrame, *, starts: bool) -> None:
 
 
 def dealt(name: str) -> str:
-    """The split of the file at this path relative to its manifest or class folders."""
+    """Return the split of the file at this path relative to its manifest or class folders."""
     named = os.fsencode(os.path.normpath(name).replace(os.sep, "/"))
     place = int.from_bytes(hashlib.sha256(b"%d %s" % (SEED, named)).digest()[:8], "big") % sum(SHARES.values())
     for split, share in SHARES.items():

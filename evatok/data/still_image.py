@@ -1,7 +1,7 @@
 """One image file as a clip of one frame: (1, S, S, 3) uint8 RGB.
 
-Grey, palette and CMYK images become RGB, transparent ones lie on white, and images whose EXIF says that the camera was
-held sideways are turned upright. What shows no single 8-bit picture is refused.
+Grey, palette and CMYK images become RGB, transparent ones are put on white, and images are rotated upright by their
+EXIF orientation. Anything but a single 8-bit picture is rejected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evatok.data.probe import VideoError
 from evatok.storage.files import ordinary
 
 LEAST, MOST = 8, 2**27
-"""Pixels along a side, at least, and of an image, at most: more are a slip, or an attack on the memory."""
+"""Minimum side and maximum size of an image in pixels: beyond that, it is a mistake or an attack on memory."""
 
 _UNREADABLE = (
     OSError,
@@ -42,7 +42,7 @@ def read_image(path: Path | str, *, size: int = 256) -> np.ndarray:
 
 
 def picture_of(path: Path | str) -> np.ndarray:
-    """The picture (H, W, 3) uint8 RGB of an image file, upright. Raises VideoError, see `read_image`."""
+    """Read the picture (H, W, 3) uint8 RGB of an image file, upright. Raises VideoError, see `read_image`."""
     path = Path(path)
     if not path.is_file():
         raise VideoError(path, "is not a regular file" if path.exists() else "there is no such file")
@@ -61,7 +61,7 @@ def picture_of(path: Path | str) -> np.ndarray:
 
 
 def _refuse(path: Path, image: Image.Image) -> None:
-    """Raise VideoError for an image that shows no single 8-bit picture of a reasonable size."""
+    """Raise VideoError for an image that is not a single 8-bit picture of a reasonable size."""
     width, height = image.size
     if min(width, height) < LEAST:
         raise VideoError(path, f"an image of {width} x {height} pixels; {LEAST} x {LEAST} are needed")
@@ -74,7 +74,7 @@ def _refuse(path: Path, image: Image.Image) -> None:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB, with what is transparent on white."""
+    """Convert to RGB, with transparency on white."""
     if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
         return image.convert("RGB")
     opaque = image.convert("RGBA")

@@ -1,9 +1,8 @@
-"""A user's own videos, decoded while they are trained on: a set larger than memory.
+"""A user's own videos, decoded during training: for sets larger than memory.
 
 `StreamedClips` is indexed like the array (N, T, H, W, 3) of a decoded set. Training takes its batches from `batches`,
-which worker processes decode ahead. What a batch holds depends on the seed, the epoch and the clips' numbers in their
-listing, and on nothing else: not on the number of workers, not on where a run was interrupted, and of files that are
-broken only in their own place, which another clip takes.
+which worker processes decode ahead. A batch depends only on the seed, the epoch and the clips' listing indices: not on
+the number of workers or on interruptions, and a broken file only affects its own position, which another clip takes.
 
 Legend: L listed clips, N of them readable, B clips of a batch, T frames, H x W pixels.
 """
@@ -35,23 +34,23 @@ from evatok.data.workers import Work, in_order
 from evatok.storage.files import cache_folder, replacing
 
 SHORT = ("skip", "pad")
-_TRIES = 100  # clips tried in the place of one that cannot be decoded
-_FEW = 16  # clips up to which starting workers costs more than they save
+_TRIES = 100  # clips tried in place of an undecodable one
+_FEW = 16  # clips up to which starting workers does not pay off
 _log = logging.getLogger(__name__)
 
 Draw = Callable[[int], tuple[int, np.ndarray]]
-"""Step -> its epoch, and the listing numbers (B,) of its clips."""
+"""Step -> its epoch, and the listing indices (B,) of its clips."""
 
 
 @dataclass(frozen=True)
 class Streaming:
-    """How a set is read while it is used.
+    """How a set is streamed.
 
     Attributes:
         workers: processes that decode.
-        random_start: in each epoch another part of every video, as LARP and AdapTok train; else from its start.
-        short: what becomes of videos shorter than a clip: "skip", or "pad" by their last frame, as LARP does.
-        seed: of the random starts.
+        random_start: a random part of every video in each epoch, as in LARP and AdapTok; else from its start.
+        short: how to treat videos shorter than a clip: "skip", or "pad" with their last frame, as LARP does.
+        seed: for the random starts.
     """
 
     workers: int
@@ -74,7 +73,7 @@ class _Read(NamedTuple):
 
 
 class Decode(Work[_Clip, _Read]):
-    """Decodes clips of a listing; its paths are bytes, one after the other, because workers get a copy."""
+    """Decodes clips of a listing; paths are concatenated bytes, because workers get a copy."""
 
     def __init__(self, rows: pd.DataFrame, shape: tuple[int, int], fps: float | None, pad: bool) -> None:
         names = [os.fsencode(path) for path in rows["path"]]
@@ -123,12 +122,12 @@ class StreamedClips:
     ndim, dtype = 5, np.dtype(np.uint8)
 
     def __init__(self, decode: Decode, readable: np.ndarray, how: Streaming, identity: str) -> None:
-        """`readable`: (N,) numbers in the listing; `identity`: of the set, in the place of a hash of its pixels."""
+        """`readable`: (N,) listing indices; `identity`: of the set, replacing a hash of its pixels."""
         self.decode, self.readable, self.how, self.identity = decode, readable, how, identity
-        self.row_of = np.full(len(decode), -1)  # in the set, of each number in the listing
+        self.row_of = np.full(len(decode), -1)  # set row of each listing index
         self.row_of[readable] = np.arange(len(readable))
-        self.broken: dict[str, str] = {}  # found while decoding, and not by the probe
-        self._series: tuple[int, Iterator[_Read]] | None = None  # the row that it yields next
+        self.broken: dict[str, str] = {}  # found while decoding, not by the probe
+        self._series: tuple[int, Iterator[_Read]] | None = None  # the row it yields next
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -156,7 +155,7 @@ class StreamedClips:
         return pixels
 
     def batches(self, draw: Draw, start: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield, step by step from `start`, clips (B, T, H, W, 3) and their rows (B,) in the set, without end."""
+        """Yield clips (B, T, H, W, 3) and their rows (B,) in the set, step by step from `start`, endlessly."""
         numbers = len(draw(start)[1])
         items = (item for step in itertools.count(start) for item in self._items(*draw(step)))
         reads = in_order(self.decode, items, self.how.workers, ahead=2 * numbers)
@@ -177,14 +176,14 @@ class StreamedClips:
         return self._draw(epoch, number, 0) / 2**32 if self.how.random_start else None
 
     def _instead(self, number: int, epoch: int, attempt: int) -> int:
-        """The clip that takes the place of a broken one in an epoch."""
+        """Return the replacement of a broken clip in an epoch."""
         return int(self.readable[self._draw(epoch, number, 1 + attempt) % len(self)])
 
     def _draw(self, *what: int) -> int:
         return int(np.random.SeedSequence([self.how.seed, *what, 3]).generate_state(1)[0])
 
     def _surely(self, read: _Read, epoch: int) -> tuple[int, torch.Tensor]:
-        """The clip, or the one in its place where it cannot be decoded after all."""
+        """Return the clip, or its replacement if it cannot be decoded after all."""
         number = read.number
         for attempt in range(_TRIES):
             if read.pixels is not None:
@@ -201,7 +200,7 @@ class StreamedClips:
             _log.warning("%s: %s; another clip takes its place (%d so far)", path, read.reason, len(self.broken))
 
     def _reads(self, rows: np.ndarray) -> Iterator[_Read]:
-        """Read rows of the set; who reads it piece by piece finds the next ones decoded ahead."""
+        """Read rows of the set; for sequential reads, the next ones are decoded ahead."""
         consecutive = len(rows) > 1 and bool((np.diff(rows) == 1).all())
         if not consecutive:
             items = [_Clip(int(self.readable[row]), None) for row in rows]
@@ -223,13 +222,13 @@ class StreamedClips:
 def stream(
     path: Path | str, split: str, how: Streaming, *, size: int, frames: int, fps: float | None, count: int = 0
 ) -> ClipSet:
-    """The clips of a split of a manifest or a folder of class folders, decoded as they are taken.
+    """Stream the clips of a split of a manifest or a folder of class folders.
 
     The files are probed first, once (`file_probe`); those that are missing, broken or, unless padded, too short are
     counted and named, and left out. The set's identity is that of its listing, sizes and lengths, not of its pixels.
 
     Args:
-        count: clips, the first that can be read; 0: all.
+        count: the first readable clips; 0: all.
 
     Raises:
         ManifestError, ClipSetError: as `splits.rows_of` does; a set none of whose files can be read, or fewer clips
@@ -266,7 +265,7 @@ def stream(
 
 
 def _failures(rows: pd.DataFrame, held: Held, least: int) -> pd.DataFrame:
-    """Path and reason of each row that gives no clip."""
+    """Return path and reason of each row without a clip."""
     frames, reasons = held.frames[: len(rows)], held.reasons[: len(rows)]
     out = np.flatnonzero(frames < least)
     told = [reasons[row] or f"it holds {frames[row]} of the {least} frames needed" for row in out]
@@ -274,7 +273,7 @@ def _failures(rows: pd.DataFrame, held: Held, least: int) -> pd.DataFrame:
 
 
 def _tell(path: Path | str, failures: pd.DataFrame, rows: pd.DataFrame, found: np.ndarray, sha256: str) -> None:
-    """Log what is left out, and where it is listed; and classes of which nothing is left."""
+    """Log what is skipped and where it is listed, and classes without any clip left."""
     if failures.empty:
         return
     listing = cache_folder() / "probes" / f"{sha256[:16]}-failures.csv"
@@ -288,7 +287,7 @@ def _tell(path: Path | str, failures: pd.DataFrame, rows: pd.DataFrame, found: n
 
 
 def _identity(path: Path | str, rows: pd.DataFrame, held: Held, facts: dict[str, Any]) -> str:
-    """Hash of everything that decides the set's clips, wherever its folder lies."""
+    """Hash everything that determines the set's clips, independent of its folder's location."""
     root = splits.root_of(path)
     told = {key: facts[key] for key in ("split", "fps", "streamed", "clips", "shape")}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())

@@ -1,7 +1,7 @@
 """Read a clip from a video file: (T, H, W, 3) uint8 RGB.
 
-Decoding (`evatok.data.decoding`) runs in a process of its own under a wall-clock limit: on some broken files decord
-never returns.
+Decoding (`evatok.data.decoding`) runs in its own process under a wall-clock limit: on some broken files decord never
+returns.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from evatok.errors import die_with_parent
 
 Answer = TypeVar("Answer")
 
-START_LIMIT = 120.0  # seconds for the decoding process to come up: it imports the caller's main module too
+START_LIMIT = 120.0  # seconds for the decoding process to start: it imports the caller's main module too
 
 
 def read_clip(
@@ -64,7 +64,7 @@ class ClipReader:
 
     @property
     def process_id(self) -> int | None:
-        """Of the decoding process; None before the first read and after a failure."""
+        """Id of the decoding process; None before the first read and after a failure."""
         return self._process.pid if self._process else None
 
     def __enter__(self) -> "ClipReader":
@@ -100,14 +100,14 @@ class ClipReader:
             raise VideoError(path, error.reason) from error
 
     def call(self, work: Callable[[], Answer], path: Path | str, timeout: float) -> Answer:
-        """The answer of a picklable `work`, which reads the file at `path`, from the decoding process.
+        """Return the result of a picklable `work`, which reads the file at `path`, from the decoding process.
 
         Raises VideoError where it crashes or takes more than `timeout` seconds, and what `work` raises.
         """
         try:
             answer = self._ask(work, path, timeout)
         except BaseException:
-            self.close()  # whatever happened, an answer may still be under way: begin afresh
+            self.close()  # an answer may still be pending: start afresh
             raise
         if isinstance(answer, BaseException):
             raise answer
@@ -151,7 +151,7 @@ class ClipReader:
 
 
 def _decoded_here(request: Request, path: Path) -> np.ndarray:
-    """The clip, decoded in this very process; errors name the path as it was given."""
+    """Decode the clip in this process; errors name the path as given."""
     try:
         return decode_clip(request)
     except VideoError as error:
@@ -172,7 +172,7 @@ def _check_file(path: Path) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Answer each piece of work with its result or error until the pipe ends (the decoding process)."""
+    """Answer each work item with its result or error until the pipe closes (runs in the decoding process)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process group; the parent ends this process
     die_with_parent(signal.SIGKILL)  # a hung decoder would not see the end of the pipe
     av.logging.set_level(None)

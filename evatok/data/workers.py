@@ -1,7 +1,7 @@
-"""Work done ahead by processes, its results in order: torch's DataLoader, and what to do when a file kills a worker.
+"""Work done ahead by processes, with results in order: torch's DataLoader, and recovery when a file kills a worker.
 
-A broken video can crash its decoder or hang it for ever. The items then under way are done again one by one, each in a
-process of its own under a time limit, so that the one at fault is known by name; then the workers start afresh.
+A broken video can crash its decoder or hang it forever. The pending items are then redone one by one, each in its own
+process under a time limit, to identify the culprit; then the workers restart.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LIMIT = 60.0
-"""Seconds without a result after which the item that comes next is taken to hang."""
+"""Seconds without a result after which the next item counts as hanging."""
 
-_FAULTS = ("DataLoader worker", "DataLoader timed out")  # how torch begins to tell that a worker died or hangs
+_FAULTS = ("DataLoader worker", "DataLoader timed out")  # how torch's messages about a dead or hanging worker start
 _log = logging.getLogger(__name__)
 
 
 class Work(ABC, Generic[Item, Result]):
-    """What is done with an item; pickled once to every worker. It raises nothing that a file can cause."""
+    """What is done with an item; pickled once to every worker. No file may make it raise."""
 
     @abstractmethod
     def __call__(self, item: Item) -> Result:
-        """Do one item."""
+        """Process one item."""
 
     @abstractmethod
     def path(self, item: Item) -> str:
-        """The file of an item, for messages."""
+        """Return an item's file, for messages."""
 
     @abstractmethod
     def failed(self, item: Item, reason: str) -> Result:
-        """The result of an item that crashes or hangs its process."""
+        """Return the result of an item that crashes or hangs its process."""
 
 
 def in_order(
@@ -55,7 +55,7 @@ def in_order(
     `items` may be endless; they are drawn in this process. With no workers each is done in the one process of a
     `ClipReader`. Scripts must call this from under `if __name__ == "__main__":`.
     """
-    pending: deque[Item] = deque()  # given out, without a result yet
+    pending: deque[Item] = deque()  # submitted, without a result yet
     source = iter(items)
     with ClipReader() as reader:
         while workers:
@@ -84,7 +84,7 @@ def _noted(source: Iterator[Item], pending: deque[Item]) -> Iterator[Item]:
 
 def _alone(work: Work[Item, Result], item: Item, reader: ClipReader, limit: float) -> Result:
     try:
-        if reader.process_id is None:  # what it imports to know the work does not count
+        if reader.process_id is None:  # the time it takes to import the work does not count
             reader.call(partial(_known, work), work.path(item), START_LIMIT)
         return reader.call(partial(work, item), work.path(item), limit)
     except VideoError as error:
@@ -92,7 +92,7 @@ def _alone(work: Work[Item, Result], item: Item, reader: ClipReader, limit: floa
 
 
 def _loader(work: Work[Any, Any], items: Iterator[Any], workers: int, ahead: int, limit: float) -> Iterator[Any]:
-    # Forking after torch started its threads can deadlock, and to spawn imports torch anew in every worker.
+    # Forking after torch started its threads can deadlock, and spawning imports torch again in every worker.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     previous = signal.getsignal(signal.SIGCHLD)
@@ -115,7 +115,7 @@ def _loader(work: Work[Any, Any], items: Iterator[Any], workers: int, ahead: int
 
 
 class _Works(Dataset[Any]):
-    """Work as torch indexes it."""
+    """Work, indexed the way torch does."""
 
     def __init__(self, work: Work[Any, Any]) -> None:
         self.work = work
@@ -125,7 +125,7 @@ class _Works(Dataset[Any]):
 
 
 class _Once:
-    """Items as torch takes a sampler: iterable, and without a length."""
+    """Items as a torch sampler: iterable, and without a length."""
 
     def __init__(self, items: Iterator[Any]) -> None:
         self.items = items

@@ -1,8 +1,8 @@
-"""Routers against simpler baselines on clips of which a beam scores few candidates: Table 3 without percentiles.
+"""Routers against simpler baselines on clips for which a beam scores few candidates: Table 3 without percentiles.
 
-A percentile, and whether a choice is the best or among the five best, need the scores of all candidates. What few
-scores tell is the reward of each choice itself, and how it compares with that of the assignment that the beam found.
-That is a lower bound of the best: a regret against it understates the regret against the best, and may be negative.
+A percentile, and whether a choice is the best or among the five best, require the scores of all candidates. A few
+scores only give the reward of each choice, and how it compares with the reward of the beam's assignment. The latter is
+a lower bound of the best: a regret against it understates the true regret, and may be negative.
 
 Legend: N clips, K temporal blocks.
 """
@@ -25,11 +25,11 @@ from evatok.storage.records import Metric, Record
 
 BEAM, UNIFORM, RANDOM = "beam", "best_uniform", "random"
 CONTROLS = (UNIFORM, "fixed_uniform", "adaptok_row", "infotok", "infotok_global", RANDOM)
-"""Rows beside the beam's and the routers'; the single assignment that is best for all clips needs all scores."""
+"""Rows beside the beam's and the routers'; the single assignment best for all clips would need all scores."""
 
 
 def record_of(searched: Searched, row: str, comparison: Comparison, size: str, folder: Path) -> Record:
-    """Measure all choices on a set by one reward; returns the record of an earlier run if it says the same.
+    """Measure all choices on a set by one reward; return the record of an earlier run if it agrees.
 
     Raises:
         RoutingError: a router was trained on the scores of another tokenizer.
@@ -62,13 +62,13 @@ def record_of(searched: Searched, row: str, comparison: Comparison, size: str, f
 
 
 def chosen_rewards(searched: Searched, comparison: Comparison) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Candidates (N,) of every row, and their rewards (N,)."""
+    """Return candidates (N,) of every row, and their rewards (N,)."""
     choices = chosen(searched, comparison)
     return choices, searched.rewards(comparison.point, choices)
 
 
 def chosen(searched: Searched, comparison: Comparison) -> dict[str, np.ndarray]:
-    """Candidates (N,) of every row: the beam's, the routers', and the controls, at the mean tokens of the beam's."""
+    """Return candidates (N,) of every row: the beam's, the routers', and the controls at the beam's mean tokens."""
     candidates, clips = searched.candidates, len(searched.clips)
     found = searched.found(comparison.point)
     uniform = np.stack(list(searched.rewards(comparison.point, _uniform(searched)).values()), axis=1)
@@ -89,10 +89,11 @@ def _uniform(searched: Searched) -> dict[str, np.ndarray]:
 
 
 def measured(rewards: Mapping[str, np.ndarray], tokens: Mapping[str, np.ndarray]) -> dict[str, Metric]:
-    """Metrics of choices from their rewards and tokens (N,), each `<name>.<metric>` with its standard error.
+    """Compute metrics of choices from their rewards and tokens (N,), each `<name>.<metric>` with its standard error.
 
-    proxy_reward, mean_tokens; beam_regret, the beam's reward less that of the choice; as_good_as_beam, clips in percent
-    on which that is at most 0; and of routers reward_over_uniform, over the best uniform assignment of each clip.
+    proxy_reward, mean_tokens; beam_regret, the beam's reward minus that of the choice; as_good_as_beam, the percentage
+    of clips on which the regret is at most 0; and for routers reward_over_uniform, over the best uniform assignment of
+    each clip.
     """
     metrics = {}
     for name, own in rewards.items():

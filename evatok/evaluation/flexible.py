@@ -1,4 +1,4 @@
-"""A tokenizer with a flow decoder as a system to measure, at one length, number of flow steps and noise seed.
+"""A tokenizer with a flow decoder as a system to measure, at one length, step count and noise seed.
 
 Legend: B clips, T latent frames, P patches per frame, k tokens per frame.
 """
@@ -22,9 +22,9 @@ from evatok.tokenizers.videoflextok.blocks import hidden_width
 
 
 class Flexible(System):
-    """VideoFlexTok at one row of lengths. Each clip's sample depends only on the seed and its index.
+    """VideoFlexTok at one assignment. Each clip's sample depends only on the seed and its index.
 
-    `identity` should name the weights; it gains the row, how samples are drawn, their cost, precision and code.
+    `identity` should name the weights; the assignment, sampling settings, cost, precision and code are added to it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Flexible(System):
         """`row`: tokens per latent frame, or one number for all; 0 decodes without tokens.
 
         Raises:
-            FlexTokError: lengths that the tokenizer does not have, or less than one step.
+            FlexTokError: lengths the tokenizer does not support, or fewer than one step.
         """
         blocks = tokenizer.config.blocks
         whole = list(row) * blocks if len(row) == 1 else list(row)
@@ -72,13 +72,13 @@ class Flexible(System):
                 codes, steps=self.steps, guidance=self.guidance, seed=self.seed, indices=np.asarray(indices)
             )
         if not codes.codes.shape[1]:
-            return Output(made.float())  # no tokens, of which nothing could be counted
-        # Rows are of one length: there is no padding among the codes.
+            return Output(made.float())  # no tokens to count
+        # All rows have the same length: the codes have no padding.
         return Output(made.float(), codes.codes.flatten(), lengths)
 
 
 def fixed_row(words: str) -> tuple[str, list[int]]:
-    """("uniform", [16]) of uniform:16, ("fixed", [16, 8, 8, 4]) of fixed:16,8,8,4; no tokens for anything else."""
+    """Parse uniform:16 as ("uniform", [16]), fixed:16,8,8,4 as ("fixed", [16, 8, 8, 4]), others without tokens."""
     kind, _, rest = words.partition(":")
     row = rest.split(",")
     if kind == ("uniform" if len(row) == 1 else "fixed") and all(part.strip().isdigit() for part in row):
@@ -87,9 +87,9 @@ def fixed_row(words: str) -> tuple[str, list[int]]:
 
 
 def decoder_flops(tokenizer: VideoFlexTok, tokens: int) -> int:
-    """Floating point operations of one decoder pass per clip with `tokens` tokens per latent frame.
+    """Count floating-point operations of one decoder pass per clip with `tokens` tokens per latent frame.
 
-    Two for each weight of a matrix and element, and for each pair of query and key in attention; masked pairs too.
+    Two per matrix weight and element, and two per query-key pair in attention, masked pairs included.
     """
     config = tokenizer.config
     shown = tokens if config.drop == "truncate" else config.registers

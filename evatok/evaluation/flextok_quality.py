@@ -28,7 +28,7 @@ from evatok.training.flextok_alignment import Teacher
 
 @dataclass(frozen=True)
 class Measuring:
-    """How samples are drawn, and the teacher whose features they are compared in (None: they are not)."""
+    """How samples are drawn, and the teacher whose features they are compared in (None: no comparison)."""
 
     steps: Sequence[int] = (1, 20)
     seed: int = 0
@@ -39,8 +39,8 @@ class Measuring:
 
 @torch.no_grad()
 def quality(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str, Metric]:
-    """PSNR (dB), L1, sharpness, motion ratio and correlation, and feature cosine at every length and number of steps,
-    and the PSNR and L1 of the codec, which bound them."""
+    """Measure PSNR (dB), L1, sharpness, motion ratio and correlation, and feature cosine at every length and step
+    count,"""
     metrics = _of_codec(tokenizer, clips, how)
     for tokens in (0, *tokenizer.config.kept_levels):
         for steps in how.steps:
@@ -56,7 +56,7 @@ def quality(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str
 
 @torch.no_grad()
 def token_use(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[str, Metric]:
-    """Flow loss on pure noise with a clip's own tokens and with another clip's: what the tokens say about layout.
+    """Compare the flow loss on pure noise with a clip's own and another clip's tokens: what they encode of the layout.
 
     Also the number of different codes in the clips' longest sequences. Each clip borrows the tokens of the next clip
     in its batch, so the batch must hold several.
@@ -86,7 +86,7 @@ def token_use(tokenizer: VideoFlexTok, clips: ClipSet, how: Measuring) -> dict[s
 
 
 class _Sums:
-    """Values of clips, batch after batch."""
+    """Accumulates values of clips over batches."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[torch.Tensor]] = defaultdict(list)
@@ -112,7 +112,7 @@ class _Sums:
         }
         moments = np.concatenate(self.moments) if self.moments else np.empty((0, 8))
         for name, value in (("motion_ratio", ratio_of(moments)), ("motion_correlation", correlation_of(moments))):
-            if len(moments) and np.isfinite(value):  # else no clip changes
+            if len(moments) and np.isfinite(value):  # otherwise no clip changes
                 metrics[name] = Metric(value, "", count, None if name == "motion_ratio" else "higher")
         return metrics
 

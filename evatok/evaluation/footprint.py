@@ -1,8 +1,8 @@
-"""What a training step keeps for its backward pass, and its operations, counted without the device and without memory.
+"""Count what a training step keeps for its backward pass, and its operations, without the device or the memory.
 
-Networks and clips are fake tensors: they have a shape, a type and the device of the training, but no values. So a step
-of the paper's size is counted on a laptop in seconds. Attention counts as a fused kernel keeps it: queries, keys,
-values, the output and a sum per query, not the scores.
+Networks and clips are fake tensors: they have a shape, a dtype and the device of the training, but no values. A
+paper-size step is thus counted on a laptop in seconds. Attention counts what a fused kernel keeps: queries, keys,
+values, the output and one sum per query, not the scores.
 
 Legend: B clips, H heads, N queries, M keys, C width of a head.
 """
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes kept whatever the number of clips (weights in low precision), bytes per clip, operations per clip."""
+    """Bytes kept independent of the number of clips (weights in low precision), bytes per clip, operations per clip."""
 
     fixed: float
     per_clip: float
@@ -34,14 +34,14 @@ class Footprint:
 
 @contextmanager
 def imagined(device: str, low: torch.dtype | None) -> Iterator[None]:
-    """Within, tensors are fake and on `device`, which need not be there, under autocast to `low` (None: none)."""
+    """Make tensors fake and on `device`, which need not exist, under autocast to `low` (None: none)."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     kind = torch.device(device).type
     before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     fused = mock.patch.object(nn.functional, "scaled_dot_product_attention", _attention)
     with FakeTensorMode(), torch.device(kind), fused:
-        # Not torch.autocast, which is off for a device that is not there.
+        # Not torch.autocast, which is disabled for a device that does not exist.
         torch.set_autocast_enabled(kind, low is not None)
         torch.set_autocast_dtype(kind, low or before[1])
         try:
@@ -53,7 +53,7 @@ def imagined(device: str, low: torch.dtype | None) -> Iterator[None]:
 
 
 def footprint(step: Callable[[int], Any], parameters: Iterable[torch.Tensor]) -> Footprint:
-    """The footprint of `step` (clips -> what it computes of so many), within `imagined`; `parameters` are not counted.
+    """Return the footprint of `step`, a function of a number of clips, within `imagined`, excluding `parameters`.
 
     Operations are those of the forward pass.
     """
@@ -66,9 +66,9 @@ def footprint(step: Callable[[int], Any], parameters: Iterable[torch.Tensor]) ->
 
 
 def _kept(step: Callable[[int], Any], clips: int, own: set[int]) -> int:
-    """Bytes of the storages that are saved for the backward pass."""
+    """Sum the bytes of the storages saved for the backward pass."""
     sizes: dict[int, int] = {}
-    alive = []  # or another storage could take the place of one that is counted
+    alive = []  # otherwise another storage could reuse the address of a counted one
 
     def keep(x: torch.Tensor) -> torch.Tensor:
         alive.append(x)
@@ -86,7 +86,7 @@ def _storage(x: torch.Tensor) -> int:
 
 
 class _Counting:
-    """Counts the operations of fused attention within."""
+    """Counts the operations of fused attention inside the context."""
 
     current: _Counting | None = None
 
@@ -102,7 +102,7 @@ class _Counting:
 
 
 class _Fused(torch.autograd.Function):
-    """Attention of the right shape, that keeps what a fused kernel keeps."""
+    """Attention of the right shape that keeps what a fused kernel keeps."""
 
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

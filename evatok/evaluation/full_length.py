@@ -1,7 +1,7 @@
-"""Losses of a tokenizer's blocks at full length, on which published rules rest (`evatok.assignments.published`).
+"""Losses of a tokenizer's blocks at full length, which published rules depend on (`evatok.assignments.published`).
 
-They take as long as the routers that such rules are compared with, and depend on tokenizer and pixels alone: a store
-keeps them.
+They take as long as the routers such rules are compared with, and depend only on tokenizer and pixels: a store caches
+them.
 
 Legend: N clips, K temporal blocks.
 """
@@ -25,10 +25,10 @@ _CLIPS = 64  # per shard
 def full_length_losses(
     tokenizer: AdaptiveTokenizer, clips: np.ndarray, store: ShardStore | None = None, *, batch: int = 16
 ) -> np.ndarray:
-    """(N, K) mean squared error of each block of uint8 clips (N, T, H, W, 3), all blocks at the highest level.
+    """Compute (N, K) squared errors of each block of uint8 clips (N, T, H, W, 3), all blocks at the highest level.
 
     Args:
-        store: where the losses of a saved tokenizer are found, or kept; None keeps nothing.
+        store: caches the losses of a saved tokenizer; None keeps nothing.
     """
 
     def make(piece: tuple[int, int], tick: Tick) -> Arrays:

@@ -32,11 +32,11 @@ FEATURES, REAL, MOTION = "i3d", "real_i3d", "motion"
 EXTRACTED = {"i3d": (FEATURES, REAL), "efficientnet": ("efficientnet", "real_efficientnet")}
 """Names of features of reconstructions and of real clips, by their extractor; a clip of each has one row."""
 DISTANCES = {"rfvd": ("i3d", 0), "rfd_efficientnet": ("efficientnet", 1)}
-"""Metrics of sets that can be paired: the extractor, and what N is lessened by in their covariances."""
+"""Metrics of sets that can be paired: the extractor, and the ddof of their covariances."""
 HALF = 6e4  # largest magnitude stored as float16
 DRAWS_OF_MEANS, DRAWS_OF_SETS = 2000, 200  # bootstrap draws: distances between sets take milliseconds each
 _DRAWN: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
-"""Bootstrap draws by metric and hashes of the files: a row of a table is compared with several others."""
+"""Bootstrap draws by metric and file hashes: a row of a table is compared with several others."""
 
 
 def write(arrays: Mapping[str, np.ndarray], folder: Path | str, name: str) -> Path:
@@ -90,7 +90,7 @@ def paired(one: Record, other: Record, metric: str, root: Path = REPOSITORY) -> 
         return None
     if len(rows[0]) != len(rows[1]):
         raise RecordError(f"records {one.id} and {other.id} hold {len(rows[0])} and {len(rows[1])} of the same clips")
-    from evatok.metrics.bootstrap import interval_of  # here: it imports PyTorch, which tables do not need
+    from evatok.metrics.bootstrap import interval_of  # imported here: it loads PyTorch, which tables do not need
 
     (ours, drawn), (theirs, others) = _drawn(one, rows[0], metric), _drawn(other, rows[1], metric)
     return interval_of(ours - theirs, drawn - others)

@@ -36,8 +36,8 @@ SETS = {
     "unseen": "arcade-seen-validation",
     "unseen_by_proxy": "arcade-held-out-validation",
 }
-"""Rows and their candidate tables. No router was trained on a game; the proxy was on those of `unseen`, as the paper's
-was on UCF-101, and on none of those of `unseen_by_proxy`."""
+"""Rows and their candidate tables. No router was trained on games; the proxy was trained on those of `unseen`, as the
+paper's was on UCF-101, and on none of `unseen_by_proxy`."""
 ROUTERS = {"router": "hard", "router_soft": "soft", "pyramid_router": "pyramid", "feature_router": "features"}
 """Rows and their kinds of router."""
 # Logits differ in the last bits between processors, which can flip a near tie.
@@ -46,12 +46,12 @@ TOLERANCE = 0.5
 
 @dataclass(frozen=True)
 class Comparison:
-    """Routers that were trained for one reward, each under the name of its row; their reward judges every choice.
+    """Routers trained for one reward, each under its row's name; their reward judges every choice.
 
     Attributes:
         name: the reward's, in records.
         point: the reward.
-        scale_from: whose scores the reward is scaled by, where it is not those that the routers were trained on.
+        scale_from: whose scores scale the reward, if not those the routers were trained on.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Comparison:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What a record's protocol says of the reward."""
+        """Return what a record's protocol says about the reward."""
         scaled = {"scale_from": self.scale_from} if self.scale_from else {}
         return {"point": self.name, "w_q": self.point.w_q, "metric": self.point.metric, **scaled}
 
     @property
     def sha256(self) -> dict[str, str]:
-        """The routers' hashes, by row."""
+        """Return the routers' hashes, by row."""
         return {name: router.checkpoint.sha256 for name, router in self.routers.items()}
 
     def check_scored_by(self, tokenizer: str) -> None:
@@ -78,7 +78,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Paths of Table 3's inputs and outputs: folders of results and networks, at one size of the networks."""
+    """Paths of Table 3's inputs and outputs: folders of results and networks, for one network size."""
 
     root: Path
     size: str
@@ -89,10 +89,10 @@ class Shelf:
 
     @cached_property
     def proxy(self) -> Path:
-        """The tokenizer on whose scores the routers were trained, found by its hash.
+        """Return the tokenizer on whose scores the routers were trained, found by its hash.
 
         Raises:
-            CheckpointError: it is not among the proxies in the folder.
+            CheckpointError: the folder holds no such proxy.
         """
         sha256 = Router.load(self.router("hard", "matched")).checkpoint.parents["tokenizer"]
         proxies = sorted(self.checkpoints.glob(f"proxy-{self.size}*.safetensors"))
@@ -108,17 +108,17 @@ class Shelf:
         return self.root / "tables" / "candidates" / f"{name}.parquet"
 
     def trained(self, row: str = "router", point: str = "matched") -> Router:
-        """The router of a row at an operating point."""
+        """Load the router of a row at an operating point."""
         return Router.load(self.router(ROUTERS[row], point))
 
     def comparison(self, point: str) -> Comparison:
-        """The shipped routers of all rows at an operating point."""
+        """Return the shipped routers of all rows at an operating point."""
         routers = {row: self.trained(row, point) for row in ROUTERS}
         return Comparison(point, routers["router"].point, routers)
 
     @property
     def sets(self) -> dict[str, str]:
-        """The scored sets of SETS, with their tables; always `validation`, as its table is shipped."""
+        """Load the scored sets of SETS with their tables; always includes `validation`, whose table ships."""
         return {row: name for row, name in SETS.items() if self.candidates(name).exists() or row == "validation"}
 
 
@@ -128,7 +128,7 @@ class Scored:
 
     Attributes:
         proxy: the tokenizer that scored them.
-        store: keeps what networks say of the clips.
+        store: caches network outputs on the clips.
     """
 
     clips: ClipSet
@@ -138,7 +138,7 @@ class Scored:
 
     @cached_property
     def rankings(self) -> Rankings:
-        """Rankings of the clips by routers, each made once."""
+        """Return rankings of the clips by routers, each computed once."""
         return Rankings(self.clips.clips, self.store)
 
     @cached_property
@@ -213,7 +213,7 @@ def rescored(
 
 
 def measured_record(shelf: Shelf, row: str, comparison: Comparison, scored: Scored) -> Record:
-    """Measure all choices on a set by one reward; returns the record of an earlier run if it agrees, else a new one.
+    """Measure all choices on a set by one reward; return the record of an earlier run if it agrees, else a new one.
 
     Raises:
         RoutingError: a router was trained on the scores of another tokenizer.
@@ -244,7 +244,7 @@ def measured_record(shelf: Shelf, row: str, comparison: Comparison, scored: Scor
 
 
 def measured(comparison: Comparison, scored: Scored) -> tuple[dict[str, Metric], dict[str, Any]]:
-    """Quality of the choices of routers and baselines under the routers' reward, and the tokens they spend."""
+    """Return the quality of routers' and baselines' choices under the routers' reward, and the tokens they spend."""
     rewards, candidates = scored.rewards(comparison.point), scored.table.candidates
     rankings = {name: scored.rankings.by(router) for name, router in comparison.routers.items()}
     simple = router_quality.simple_choices(rewards, candidates, scored.losses)
@@ -261,12 +261,12 @@ def agrees(earlier: Record, metrics: dict[str, Metric]) -> bool:
 
 
 def stored_record(shelf: Shelf, row: str, comparison: Comparison) -> Record | None:
-    """The newest record of a set with these routers, or None."""
+    """Return the newest record of a set with these routers, or None."""
     return next(_stored(shelf, row, comparison), None)
 
 
 def _stored(shelf: Shelf, row: str, comparison: Comparison) -> Iterator[Record]:
-    """The records of a set with these routers, newest first."""
+    """Return the records of a set with these routers, newest first."""
     of_set: dict[str, Any] = {"kind": "table3", "item": "table3", "set": row, "point": comparison.name}
     found = records.query(shelf.root / "records", **of_set)
     return (record for record in reversed(found) if record.model["routers"] == comparison.sha256)

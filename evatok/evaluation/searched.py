@@ -1,4 +1,4 @@
-"""A set's clips with a proxy that scores what it is asked for: what a beam visits, and choices one by one.
+"""A set's clips with a proxy that scores on demand: what a beam visits, and individual choices.
 
 Legend: N clips, K temporal blocks, A candidates, M pairs of clip and candidate.
 """
@@ -27,18 +27,18 @@ from evatok.storage.shards import Arrays, ShardStore, Tick, computed, length_of,
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 WIDTH = 3
-"""Prefixes that the beam keeps per clip: with the toy proxy, within 0.2 points of the best percentile."""
+"""Prefixes the beam keeps per clip: with the toy proxy, within 0.2 points of the best percentile."""
 _CLIPS, _PAIRS = 16, 128  # per shard
 
 
 @dataclass(frozen=True, eq=False)
 class Searched:
-    """Clips and their proxy; every pair is scored once, in shards that a rerun finds.
+    """Clips and their proxy; every pair is scored once, in shards that a rerun reuses.
 
     Attributes:
-        perceptual: the metrics of rewards that need a network, by name.
-        perceptual_frames: on how many frames per block they are measured; 0: all.
-        store: None keeps nothing.
+        perceptual: by name, the metrics of rewards that need a network.
+        perceptual_frames: frames per block to measure them on; 0: all.
+        store: None caches nothing.
         bf16: the precision of the proxy.
     """
 
@@ -56,7 +56,7 @@ class Searched:
 
     @cached_property
     def rankings(self) -> Rankings:
-        """Rankings of the clips by routers, each made once."""
+        """Return rankings of the clips by routers, each computed once."""
         return Rankings(self.clips.clips, self.store)
 
     @cached_property
@@ -65,7 +65,7 @@ class Searched:
         return full_length_losses(self.tokenizer, self.clips.clips, self.store)
 
     def found(self, point: OperatingPoint) -> np.ndarray:
-        """(N,) candidates that the beam finds for a reward."""
+        """Return (N,) candidates the beam finds for a reward."""
 
         def make(piece: tuple[int, int], tick: Tick) -> Arrays:
             pixels, perceptual = self.clips.clips[slice(*piece)], self.perceptual.get(point.metric)
@@ -80,7 +80,7 @@ class Searched:
         return self.candidates.index(shards.joined()["assignments"])
 
     def rewards(self, point: OperatingPoint, choices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Rewards (N,) of choices (N,), by name."""
+        """Return rewards (N,) of choices (N,), by name."""
         first = np.arange(len(self.clips)) * len(self.candidates)
         known = self._scored(point.metric, np.unique(np.concatenate([first + choice for choice in choices.values()])))
         rewards = {}
@@ -90,7 +90,7 @@ class Searched:
         return rewards
 
     def _scored(self, metric: str, pairs: np.ndarray) -> dict[int, float]:
-        """Qualities by pair, clip * A + candidate, of these (M,) and of all that were scored before."""
+        """Return qualities by pair, clip * A + candidate, of these (M,) and all pairs scored before."""
         known = self._known.setdefault(metric, {})
         new = pairs[[pair not in known for pair in pairs.tolist()]]
         new = new[np.argsort(self.candidates.totals[new % len(self.candidates)], kind="stable")]
@@ -120,7 +120,7 @@ class Searched:
         return package_version(models, tokenizers, search)
 
     def _made_by(self, pixels: np.ndarray, metric: str) -> dict[str, Any]:
-        """Key of a shard: all that determines its scores."""
+        """Return the key of a shard: everything that determines its scores."""
         network = self.perceptual.get(metric)
         return {
             "proxy": self.tokenizer.checkpoint.sha256,

@@ -1,4 +1,4 @@
-"""Clips of an evaluation to look at: those that came out worst, and those in the middle.
+"""Clips of an evaluation to look at: the worst and the median ones.
 
 Legend: N clips of the evaluation, n of them to show, T frames, H x W pixels, K temporal blocks.
 """
@@ -41,10 +41,10 @@ def worst_and_median(values: np.ndarray, count: int, *, higher: bool) -> dict[in
 def reconstructed(
     system: System, real: np.ndarray, indices: Sequence[int], device: torch.device | str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reconstruct clips (n, T, H, W, 3) uint8 of these indices once more.
+    """Reconstruct clips (n, T, H, W, 3) uint8 of these indices again.
 
     Returns:
-        (n, T, H, W, 3) uint8, and (n, K) tokens per block, None of a system without tokens.
+        (n, T, H, W, 3) uint8, and (n, K) tokens per block, None for a system without tokens.
     """
     made: list[np.ndarray] = []
     tokens: list[np.ndarray] = []

@@ -36,7 +36,7 @@ DISTRIBUTION = {entry.name: entry.network for entry in catalogue.METRICS if entr
 MOTION = {"motion_ratio": ratio_of, "motion_correlation": correlation_of}
 """Motion metrics of every evaluation of reconstructions, as functions of the moments of all clips."""
 
-LEVEL = 0.95  # of the bootstrap intervals
+LEVEL = 0.95  # for the bootstrap intervals
 
 
 def per_clip_arrays(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ def per_clip_values(arrays: Arrays, names: Sequence[str]) -> tuple[dict[str, Met
 
 
 def motion_values(arrays: Arrays) -> tuple[dict[str, Metric], dict[str, tuple[float, float]]]:
-    """How much motion is reconstructed, and how much of it is correct, with half their bootstrap interval.
+    """Compute how much motion is reconstructed, and how much of it is correct, with half their bootstrap interval.
 
     NaN if no clip moves; neither NaN nor a single clip has an interval.
     """

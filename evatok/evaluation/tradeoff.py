@@ -19,7 +19,7 @@ from evatok.metrics import catalogue
 from evatok.metrics.frechet import frechet_distances_of_draws
 from evatok.storage.records import Metric
 
-LEVEL = 0.95  # of the bootstrap intervals
+LEVEL = 0.95  # for the bootstrap intervals
 
 
 @dataclass(frozen=True, eq=False)

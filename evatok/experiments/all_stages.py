@@ -1,14 +1,14 @@
-"""Run stages 1 to 4, in slices of limited time: for GPUs lent by the minute, and for preemptible queues.
+"""Run stages 1 to 4 in slices of limited time, for GPUs rented by the minute and for preemptible queues.
 
-Each command resumes where the last one stopped, stage after stage, and ends when `minutes` are over, so that short
-slots can be chained until all is done. Finished stages are not run again. A size means what it means in each stage by
-itself: steps, clips and batch are the stage's own unless they are given here.
+Each command resumes where the last one stopped, stage after stage, and exits when `minutes` are up, so that short slots
+can be chained until all is done. Finished stages are not run again. A size means the same as in each stage by itself:
+steps, clips and batch are the stage's own unless given here.
 
-    python -m evatok.experiments.all_stages with small minutes=9         one modern GPU; again until it says complete
-    python -m evatok.experiments.all_stages with toy quick minutes=5     a short look on a CPU
+    python -m evatok.experiments.all_stages with small minutes=9 one modern GPU; repeat until it says complete python -m
+    evatok.experiments.all_stages with toy quick minutes=5 a short look on a CPU
 
-The pace of every training is printed: seconds per step, tokens per second and, on a GPU whose peak is known, its model
-FLOPs utilisation.
+The pace of every training is printed: seconds per step, tokens per second and, on a GPU of known peak, model FLOPs
+utilisation.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def quick() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One experiment with its settings, and the file or folder that it makes."""
+    """One experiment with its settings and the file or folder it makes."""
 
     name: str
     experiment: Experiment
@@ -93,7 +93,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether its outcome exists and is recorded: a kill may come between the two."""
+        """Whether its outcome exists and is recorded: a kill may fall between the two."""
         if not self.outcome.exists():
             return False
         made = _sha256(self.outcome)
@@ -101,7 +101,7 @@ class Job:
         return any(made in (record.model.get("sha256"), record.model.get("table")) for record in found)
 
     def run(self, size: str, minutes: float) -> dict[str, Any]:
-        """Run the experiment for at most so many minutes (0: no limit); returns its result."""
+        """Run the experiment for at most this many minutes (0: no limit); return its result."""
         updates = {**self.settings, "minutes": minutes}
         result: dict[str, Any] | None = self.experiment.run(named_configs=(size,), config_updates=updates).result
         return result or {}
@@ -115,7 +115,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         if job.ended:
             done[job.name] = {"complete": True, "earlier": True}
             continue
-        # From the first thing to be done: however long looking at what is done takes, each slice makes progress.
+        # Starts at the first unfinished job: every slice makes progress, however long checking the finished ones takes.
         left = left or _clock(config["minutes"])
         minutes = left()
         if minutes is None:
@@ -153,7 +153,7 @@ def jobs(config: dict[str, Any]) -> list[Job]:
     found.append(job("router", stage3_router.ex, router, "checkpoint", **settings))
     final = {**sizes, "steps": config["final_steps"], "alignment": str(encoder), "semantic_encoder": str(encoder)}
     final |= {"alignment_resize": 0, "semantic_resize": 0, "semantic_layers": [2, 5, 8, 11]}  # the clips' own size
-    if config["size"] == "toy":  # whose own discriminator has another encoder
+    if config["size"] == "toy":  # its discriminator uses another encoder
         final |= {"semantic_layers": tokenizer_training.TOY["semantic_layers"], "semantic_frames": 0}
     for rule in ("uniform", "router"):
         settings = {**final, "compile": config["compile"], "assignment": rule, "router": str(router)}
@@ -163,7 +163,7 @@ def jobs(config: dict[str, Any]) -> list[Job]:
 
 
 def _sha256(outcome: Path) -> str:
-    """Identify a checkpoint, a candidate table or an encoder's folder as records do."""
+    """Hash a checkpoint, a candidate table or an encoder's folder, as records do."""
     if outcome.is_dir():
         return load_encoder(str(outcome)).weights_sha256
     if outcome.suffix == ".parquet":
@@ -172,7 +172,7 @@ def _sha256(outcome: Path) -> str:
 
 
 def _clock(minutes: float) -> Callable[[], float | None]:
-    """Make a clock of the minutes left: 0 for no limit, None once they are over."""
+    """Return a clock of the minutes left: 0 for no limit, None once they are up."""
     opened = time.monotonic()
 
     def left() -> float | None:

@@ -1,8 +1,8 @@
 """Class consistency of generated clips, with its upper bounds.
 
-A classifier trained on real clips counts the generated ones in which it sees the requested class. It errs on real clips
-too, and more often on their reconstructions: both rates are measured as well, as no generator can be expected to
-surpass them.
+A classifier trained on real clips counts the generated clips in which it recognises the requested class. It errs on
+real clips too, and more often on their reconstructions; both rates are measured as well, since no generator can be
+expected to exceed them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from evatok.tokenizers.videoflextok import VideoFlexTok
 
 @dataclass(frozen=True)
 class ClassConsistency:
-    """What class consistency is measured with.
+    """The tools that measure class consistency.
 
     Attributes:
         names: requested classes of the generated clips.
@@ -46,11 +46,11 @@ class ClassConsistency:
 
     @classmethod
     def of(cls, config: dict[str, Any], video: VideoGenerator, names: list[str]) -> ClassConsistency:
-        """Build from the configured classifier and router; mismatches raise now, not after hours of sampling.
+        """Build from the configured classifier and router; fail on a mismatch now, not after hours of sampling.
 
         Raises:
-            CheckpointError: no such classifier or router.
-            ClassificationError: a class that the classifier did not learn.
+            CheckpointError: unknown classifier or router.
+            ClassificationError: a class the classifier was not trained on.
             ConfigError: another router than the one that taught the generator.
         """
         judge = Classifier.load(Path(config["classifier"]), config["device"])
@@ -58,7 +58,7 @@ class ClassConsistency:
         return cls(video, judge, names, coder_of(config, video))
 
     def measure(self, fake: np.ndarray, real: ClipSet) -> dict[str, Rates]:
-        """Rates of clips "generated", "real" and, under the tokenizer's own assignments, "reconstructed"."""
+        """Measure clips "generated", "real" and, under the tokenizer's own assignments, "reconstructed"."""
         told = [str(name) for name in code_cache.labels_of(real, self.video.checkpoint.facts.get("label", ""))]
         found = {"generated": self.judge.judge(fake, self.names), "real": self.judge.judge(real.clips, told)}
         if self.coder is not None:
@@ -66,7 +66,7 @@ class ClassConsistency:
         return found
 
     def facts(self, found: dict[str, Rates]) -> dict[str, Any]:
-        """For a record's entry `model`: the classifier's hash, and each class's share and confusions."""
+        """Return the record's entry `model`: the classifier's hash, and each class's share and confusions."""
         shares = {what: rates.facts for what, rates in found.items()}
         return {
             "classifier": self.judge.checkpoint.sha256,
@@ -80,7 +80,7 @@ class ClassConsistency:
 
 
 def coder_of(config: dict[str, Any], video: VideoGenerator) -> Coder | None:
-    """The encoder of reconstructions: VideoFlexTok's with as many tokens as are generated; else see `rule_of`."""
+    """Build the encoder of reconstructions: VideoFlexTok's at the generated number of tokens; else see `rule_of`."""
     if isinstance(video.grammar, OrderedGrammar):
         assert isinstance(video.tokenizer, VideoFlexTok)
         return flex_coder(video.tokenizer, video.grammar.kept, bf16=config["bf16"])
@@ -92,7 +92,7 @@ def coder_of(config: dict[str, Any], video: VideoGenerator) -> Coder | None:
 
 
 def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
-    """The assignment rule of the clips that the generator was trained on; None where no router is given.
+    """Return the assignment rule of the generator's training clips; None if no router is given.
 
     Raises:
         ConfigError: another router than the one that taught the generator.
@@ -114,7 +114,7 @@ def rule_of(config: dict[str, Any], video: VideoGenerator) -> Rule | None:
 
 
 def metrics_of(rates: Rates, name: str = "class_consistency") -> dict[str, records.Metric]:
-    """The rate `name` over clips and `<name>_balanced` over classes; the spread is half a 95 % interval."""
+    """Return `name` over clips and `<name>_balanced` over classes; the spread is half a 95 % interval."""
     balanced = f"{name}_balanced"
     return {
         name: catalogue.of(name).measured(rates.accuracy, rates.clips, rates.half_interval),
@@ -123,7 +123,7 @@ def metrics_of(rates: Rates, name: str = "class_consistency") -> dict[str, recor
 
 
 def metrics_of_all(found: dict[str, Rates]) -> dict[str, records.Metric]:
-    """Metrics of all rates: plain names for generated clips, names with a suffix for others."""
+    """Collect the metrics of all rates: plain names for generated clips, suffixed names for others."""
     metrics: dict[str, records.Metric] = {}
     for what, rates in found.items():
         metrics |= metrics_of(rates, "class_consistency" + ("" if what == "generated" else f"_{what}"))

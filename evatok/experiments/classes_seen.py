@@ -1,10 +1,10 @@
-"""Measure how often a trained classifier sees the right class in real clips and in their reconstructions.
+"""Measure how often a trained classifier recognises the right class in real clips and in their reconstructions.
 
-How far reconstructions fall behind the real clips, and in which classes, shows what a tokenizer loses of a motion or a
-game. On the balanced rate, chance is one over the number of classes.
+The drop from real clips to reconstructions, per class, shows what a tokenizer loses of a motion or a game. On the
+balanced rate, chance is one over the number of classes.
 
-    python -m evatok.experiments.classes_seen with toy    of 32 clips
-    python -m evatok.experiments.classes_seen             motions of 320 clips at 64 and 128 tokens per block
+    python -m evatok.experiments.classes_seen with toy 32 clips python -m evatok.experiments.classes_seen motions of 320
+    clips at 64 and 128 tokens per block
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def config() -> None:
     fps = None
     assignments = ["uniform:64", "uniform:128"]
     batch = 16
-    seed = 0  # of random assignments
+    seed = 0  # for random assignments
 
 
 @ex.named_config

@@ -1,4 +1,4 @@
-"""Checks of a configuration before any work: seed, types, precision, device."""
+"""Check a configuration before any work starts: seed, types, precision, device."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def check_seed(updates: Mapping[str, Any]) -> None:
 
 
 def settle_types(run: Run, declared: Mapping[str, keys.Key]) -> None:
-    """Bring declared keys into their domain, and turn an int given for a float into one.
+    """Bring declared keys into their domains, and convert an int given for a float.
 
     Raises:
         Refused: a declared key outside its domain.
-        ConfigError: of another key, any other change of its value's type.
+        ConfigError: an undeclared key whose value changes type otherwise.
     """
     for name, key in declared.items():
         run.config[name] = keys.settled(key, name, run.config[name])
@@ -50,7 +50,7 @@ def settle_types(run: Run, declared: Mapping[str, keys.Key]) -> None:
 
 
 def settle_precision(config: dict[str, Any]) -> None:
-    """Resolve a `bf16` of None to True or False, so that the record says which. Raises ConfigError if not a bool."""
+    """Resolve a `bf16` of None to True or False, so that the record states it. Raises ConfigError if not a bool."""
     bf16 = config.get("bf16", False)
     if config.get("fp16"):
         if bf16:
@@ -63,7 +63,7 @@ def settle_precision(config: dict[str, Any]) -> None:
 
 
 def device_of(name: Any) -> torch.device:
-    """Parse the `device` key, available or not. Raises ConfigError for an unknown device."""
+    """Parse the `device` key, whether or not it is available. Raises ConfigError for an unknown device."""
     try:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""Configuration files of Sacred's `with FILE`, and values of its command line, read as data that cannot run code.
+"""Read Sacred's `with FILE` and command-line values as plain data that cannot run code.
 
-Sacred hands JSON files, and every `with KEY=VALUE`, to jsonpickle, which calls whatever function they name, and opens
-pickles, which are programs. Here a file is plain JSON, or YAML of plain values where PyYAML is installed.
+Sacred passes JSON files and every `with KEY=VALUE` to jsonpickle, which calls any function they name, and it unpickles
+pickle files. Here a file is plain JSON, or plain YAML if PyYAML is installed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class ConfigFileError(EvatokError, ValueError):
 
 
 def guard() -> None:
-    """Make Sacred read configuration files and command-line values by this module from now on."""
+    """Make Sacred read configuration files and command-line values through this module from now on."""
     config_files.HANDLER_BY_EXT.clear()
     config_files.get_handler = handler_of
     sacred.arg_parser.restore = lambda value: value
 
 
 def handler_of(filename: str) -> Any:
-    """What Sacred reads and writes the file with. Raises ConfigFileError for a suffix that is not known."""
+    """Return the handler Sacred reads and writes the file with. Raises ConfigFileError for an unknown suffix."""
     suffix = Path(filename).suffix
     if suffix in JSON_SUFFIXES:
         return config_files.Handler(_read_json, _write_json, "")
@@ -88,7 +88,7 @@ def check_keys(value: Any, where: str) -> None:
         for key, held in value.items():
             try:
                 assert_is_valid_key(key)
-            except (KeyError, IndexError) as error:  # IndexError: an empty one
+            except (KeyError, IndexError) as error:  # IndexError: empty
                 raise ConfigFileError(f"{where}: {key!r} cannot be the name of a config key") from error
             check_keys(held, where)
     if isinstance(value, list | tuple):
@@ -104,7 +104,7 @@ def _mapping(found: Any, file: TextIO) -> dict[str, Any]:
 
 
 def _unreadable(file: TextIO, kind: str, error: Exception) -> ConfigFileError:
-    """The error that names the file; one that names it already stays as it is."""
+    """Return the error that names the file; one that already does is kept."""
     if isinstance(error, ConfigFileError):
         return error
     told = " ".join(str(error).split())

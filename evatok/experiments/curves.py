@@ -1,8 +1,8 @@
 """Quality against mean tokens on the proxy (main Figs. 4 and 5): uniform rows, best rewards, routers, thresholds.
 
-The clips are those of a candidate table, which also says what is best for each of them. Every (clip, assignment) that
-some point asks for is reconstructed and measured once; a killed run resumes, and points added later cost only what is
-new in them.
+The clips come from a candidate table, which also gives the best assignment of each. Every (clip, assignment) pair that
+some point needs is reconstructed and measured once; a killed run resumes, and points added later only pay for their new
+pairs.
 
     python -m evatok.experiments.curves with toy
     python -m evatok.experiments.curves with embedded
@@ -32,7 +32,7 @@ from evatok.storage.shards import Arrays, ShardStore
 
 ex = tracking.experiment("curves", __doc__, keys.RUN)
 
-# The table was scored in another precision and without rounding to 8 bits; another proxy differs by far more.
+# The table was scored in another precision, without rounding to 8 bits; a different proxy differs by far more.
 TOLERANCE = 0.02  # dB between mean PSNRs
 
 
@@ -42,7 +42,7 @@ def config() -> None:
     table = "results/tables/candidates/freedoom-validation.parquet"
     routers = "results/checkpoints/router-toy-*-matched.safetensors,results/checkpoints/router-toy-*-wq*.safetensors"
     weights = [0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]  # [Fig. 4]
-    thresholds = 10  # their number is not stated
+    thresholds = 10  # number not stated
     metric = "l1"  # as in the routers (paper: LPIPS)
     metrics = "psnr,l1,st_lpips_alex,rfvd"  # psnr, ssim, l1, mse, st_lpips_alex, lpips_vgg, rfvd
     limit = 0
@@ -53,7 +53,7 @@ def config() -> None:
     i3d_bf16 = False
     fps = None  # as in stage 2
     work = "results/work/curves"
-    seed = 0  # of the bootstrap
+    seed = 0  # for the bootstrap
 
 
 @ex.named_config
@@ -66,7 +66,7 @@ def toy() -> None:
 
 @ex.named_config
 def embedded() -> None:
-    # A small proxy stops gaining from tokens early: part of what the paper has between 1.2 and 2.0 lies above 1.6 here.
+    # A small proxy saturates early: part of the paper's range 1.2 to 2.0 lies above 1.6 here.
     weights = [0.4, 0.8, 1.2, 1.4, 1.6, 1.8, 1.9, 1.95, 1.98, 2.0]
     thresholds = 6
     metrics = "psnr,l1,rfvd"
@@ -126,10 +126,10 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def check_agreement(table: candidate_table.CandidateTable, pairs: Pairs, measured: Arrays) -> float | None:
-    """Difference in dB of the pairs' mean PSNR, if measured, from the table's, which should be close to 0.
+    """Return the pairs' mean PSNR, if measured, minus the table's, in dB; it should be close to 0.
 
     Raises:
-        CurvesError: the difference is larger, as the code that reconstructs has changed.
+        CurvesError: the difference is too large: the reconstruction code has changed.
     """
     if "psnr" not in measured or "psnr" not in table.scores:
         return None
@@ -145,7 +145,7 @@ def check_agreement(table: candidate_table.CandidateTable, pairs: Pairs, measure
 
 
 def drawn(study: Study, bench: PairRunner, measured: Arrays, config: dict[str, Any]) -> Draws:
-    """Means of the per-clip metrics and Frechet distances of every point, all over the same draws of clips."""
+    """Return every point's means of per-clip metrics and Frechet distances, all over the same draws of clips."""
     positions, where = tradeoff.draws(len(study.clips), config["draws"], config["seed"]), bench.pairs.where
     tokens = np.stack([point.tokens for point in study.points])
     values = {"tokens": tradeoff.means_of_draws(tokens, positions)}

@@ -1,4 +1,4 @@
-"""What the curves are measured on: clips, proxy, routers, and the points of every rule, from a configuration."""
+"""What the curves are measured on: clips, proxy, routers, and every rule's points, from a configuration."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Study:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Study:
-        """Load everything the configuration names, and check that it belongs together.
+        """Load everything the configuration names and check that it fits together.
 
         Raises:
             CheckpointError, CurationError: files that are missing or damaged, clips other than those scored.
@@ -72,11 +72,11 @@ class Study:
 
     @property
     def reference(self) -> int:
-        """The point of the fixed-length baseline, which savings are counted against."""
+        """Return the point of the fixed-length baseline, the reference for savings."""
         return self.candidates.levels.index(self.candidates.baseline)
 
     def bench(self, networks: Networks, config: dict[str, Any]) -> PairRunner:
-        """The bench that measures every pair of the points."""
+        """Build the runner that measures every pair of the points."""
         return PairRunner(
             self.tokenizer,
             {"system": "adaptive tokenizer", "sha256": self.tokenizer.checkpoint.sha256},
@@ -90,7 +90,7 @@ class Study:
         )
 
     def protocol(self, networks: Networks, config: dict[str, Any]) -> dict[str, Any]:
-        """A record's entry `protocol`."""
+        """Return the record's entry `protocol`."""
         data = self.table.origin["data"]
         return {
             "item": "curves",
@@ -122,7 +122,7 @@ class Study:
 
 
 def measured_clips(table: candidate_table.CandidateTable, shape: TokenizerConfig, config: dict[str, Any]) -> ClipSet:
-    """The first `limit` of the clips that a table scores."""
+    """Return the first `limit` clips of those a table scores."""
     clips = candidate_table.scored_clips(table, size=shape.size, frames=shape.frames, fps=config["fps"])
     if not 0 <= config["limit"] <= len(clips):
         raise tracking.ConfigError(
@@ -132,7 +132,7 @@ def measured_clips(table: candidate_table.CandidateTable, shape: TokenizerConfig
 
 
 def found_files(patterns: str) -> list[Path]:
-    """The files of comma-separated paths or patterns, in order. Raises ConfigError for a pattern without any."""
+    """List the files of comma-separated paths or patterns. Raises ConfigError for a pattern without a match."""
     files: list[Path] = []
     for pattern in (part.strip() for part in patterns.split(",") if part.strip()):
         path = Path(pattern)
@@ -146,10 +146,10 @@ def found_files(patterns: str) -> list[Path]:
 
 
 def common_scale(routers: list[Router], table: candidate_table.CandidateTable, metric: str) -> Scale:
-    """The scale all routers were trained on; without routers, that of the measured clips.
+    """Return the scale all routers were trained on; without routers, that of the measured clips.
 
     Raises:
-        CurvesError: routers for another quality than the configured one, or of different scales.
+        CurvesError: routers for a quality other than the configured one, or with different scales.
     """
     if not routers:
         return Scale.of(table.quality(metric), table.candidates)
@@ -165,7 +165,7 @@ def common_scale(routers: list[Router], table: candidate_table.CandidateTable, m
 def all_points(
     table: candidate_table.CandidateTable, clips: ClipSet, routers: list[Router], scale: Scale, config: dict[str, Any]
 ) -> list[Point]:
-    """Uniform points first, shortest first; then rewards, routers, thresholds."""
+    """List uniform points first, shortest first; then rewards, routers, thresholds."""
     quality, candidates = table.quality(config["metric"]), table.candidates
     return [
         *operating_points.uniform_points(candidates, len(clips)),

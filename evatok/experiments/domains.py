@@ -1,4 +1,4 @@
-"""Domains of configuration values: type and range or set of values, with a description in words."""
+"""Domains of configuration values: type and range or set of values, described in words."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Refused(ValueError):  # noqa: N818 (its message continues a sentence)
 
 
 class Domain:
-    """A set of values. `str()` of it completes the sentence "the value is not ..."."""
+    """A set of values. `str()` completes the sentence "the value is not ..."."""
 
     kind: str
 
     def settled(self, value: Any) -> Any:
-        """`value` as the experiment gets it, floats as floats. Raises Refused outside the domain."""
+        """Return `value` as the experiment gets it, floats as floats. Raises Refused outside the domain."""
         raise NotImplementedError
 
     def wrong_type(self, value: Any) -> Refused:
@@ -76,7 +76,7 @@ class Real(Domain):
 
 @dataclass(frozen=True)
 class Flag(Domain):
-    """True or False, or with `none` None."""
+    """True or False; with `none`, also None."""
 
     none: bool = False
     kind = "bool"
@@ -92,7 +92,7 @@ class Flag(Domain):
 
 @dataclass(frozen=True)
 class OneOf(Domain):
-    """One of some words, looked up when a value is checked; `empty` admits "" as well."""
+    """One of several words, looked up when a value is checked; `empty` admits "" as well."""
 
     words: Collection[str]
     empty: bool = False
@@ -111,7 +111,7 @@ class OneOf(Domain):
 
 @dataclass(frozen=True)
 class Text(Domain):
-    """A text such as a path: not empty unless `empty`, and of the form `pattern`, which `form` says in words."""
+    """A text such as a path: not empty unless `empty`, matching `pattern`, which `form` describes in words."""
 
     empty: bool = False
     pattern: str = r"[^\0]*"
@@ -131,7 +131,7 @@ class Text(Domain):
 
 @dataclass(frozen=True)
 class Many(Domain):
-    """A list of at least `least` values of one domain."""
+    """A list of at least `least` values from one domain."""
 
     of: Domain
     least: int = 0
@@ -150,7 +150,7 @@ class Many(Domain):
 
 @dataclass(frozen=True)
 class OrNone(Domain):
-    """None, or a value of another domain."""
+    """None, or a value from another domain."""
 
     of: Domain
     kind = "or None"

@@ -1,4 +1,4 @@
-"""The cost of each stage from its configuration alone, for a dry run: networks are imagined, losses composed by hand.
+"""Compute each stage's cost from its configuration, for a dry run: fake networks, losses composed by hand.
 
 Legend: B clips.
 """
@@ -44,7 +44,7 @@ from evatok.training.patch_discriminator import PATCH_SIZES, PatchDiscriminator
 _TAPS = {"lpips-vgg": (64, 128, 256, 512, 512), "lpips-alex": (64, 192, 384, 256, 256)}
 _TAPS["st-lpips"] = _TAPS["lpips-alex"]
 _HUB: dict[str, Any] = {"facebook/vjepa2-vitl-fpc64-256": VJEPA2, "MCG-NJU/videomae-base": VideoMAE}
-"""Encoders whose shape is that of transformers' defaults, so that nothing is downloaded."""
+"""Encoders with the default shapes of transformers, so that nothing is downloaded."""
 
 
 def tokenizer_cost(config: dict[str, Any]) -> Cost:
@@ -61,7 +61,7 @@ def tokenizer_cost(config: dict[str, Any]) -> Cost:
 
 
 class TokenizerStep:
-    """A step of a tokenizer's training on fake clips: everything that keeps memory, or takes operations."""
+    """One training step of a tokenizer on fake clips: everything that holds memory or costs operations."""
 
     def __init__(self, config: dict[str, Any], shape: TokenizerConfig) -> None:
         self.config, self.shape, self.plays = config, shape, False
@@ -84,7 +84,7 @@ class TokenizerStep:
         return [p for part in (*parts, *judged) if part is not None for p in part.parameters()]
 
     def sizes(self) -> tuple[int, int, int]:
-        """Parameters that are trained, those of the discriminator, and those of frozen networks."""
+        """Count the parameters: trained, of the discriminator, and of frozen networks."""
         judge = self.judge
         trained = _count(self.tokenizer) + _count(self.head)
         encoder = judge.encoder if isinstance(judge, SemanticDiscriminator) else None
@@ -92,7 +92,7 @@ class TokenizerStep:
         return trained, opposed, _count(self.perceptual) + _count(self.teacher) + _count(encoder)
 
     def kept(self) -> list[Footprint]:
-        """What is kept while the discriminator learns, and, when that is gone, for the term that it gives."""
+        """Return what is kept during the discriminator's update and, once that is freed, for its term in the loss."""
         found = [footprint(self, self.parameters())]
         if self.judge is not None:
             self.plays = True
@@ -101,7 +101,7 @@ class TokenizerStep:
         return found
 
     def __call__(self, clips: int) -> list[torch.Tensor]:
-        """The terms of a batch that live at once."""
+        """Compute the terms of a batch that are live at the same time."""
         shape, config = self.shape, self.config
         real = torch.empty(clips, 3, shape.frames, shape.size, shape.size)
         layout = whole_layout(clips, shape.candidates.blocks, shape.levels[-1])
@@ -126,17 +126,17 @@ class TokenizerStep:
         return terms
 
     def loss_operations(self) -> float:
-        """Operations per clip of the networks that judge, forward and as far as gradients go backward."""
+        """Count the losses' operations per clip, forward and as far as gradients flow back."""
         shape, config = self.shape, self.config
         clip = torch.empty(1, 3, shape.frames, shape.size, shape.size)
         total = 0.0
-        if self.perceptual is not None:  # real and fake, and back to the fake one
+        if self.perceptual is not None:  # real and fake, then back to the fake one
             seen = clip[:, :, : config["perceptual_frames"] or shape.frames]
             total += 3 * _operations(lambda: self.perceptual.features(seen.transpose(1, 2)))
         if self.teacher is not None and self.head is not None:
             tokens = shape.candidates.blocks * math.prod(shape.grid)
             total += transformer_operations(self.teacher, shape) + 6 * _count(self.head) * tokens
-        if self.judge is not None:  # its own step on both, not back through a frozen encoder; then the fake one's
+        if self.judge is not None:  # its own step on both, stopping at a frozen encoder; then the fake one's
             seen = clip[:, :, : config["semantic_frames"] or shape.frames]
             forward = _operations(lambda: self.judge(seen))
             passes = 2 if isinstance(self.judge, SemanticDiscriminator) else 6
@@ -145,10 +145,10 @@ class TokenizerStep:
 
 
 def generator_cost(config: dict[str, Any]) -> Cost:
-    """Stage 5: memory of the longest sequences, operations at the length of the fixed baseline."""
+    """Stage 5: memory of the longest sequences, operations at the fixed baseline's length."""
     shape = coding(config)
     if not Path(config["tokenizer"]).is_file() and config["size"] == "paper":
-        shape = replace(shape, codebook_size=8192)  # of finals on UCF-101 and Kinetics-600 [Sec. 4.1]
+        shape = replace(shape, codebook_size=8192)  # for finals on UCF-101 and Kinetics-600 [Sec. 4.1]
     candidates, grammar = shape.candidates, Grammar.of(shape)
     with imagined(config["device"], low_of(config)):
         network = Generator(GeneratorConfig.of(grammar, config["model"], classes=101, positions=config["positions"]))
@@ -179,7 +179,7 @@ def router_cost(config: dict[str, Any]) -> Cost:
 
 
 def scoring_cost(config: dict[str, Any]) -> Cost:
-    """Stage 2: every block of the prefix tree is reconstructed, and compared by the perceptual metric, if any."""
+    """Stage 2: reconstruct every block of the prefix tree and apply the perceptual metric, if any."""
     shape = coding(config)
     candidates = shape.candidates
     operations = flops.scoring_operations(shape, config["search"])
@@ -197,14 +197,14 @@ def scoring_cost(config: dict[str, Any]) -> Cost:
 
 
 def coding(config: dict[str, Any]) -> TokenizerConfig:
-    """The shape of the tokenizer that scores or codes: the checkpoint's if it is there, else that of its size."""
+    """Return the shape of the tokenizer that scores or codes: the checkpoint's if it exists, else its size's."""
     if Path(config["tokenizer"]).is_file():
         return TokenizerConfig.from_dict(checkpoints.load(config["tokenizer"], "tokenizer").config)
     return of_size(MODALITIES["video"], config["size"])
 
 
 def perceptual_of(name: str, bf16: bool) -> PerceptualDistance | None:
-    """The perceptual metric's network without its weights, its trunk in bfloat16 as a training has it."""
+    """Build the perceptual network without weights, its trunk in bfloat16 as in training."""
     if name == "none":
         return None
     before = torch.get_default_dtype()
@@ -230,12 +230,12 @@ def _trunk(name: str) -> nn.Module:
 
 
 def encoder_of(source: str, resize: int) -> FrozenEncoder | None:
-    """A frozen encoder without its weights: of the hub's known ones, or a folder's configuration."""
+    """Build a frozen encoder without weights: a known one from the hub, or a folder's configuration."""
     if source == "none":
         return None
     import transformers
 
-    with mock.patch.object(transformers.PreTrainedModel, "init_weights"):  # it looks at values
+    with mock.patch.object(transformers.PreTrainedModel, "init_weights"):  # it inspects values
         return _encoder(source, resize, transformers)
 
 
@@ -255,7 +255,7 @@ def _encoder(source: str, resize: int, transformers: Any) -> FrozenEncoder:
 
 
 def judge_of(config: dict[str, Any], shape: TokenizerConfig) -> Any:
-    """The configured discriminator."""
+    """Build the configured discriminator."""
     kind = config["discriminator"]
     if kind == "none":
         return None
@@ -269,13 +269,13 @@ def judge_of(config: dict[str, Any], shape: TokenizerConfig) -> Any:
 
 
 def transformer_operations(encoder: FrozenEncoder, shape: TokenizerConfig) -> float:
-    """Operations of a frozen transformer on a clip: two per weight and token, and attention."""
+    """Count a frozen transformer's operations per clip: two per weight and token, plus attention."""
     tokens = math.prod(encoder.grid(shape.frames, shape.size))
     return 2.0 * _count(encoder) * tokens + 4.0 * encoder.depth * tokens**2 * encoder.width
 
 
 def whole_layout(clips: int, blocks: int, level: int) -> Layout:
-    """The layout of clips with `level` tokens in every block, without values."""
+    """Return the layout of clips with `level` tokens in every block, without values."""
     tokens = torch.empty(clips, blocks * level, dtype=torch.long)
     per_block = torch.empty(clips, blocks, dtype=torch.long)
     return Layout(per_block, tokens, tokens, tokens, tokens.bool(), per_block)

@@ -1,9 +1,9 @@
-"""What a stage will take, before anybody pays for it: parameters, memory, operations, disk and hours.
+"""Estimate what a stage takes before anyone pays for it: parameters, memory, operations, disk and hours.
 
-`dry_run=True` trains nothing, needs no clips and no device, and leaves no record. Memory is that of weights, gradients,
-optimiser, moving average and what is kept for the backward pass (`evatok.evaluation.footprint`); kernels' workspaces
-and the allocator's gaps come on top, a tenth or two. Hours are operations over `teraflops` per device, which means the
-speed that is reached; by default a third of the peak of an H100 in bfloat16.
+`dry_run=True` trains nothing, needs neither clips nor device, and leaves no record. Memory covers weights, gradients,
+optimiser, moving average and activations kept for the backward pass (`evatok.evaluation.footprint`); kernel workspaces
+and allocator fragmentation add 10 to 20 %. Hours are operations over `teraflops` per device, meaning the achieved
+speed; by default a third of an H100's bfloat16 peak.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from evatok.evaluation.footprint import Footprint
 
 GB = 1e9
-_AGAIN = 4 / 3  # a step of three passes in which the forward one is made twice
+_AGAIN = 4 / 3  # a step of three passes with the forward pass computed twice
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Cost:
 
     Attributes:
         trained, opposed, frozen: parameters of the network, of its discriminator, of networks that only judge.
-        kept: what a step keeps for its backward pass.
-        operations: of a clip, forward and backward, losses included; of a clip's scores in stage 2.
-        clip_bytes: of a decoded clip.
-        table_bytes: of a clip's scores in stage 2.
+        kept: bytes that a step keeps for its backward pass.
+        operations: per clip, forward and backward, losses included; in stage 2, per clip scored.
+        clip_bytes: per decoded clip.
+        table_bytes: per clip scored in stage 2.
     """
 
     trained: int
@@ -42,11 +42,11 @@ class Cost:
     table_bytes: int = 0
 
     def weights(self, parts: int = 1) -> float:
-        """Bytes of float32 weights, gradients, two moments and moving average, where ranks split them into parts."""
+        """Return the bytes of float32 weights, gradients, two moments and moving average, split over `parts` ranks."""
         return 20 * self.trained / parts + 16 * self.opposed + 4 * self.frozen
 
     def fitting(self, memory: float, parts: int = 1) -> int:
-        """Clips that fit so many bytes; 0 where not even one does."""
+        """Return how many clips fit in this memory; 0 if not even one does."""
         left = memory - self.weights(parts) - self.kept.fixed
         return max(0, math.floor(left / max(1.0, self.kept.per_clip)))
 
@@ -62,7 +62,7 @@ def told(config: dict[str, Any], cost: Callable[[dict[str, Any]], Cost]) -> dict
 
 
 def training(config: dict[str, Any], cost: Cost) -> dict[str, float]:
-    """What a training takes, per device where it says so."""
+    """Return what a training takes, per device where it says so."""
     devices, pieces = config["devices"], config["accumulate"]
     clips = config["batch"] // (devices * pieces)
     parts = devices if config.get("fsdp") else 1
@@ -85,16 +85,16 @@ def training(config: dict[str, Any], cost: Cost) -> dict[str, float]:
         "TFLOP per step": operations / 1e12,
         "seconds per step": seconds,
         "hours": seconds * config["steps"] / 3600,
-        "GB of disk: states": 2 * state / GB,  # one is written while the one before is still there
+        "GB of disk: states": 2 * state / GB,  # the next one is written before the previous one is removed
         "GB of disk: checkpoint": 2 * cost.trained / GB,
     }
-    if config.get("train_clips") and not config.get("workers"):  # 0: as many as the set has
+    if config.get("train_clips") and not config.get("workers"):  # 0: all clips of the set
         found["GB of disk: training clips"] = cost.clip_bytes * config["train_clips"] / GB
     return found
 
 
 def scoring(config: dict[str, Any], cost: Cost) -> dict[str, float]:
-    """What stage 2 takes."""
+    """Return what stage 2 takes."""
     operations = cost.operations * config["clips"]
     return {
         "parameters": cost.trained,
@@ -109,10 +109,10 @@ def scoring(config: dict[str, Any], cost: Cost) -> dict[str, float]:
 
 
 def low_of(config: dict[str, Any]) -> torch.dtype | None:
-    """The type of autocast."""
+    """Return the autocast type."""
     return torch.bfloat16 if config["bf16"] else torch.float16 if config.get("fp16") else None
 
 
 def _pieces(clips: int, fits: int) -> int:
-    """The fewest pieces of at most `fits` clips that so many clips are cut into; 0 where none are."""
+    """Return the fewest pieces of at most `fits` clips that these clips split into; 0 if there are none."""
     return next((count for count in range(1, clips + 1) if clips % count == 0 and clips // count <= fits), 0)

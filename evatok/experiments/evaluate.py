@@ -1,7 +1,7 @@
 """Measure a tokenizer, the identity, or a folder of reconstructed clips under a named protocol.
 
-The protocol decides clips, preprocessing and metrics (`evatok.evaluation.protocols`); fewer clips than it asks need
-`limit`, and then the record says that it stands in no table. A killed run resumes.
+The protocol defines clips, preprocessing and metrics (`evatok.evaluation.protocols`); to use fewer clips than it asks
+for, set `limit`, and the record then says that it belongs in no table. A killed run resumes.
 
     python -m evatok.experiments.evaluate with toy
     python -m evatok.experiments.evaluate with protocol=embedded-reconstruction assignment=router:PATH
@@ -69,7 +69,7 @@ def config() -> None:
     moving = "clips.webp"
     fps = 8.0
     output = "results/work/evaluate/shown"
-    seed = 0  # of random assignments, and of the noise that a flow decoder starts from
+    seed = 0  # for random assignments and for the flow decoder's starting noise
 
 
 @ex.named_config
@@ -155,10 +155,10 @@ def _record(
 
 
 def system_of(config: dict[str, Any], protocol: Protocol) -> System:
-    """What the configuration asks to measure.
+    """Build the system the configuration asks to measure.
 
     Raises:
-        ConfigError: a checkpoint for other clips than the protocol's, or an assignment that is none.
+        ConfigError: a checkpoint for other clips than the protocol's, or an invalid assignment.
         CheckpointError, EvaluationError: files that are missing, damaged, or do not fit.
     """
     if config["fake"]:
@@ -180,10 +180,10 @@ def system_of(config: dict[str, Any], protocol: Protocol) -> System:
 
 
 def flexible_of(config: dict[str, Any], protocol: Protocol) -> Flexible:
-    """A tokenizer with a flow decoder, as configured.
+    """Build the configured tokenizer with a flow decoder.
 
     Raises:
-        ConfigError: a checkpoint for other clips than the protocol's, or an assignment that is no fixed one.
+        ConfigError: a checkpoint for other clips than the protocol's, or an assignment that is not fixed.
         CheckpointError, LatentError, FlexTokError: files that do not fit, lengths that the tokenizer does not have.
     """
     tokenizer = VideoFlexTok.load(config["checkpoint"], config["device"], codec=config["latents"] or None)
@@ -213,7 +213,7 @@ def _check_clips(shape: TokenizerConfig | VideoFlexTokConfig, protocol: Protocol
 
 
 def reference(config: dict[str, Any], protocol: Protocol, seed: int) -> ClipSet | FolderClips:
-    """The protocol's clips under a choice, or those of the folder `real`."""
+    """Return the protocol's clips under a clip choice, or those of the folder `real`."""
     if not config["real"]:
         return protocols.clips_of(protocol, config["data"], limit=config["limit"] or None, seed=seed)
     folder = Path(config["real"])
@@ -228,10 +228,10 @@ def spread_over_choices(
     result: Evaluation,
     measure: Callable[[int, tuple[str, ...]], Evaluation],
 ) -> dict[str, records.Metric]:
-    """The distribution metrics again, each with its standard deviation over clip choices as spread.
+    """Recompute the distribution metrics, each with its standard deviation over clip choices as spread.
 
     Raises:
-        ConfigError: less than one choice, or several where the reconstructions or references lie in a folder.
+        ConfigError: fewer than one choice, or several where the reconstructions or references lie in a folder.
     """
     names = tuple(name for name in result.metrics if name in evaluation.DISTRIBUTION)
     if config["choices"] > 1 and (config["fake"] or config["real"]):
@@ -249,7 +249,7 @@ def spread_over_choices(
 
 
 def beside(result: Evaluation, folder: str) -> dict[str, records.Artifact]:
-    """The per-clip files that a record names (`evatok.evaluation.per_clip`); none if the configuration wants none."""
+    """Return the per-clip files that a record names (`evatok.evaluation.per_clip`); none if not configured."""
     if not folder or not result.kept:
         return {}
     parts = {per_clip.MEASURED: result.kept, per_clip.REFERENCE: result.reference}
@@ -258,7 +258,7 @@ def beside(result: Evaluation, folder: str) -> dict[str, records.Artifact]:
 
 
 def _keep_per_clip(result: Evaluation, tracker: tracking.Tracker) -> None:
-    """One row per clip, kept with the run: what a mean hides."""
+    """Keep one row per clip with the run: what a mean hides."""
     if result.per_clip:
         pd.DataFrame(result.per_clip).rename_axis("clip").to_csv(tracker.folder / "per_clip.csv")
 

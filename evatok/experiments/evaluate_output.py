@@ -1,4 +1,4 @@
-"""What an evaluation leaves to look at: clips beside their reconstructions, worst and median ones, still and moving."""
+"""Write an evaluation's pictures: clips beside their reconstructions, worst and median, still and moving."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from evatok.pictures import gallery
 
 
 def ranked_by(config: dict[str, Any], metrics: Sequence[str]) -> str:
-    """The metric that orders the clips to show, "" if none are asked for: the first that has a value per clip.
+    """Return the metric that orders the clips to show, "" if none are requested: the first with a value per clip.
 
     Raises:
-        ConfigError: clips to show, but no such metric among those measured.
+        ConfigError: clips to show, but no per-clip metric is measured.
     """
     if not config["show"]:
         return ""
@@ -36,7 +36,7 @@ def ranked_by(config: dict[str, Any], metrics: Sequence[str]) -> str:
 def show(
     config: dict[str, Any], system: System, clips: ClipSet | FolderClips, result: Evaluation, metric: str
 ) -> dict[str, Path]:
-    """Write clips and their reconstructions into `output`; returns the files."""
+    """Write clips and their reconstructions into `output`; return the files."""
     entry, values = catalogue.of(metric), result.per_clip[metric]
     chosen = showing.worst_and_median(values, config["show"], higher=entry.direction == "higher")
     pixels = clips.clips if isinstance(clips, ClipSet) else clips

@@ -14,7 +14,7 @@ ALIGNED = {"alignment": f"{CHECKPOINTS}/videomae-toy", "alignment_weight": 0.1}
 
 
 def recipes() -> Iterable[Recipe]:
-    """All of them, what is needed first."""
+    """Return all of them, prerequisites first."""
     for seed in SEEDS:
         yield from _finals(seed)
     yield from _motions_seen()
@@ -22,14 +22,14 @@ def recipes() -> Iterable[Recipe]:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Finals with what measures them, generators with their samples."""
+    """Group finals with their measurements, and generators with their samples."""
     names = [recipe.name for recipe in recipes()]
     written = tuple(name for name in names if name.startswith(("generator-", "sample-")))
     return {"finals": tuple(name for name in names if name not in written), "generators": written}
 
 
 def _finals(seed: int) -> Iterable[Recipe]:
-    """Final tokenizers of main Tables 1 and 5 with their evaluations; of further seeds those that claims rest on."""
+    """Final tokenizers of main Tables 1 and 5 with their evaluations; further seeds only where claims need them."""
     rows: dict[str, dict[str, Any]] = {
         "random-transformer": {"assignment": "random", "discriminator": "transformer"},
         "uniform-transformer": {"assignment": "uniform", "discriminator": "transformer"},
@@ -68,7 +68,7 @@ def _finals(seed: int) -> Iterable[Recipe]:
 
 
 def _motions_seen() -> Iterable[Recipe]:
-    """How often a classifier names the motion in reconstructions by the finals that ship."""
+    """How often a classifier recognises the motion in reconstructions by the shipped finals."""
     for rule, assignment in (("uniform", "uniform:64"), ("router", f"router:{MATCHED}")):
         settings = {"checkpoint": f"{CHECKPOINTS}/final-toy-{rule}.safetensors", "assignments": [assignment]}
         needs = (f"final-{rule}-semantic-0",)
@@ -76,9 +76,10 @@ def _motions_seen() -> Iterable[Recipe]:
 
 
 def _generators() -> Iterable[Recipe]:
-    """Generators of main Tables 2 to 4 and of class consistency, with their samples, of several seeds for an interval.
+    """Generators of main Tables 2 to 4 and of class consistency, with their samples; several seeds for an interval.
 
-    Those called `longer` are trained for as many tokens as the fixed ones, at the 0.70 of the tokens of their router.
+    Those named `longer` are trained on as many tokens as the fixed ones, at 0.70 of their tokens per clip, the router's
+    share.
     """
     games = {"data": "arcade-seen", "label": "game", "task": "class"}
     tasks: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

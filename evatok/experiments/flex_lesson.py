@@ -1,4 +1,4 @@
-"""What a generator is trained on where the tokenizer is VideoFlexTok: all K tokens of every clip, in one order."""
+"""What a generator on VideoFlexTok's codes is trained on: all K tokens of every clip, in one order."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from evatok.tokenizers.videoflextok import KIND, VideoFlexTok
 
 
 def lesson_of(config: dict[str, Any]) -> Lesson:
-    """The lesson of the configured tokenizer, of either family. Raises as `Lesson.read` and `read`."""
+    """Return the training data of the configured tokenizer, of either family. Raises as `Lesson.read` and `read`."""
     flexible = checkpoints.kind_of(Path(config["tokenizer"])) == KIND
     return read(config) if flexible else Lesson.read(config)
 
 
 def read(config: dict[str, Any]) -> Lesson:
-    """Tokenizer, clips, classes and codes, these as far as they are not in the cache.
+    """Load tokenizer, clips, classes and codes, computing the codes that are not cached.
 
     Raises:
-        ConfigError: frame prediction, or captions of mirrored clips.
+        ConfigError: frame prediction, or captions for mirrored clips.
         CheckpointError, CodingError, GenerationError: see `Lesson.read`.
-        GrammarError: an order or a number of tokens that the tokenizer does not have.
-        FlexTokError: frames that chunks do not fill.
+        GrammarError: an order or a number of tokens the tokenizer does not support.
+        FlexTokError: frames that chunks do not divide.
     """
     if config["task"] == "frames":
         raise ConfigError("config key task: generators on VideoFlexTok's codes learn classes, set task=class, or text")
@@ -61,7 +61,7 @@ def read(config: dict[str, Any]) -> Lesson:
 def facts_of(
     config: dict[str, Any], classes: list[str], grammar: OrderedGrammar, tokenizer: VideoFlexTok
 ) -> dict[str, Any]:
-    """How a generator was trained, for its checkpoint's header; sampling needs task, classes, prefix and order."""
+    """Describe the training for the checkpoint's header; sampling needs task, classes, prefix and order."""
     told = {name: config[name] for name in ("task", "size", "model", "steps", "batch", "seed")}
     of_tokenizer = {name: tokenizer.checkpoint.facts.get(name) for name in ("form", "decoder_mask", "alignment")}
     return {
@@ -80,5 +80,5 @@ def facts_of(
 
 
 def text_facts(reader: Reader | None) -> dict[str, str]:
-    """How captions are read, for a generator that learns from them."""
+    """Describe how captions are read, for a generator trained on them."""
     return {"text": reader.source, "text_sha256": reader.sha256} if reader else {}

@@ -1,4 +1,4 @@
-"""What a generator is trained on: clips coded by a tokenizer, their classes or given frames, and their grammar."""
+"""What a generator is trained on: clips coded by a tokenizer, their classes or given frames, and the grammar."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Part:
 
     Attributes:
         coded: its clips' codes.
-        classes: (N,) class numbers; None in frame prediction.
-        given: codes of what frame prediction is given of each clip; None for classes.
+        classes: (N,) class indices; None in frame prediction.
+        given: codes of the given frames in frame prediction; None for classes.
         text: captions as the generator reads them, (N, W) or (N, W, E); None for other tasks.
     """
 
@@ -45,7 +45,7 @@ class Part:
     def batch(
         self, rows: np.ndarray, variants: np.ndarray | int, grammar: Grammar | OrderedGrammar
     ) -> tuple[Sequences, Condition]:
-        """Sequences and conditions of clips `rows` (B,) in their variants (B,), on the CPU."""
+        """Build sequences and conditions of clips `rows` (B,) in their variants (B,), on the CPU."""
         sequences = grammar.build(self.coded.batch(rows, variants))
         classes = None if self.classes is None else torch.from_numpy(self.classes[rows])
         given = None
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Everything a generator is trained on, coded, and what its checkpoint records of it."""
+    """Everything a generator is trained on, already coded, and what its checkpoint records about it."""
 
     train: Part
     validation: Part
@@ -74,13 +74,13 @@ class Lesson:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Lesson:
-        """Tokenizer, clips, classes and codes, these as far as they are not in the cache.
+        """Load tokenizer, clips, classes and codes, computing the codes that are not cached.
 
         Raises:
-            CheckpointError, RoutingError: a tokenizer or router that is absent, damaged or does not fit.
-            ConfigError: keys of VideoFlexTok's sequences.
+            CheckpointError, RoutingError: a tokenizer or router that is missing, damaged or does not fit.
+            ConfigError: keys that only apply to VideoFlexTok's sequences.
             CodingError: clips without the label column.
-            GenerationError: a validation clip of a class that no training clip has.
+            GenerationError: a validation clip whose class no training clip has.
         """
         if config["task"] == "text":
             raise ConfigError("config key task: captions are learned on VideoFlexTok's codes; give such a tokenizer")
@@ -117,10 +117,10 @@ class Lesson:
 
 
 def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> tuple[int, ...]:
-    """Tokens of each block of the fixed row: what assignment=uniform takes, and given=row is scaled with.
+    """Return the tokens per block of the fixed assignment: used by assignment=uniform, and to scale given=row.
 
     Raises:
-        ConfigError: tokens that are no level.
+        ConfigError: tokens that are not one of the levels.
     """
     shape = tokenizer.config
     with checkpoints.built_from(config["tokenizer"]):
@@ -129,7 +129,7 @@ def uniform_row(config: dict[str, Any], tokenizer: AdaptiveTokenizer) -> tuple[i
 
 
 def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...]) -> tuple[int, ...]:
-    """Tokens of the given frames' blocks."""
+    """Return the tokens of the given frames' blocks."""
     if config["assignment"] == "uniform":
         return conditions.condition_prefix(tokenizer.config, row)
     return conditions.condition_prefix(tokenizer.config, None, row[0] if config["given"] == "row" else None)
@@ -138,10 +138,10 @@ def prefix_of(config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[i
 def rule_of(
     config: dict[str, Any], tokenizer: AdaptiveTokenizer, row: tuple[int, ...] | None, prefix: tuple[int, ...]
 ) -> Rule:
-    """The configured rule of assignment.
+    """Return the configured assignment rule.
 
     Raises:
-        ConfigError: another router than the one under which the tokenizer was trained.
+        ConfigError: a router other than the one the tokenizer was trained with.
     """
     if row is not None:
         return Fixed(tokenizer.config.candidates, row[:1])  # every block has the same tokens
@@ -158,7 +158,7 @@ def rule_of(
 def clips_of(
     config: dict[str, Any], shape: TokenizerConfig | VideoFlexTokConfig, split: str, frames: int = 0
 ) -> ClipSet:
-    """The configured clips of a split, of the tokenizer's shape; `frames` of long ones, 0: its own."""
+    """Load a split's clips in the tokenizer's shape; `frames` per long clip, 0: the tokenizer's."""
     count = config[f"{split}_clips"]
     how = streaming_of(config, config["data"])
     return clip_set(
@@ -167,7 +167,7 @@ def clips_of(
 
 
 def classes_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The classes of the training clips, sorted, and each split's (N,) class numbers; nothing in frame prediction."""
+    """Return the training clips' sorted classes and each split's (N,) class indices; nothing in frame prediction."""
     if config["task"] == "frames":
         return [], {}
     labels = {name: code_cache.labels_of(its, config["label"]).tolist() for name, its in clips.items()}
@@ -182,7 +182,7 @@ def shape_of(
     condition: int,
     reader: Reader | None = None,
 ) -> GeneratorConfig:
-    """The configured network for a grammar, with `reader` one that reads captions."""
+    """Return the configured network for a grammar; `reader` reads captions, if any."""
     text = {"text": config["text_slots"], **reader.shape} if reader else {}
     return GeneratorConfig.of(
         grammar,
@@ -203,7 +203,7 @@ def facts_of(
     prefix: tuple[int, ...],
     tokens: float,
 ) -> dict[str, Any]:
-    """How a generator was trained, for its checkpoint's header; sampling needs task, classes and prefix."""
+    """Describe the training for the checkpoint's header; sampling needs task, classes and prefix."""
     told = {name: config[name] for name in ("task", "assignment", "size", "model", "steps", "batch", "seed")}
     return {
         "stage": 5,
@@ -219,7 +219,7 @@ def facts_of(
 
 
 def protocol_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> dict[str, Any]:
-    """What the record's validation figures were measured on, and what was trained on."""
+    """Return what the generator was trained on and what the record's validation metrics were measured on."""
     return {
         "data": config["data"],
         "split": "validation",
@@ -230,7 +230,7 @@ def protocol_of(config: dict[str, Any], clips: dict[str, ClipSet]) -> dict[str, 
 
 
 def coded(coder: Coder, clips: ClipSet, config: dict[str, Any], name: str) -> CodedSet:
-    """The set's codes; of training clips also mirrored, if `flip`."""
+    """Code the set; training clips also mirrored, if `flip`."""
     mirrored = config["flip"] and name.startswith("train")
     with tqdm(total=len(clips), desc=f"codes of {name}", disable=None) as bar:
         return code_cache.code_set(coder, clips.clips, mirrored=mirrored, device=config["device"], tick=bar.update)

@@ -19,13 +19,13 @@ ROUTERS: dict[str, dict[str, Any]] = {
     "image-router-toy-wq1.6": {"w_q": 1.6},
     "image-router-toy-pyramid": {"router": "pyramid", "target": "soft", "learning_rate": 1e-3, "dropout": 0.2},
 }
-"""The paper's router at its weight and at two others of the curve, and one on what pooling loses."""
+"""The paper's router at its weight and at two other points of the curve, and one on what pooling loses."""
 
 SEEDS = range(3)
 
 
 def recipes() -> Iterator[Recipe]:
-    """All of them, what is needed first."""
+    """Return all of them, prerequisites first."""
     yield from _proxies()
     yield from (_scores(split) for split in SCORED)
     yield from (_router(name, settings) for name, settings in ROUTERS.items())
@@ -35,7 +35,7 @@ def recipes() -> Iterator[Recipe]:
 
 
 def _proxies() -> Iterator[Recipe]:
-    """The proxy, and for comparison the same with the linear front of videos, at equal steps."""
+    """The proxy and, for comparison, the same proxy with the linear front of videos, at equal steps."""
     linear = f"{FOLDER}/proxy-linear.safetensors"
     for name, outcome, settings in (
         ("image-proxy-toy", PROXY, {}),
@@ -100,7 +100,7 @@ def _evaluation(name: str, checkpoint: str, assignment: str) -> Recipe:
 
 
 def tokenizer_of(assignment: str, seed: int) -> str:
-    """The file of a final tokenizer: that of the first seed ships."""
+    """Return the file of a final tokenizer: the first seed's ships."""
     if seed == 0:
         return f"{CHECKPOINTS}/image-final-toy-{assignment}.safetensors"
     return f"{FOLDER}/final-{assignment}-{seed}.safetensors"

@@ -1,6 +1,6 @@
-"""Settings of images, the same experiments on clips of one frame (supplement H): what their named configurations share.
+"""Image settings: the same experiments on one-frame clips (supplement H), as shared by their named configurations.
 
-What the paper does not state about its images is GigaTok's (arXiv 2504.08736), whose shape and recipe it takes.
+Where the paper is silent about images, GigaTok (arXiv 2504.08736) fills in, whose shape and recipe it adopts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from evatok.experiments.tracking import ConfigError
 from evatok.tokenizers.config import TokenizerConfig
 
 IMAGES: dict[str, Any] = {"modality": "image", "data": "images", "validation_data": "", "change": 0.0}
-"""What tokenizers of images of every size have in common."""
+"""What image tokenizers of every size have in common."""
 
 TOY = {
     **IMAGES,
@@ -27,7 +27,7 @@ TOY = {
     "semantic_encoder": "efficientnet-lite0:frames",
     "semantic_layers": [5, 11],
 }
-"""A CPU, an hour; without direct reconstruction, as its linear shortcut reconstructs from the first step."""
+"""CPU, one hour; without direct reconstruction, as its linear shortcut reconstructs from the first step."""
 
 SMALL = {
     **IMAGES,
@@ -74,7 +74,7 @@ PAPER = {
     "device": "cuda",
     "save_every": 1000,
 }
-"""As published: ImageNet's folder `data`, batch 256, 400,000 steps; the discriminator from step 20,000."""
+"""As published: the ImageNet folder as `data`, batch 256, 400,000 steps; the discriminator from step 20,000."""
 
 _ROUTER = {"modality": "image", "metric": "st-lpips", "w_q": 1.3}
 ROUTERS: dict[str, dict[str, Any]] = {
@@ -98,16 +98,16 @@ ROUTERS: dict[str, dict[str, Any]] = {
         "device": "cuda",
     },
 }
-"""Stage 3: one of eight levels, w_q 1.3, and at paper size 25,000 steps of 256 images, as published."""
+"""Stage 3: one of eight levels, w_q 1.3; at paper size 25,000 steps of 256 images, as published."""
 
 
 def proxy(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of stage 1, which has no uniform rows."""
+    """Settings of stage 1, which takes no uniform assignments."""
     return {name: value for name, value in settings.items() if name != "uniform_tokens"}
 
 
 def check(config: dict[str, Any], shape: TokenizerConfig) -> None:
-    """Raise ConfigError for settings that ask of a front, or of images, what they have not."""
+    """Raise ConfigError for settings that the front, or images, do not support."""
     if config["modality"] == "image" and config["change"]:
         raise ConfigError("config key change: images have no change from frame to frame; set change=0")
     if config["direct_steps"] and shape.front != "cnn":

@@ -1,7 +1,7 @@
 """Every configuration key of every experiment: its meaning and its domain, declared once.
 
-An experiment states only its defaults, with the paper's values as comments; `print_config` shows them after what is
-said here. Where a name means something else in one experiment, its entry is called `experiment.key`.
+An experiment states only its defaults, with the paper's values as comments; `print_config` shows both. Where a key
+means something else in one experiment, its entry is called `experiment.key`.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ TRAINING = {"clip_norm": 1.0, "flip": True, "bf16": None, "minutes": 0.0, "log_e
 """Defaults that all trainings share."""
 
 MEMORY = {"accumulate": 1, "fp16": False}
-"""Defaults of trainings whose batches several ranks share: each may compute its part in pieces, or in float16."""
+"""Defaults of trainings whose batches are shared between ranks: each may accumulate its part, or compute in float16."""
 
 PLAN = {"dry_run": False, "teraflops": 300.0, "memory_gb": 80.0, "devices": 1}
-"""Defaults of stages that can say beforehand what they will take."""
+"""Defaults of stages that can estimate their cost beforehand."""
 
 STAGE = RUN | TRAINING | MEMORY | PLAN
-"""Defaults of the trainings among the stages."""
+"""Defaults of stages that train."""
 
 DECODING = {"workers": 0, "short": "skip"}
-"""Defaults of what reads a user's videos."""
+"""Defaults of experiments that read a user's videos."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a key may be, and what it means."""
+    """Allowed values of a key, and its meaning."""
 
     domain: Domain
     comment: str
@@ -90,17 +90,17 @@ _EVERYWHERE = {
     "batch": Key(_BATCH, "clips per step"),
     "bf16": Key(Flag(none=True), f"{_LOW} (weights, losses: float32); None: on devices with native support"),
     "fp16": Key(_FLAG, "float16 autocast with a scaled loss, for devices without bfloat16"),
-    "fsdp": Key(_FLAG, "several processes split the network between them (FSDP2): less memory, the same result"),
-    "accumulate": Key(Whole(1, 2**16), "pieces in which a process computes its part of a batch: less memory"),
+    "fsdp": Key(_FLAG, "shard the network across processes (FSDP2): less memory, same result"),
+    "accumulate": Key(Whole(1, 2**16), "gradient accumulation: pieces per process and batch, to save memory"),
     "dry_run": Key(_FLAG, "print parameters, memory, operations, disk and hours; compute and write nothing"),
-    "teraflops": Key(Real(0, 10**6, "(]"), "10^12 operations per second that a device reaches, for dry_run"),
+    "teraflops": Key(Real(0, 10**6, "(]"), "achieved TFLOP/s per device, for dry_run"),
     "memory_gb": Key(Real(0, 10**6, "(]"), "memory of a device, for dry_run"),
     "devices": Key(Whole(1, 10**6), "devices that share the work, for dry_run"),
     "report_to": Key(
-        OneOf(("none", "tensorboard", "trackio")), "where the curve goes too: TensorBoard's files, in work, or trackio"
+        OneOf(("none", "tensorboard", "trackio")), "also log the curve to TensorBoard (files in work) or trackio"
     ),
-    "shard_length": Key(Whole(1, 10**6), "most clips an interruption loses"),
-    "recompute": Key(_FLAG, "compute activations of the layers again in the backward pass: less memory"),
+    "shard_length": Key(Whole(1, 10**6), "clips lost at most by an interruption"),
+    "recompute": Key(_FLAG, "recompute layer activations in the backward pass: less memory"),
     "compile": Key(_FLAG, "torch.compile of the tokenizer's layers"),
 }
 
@@ -111,12 +111,12 @@ _CLIP_SETS = {
     "validation_clips": Key(_CLIPS, "clips of the validation split to measure on; 0 takes all of a user's set"),
     "validation_data": Key(Text(empty=True, form="a name or a path"), 'what to measure on; "": the same as `data`'),
     "workers": Key(
-        Whole(0, 256), "processes that decode a user's videos while they are used; 0: all are decoded first, and kept"
+        Whole(0, 256), "processes that decode a user's videos on the fly; 0: decode all of them first and cache them"
     ),
-    "short": Key(OneOf(SHORT), "videos shorter than a clip: skip, or pad by their last frame (needs workers)"),
-    "random_start": Key(_FLAG, "take another part of each video in every epoch (needs workers)"),
+    "short": Key(OneOf(SHORT), "videos shorter than a clip: skip, or pad with their last frame (needs workers)"),
+    "random_start": Key(_FLAG, "start each video at a random frame in every epoch (needs workers)"),
     "split": Key(Text(form="train, validation, test, all, or what a manifest calls it"), "split of the clips"),
-    "limit": Key(_CLIPS, "measure only the first clips, this many; 0: all"),
+    "limit": Key(_CLIPS, "measure only the first `limit` clips; 0: all"),
     "clips": Key(_CLIPS, "clips to score; 0 takes all of a user's set"),
     "label": Key(Text(form="a column"), "column of classes: motion (Freedoom), game (Arcade), label (class folders)"),
     "protocol": Key(OneOf(PROTOCOLS), "a name of evatok.evaluation.protocols"),
@@ -141,8 +141,8 @@ _OPTIMISER = {
 
 _TOKENIZER = {
     "modality": Key(OneOf(MODALITIES), "video, or image: clips of one frame and one block, of eight levels"),
-    "front": Key(OneOf(FRONTS, empty=True), 'between pixels and patches, of images; "": cnn for images, else linear'),
-    "direct_steps": Key(Whole(0, 10**9), "first steps in which a cnn also learns to reconstruct by itself; 0: none"),
+    "front": Key(OneOf(FRONTS, empty=True), 'between pixels and patches; "": cnn for images, else linear'),
+    "direct_steps": Key(Whole(0, 10**9), "initial steps in which a cnn also learns to reconstruct by itself; 0: none"),
     "quantiser": Key(OneOf(CODES, empty=True), '"": the size\'s own'),
     "codebook_size": Key(Whole(0, 2**24), "codes; 0: the size's own"),
     "groups": Key(Whole(1, 4096), "groups of clips of similar length: less padding, the same result"),
@@ -154,7 +154,7 @@ _TOKENIZER = {
     "perceptual_weight": Key(_WEIGHT, "weight of the perceptual term"),
     "quantiser_weight": Key(_WEIGHT, "weight of the codebook term"),
     "entropy_weight": Key(_WEIGHT, "weight of the codebook's entropy; FSQ and LFQ have none"),
-    "alignment": Key(_DATA, f"frozen encoder that the decoder is aligned with: {_ENCODERS}, or none"),
+    "alignment": Key(_DATA, f"frozen encoder that the decoder is aligned to: {_ENCODERS}, or none"),
     "alignment_weight": Key(_WEIGHT, "weight of the alignment"),
     "alignment_layer": Key(Whole(1, 1000), "aligned decoder layer, counted from 1"),
     "alignment_resize": Key(_PIXELS, "pixels the encoder's input is resized to; 0: the clips' size"),
@@ -162,7 +162,7 @@ _TOKENIZER = {
     "adversarial_weight": Key(_WEIGHT, "weight of the adversarial term"),
     "adversarial_adaptive": Key(_FLAG, "scale it by the gradients' ratio at the last layer, VQGAN's rule"),
     "discriminator_start": Key(Whole(0, 10**9), "first step with a discriminator"),
-    "discriminator_warmup": Key(Whole(0, 10**9), "steps it is trained before it enters the tokenizer's loss"),
+    "discriminator_warmup": Key(Whole(0, 10**9), "steps it trains before entering the tokenizer's loss"),
     "discriminator_interval": Key(_STEPS, "steps per update of the discriminator"),
     "discriminator_rate": Key(_RATE, "constant learning rate of the discriminator"),
     "lecam": Key(_WEIGHT, "weight of LeCam regularisation of the transformer discriminator"),
@@ -211,9 +211,9 @@ _ROUTER = {
 
 _GENERATOR = {
     "model": Key(OneOf(GENERATOR_SIZES), "network size: B has 99M parameters, L 327M, XL 633M"),
-    "task": Key(OneOf(TASKS), "class (class-to-video), frames (five frames are given) or text (captions)"),
-    "text": Key(Text(form="words, minilm, a folder or a name"), "words: trained with it; else a frozen language model"),
-    "text_slots": Key(Whole(1, 1024), "vectors that a caption becomes"),
+    "task": Key(OneOf(TASKS), "class (class-to-video), frames (predict from five given frames) or text (captions)"),
+    "text": Key(Text(form="words, minilm, a folder or a name"), "words: trained along; else a frozen language model"),
+    "text_slots": Key(Whole(1, 1024), "vectors per caption"),
     "tokenizer": Key(_PATH, "tokenizer whose codes the generator is trained on"),
     "order": Key(OneOf(ORDERS), "of VideoFlexTok's tokens: time-first, depth-first, or flat"),
     "given": Key(OneOf(("levels", "row")), "given frames: levels (longest, middle) or row (about uniform_tokens)"),
@@ -239,7 +239,7 @@ _GENERATOR = {
 }
 
 _EVALUATION = {
-    "fake": Key(_PATH_OR_NONE, "folder of clips made elsewhere, to measure instead; file names as in `real`"),
+    "fake": Key(_PATH_OR_NONE, "folder of clips made elsewhere, to measure instead; same file names as in `real`"),
     "real": Key(_PATH_OR_NONE, "folder of reference clips instead of the protocol's; such a record stands in no table"),
     "metrics": Key(_WORDS, 'some of those the protocol has; "": all but the optional ones'),
     "choices": Key(Whole(1, 1000), "clip choices (seeds) for the spread of distribution metrics; 1: none"),
@@ -248,7 +248,7 @@ _EVALUATION = {
 }
 
 _ALL_STAGES = {
-    "folder": Key(_PATH, "folder of everything, checkpoints and tables included"),
+    "folder": Key(_PATH, "folder of all outputs, checkpoints and tables included"),
     "all_stages.train_clips": Key(OrNone(_CLIPS), "clips of the training split; None: each stage's own"),
     "all_stages.batch": Key(OrNone(_BATCH), "clips per step; None: each stage's own"),
     "scored_clips": Key(OrNone(_SOME_CLIPS), "training clips that stage 2 scores; None: its own"),
@@ -274,19 +274,19 @@ _VTOK = {
     "test_clips": Key(_SOME_CLIPS, "clips of the test split to measure on"),
     "latents_kept": Key(Whole(1, 768), "principal components kept of 4 x 8 x 8 pixels"),
     "coder_weight": Key(_WEIGHT, "weight of the terms of the tokens' coder, relative to the flow's"),
-    "captions_only": Key(_SHARE, "share of clips of which the decoder sees the caption alone"),
-    "tokens_only": Key(_SHARE, "share of clips of which the decoder sees the tokens alone"),
-    "understanding_weight": Key(_WEIGHT, "weight of the questions' cross-entropy, beside that of the tokens written"),
+    "captions_only": Key(_SHARE, "share of clips whose caption alone the decoder sees"),
+    "tokens_only": Key(_SHARE, "share of clips whose tokens alone the decoder sees"),
+    "understanding_weight": Key(_WEIGHT, "weight of the questions' cross-entropy, relative to the written tokens'"),
     "token_head": Key(OneOf(HEADS), "how tokens are written: codes (four softmaxes), flow or mse (on latents)"),
     "decoder": Key(_PATH, "the frozen video decoder, with the coder of the tokens"),
     "writer": Key(_PATH_OR_NONE, 'model of vtok_generation that writes the tokens; "": `tokens` says what is shown'),
     "tokens": Key(OneOf(("true", "none")), "without a writer: codes of the real clips, or captions alone"),
     "said": Key(_FLAG, "whether the decoder sees the captions besides the tokens"),
     "judge": Key(Text(form="ruler or a path"), "ruler, or a checkpoint of vtok_understanding"),
-    "second_judge": Key(_PATH_OR_NONE, 'a learned judge, of another seed than any row, to agree or not; "": none'),
+    "second_judge": Key(_PATH_OR_NONE, 'a learned judge of a seed no row uses, to measure agreement; "": none'),
     "fvd": Key(_FLAG, "measure gFVD between samples and real clips; needs I3D's weights"),
     "shown": Key(_PATH_OR_NONE, 'file (.npz) of the first samples, for Figure 2; "": none'),
-    "vtok_align.batch": Key(_BATCH, "samples drawn together"),
+    "vtok_align.batch": Key(_BATCH, "samples per batch"),
     "vtok_align.flow_guidance": Key(Real(0, 1000), "classifier-free, of the decoder; 1: none"),
     "vtok_align.limit": Key(_CLIPS, "only the first prompts, this many, which is not comparable; 0: all"),
     "vtok_align.per_clip": Key(_PATH_OR_NONE, 'folder of every question\'s outcome; "": none'),
@@ -303,7 +303,7 @@ _VTOK = {
     "vtok_pretrained.limit": Key(_CLIPS, "measure only the first clips, this many, which is not comparable; 0: all"),
     "vtok_pretrained.per_clip": Key(_PATH_OR_NONE, 'folder of every question\'s outcome; "": none'),
     "vtok_decoder.layers": Key(Whole(1, 1000), "of the decoder"),
-    "vtok_decoder.null": Key(_SHARE, "share of clips of which the decoder sees nothing, for guidance"),
+    "vtok_decoder.null": Key(_SHARE, "share of clips trained unconditionally, for guidance"),
     "vtok_decoder.width": Key(Whole(8, 2**16), "of the decoder"),
 }
 
@@ -314,9 +314,9 @@ _OTHERWISE = {
     "classes_seen.clips": Key(_SOME_CLIPS, "clips to reconstruct"),
     "curves.batch": Key(_BATCH, "pairs per batch"),
     "curves.bf16": Key(_FLAG, f"{_LOW} of the tokenizer"),
-    "curves.checkpoint": Key(_PATH, "the proxy that scored the table"),
+    "curves.checkpoint": Key(_PATH, "proxy that scored the table"),
     "curves.metrics": Key(Text(form="words, separated by commas"), "metrics of every pair"),
-    "curves.shard_length": Key(Whole(1, 10**6), "most pairs an interruption loses"),
+    "curves.shard_length": Key(Whole(1, 10**6), "pairs lost at most by an interruption"),
     "curves.table": Key(_PATH, "candidate table of the clips to measure"),
     "curves.work": Key(_PATH, _SHARDS),
     "evaluate.assignment": Key(_RULE, "assignment rule"),
@@ -330,7 +330,7 @@ _OTHERWISE = {
     "evaluate.work": Key(_PATH, _SHARDS),
     "probe_encoder.encoder": Key(_DATA, f"the frozen encoder: {_ENCODERS}"),
     "probe_encoder.probe_data": Key(_DATA, f"labelled clips: {_DATA_WORDS}"),
-    "probe_encoder.batch": Key(_BATCH, "clips encoded together"),
+    "probe_encoder.batch": Key(_BATCH, "clips per batch"),
     "probe_encoder.bf16": Key(Flag(none=True), f"{_LOW} of the encoder; None: on devices with native support"),
     "pretrain_videomae.checkpoint": Key(_PATH, "folder of the finished encoder"),
     "sample.batch": Key(_BATCH, "samples per batch"),
@@ -341,7 +341,7 @@ _OTHERWISE = {
     "sample.protocol": Key(OneOf(PROTOCOLS, empty=True), '"": the embedded one of the generator\'s task'),
     "sample.router": Key(_PATH_OR_NONE, 'an adaptive tokenizer\'s, for reconstructions; "": none'),
     "sample.seed": Key(Whole(0, 2**32 - 1), "sample i draws from (seed, i)"),
-    "sample.shard_length": Key(Whole(1, 10**6), "most samples an interruption loses"),
+    "sample.shard_length": Key(Whole(1, 10**6), "samples lost at most by an interruption"),
     "sample.split": Key(
         OneOf(SPLITS, empty=True), "split of the real clips, if not the protocol's; stands in no table"
     ),
@@ -386,8 +386,8 @@ _VIDEOFLEXTOK = {
     "noise_mean": Key(Real(-10, 10), "of the logistic-normal noise levels"),
     "noise_deviation": Key(Real(0, 10, "(]"), "of the logistic-normal noise levels"),
     "noise_unshifted": Key(Real(0, 1), "share of noise levels drawn with mean 0 instead"),
-    "alignment_stored": Key(_FLAG, "compute its targets once, into the cache (toy: 0.1 MB per clip)"),
-    "first_probability": Key(Real(0, 1), "probability that a clip's first latent frame is given"),
+    "alignment_stored": Key(_FLAG, "compute its targets once and cache them (toy: 0.1 MB per clip)"),
+    "first_probability": Key(Real(0, 1), "probability of giving a clip's first latent frame"),
     "measured_steps": Key(Many(Whole(1, 10000), 1), "flow steps at which the finished tokenizer is measured"),
     "noise_seed": Key(Whole(0, 2**32 - 1), "of the samples that are measured"),
     "flow_steps": Key(Whole(1, 10000), "Euler steps of a flow decoder; 1 gives the mean, more give samples"),
@@ -405,7 +405,7 @@ _VIDEOFLEXTOK = {
     "videoflextok_growing.temperature": Key(Real(0.001, 1000), "sampling temperature of symbols"),
     "videoflextok_growing.work": Key(_PATH, _SHARDS),
     "videoflextok_long_samples.batch": Key(_BATCH, "samples per batch"),
-    "videoflextok_long_samples.classifier": Key(_PATH, "of windows of a clip, one after the other"),
+    "videoflextok_long_samples.classifier": Key(_PATH, "classifier applied to successive windows of a clip"),
     "videoflextok_long_samples.count": Key(_SOME_CLIPS, "number of samples and of real clips"),
     "videoflextok_long_samples.bf16": Key(_FLAG, f"{_LOW} of generator and tokenizer"),
     "videoflextok_long_samples.kept": Key(Whole(0, 2**16), "tokens per latent frame; 0: all that it was taught"),
@@ -439,7 +439,7 @@ KEYS: dict[str, Key] = {
 
 
 def of(experiment: str, names: Collection[str]) -> dict[str, Key]:
-    """The entry of each key of an experiment, its own before the shared one. Raises Refused for one not declared."""
+    """Look up each key of an experiment, its own entry before the shared one. Raises Refused for an undeclared key."""
     found = {name: KEYS.get(f"{experiment}.{name}") or KEYS.get(name) for name in sorted(names)}
     if unknown := [name for name, key in found.items() if key is None]:
         raise Refused(f"config key {unknown[0]} is not declared: add it to evatok/experiments/keys.py")
@@ -447,7 +447,7 @@ def of(experiment: str, names: Collection[str]) -> dict[str, Key]:
 
 
 def settled(key: Key, name: str, value: Any) -> Any:
-    """`value` as the experiment gets it. Raises Refused, with a message that names the key, outside its domain."""
+    """Return `value` as the experiment gets it. Raises Refused, naming the key, outside its domain."""
     try:
         return key.domain.settled(value)
     except Refused as error:
@@ -455,7 +455,7 @@ def settled(key: Key, name: str, value: Any) -> Any:
 
 
 def check_together(config: Mapping[str, Any]) -> None:
-    """Raise Refused for values that are valid each, but not together."""
+    """Raise Refused for values that are valid individually but not together."""
     if "save_every" in config and config["save_every"] % config["log_every"]:
         raise Refused(
             f"config key save_every: {config['save_every']} is not a multiple of log_every {config['log_every']}, so a "
@@ -469,7 +469,7 @@ def check_together(config: Mapping[str, Any]) -> None:
 
 
 def _way_out(key: Key, name: str, value: Any) -> str:
-    """Hint how to quote a text that the command line would read as something else."""
+    """Hint how to quote a text that the command line would parse as something else."""
     if key.domain.kind == "str" and type(value) is not str:
         written = [
             word.removeprefix(f"{name}=") for word in sys.argv if word.startswith(f"{name}=")

@@ -1,10 +1,10 @@
-"""Make shipped artefacts again: run the recipes that they need, in order, resuming where a killed run stopped.
+"""Regenerate shipped artefacts: run the recipes they need, in order, resuming where a killed run stopped.
 
     python -m evatok.experiments.make --list
     python -m evatok.experiments.make --dry-run table3
     python -m evatok.experiments.make router-toy-pyramid-wq1.2
 
-Existing files are not made again, nor what they were made from; delete one, or give --again, to do so.
+Existing files are not regenerated, nor are their prerequisites; delete a file, or pass --again, to do so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MakeError(EvatokError, RuntimeError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m evatok.experiments.make",
         description=__doc__,
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes or groups of them")
     parser.add_argument("--list", action="store_true", help="show all recipes and groups")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and the hours they would take")
-    parser.add_argument("--again", action="store_true", help="make the named ones again even if they exist")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and their hours")
+    parser.add_argument("--again", action="store_true", help="regenerate the named ones even if they exist")
     options = parser.parse_args(argv)
     if options.list or not options.names:
         print(listing())
@@ -57,22 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def members(name: str) -> list[Recipe]:
-    """The recipe of a name, or those of a group, without their dependencies."""
+    """Return the recipe of this name, or a group's, without dependencies."""
     known = recipes.every_recipe()
     return [known[member] for member in recipes.groups().get(name, (name,)) if member in known]
 
 
 def to_make(names: Sequence[str], *, again: bool = False) -> list[Recipe]:
-    """What is to be run for these recipes and groups, in order: what is missing or outdated.
+    """List what to run for these recipes and groups, in order: whatever is missing or outdated.
 
-    What is missing is not needed where everything that would be made from it is there and up to date: a checkpoint that
-    ships does not ask for the clips that it was trained on.
+    A missing file is not needed if everything made from it exists and is up to date: a shipped checkpoint does not
+    require its training clips.
     """
     asked = {recipe.name for name in names for recipe in members(name)}
     wanted = recipes.wanted(names)
     states = {recipe.name: state_of(recipe) for recipe in wanted}
     stale = {name for name, state in states.items() if state == "outdated" or (again and name in asked)}
-    for recipe in wanted:  # what rests on something outdated is outdated
+    for recipe in wanted:  # whatever depends on something outdated is outdated
         if states[recipe.name] and stale.intersection(recipe.needs):
             stale.add(recipe.name)
     required, todo = set(asked), []
@@ -84,15 +84,15 @@ def to_make(names: Sequence[str], *, again: bool = False) -> list[Recipe]:
 
 
 def is_made(recipe: Recipe) -> bool:
-    """Whether its file exists and is up to date. A recipe that makes only a record is run again, in seconds."""
+    """Whether its file exists and is up to date. A recipe that makes only a record is rerun, which takes seconds."""
     return state_of(recipe) == "made"
 
 
 def state_of(recipe: Recipe) -> str:
-    """Return "made", "outdated", or "" where there is nothing.
+    """Return "made", "outdated", or "" if there is nothing.
 
-    A file is outdated where it names other parents than those that lie there now, a candidate table also where it holds
-    another number of clips than its recipe.
+    A file is outdated if its recorded parents differ from the current ones; a candidate table also if it holds a number
+    of clips other than its recipe's.
     """
     path = REPOSITORY / recipe.outcome
     if not recipe.outcome or not path.exists():
@@ -111,13 +111,13 @@ def state_of(recipe: Recipe) -> str:
 
 
 def identity(path: Path) -> str:
-    """sha256 of a checkpoint's or a candidate table's contents."""
+    """Return the sha256 of a checkpoint's or a candidate table's contents."""
     loaded = candidate_table.read(path) if path.suffix == ".parquet" else checkpoints.load(path)
     return loaded.sha256
 
 
 def commands(recipe: Recipe, **further: Any) -> list[list[str]]:
-    """List the commands that run side by side: one, or one per share of the shards; `further` settings override."""
+    """List the commands to run side by side: one, or one per shard share; `further` overrides settings."""
     if recipe.processes == 1:
         return [recipe.command(**further)]
     shares = range(recipe.processes)
@@ -125,7 +125,7 @@ def commands(recipe: Recipe, **further: Any) -> list[list[str]]:
 
 
 def run(recipe: Recipe, **further: Any) -> None:
-    """Run a recipe to its end, with `further` settings in place of its own.
+    """Run a recipe to completion; `further` overrides its settings.
 
     Raises:
         MakeError: a command failed; its own line says why.
@@ -140,7 +140,7 @@ def run(recipe: Recipe, **further: Any) -> None:
             process.wait()
         raise
     if recipe.processes > 1 and not any(codes) and not is_made(recipe):
-        # Each share saw the others unfinished: nothing is left to score, and one more run merges them.
+        # Each share saw the others unfinished: nothing is left to score, so one more run merges them.
         codes = [subprocess.run([sys.executable, *recipe.command(**further)], cwd=REPOSITORY, check=False).returncode]
     if any(codes):
         raise MakeError(f"{recipe.name} exited with code {max(codes)}; see its error above. {_RESUME}")
@@ -149,9 +149,9 @@ def run(recipe: Recipe, **further: Any) -> None:
 def make_in_time(
     names: Iterable[str], minutes: float, further: Callable[[Recipe], Mapping[str, Any]] | None = None
 ) -> None:
-    """Make what is not made yet of these and of all they need, in order, until `minutes` (0: no limit) have passed.
+    """Make what is missing of these and their prerequisites, in order, until `minutes` (0: no limit) have passed.
 
-    `further` gives settings of a recipe in place of its own. Raises MakeError as `run` does.
+    `further` overrides settings of a recipe. Raises MakeError as `run` does.
     """
     deadline = time.monotonic() + 60 * minutes if minutes else None
     for recipe in to_make(list(names)):
@@ -161,14 +161,14 @@ def make_in_time(
         budget = {"minutes": round(left, 2)} if deadline and recipe.outcome else {}
         run(recipe, **(further(recipe) if further else {}), **budget)
         if recipe.outcome and not is_made(recipe):
-            return  # its time was up
+            return  # out of time
 
 
 _RESUME = "Run the same command again to resume."
 
 
 def listing() -> str:
-    """Every recipe with its hours and its state, and the groups."""
+    """List every recipe with its hours and state, and the groups."""
     known = recipes.every_recipe()
     lines = ["recipes:"]
     for recipe in known.values():

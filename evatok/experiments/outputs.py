@@ -1,4 +1,4 @@
-"""Where an experiment writes: checked before any work, and locked for one run at a time."""
+"""Output paths of an experiment: checked before any work, and locked for one run at a time."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ _HOW = (
 )
 _PLAN = ("dry_run", "teraflops", "memory_gb", "devices")
 FREE_KEYS = frozenset({*_WHERE, *_HOW, *_PLAN})
-"""Keys that do not change the numbers: where results go, how often they are saved, and on which device they are "
-"computed."""
+"""Keys that do not affect the numbers: output locations, save interval and compute device."""
 
 
 class OutputError(EvatokError, ValueError):
@@ -40,13 +39,14 @@ class OutputError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Outputs:
-    """The configuration keys that name what an experiment writes; an empty value means that it is not written.
+    """Configuration keys naming an experiment's outputs; an empty value disables the output.
 
     Attributes:
         folders: keys of folders.
         files: keys of files.
-        owned: those of `folders` in which one run at a time may write. An experiment that owns no folder keeps shards
-            named after their content in `work`, where any number may run side by side, but no two of one command.
+        owned: those among `folders` in which one run at a time may write. An experiment that owns no folder keeps
+            shards named after their content in `work`, where any number may run side by side, but no two of one
+            command.
     """
 
     folders: tuple[str, ...] = ()
@@ -55,13 +55,13 @@ class Outputs:
 
     @contextmanager
     def held(self, name: str, config: Mapping[str, Any]) -> Iterator[None]:
-        """Check every path of `config`, and lock it against other runs.
+        """Check every output path of `config`, and lock it against other runs.
 
         Args:
             name: of the experiment.
 
         Raises:
-            OutputError: a place that cannot be written to, with its key.
+            OutputError: a path that cannot be written to, with its key.
             LockedError: another run writes there.
             RecordError: the records of this experiment are not all valid.
         """
@@ -69,7 +69,7 @@ class Outputs:
             if config[key]:
                 check_place(key, Path(str(config[key])), folder=key in self.folders)
         if "records_folder" in self.folders:
-            records.query(config["records_folder"], name)  # a damaged one is found now, not when another joins it
+            records.query(config["records_folder"], name)  # finds a damaged one now, not when another is added
         with ExitStack() as locks:
             for key in self.owned:
                 if config[key] and os.environ.get("RANK", "0") == "0":  # all ranks of a run share its folders
@@ -80,7 +80,7 @@ class Outputs:
             yield
 
     def _digest(self, config: Mapping[str, Any]) -> str:
-        """Eight hex digits of what a command asks for, equal for two that would compute the same."""
+        """Return eight hex digits of what a command computes, equal for two commands that would compute the same."""
         free = {*FREE_KEYS, *self.folders, *self.files}
         asked = {key: value for key, value in config.items() if key not in free}
         asked["rank"] = os.environ.get("RANK", "0")
@@ -88,11 +88,11 @@ class Outputs:
 
 
 NOTHING = Outputs()
-"""For an experiment that writes nothing but its run."""
+"""An experiment that writes nothing but its run."""
 
 
 def check_place(key: str, path: Path, *, folder: bool) -> None:
-    """Raise OutputError, naming the configuration key, for a folder or file that cannot be made or written."""
+    """Raise OutputError, naming the configuration key, if a folder or file cannot be created or written."""
     told = f"config key {key}: {path}"
     try:
         if "\0" in str(path):
@@ -106,7 +106,7 @@ def check_place(key: str, path: Path, *, folder: bool) -> None:
             nearest = nearest.parent
         if not nearest.is_dir():
             raise OutputError(f"{told} cannot be created, {nearest} is not a folder: move it, or give another path")
-    except (OSError, ValueError) as error:  # a name too long, or with a zero in it
+    except (OSError, ValueError) as error:  # a name too long, or with a null byte
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{told} is not a valid path ({error}): give another one") from error

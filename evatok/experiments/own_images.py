@@ -1,4 +1,4 @@
-"""A user's own images on image networks, the shipped ones or the user's: the curves of supplement Figure 7."""
+"""Measure a user's own images on image networks, shipped or the user's: the curves of supplement Figure 7."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evatok.reporting.command_line import checkpoints_folder
 
 
 def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
-    """As `evatok.experiments.scored_videos.curves`, where `--proxy` and `--router` are of images if not given."""
+    """See `evatok.experiments.scored_videos.curves`; `--proxy` and `--router` default to image networks."""
     folder, options = checkpoints_folder(asked), dict(vars(asked))
     if not asked.proxy:
         options["proxy"] = folder / f"image-proxy-{asked.size}.safetensors"

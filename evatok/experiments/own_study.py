@@ -1,4 +1,4 @@
-"""The proxy and the routers that a user's clips are measured with: the shipped ones, or the user's own."""
+"""The proxy and routers for a user's clips: the shipped ones, or the user's own."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from evatok.search.candidate_table import CandidateTable
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 PAPER = ("l1", 1.2)
-"""Quality and weight (the paper's) of the reward of a proxy without routers."""
+"""Quality and weight (the paper's) of the reward for a proxy without routers."""
 _PIXELS = ("l1", "mse", "psnr")
 _TAKEN = {*router_quality.SIMPLE, beam_study.BEAM}
 
 
 @dataclass(frozen=True)
 class OwnStudy:
-    """A proxy and the routers on it.
+    """A proxy and its routers.
 
     Attributes:
         shelf: where their results go.
         proxy: path of the proxy's checkpoint.
         comparisons: the routers by reward; none for a proxy without routers.
         paths: the routers' checkpoints.
-        shipped: whether they are the shipped routers, of the paper's rows.
+        shipped: whether they are the shipped routers, which have the paper's rows.
     """
 
     shelf: Shelf
@@ -43,11 +43,11 @@ class OwnStudy:
 
     @classmethod
     def read(cls, asked: argparse.Namespace) -> OwnStudy:
-        """Load what the options `--proxy` and `--router` name; without them, what is shipped.
+        """Load what `--proxy` and `--router` name; without them, the shipped ones.
 
         Raises:
-            CheckpointError: files that are absent, damaged or of another kind.
-            CommandLineError: routers whose rows would have one name, or whose rewards need several networks.
+            CheckpointError: files that are missing, damaged or of another kind.
+            CommandLineError: routers whose rows would share a name, or whose rewards need several networks.
             RoutingError: a router of other levels, blocks or clips than the proxy's, or trained on another's scores.
         """
         shelf = Shelf(asked.results, asked.size, checkpoints_folder(asked))
@@ -63,14 +63,14 @@ class OwnStudy:
 
     @property
     def perceptual(self) -> str:
-        """The metric with a network that some router's reward asks for; "none" if all take pixels."""
+        """Return the metric whose network some router's reward needs; "none" if all use pixels."""
         asked = sorted({each.point.metric for each in self.comparisons} - set(_PIXELS))
         if len(asked) > 1:
             raise CommandLineError(f"--router: rewards of {' and '.join(asked)} need a table each: give them in turn")
         return asked[0] if asked else "none"
 
     def judged(self, table: CandidateTable) -> tuple[Comparison, ...]:
-        """The comparisons; without a router that of the paper's weight, scaled by the scores of these clips."""
+        """Return the comparisons; without a router, that of the paper's weight, scaled by these clips' scores."""
         if self.comparisons:
             return self.comparisons
         metric, w_q = PAPER
@@ -79,7 +79,7 @@ class OwnStudy:
 
     @property
     def pictured(self) -> Router | None:
-        """The router whose assignments are shown: the best of the shipped ones, or the first of the user's."""
+        """Return the router whose assignments are shown: the best shipped one, or the user's first."""
         if not self.comparisons:
             return None
         routers = self.comparisons[0].routers
@@ -87,7 +87,7 @@ class OwnStudy:
 
 
 def fitting(paths: Sequence[Path], proxy: Path, tokenizer: AdaptiveTokenizer) -> dict[str, Router]:
-    """Routers by the name of their file, each checked against the proxy."""
+    """Load routers by file name, checking each against the proxy."""
     routers: dict[str, Router] = {}
     for path in paths:
         if path.stem in routers or path.stem in _TAKEN:
@@ -103,7 +103,7 @@ def fitting(paths: Sequence[Path], proxy: Path, tokenizer: AdaptiveTokenizer) ->
 
 
 def by_reward(routers: dict[str, Router]) -> list[Comparison]:
-    """Routers of one reward together, in the order given; rewards that differ in scale alone are numbered."""
+    """Group routers by reward, in the order given; rewards that differ only in scale are numbered."""
     points: list[OperatingPoint] = []
     names: list[str] = []
     for router in routers.values():

@@ -1,4 +1,4 @@
-"""Table 3 of a user's own clips: by the exact tree, with percentiles, or by a beam, with rewards and regrets."""
+"""Table 3 on a user's own clips: by exact tree search with percentiles, or by beam search with rewards and regrets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from evatok.experiments.scored_videos import row_of, scored_videos, searched_vid
 from evatok.reporting import beam_tables, command_line, router_tables
 
 FEW = 20
-"""Clips below which a table is printed with a warning."""
+"""With fewer clips than this, a table is printed with a warning."""
 
 
 def show(asked: argparse.Namespace) -> None:
-    """A table and its claims per reward, and a picture of clips with their assignments.
+    """Print a table and its claims per reward, and draw clips with their assignments.
 
     Args:
         asked: the options of `evatok.reporting.command_line.with_own`, `with_networks` and `with_search`.
@@ -63,7 +63,7 @@ def _name(study: OwnStudy, comparison: Comparison) -> str:
 
 
 def _what(study: OwnStudy) -> str:
-    """What a table's caption says of the reward of a user's own networks."""
+    """Describe the reward of a user's own networks, for a table's caption."""
     if study.shipped:
         return ""
     return "that of your routers" if study.comparisons else "the paper's weight, scaled by the scores of these clips"

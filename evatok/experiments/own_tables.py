@@ -1,4 +1,4 @@
-"""Tables of trained tokenizers on a user's own clips: finds the tokenizer of every row, and measures it."""
+"""Measure trained tokenizers on a user's own clips: find the tokenizer of every row and evaluate it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
 
 @dataclass(frozen=True)
 class Measurement:
-    """A tokenizer and the assignment rule that it is measured under."""
+    """A tokenizer and the assignment rule it is measured under."""
 
     checkpoint: Path
     assignment: str
 
 
 def measured(table: TableSpec, asked: argparse.Namespace) -> OwnClips:
-    """Measure the tokenizers of a table's rows on a user's clips, resumably; says first how long it takes.
+    """Measure a table's tokenizers on a user's clips, resumably; print an estimate of the time first.
 
     Args:
         asked: the options of `evatok.reporting.final_tables.parser`.
 
     Raises:
-        CheckpointError: no tokenizer of any row is in the folder, or the router of one is not.
-        ClipSetError, ManifestError: clips that cannot be had.
+        CheckpointError: the folder holds no row's tokenizer, or lacks the router of one.
+        ClipSetError, ManifestError: clips that are unavailable.
     """
     folder = checkpoints_folder(asked)
     todo = measurements(table, folder, asked.size)
@@ -54,7 +54,7 @@ def measured(table: TableSpec, asked: argparse.Namespace) -> OwnClips:
 
 
 def measurements(table: TableSpec, folder: Path, size: str) -> list[Measurement]:
-    """What there is to measure for a table, each once. Raises CheckpointError for nothing, or an absent router."""
+    """List a table's measurements, each once. Raises CheckpointError if there are none or a router is missing."""
     tokenizers = checkpoints.headers(folder, "tokenizer")
     found: list[Measurement] = []
     for spec in table.specs:
@@ -71,7 +71,7 @@ def measurements(table: TableSpec, folder: Path, size: str) -> list[Measurement]
 
 
 def protocol_of(shape: TokenizerConfig) -> str:
-    """The protocol of a user's clips that has a tokenizer's shape. Raises ProtocolError where there is none."""
+    """Return the protocol for a user's clips of a tokenizer's shape. Raises ProtocolError if there is none."""
     own = [protocol for protocol in protocols.PROTOCOLS.values() if protocol.data == "own"]
     fitting = [protocol.name for protocol in own if (protocol.frames, protocol.size) == (shape.frames, shape.size)]
     if not fitting:
@@ -81,14 +81,14 @@ def protocol_of(shape: TokenizerConfig) -> str:
 
 
 def _is_of(spec: Spec, facts: dict[str, Any], size: str) -> bool:
-    """Whether a tokenizer was trained as a row asks."""
+    """Whether a tokenizer was trained as a row requires."""
     row = facts.get("row", [UNIFORM[size]]) if spec.measured == "uniform" else [UNIFORM[size]]
     fits = facts.get("size") == size and row == [UNIFORM[size]]
     return fits and spec.trained is not None and all(facts.get(k) == v for k, v in spec.trained.items())
 
 
 def _assignment(spec: Spec, header: dict[str, Any], others: list[dict[str, Any]], folder: Path, size: str) -> str:
-    """The rule of a row: uniform, the tokenizer's own router, or for one trained without any that of another row's."""
+    """Return a row's rule: uniform, the tokenizer's own router or, if trained without one, another row's."""
     if spec.measured == "uniform":
         return f"uniform:{UNIFORM[size]}"
     taught = [held["parents"]["router"] for held in (header, *others) if "router" in held["parents"]]

@@ -1,18 +1,18 @@
 """Pre-train a VideoMAE on the tokenizer's own clips (Tong et al. 2022), where no public weights are available.
 
-EVATok's final stage leans on frozen encoders: VideoMAE-B in the discriminator, V-JEPA 2-L as the target of the
-alignment (Sec. 3.4). Those are downloads of a GB; a toy of the same make is trained here in minutes. Nine tenths of
-the patches are hidden and reconstructed from the rest: at toy size anywhere in space and time (Feichtenhofer et al.
-2022), because tubes through time would leave two places to see. What ships is the encoder alone, in transformers'
-format, so `evatok.models.encoders.load_encoder` takes it as it takes the public ones.
+EVATok's final stage relies on frozen encoders: VideoMAE-B in the discriminator, V-JEPA 2-L as the alignment target
+(Sec. 3.4). Those are GB-sized downloads; a toy of the same architecture trains here in minutes. Nine tenths of the
+patches are masked and reconstructed from the rest: at toy size anywhere in space and time (Feichtenhofer et al. 2022),
+because tubes through time would leave only two visible positions. Only the encoder ships, in transformers' format, so
+`evatok.models.encoders.load_encoder` loads it like the public ones.
 
     python -m evatok.experiments.pretrain_videomae with toy      CPU, 12 minutes: the encoder that ships
     python -m evatok.experiments.pretrain_videomae with small    one GPU, an hour: a ViT-S at the paper's clip size
     python -m evatok.experiments.pretrain_videomae print_config
 
-Whether it learned anything is measured twice: by the error of reconstructing hidden patches of unseen clips, beside
-that of painting them in the mean colour of what is seen; and by how well a linear probe reads labels off its
-features, beside those of the same network untrained.
+Two measurements tell whether it learned anything: the reconstruction error of masked patches of unseen clips, against
+filling them with the mean colour of the visible ones; and the accuracy of linear probes on its features, against those
+of the same network untrained.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def config() -> None:
     probe_train_clips = 640
     probe_clips = 320
     masking = 0.9  # VideoMAE: 0.9
-    tubes = False  # VideoMAE: True, which leaves two of the toy's 16 places
+    tubes = False  # VideoMAE: True, which leaves two of the toy's 16 positions
     normalise_patches = False  # VideoMAE: True; slow to learn
     steps = 4000  # VideoMAE-B on Kinetics-400: 1600 epochs, 375000 steps of 1024 clips
     batch = 16
@@ -118,7 +118,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 class EncoderTask(runner.Task[nn.Module]):
-    """A VideoMAE, shipped as a folder that transformers reads."""
+    """A VideoMAE, shipped as a folder that transformers loads."""
 
     kind = "pretrain_videomae"
     distributed = True
@@ -149,7 +149,7 @@ class EncoderTask(runner.Task[nn.Module]):
 
 
 class Objective:
-    """The loss of one step: clips, patches to hide, the error of what was hidden."""
+    """The loss of one step: clips, patches to mask, the error on masked patches."""
 
     def __init__(self, clips: ClipSet, config: dict[str, Any]) -> None:
         self.config = config
@@ -163,9 +163,9 @@ class Objective:
 
 @torch.no_grad()
 def reconstruction(network: Any, clips: ClipSet, config: dict[str, Any]) -> dict[str, records.Metric]:
-    """Error of the hidden patches of unseen clips, and that of painting them in the mean colour of what is seen.
+    """Return the error on masked patches of unseen clips, and that of filling them with the visible mean colour.
 
-    Both with the same patches hidden, drawn from the seed.
+    Both mask the same patches, drawn from the seed.
     """
     network.eval()
     errors = {"reconstruction": hidden_patch_error, "reconstruction_of_mean_colour": mean_colour_error}
@@ -185,7 +185,7 @@ def _mean_error(error: Callable[..., torch.Tensor], network: Any, clips: ClipSet
 
 
 def probes(encoder: FrozenEncoder, config: dict[str, Any]) -> dict[str, records.Metric]:
-    """Balanced accuracy of linear probes of the trained encoder, of its untrained twin, and of guessing."""
+    """Balanced accuracy of linear probes on the trained encoder, on its untrained twin, and of chance."""
     if config["probe_data"] == "none":
         return {}
     train = _clips(config, config["probe_data"], "train", config["probe_train_clips"])

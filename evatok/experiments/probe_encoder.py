@@ -1,12 +1,12 @@
-"""What a frozen encoder knows: how well a linear probe reads labels of clips off its features.
+"""Measure what a frozen encoder knows: how well a linear probe reads clip labels off its features.
 
-A discriminator, or an alignment, brings what its encoder can tell apart. Features are averaged over each clip, so that
-motion counts only where single features hold it. What can be read off every picture, such as a game by its screen, is
-no test of an encoder of videos; motions are one.
+A discriminator or an alignment can only use what its encoder can tell apart. Features are averaged over each clip, so
+motion counts only if individual features encode it. What every single frame shows, such as a game by its screen, does
+not test a video encoder; motions do.
 
-    python -m evatok.experiments.probe_encoder with toy    of 64 clips
-    python -m evatok.experiments.probe_encoder with encoder=results/checkpoints/videomae-toy
-    python -m evatok.experiments.probe_encoder with probe_data=arcade-seen 'probe_labels=["game"]'
+    python -m evatok.experiments.probe_encoder with toy 64 clips python -m evatok.experiments.probe_encoder with
+    encoder=results/checkpoints/videomae-toy python -m evatok.experiments.probe_encoder with probe_data=arcade-seen
+    'probe_labels=["game"]'
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 def probed(
     features: Mapping[str, Sequence[torch.Tensor]], train: ClipSet, test: ClipSet, labels: Sequence[str]
 ) -> dict[str, records.Metric]:
-    """Balanced accuracy of linear probes on features of training and test clips, and of guessing.
+    """Return the balanced accuracy of linear probes on features of training and test clips, and of chance.
 
     Args:
-        features: of the training clips (N, D) and of the test clips (M, D), by the ending of their metrics' names.
+        features: of the training clips (N, D) and of the test clips (M, D), by the suffix of their metrics' names.
 
     Raises:
         ConfigError: a label that the clips lack.
@@ -117,7 +117,7 @@ def probed(
 
 
 def label_of(clips: ClipSet, label: str) -> np.ndarray:
-    """(N,) labels of a set's clips. Raises ConfigError for a column that it lacks."""
+    """Return (N,) labels of a set's clips. Raises ConfigError if it lacks the column."""
     if label not in clips.labels:
         known = ", ".join(map(str, clips.labels.columns))
         raise tracking.ConfigError(f"config key probe_labels: clip set {clips.name} has no {label!r}, it has {known}")

@@ -1,4 +1,4 @@
-"""A recipe: a command line as data, with what it makes and what it needs."""
+"""A recipe: a command line as data, with what it makes and needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TABLES = "results/tables/candidates"
 WORK = "results/work"
 PROXY = f"{CHECKPOINTS}/proxy-toy-motion.safetensors"
 MATCHED = f"{CHECKPOINTS}/router-toy-pyramid-matched.safetensors"
-"""The router that final tokenizers are trained under."""
+"""Router that final tokenizers are trained with."""
 ALL_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
-"""What reconstructions are measured by, offline."""
+"""Metrics of reconstructions, available offline."""
 
 
 class RecipeError(EvatokError, ValueError):
-    """A name that no recipe has."""
+    """An unknown recipe name."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Recipe:
     """One command and what it makes.
 
     Attributes:
-        name: of the artefact.
-        experiment: of evatok.experiments.
+        name: the artefact's.
+        experiment: module of evatok.experiments.
         settings: configuration updates, over the named configuration.
         named: the named configuration.
-        outcome: the file it makes, from the repository's root; "" where it makes a record only.
-        needs: names of recipes to be run before.
-        parents: files that it must have been made from, by their role in its header: made from others it is outdated.
-        processes: how many score shards side by side.
-        hours: of two cores with bfloat16 instructions, about.
+        outcome: file it makes, relative to the repository root; "" if it only makes a record.
+        needs: names of recipes to run first.
+        parents: files it must have been made from, by role in its header; with other parents it is outdated.
+        processes: score shards in parallel.
+        hours: rough estimate, on two cores with bfloat16 instructions.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Recipe:
     hours: float = 0.1
 
     def command(self, **further: Any) -> list[str]:
-        """Arguments after `python`."""
+        """Return the arguments after `python`."""
         settings = {**self.settings, **further}
         words = [f"{key}={_written(value)}" for key, value in settings.items()]
         return ["-m", f"evatok.experiments.{self.experiment}", "with", *([self.named] if self.named else []), *words]
 
 
 def _written(value: Any) -> str:
-    """A value as Sacred reads it back: in quotes only where a string would be taken for something else."""
+    """Format a value as Sacred reads it back: quoted only if a string would be parsed as something else."""
     if not isinstance(value, str):
         return str(value)
     try:

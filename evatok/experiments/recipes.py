@@ -39,11 +39,11 @@ POINTS: dict[str, dict[str, Any]] = {
     "wq1.2": {"token_share": 0.0},
     "st-lpips": {"token_share": 0.0, "metric": "st-lpips"},
 }
-"""Operating points of Table 3: the w_q that saves what the paper's router saves, and the paper's w_q, both with L1 for
-quality; and the paper's w_q with ST-LPIPS, the nearest to its LPIPS."""
+"""Operating points of Table 3: the w_q that matches the savings of the paper's router and the paper's w_q, both with L1
+as quality; and the paper's w_q with ST-LPIPS, the closest to its LPIPS."""
 
 FURTHER_POINTS = (("pyramid", 0.8), ("pyramid", 1.4), ("pyramid", 1.8), ("pyramid", 1.9), ("hard", 1.9))
-"""Further routers of main Fig. 4, by kind and w_q: those of 1.9 reach the tokens of the fixed-length baseline."""
+"""Further routers of main Fig. 4, by kind and w_q: those at 1.9 reach the tokens of the fixed-length baseline."""
 
 ROUTERS: dict[str, dict[str, Any]] = {
     "hard": {"target": "hard", "steps": 1000},
@@ -62,7 +62,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
 
 
 def every_recipe() -> dict[str, Recipe]:
-    """All recipes by name, what is needed first."""
+    """Return all recipes by name, prerequisites first."""
     made = [
         Recipe("proxy-toy-motion", "stage1_proxy", outcome=PROXY, hours=2.5),
         *map(_scores, SCORED),
@@ -83,7 +83,7 @@ def every_recipe() -> dict[str, Recipe]:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Names of several recipes at once: what a table or figure reads."""
+    """Name several recipes at once: what a table or figure reads."""
     known = every_recipe()
 
     def named(*beginnings: str) -> tuple[str, ...]:
@@ -108,10 +108,10 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 def wanted(names: Iterable[str]) -> list[Recipe]:
-    """The recipes of these names and groups, with all that they need, in an order in which they can be run.
+    """Return the named recipes and groups with all prerequisites, in a runnable order.
 
     Raises:
-        RecipeError: a name that is neither.
+        RecipeError: an unknown name.
     """
     known, of_group = every_recipe(), groups()
     order: dict[str, Recipe] = {}
@@ -186,7 +186,7 @@ def _proxy_figures() -> Iterable[Recipe]:
 
 
 def _quantisers() -> Iterable[Recipe]:
-    """Two short proxies that differ in their quantiser, with the codes they use."""
+    """Two short proxies that differ only in quantiser, with the codes they use."""
     kinds: dict[str, dict[str, Any]] = {
         "vq": {"quantiser": "vq", "codebook_size": 4096, "entropy_weight": 0.02},
         "fsq": {},

@@ -1,4 +1,4 @@
-"""Where the scalars of a run go besides its store: TensorBoard's files, or a project of trackio."""
+"""Where a run's scalars go besides its store: TensorBoard files or a trackio project."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class Report(Protocol):
     """An open report."""
 
     def add(self, name: str, number: float, step: int) -> None:
-        """One number of a series."""
+        """Log one number of a series."""
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Flush pending output."""
 
 
 def check(kind: str) -> None:
-    """Raise ConfigError where the package of a report is not installed."""
+    """Raise ConfigError if the package of a report is not installed."""
     if kind != "none":
         {"tensorboard": _board_writer, "trackio": _trackio}[kind]()
 
 
 def opened(config: Mapping[str, Any], run_id: str, step: int) -> Report | None:
-    """The report that `report_to` asks for, of a run whose first scalar is that of a step; None for none.
+    """Open the report that `report_to` asks for, for a run whose first scalar is at `step`; None for none.
 
     Args:
         run_id: `<experiment>/<number>`.
@@ -39,7 +39,7 @@ def opened(config: Mapping[str, Any], run_id: str, step: int) -> Report | None:
 
 
 class _TensorBoard:
-    """Files in the training's folder; what a killed run wrote from the first step on is dropped."""
+    """Files in the training's folder; whatever a killed run wrote from the first step on is dropped."""
 
     def __init__(self, work: Path, step: int) -> None:
         self.writer = _board_writer()(log_dir=str(work / "tensorboard"), purge_step=step)
@@ -54,7 +54,7 @@ class _TensorBoard:
 class _Trackio:
     """A run of a project named after the experiment, in trackio's own folder (TRACKIO_DIR).
 
-    trackio cannot take back steps, so a training that resumes is another run; those of one training are a group, named
+    trackio cannot take back steps, so a resumed training is a new run; the runs of one training form a group, named
     after its folder.
     """
 

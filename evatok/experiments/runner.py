@@ -1,6 +1,6 @@
-"""One runner for every training: claim the folder, train, save as it ships, load that again, measure it, record it.
+"""Run any training: claim the folder, train, save in shipping form, reload, measure, record.
 
-A `Task` says what is trained; everything that trainings share happens here.
+A `Task` defines what is trained; everything that trainings share happens here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Measured:
     Attributes:
         protocol: what it was measured on.
         model: its sha256, its parents, its size.
-        metrics: the figures.
+        metrics: its metrics.
         told: further results that the command reports.
         artifacts: files besides the checkpoint that belong to the record.
     """
@@ -40,15 +40,15 @@ class Measured:
 
 
 class Task(ABC, Generic[Model]):
-    """A network, its loss, and how it is shipped and measured.
+    """A network, its loss, and how it ships and is measured.
 
     Attributes:
         kind: of its record.
         module: the network, on the configured device.
         objective: the loss of one step.
         inputs: identity (sha256) of everything it is trained on.
-        steps_may_change: whether a training may be resumed with another number of steps.
-        distributed: whether its loss is that of a rank's part of the batch (`evatok.storage.ranks`).
+        steps_may_change: whether a training may resume with a different number of steps.
+        distributed: whether its loss covers one rank's part of the batch (`evatok.storage.ranks`).
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Task(ABC, Generic[Model]):
     distributed: bool = False
 
     def look(self) -> dict[str, float]:
-        """Validation figures of the network while it is trained, at every saved state."""
+        """Return validation metrics of the network during training, at every saved state."""
         return {}
 
     @abstractmethod
@@ -67,33 +67,33 @@ class Task(ABC, Generic[Model]):
         """Write the finished network in the precision it ships in.
 
         Args:
-            changes: of the schedule, for its header.
+            changes: schedule changes, for its header.
         """
 
     @abstractmethod
     def measure(self, averaged: Model, path: Path, folder: Path) -> Measured:
-        """Measure the checkpoint at `path` as users load it: what is measured is what ships.
+        """Measure the checkpoint at `path` as users load it: the shipped file is what gets measured.
 
         Args:
-            averaged: the network before it was saved, to be filled from the checkpoint.
+            averaged: network before saving, to be filled from the checkpoint.
             folder: of the training.
         """
 
     def pace(self, folder: Path) -> dict[str, Any]:
-        """Speed of the training so far."""
+        """Return the training speed so far."""
         return {}
 
 
 def train(config: dict[str, Any], tracker: Tracker, make: Callable[[dict[str, Any]], Task[Any]]) -> dict[str, Any]:
-    """Train, ship, measure and record the task that `make` builds from the configuration; stops after `minutes`.
+    """Train, ship, measure and record the task that `make` builds from the configuration; stop after `minutes`.
 
-    Under `torchrun` or `accelerate launch` all ranks train, and the first does the rest.
+    Under `torchrun` or `accelerate launch` all ranks train; the first does the rest.
 
     Raises:
-        ConfigError: a batch that the ranks cannot share equally, or a task that trains in one process only.
+        ConfigError: a batch that the ranks cannot split equally, or a task that trains in one process only.
     """
     set_threads(config["threads"])
-    steps = recipe(config)  # first: it refuses what no training can be made of
+    steps = recipe(config)  # first: rejects settings no training can run with
     with ranks.together(config["device"]):
         _check_shares(config)
         task = make(config)
@@ -124,7 +124,7 @@ def _folder(config: dict[str, Any], tracker: Tracker, task: Task[Any]) -> Path:
 
 
 def _check_shares(config: dict[str, Any]) -> None:
-    """Raise ConfigError for a batch that the ranks, or their pieces, cannot share equally."""
+    """Raise ConfigError for a batch that the ranks, or their pieces, cannot split equally."""
     pieces = config.get("accumulate", 1)
     if config["batch"] % (ranks.count() * pieces) and pieces > 1:
         raise ConfigError(
@@ -142,7 +142,7 @@ def _trained(config: dict[str, Any], tracker: Tracker, task: Task[Any], steps: R
     def on_log(step: int, line: dict[str, float]) -> None:
         for name, value in line.items():
             tracker.scalar(name, value, step)
-        if step % config["save_every"] == 0 and not config.get("fsdp"):  # a look is the first rank's alone
+        if step % config["save_every"] == 0 and not config.get("fsdp"):  # validation runs on the first rank only
             for name, value in task.look().items():
                 tracker.scalar(f"validation.{name}", value, step)
 
@@ -158,9 +158,9 @@ def _trained(config: dict[str, Any], tracker: Tracker, task: Task[Any], steps: R
 
 
 def finished(config: dict[str, Any], tracker: Tracker, kind: str, measured: Measured, seconds: float) -> dict[str, Any]:
-    """Record what was measured of the network at the configured checkpoint, on which so many seconds were spent.
+    """Record the measurements of the network at the configured checkpoint, which took this many seconds to train.
 
-    The record supersedes that of the checkpoint that was at the same path, if there is one.
+    The record supersedes that of the previous checkpoint at the same path, if any.
     """
     path = Path(config["checkpoint"])
     record = records.new_record(

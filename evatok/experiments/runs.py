@@ -1,4 +1,4 @@
-"""The stores of runs: Sacred's folders and MongoDB, and a listing of what lies in the folders.
+"""Stores of runs: Sacred's folders and MongoDB, and a listing of the folders.
 
 `python -m evatok.experiments.runs [FOLDER]` prints the listing.
 """
@@ -36,25 +36,25 @@ STORE_FILES = ("run.json", "config.json", "cout.txt", "metrics.json", "info.json
 
 
 class StoreError(EvatokError, ValueError):
-    """A store of runs that cannot be used."""
+    """A store of runs that is unusable."""
 
 
 class RunFolder(FileStorageObserver):
     """Sacred's file store, with JSON files that stay valid and complete, even after a kill."""
 
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
-        """Start a run; what a killed one of the same experiment had half written is removed."""
+        """Start a run; remove what a killed run of the same experiment left half written."""
         for folder in Path(self.basedir).glob("*/"):
             remove_abandoned(folder)
         return super().started_event(*args, **kwargs)
 
     def save_json(self, obj: Any, filename: str) -> None:
-        """Write `obj` in one step, with null for what is not finite."""
+        """Write `obj` in one step, with null for non-finite numbers."""
         content = records.plain(flatten(obj), filename, nonfinite_as_null=True)
         write_json(Path(str(self.dir)) / filename, content)
 
     def find_or_save(self, filename: str, store_dir: Path) -> Path:
-        """Keep a copy of a file under a name that holds its hash: a copy that a kill cut short would stay for good."""
+        """Keep a copy of a file under a name containing its hash: a copy truncated by a kill would stay for good."""
         source = Path(filename)
         path = Path(store_dir) / f"{source.stem}_{get_digest(filename)}{source.suffix}"
         if not path.exists():
@@ -63,31 +63,31 @@ class RunFolder(FileStorageObserver):
         return path
 
     def interrupted_event(self, interrupt_time: datetime, status: str) -> None:
-        """Store that the run was interrupted, unless that was before it was stored."""
+        """Store that the run was interrupted, unless it had not been stored yet."""
         if self.run_entry is not None:
             super().interrupted_event(interrupt_time, status)
 
     def failed_event(self, fail_time: datetime, fail_trace: list[str]) -> None:
-        """Store that the run failed, unless that was before it was stored."""
+        """Store that the run failed, unless it had not been stored yet."""
         if self.run_entry is not None:
             super().failed_event(fail_time, fail_trace)
 
     def save_cout(self) -> None:
-        """Write what was printed; a full disk is reported with the file's name."""
+        """Write the captured output; a full disk is reported with the file's name."""
         with writing(Path(str(self.dir)) / "cout.txt"):
             super().save_cout()
 
 
 def runs_folder() -> Path:
-    """Where runs are stored by default: EVATOK_RUNS, or results/runs below the current folder."""
+    """Return where runs are stored by default: EVATOK_RUNS, or results/runs below the current folder."""
     return Path(os.environ.get("EVATOK_RUNS") or Path("results", "runs"))
 
 
 def list_runs(folder: Path | str | None = None, died_after: float | None = None) -> pd.DataFrame:
-    """Every run below `folder`, oldest first: id, experiment, status, started and heartbeat (UTC).
+    """List every run below `folder`, oldest first: id, experiment, status, started and heartbeat (UTC).
 
-    A run that says RUNNING is shown as DIED once its last beat is `died_after` seconds old (default: three of
-    its own beats, usually 30 s). A file that cannot be read shows as UNREADABLE.
+    A RUNNING run is shown as DIED once its last heartbeat is `died_after` seconds old (default: three of its own
+    intervals, usually 30 s). An unreadable file shows as UNREADABLE.
     """
     paths = Path(folder or runs_folder()).glob("**/run.json")
     rows = [_row(path, died_after) for path in paths]
@@ -96,10 +96,10 @@ def list_runs(folder: Path | str | None = None, died_after: float | None = None)
 
 
 def stores(name: str, folder: str | None, address: str | None, given: bool) -> list[RunObserver]:
-    """The stores for a run of the experiment `name`: those asked for, or the default folder if none was.
+    """Return the stores for a run of experiment `name`: those requested, or the default folder if none was.
 
-    `folder` is where folders of runs go, `address` that of a MongoDB; `given` says that the run has a store already.
-    Raises StoreError where no MongoDB answers at `address`, and for a folder that cannot be written to.
+    `folder` is where run folders go, `address` that of a MongoDB; `given` says that the run already has a store. Raises
+    StoreError if no MongoDB answers at `address`, or if a folder cannot be written to.
     """
     chosen: list[RunObserver] = [_mongo_store(address)] if address else []
     if folder or not (chosen or given):
@@ -108,7 +108,7 @@ def stores(name: str, folder: str | None, address: str | None, given: bool) -> l
 
 
 def _writable(folder: Path) -> Path:
-    """The folder, made if need be: Sacred finds out too late, and in its own words."""
+    """Return the folder, created if needed: Sacred finds out too late, and in its own words."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,7 +121,7 @@ def _writable(folder: Path) -> Path:
 
 
 def _row(path: Path, died_after: float | None) -> dict[str, Any]:
-    """A run's row; a damaged file does not keep the others from being listed."""
+    """Return a run's row; a damaged file does not keep the others from being listed."""
     try:
         if not path.is_file():
             raise ValueError("a pipe, a folder or a broken link")
@@ -153,7 +153,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _mongo_store(address: str) -> MongoObserver:
-    """The MongoDB at `[host:port:]database` or a mongodb:// URL. Raises StoreError if none answers in 2 s."""
+    """Return the MongoDB at `[host:port:]database` or a mongodb:// URL. Raises StoreError if none answers in 2 s."""
     try:
         import pymongo
         from pymongo.errors import PyMongoError
@@ -170,7 +170,7 @@ def _mongo_store(address: str) -> MongoObserver:
             target = parse_mongo_db_arg(address)
         with pymongo.MongoClient(target.get("url"), serverSelectionTimeoutMS=MONGO_TIMEOUT_MS) as client:
             client.admin.command("ping")
-    except AttributeError as error:  # what Sacred's parser raises for an address it cannot read
+    except AttributeError as error:  # Sacred's parser raises it for an address it cannot read
         raise StoreError(f"-m {shown} is not [HOST:PORT:]DATABASE or a mongodb:// URL") from error
     except PyMongoError as error:
         reason = str(error).partition(",")[0].splitlines()[0]

@@ -1,10 +1,10 @@
-"""Write clips with a generator, look at them, and measure them against as many real ones (EVATok Sec. 4.3, 4.4).
+"""Sample clips from a generator, look at them, and measure them against as many real ones (EVATok Sec. 4.3, 4.4).
 
-Classes come as often as among the real clips, or are named; frame prediction continues the real clips' first five
-frames. `output` holds every frame as a PNG, a sheet with the tokens of each block, and the clips moving side by side.
-gFVD compares N samples with N real clips. Class consistency is the share of samples in which a classifier of real clips
-sees the class asked for; the same share on real clips and on their reconstructions is what it could reach at best. A
-killed sampling resumes; under torchrun the ranks share the samples, and the clips to measure.
+Classes are as frequent as among the real clips, or named; frame prediction continues the real clips' first five frames.
+`output` holds every frame as a PNG, a sheet with the tokens per block, and the clips playing side by side. gFVD
+compares N samples with N real clips. Class consistency is the share of samples in which a classifier trained on real
+clips recognises the requested class; the same share on real clips and on their reconstructions is its upper bound. A
+killed run resumes; under torchrun the ranks share the samples and the clips to measure.
 
     python -m evatok.experiments.sample with toy generator=PATH tokenizer=PATH
     python -m evatok.experiments.sample with generator=PATH tokenizer=PATH guidance=2.0
@@ -45,7 +45,7 @@ ex = tracking.experiment("sample", __doc__, keys.RUN)
 
 _EMBEDDED = "embedded-generation", "embedded-prediction", "moving-shapes-generation"
 PROTOCOLS = dict(zip(TASKS, _EMBEDDED, strict=True))
-"""What a generator's task is measured under unless another protocol is named."""
+"""Protocol of each generator task unless another is named."""
 
 
 @ex.config
@@ -59,7 +59,7 @@ def config() -> None:
     split = ""
     count = 0  # embedded: 320, UCF-101: 10000 [Sec. 4.3]
     classes = ""
-    metrics = "gfvd"  # "": nothing but tokens, time and consistency
+    metrics = "gfvd"  # "": only tokens, time and consistency
     guidance = 1.0  # paper: 2.5 for GPT-B, 1.75 for larger, none for frames [suppl. C]
     temperature = 1.0  # not stated; LARP: 1.0
     top_k = 0  # not stated; LARP: none
@@ -161,10 +161,10 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def protocol_of(config: dict[str, Any], video: VideoGenerator) -> Protocol:
-    """The protocol named, or the embedded one of the generator's task.
+    """Return the named protocol, or the embedded one of the generator's task.
 
     Raises:
-        ConfigError: it has clips of another shape than the tokenizer's.
+        ConfigError: its clips have another shape than the tokenizer's.
     """
     protocol, size = protocols.get(config["protocol"] or PROTOCOLS[video.task]), video.tokenizer.config.size
     if (video.frames, size) != (protocol.frames, protocol.size):
@@ -179,8 +179,8 @@ def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
     """Return as many real clips as samples are requested.
 
     Raises:
-        ConfigError: a number of clips that is needed, or a split of a protocol that brings no clips.
-        ProtocolError, ClipSetError: clips that cannot be had.
+        ConfigError: a missing number of clips, or a split of a protocol without clips of its own.
+        ProtocolError, ClipSetError: clips that are unavailable.
     """
     count = config["count"] or protocol.clips
     if count is None:
@@ -201,10 +201,10 @@ def real_clips(config: dict[str, Any], protocol: Protocol) -> ClipSet:
 
 
 def class_names(config: dict[str, Any], video: VideoGenerator, real: ClipSet) -> list[str]:
-    """The class of every sample: the real clips', or the named ones round-robin; [] for frame prediction.
+    """Return the class of every sample: the real clips', or the named ones round-robin; [] for frame prediction.
 
     Raises:
-        ConfigError: classes for a generator that has none.
+        ConfigError: classes for an unconditional generator.
         GenerationError: a class that the generator never saw.
     """
     asked = _words(config["classes"])
@@ -235,7 +235,7 @@ def wish_of(config: dict[str, Any], video: VideoGenerator, real: ClipSet, names:
 
 
 def decoded(video: VideoGenerator, drawn: Samples, wish: SampleRequest) -> tuple[np.ndarray, float]:
-    """Clips uint8 (N, T, H, W, 3) and the seconds that decoding took."""
+    """Decode clips uint8 (N, T, H, W, 3); also return the seconds it took."""
     opened = time.perf_counter()
     with autocast(video.device, wish.bf16):
         clips = video.clips(drawn.codes)
@@ -251,7 +251,7 @@ def measured(
     drawn: Samples,
     wish: SampleRequest,
 ) -> tuple[dict[str, Any], dict[str, records.Metric], dict[str, Any]]:
-    """A record's entry `protocol`, its metrics and its entry `model`."""
+    """Return a record's entry `protocol`, its metrics and its entry `model`."""
     video = wish.video
     identity = {
         **wish.identity(),

@@ -1,4 +1,4 @@
-"""What a sampling leaves to look at: frames, a sheet, a moving picture, and the tokens of every sample."""
+"""Write samples for inspection: frames, a sheet, a moving picture, and the tokens of every sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evatok.tokenizers.videoflextok import VideoFlexTok
 
 
 def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
-    """Mean tokens of each block, and how many samples gave it each level."""
+    """Return the mean tokens of each block, and how many samples gave it each level."""
     tokenizer = video.tokenizer
     levels = np.unique(drawn.tokens).tolist() if isinstance(tokenizer, VideoFlexTok) else tokenizer.config.levels
     histogram = [{str(level): int((block == level).sum()) for level in levels} for block in drawn.tokens.T]
@@ -24,7 +24,7 @@ def block_facts(drawn: Samples, video: VideoGenerator) -> dict[str, Any]:
 
 
 def show(config: dict[str, Any], real: ClipSet, fake: np.ndarray, drawn: Samples, names: list[str]) -> dict[str, Path]:
-    """Write some samples to look at, all classes in turn, and the tokens of all; returns the files."""
+    """Write some samples to look at, round-robin over classes, and the tokens of all; return the files."""
     folder = Path(config["output"])
     chosen = gallery.in_turns(names or ["clip"] * len(fake), config["show"])
     real_beside = None if names else np.asarray(real.clips[chosen])

@@ -1,4 +1,4 @@
-"""The generator that is sampled, as configured, and what a sample costs."""
+"""The configured generator to sample from, and the cost per sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evatok.tokenizers.videoflextok import VideoFlexTok
 
 
 def generator_of(config: dict[str, Any]) -> VideoGenerator:
-    """The configured generator, with its tokenizer. Raises as `VideoGenerator.of_checkpoint`."""
+    """Load the configured generator with its tokenizer. Raises as `VideoGenerator.of_checkpoint`."""
     flow = Flow(config["flow_steps"], config["flow_guidance"], config["seed"])
     return VideoGenerator.load(
         config["generator"],
@@ -31,14 +31,14 @@ def generator_of(config: dict[str, Any]) -> VideoGenerator:
 
 
 def ordered(video: VideoGenerator) -> OrderedGrammar:
-    """The grammar of a generator on VideoFlexTok's codes. Raises ConfigError for one with length symbols."""
+    """Return the grammar of a generator on VideoFlexTok's codes. Raises ConfigError for one with length symbols."""
     if not isinstance(video.grammar, OrderedGrammar):
         raise ConfigError("config key generator: its sequences have length symbols; give one on VideoFlexTok's codes")
     return video.grammar
 
 
 def request_of(config: dict[str, Any], video: VideoGenerator, names: Sequence[str]) -> SampleRequest:
-    """A sample of each of these classes in turn, as configured. Raises GenerationError for one it never saw."""
+    """Request one sample per class, in order, as configured. Raises GenerationError for an unknown class."""
     how = Sampling(config["guidance"], config["temperature"])
     numbers = [video.class_index(name) for name in names]
     return SampleRequest(
@@ -47,7 +47,7 @@ def request_of(config: dict[str, Any], video: VideoGenerator, names: Sequence[st
 
 
 def cost_facts(wish: SampleRequest, tokens: float) -> dict[str, Any]:
-    """Operations per clip of the generator and of a flow decoder, whose settings are named; those of its training."""
+    """Count operations per clip of generator and flow decoder, with its settings, and those of the training."""
     video = wish.video
     symbols, guided = tokens + video.grammar.headers, wish.options.guidance != 1
     config = video.module.config
@@ -65,7 +65,7 @@ def cost_facts(wish: SampleRequest, tokens: float) -> dict[str, Any]:
 
 
 def _training_cost(video: VideoGenerator) -> dict[str, float]:
-    """Operations of the generator's training and the tokens it saw; nothing where its checkpoint does not tell."""
+    """Return the operations and tokens of the generator's training; nothing if its checkpoint does not say."""
     facts = video.checkpoint.facts
     told = [facts.get(name) for name in ("steps", "batch", "tokens_per_clip")]
     steps, batch, tokens = (float(value) if isinstance(value, int | float) else math.nan for value in told)

@@ -1,6 +1,6 @@
-"""A user's own videos on a proxy: their scores under every candidate or a beam's, and their quality-cost curves.
+"""Score a user's own videos with a proxy, under every candidate or by a beam, and measure their quality-cost curves.
 
-Tables and figures share them: what one script scored, the next one finds.
+Tables and figures share the scores: what one script has scored, the next one finds.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from evatok.storage.shards import ShardStore
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 
 SPLIT = "all"
-FRAMES = 1  # per block, by which a metric with a network is estimated
-_POINTS = 25  # assignments per clip that the curves measure, about: many of their rules agree
+FRAMES = 1  # per block, for timing estimates of a metric with a network
+_POINTS = 25  # approximate assignments per clip on the curves: many of the rules agree
 
 
 def scored_videos(asked: argparse.Namespace, study: OwnStudy) -> router_study.Scored:
-    """A user's videos, scored by the proxy under every candidate: stage 2, which resumes.
+    """Score a user's videos under every candidate with the proxy: stage 2, resumably.
 
-    Says first how long it takes.
+    Prints an estimate of the time first.
 
     Args:
         asked: the options of `evatok.reporting.command_line.with_own`.
@@ -62,10 +62,10 @@ def scored_videos(asked: argparse.Namespace, study: OwnStudy) -> router_study.Sc
 
 
 def searched_videos(asked: argparse.Namespace, study: OwnStudy) -> Searched:
-    """A user's videos for a beam, and for scores of choices one by one; says first how long the beam takes.
+    """Prepare a user's videos for a beam and for scoring individual choices; print the beam's estimated time first.
 
     Raises:
-        CommandLineError: no router says by which scores rewards are scaled, and a beam cannot tell.
+        CommandLineError: no router gives the scale of the rewards, and a beam cannot estimate it.
     """
     if not study.comparisons:
         raise CommandLineError(
@@ -87,23 +87,23 @@ def searched_videos(asked: argparse.Namespace, study: OwnStudy) -> Searched:
 
 
 def own_clips(asked: argparse.Namespace, size: int, frames: int) -> ClipSet:
-    """All clips of a user's set, or as many as asked, whatever split they are in: nothing here was trained on them."""
+    """Load a user's clips, all or as many as requested, of any split: nothing here was trained on them."""
     return clip_set(asked.data, SPLIT, asked.clips, size=size, frames=frames, fps=asked.fps)
 
 
 def counted(clips: ClipSet) -> str:
-    """How many clips, or images, a set has, in words."""
+    """Say how many clips, or images, a set has."""
     return f"{len(clips)} {'images' if clips.clips.shape[1] == 1 else 'clips'}"
 
 
 def table_of(shelf: Shelf, study: OwnStudy, clips: ClipSet) -> Path:
-    """Where the scores of a set by a proxy lie."""
+    """Return the path of a set's scores by a proxy."""
     name = f"{clips.name}-{clips.sha256[:8]}-{study.tokenizer.checkpoint.sha256[:8]}.parquet"
     return shelf.root / "work" / f"table3-{study.perceptual}" / name
 
 
 def seconds_to_score(study: OwnStudy, clips: ClipSet) -> float:
-    """Seconds per clip, measured on the first."""
+    """Measure the seconds per clip, on the first one."""
     first, bf16, began = clips.clips[:1], bf16_is_native("cpu"), time.perf_counter()
     perceptual = scoring_metric(study.perceptual, FRAMES, "cpu", bf16=bf16)
     tree.score_set(study.tokenizer, first, bf16=bf16, perceptual=perceptual, name=study.perceptual)
@@ -111,13 +111,13 @@ def seconds_to_score(study: OwnStudy, clips: ClipSet) -> float:
 
 
 def tell_time(what: str, seconds: float) -> None:
-    """Say what is about to be done and about how long it takes, before it is begun."""
+    """Announce what comes next and roughly how long it takes."""
     lasts = f"{seconds:.0f} s" if seconds < 90 else f"{math.ceil(seconds / 60)} minutes"
     print(f"{what}: about {lasts} in all; killed, the same command resumes", flush=True)
 
 
 def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
-    """Measure the quality-cost curves of a user's videos; returns their row, and the set and split of their record.
+    """Measure the quality-cost curves of a user's videos; return their row, and the set and split of their record.
 
     Args:
         asked: those options, and `metrics`.
@@ -140,7 +140,7 @@ def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
 
 
 def curve_routers(shelf: Shelf, study: OwnStudy) -> list[str]:
-    """Paths, or patterns of them, of the routers that the curves show: of the shipped ones, those of quality L1."""
+    """Return paths or patterns of the routers shown on the curves: of the shipped ones, those with quality L1."""
     if not study.shipped:
         return [str(path) for path in study.paths]
     kinds = ("matched", "wq*")
@@ -148,7 +148,7 @@ def curve_routers(shelf: Shelf, study: OwnStudy) -> list[str]:
 
 
 def curve_quality(study: OwnStudy) -> str:
-    """The quality of the curves' rewards. Raises CommandLineError for routers that do not share it and its scale."""
+    """Return the quality in the curves' rewards. Raises CommandLineError if the routers differ in it or its scale."""
     if study.shipped or not study.comparisons:
         return PAPER[0]
     points = [comparison.point for comparison in study.comparisons]
@@ -160,7 +160,7 @@ def curve_quality(study: OwnStudy) -> str:
 def seconds_per_pair(
     tokenizer: AdaptiveTokenizer, clips: ClipSet, metrics: Sequence[str], *, i3d_bf16: bool = True
 ) -> float:
-    """Seconds of reconstructing and measuring a clip under one assignment, measured on the first."""
+    """Measure the seconds to reconstruct and measure a clip under one assignment, on the first one."""
     networks, candidates = Networks.load(metrics, "cpu", i3d_bf16=i3d_bf16), tokenizer.config.candidates
     pairs = Pairs.of(uniform_points(candidates, 1)[-1:], candidates)
     began = time.perf_counter()
@@ -169,5 +169,5 @@ def seconds_per_pair(
 
 
 def row_of(name: str) -> str:
-    """What tables call a user's set: never as they call one of the paper's."""
+    """Return what tables call a user's set: never the name of one of the paper's."""
     return f"{name} (own)" if name in router_study.SETS else name

@@ -1,4 +1,4 @@
-"""Recipes of stages 1 to 3 from scratch on a CPU at toy size, in a results folder of their own."""
+"""Recipes of stages 1 to 3 from scratch, on a CPU at toy size, in their own results folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
 
 
 def recipes() -> Iterator[Recipe]:
-    """All of them, what is needed first."""
+    """Return all of them, prerequisites first."""
     places = {**RECORDS, "work": f"{FOLDER}/work/proxy", "checkpoint": PROXY}
     yield Recipe("scratch-proxy", "stage1_proxy", places, "toy", PROXY, hours=0.15)
     for name, clips in SCORED.items():

@@ -30,22 +30,22 @@ TRAINING = Outputs(folders=("work", "records_folder"), files=("checkpoint",), ow
 _FREE_KEYS = {*FREE_KEYS, *TRAINING.folders, *TRAINING.files}  # may differ between a run and its continuation
 
 _BEFORE = {"short": "skip", "random_start": False, "fp16": False}
-"""Keys that trainings did not always have, and how those were trained that lack them."""
+"""Keys added after trainings already existed, with the values those trainings used."""
 
 _CLAIM = "training.json"
 
 
 def set_threads(threads: int) -> None:
-    """Use that many CPU threads; 0 leaves PyTorch's choice."""
+    """Use this many CPU threads; 0 leaves PyTorch's choice."""
     if threads:
         torch.set_num_threads(threads)
 
 
 def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
-    """The shape that the value `size` of the config key `key` names.
+    """Return the shape that value `size` of config key `key` names.
 
     Raises:
-        ConfigError: no such size.
+        ConfigError: unknown size.
     """
     if size not in sizes:
         raise ConfigError(f"config key {key}: {size!r} is not one of {', '.join(sizes)}")
@@ -53,14 +53,14 @@ def of_size(sizes: dict[str, Shape], size: str, key: str = "size") -> Shape:
 
 
 def autocast(config: dict[str, Any]) -> torch.autocast:
-    """bfloat16 autocast on the configured device if `bf16`, float16 if `fp16`."""
+    """Autocast on the configured device: bfloat16 if `bf16`, float16 if `fp16`."""
     return precision.autocast(config["device"], config["bf16"], config.get("fp16", False))
 
 
 def streaming_of(config: dict[str, Any], data: str, *, training: bool = False) -> Streaming | None:
-    """How the clips of `data` are decoded as they are used; None: all of them first, or they are embedded.
+    """Return how clips of `data` are decoded on the fly; None: decoded up front, or embedded.
 
-    Only for `training` do they begin at random: what is measured, scored or coded must be the same each time.
+    Only for `training` do they start at random frames: what is measured, scored or coded must not vary.
 
     Raises:
         ConfigError: `short` or `random_start` without workers.
@@ -77,7 +77,7 @@ def streaming_of(config: dict[str, Any], data: str, *, training: bool = False) -
 
 
 def rule_of(text: str, shape: TokenizerConfig, config: dict[str, Any], key: str = "assignment") -> Rule:
-    """Parse the assignment rule of the config key `key`. Raises ConfigError for none of its forms, else as `parse`."""
+    """Parse the assignment rule of config key `key`. Raises ConfigError for an unknown form, else as `parse`."""
     try:
         return rules.parse(text, shape, seed=config["seed"], device=config["device"])
     except RuleError as error:
@@ -87,16 +87,16 @@ def rule_of(text: str, shape: TokenizerConfig, config: dict[str, Any], key: str 
 def claim_folder(
     folder: Path, config: dict[str, Any], inputs: str, tracker: Tracker, *, steps_may_change: bool = False
 ) -> Path:
-    """Create or reopen the training folder; a run that reopens it names the one it resumes.
+    """Create or reopen the training folder; a run that reopens it names the run it resumes.
 
     Args:
         inputs: identity (sha256) of the data trained on.
-        steps_may_change: a training may be resumed with another number of steps, to end it sooner or to train it
-            longer: the learning rate follows the new schedule from there on, and the folder remembers the change
+        steps_may_change: a training may resume with a different number of steps, to stop earlier or train longer: the
+            learning rate follows the new schedule from there on, and the folder records the change
             (`schedule_changes`).
 
     Raises:
-        ConfigError: the folder holds a training of another configuration or of other data, or more steps than asked.
+        ConfigError: the folder holds a training with other configuration or data, or with more steps than requested.
     """
     claim = folder / _CLAIM
     mine: dict[str, Any] = {"config": {k: v for k, v in config.items() if k not in _FREE_KEYS}, "inputs": inputs}
@@ -120,14 +120,14 @@ def claim_folder(
 
 
 def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Describe the configuration keys in which two trainings differ; one of them may lack a key."""
+    """Describe how two trainings differ in config key `key`, which one of them may lack."""
     if key not in before:
         return f"it was started before the key {key} existed, now {now[key]!r}"
     return f"{key} was {before[key]!r}" + ("" if key in now else ", a key that no longer exists")
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
-    """Read what a training folder was claimed for. Raises ConfigError for a damaged file."""
+    """Read the configuration a training folder was claimed for. Raises ConfigError for a damaged file."""
     try:
         found = json.loads(ordinary(path).read_text(encoding="utf-8"))
         whole = isinstance(found["config"], dict) and isinstance(found["inputs"], str) and "steps" in found["config"]
@@ -143,7 +143,7 @@ def _read_claim(path: Path) -> dict[str, Any]:
 
 
 def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
-    """The changes of a claimed folder's number of steps, up to this one."""
+    """List the changes of a claimed folder's number of steps, this one included."""
     earlier, before, done = found.get("changes", []), found["config"]["steps"], loop.steps_done(folder)
     if before == steps:
         return {"changes": earlier} if earlier else {}
@@ -153,7 +153,7 @@ def _changes(folder: Path, found: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def schedule_changes(folder: Path) -> dict[str, Any]:
-    """Changes of the number of steps when a training was resumed: after which step, instead of how many.
+    """Return how resuming changed the number of steps: after which step, and the previous number.
 
     Empty if it never changed.
     """
@@ -174,7 +174,7 @@ def recipe(config: dict[str, Any]) -> Recipe:
         seed=config["seed"],
         log_every=config["log_every"],
         save_every=config["save_every"],
-        schedule=config.get("schedule", "cosine"),  # only a generator's configuration names one
+        schedule=config.get("schedule", "cosine"),  # only generator configurations name one
         accumulate=config.get("accumulate", 1),
         fp16=config.get("fp16", False),
         fsdp=config.get("fsdp", False),
@@ -182,13 +182,13 @@ def recipe(config: dict[str, Any]) -> Recipe:
 
 
 def optional_artifact(name: str, path: Path) -> dict[str, records.Artifact]:
-    """The file as a record's artifact if it lies in the repository, else none: a record names no path outside."""
+    """Return the file as a record's artifact if inside the repository, else none: records name no paths outside."""
     inside = path.is_file() and path.resolve().is_relative_to(records.REPOSITORY)
     return {name: records.Artifact.of(path, records.REPOSITORY)} if inside else {}
 
 
 def uniform_tokens(config: dict[str, Any], shape: TokenizerConfig, default: int) -> int:
-    """Tokens per block of the configured uniform rows. Raises ConfigError for tokens that are not a level."""
+    """Return the tokens per block of the configured uniform assignment. Raises ConfigError unless they are a level."""
     tokens = int(config["uniform_tokens"] or default)
     if tokens not in shape.levels:
         raise ConfigError(f"config key uniform_tokens: {tokens} is not one of the levels {shape.levels}")

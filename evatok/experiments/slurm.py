@@ -1,11 +1,11 @@
-"""Submit any command to Slurm through submitit: one GPU per process, shards as an array, requeued when pre-empted.
+"""Submit any command to Slurm through submitit: one GPU per process, shards as an array, requeued on pre-emption.
 
     python -m evatok.experiments.slurm --gpus 8 --hours 24 stage1_proxy with paper data=webvid.csv workers=8
     python -m evatok.experiments.slurm --gpus 8 --nodes 2 stage5_generator with paper_ucf data=ucf.csv
     python -m evatok.experiments.slurm --array 16 --hours 8 stage2_curation with paper data=webvid.csv
 
-Needs the extra `slurm`. A job that is pre-empted, or reaches its hours, is queued again, and the same command resumes
-from what it saved. With `--array N` the command runs N times, with shard=0/N to N-1/N.
+Needs the extra `slurm`. A job that is pre-empted or reaches its time limit is requeued, and the same command resumes
+from its saved state. With `--array N` the command runs N times, with shard=0/N to N-1/N.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evatok import errors
 from evatok.errors import EvatokError
 
 PORT = 29400
-_MARGIN = 300.0  # seconds before the end of a job in which it saves and is queued again
+_MARGIN = 300.0  # seconds before the end of a job when it saves and is requeued
 
 
 class SlurmError(EvatokError, RuntimeError):
@@ -32,7 +32,7 @@ class SlurmError(EvatokError, RuntimeError):
 
 @dataclass(frozen=True)
 class Command:
-    """One process of a job: runs `python -m evatok.experiments.<words>` as the rank that Slurm made it.
+    """One process of a job: runs `python -m evatok.experiments.<words>` with the rank Slurm assigned.
 
     Called by submitit in the job; picklable.
     """
@@ -56,7 +56,7 @@ class Command:
 
     @staticmethod
     def variables(where: Any) -> dict[str, str]:
-        """What torchrun would set, from submitit's view of the job; nothing for a process on its own."""
+        """Return what torchrun would set, from submitit's view of the job; nothing for a single process."""
         if where.num_tasks == 1:
             return {}
         told = {"RANK": where.global_rank, "LOCAL_RANK": where.local_rank, "WORLD_SIZE": where.num_tasks}
@@ -65,14 +65,14 @@ class Command:
         return {name: str(value) for name, value in told.items()}
 
     def checkpoint(self) -> Any:
-        """What is queued in its place when the job is pre-empted: the same, which resumes."""
+        """Return what to requeue when the job is pre-empted: the same command, which resumes."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 def commands(words: list[str], array: int, folder: Path) -> list[Command]:
-    """The commands of a submission: one, or one per shard. Raises SlurmError for words that are none."""
+    """List the commands of a submission: one, or one per shard. Raises SlurmError for invalid words."""
     if not words or words[0].startswith("-"):
         raise SlurmError("no command to submit: give an experiment and its settings, stage1_proxy with paper ...")
     if not (Path(__file__).parent / f"{words[0]}.py").is_file():
@@ -86,7 +86,7 @@ def commands(words: list[str], array: int, folder: Path) -> list[Command]:
 
 
 def submit(options: argparse.Namespace, make: Callable[..., Any]) -> list[str]:
-    """Submit the commands; returns the numbers of their jobs.
+    """Submit the commands; return their job ids.
 
     Args:
         make: submitit's AutoExecutor.
@@ -103,7 +103,7 @@ def submit(options: argparse.Namespace, make: Callable[..., Any]) -> list[str]:
         slurm_signal_delay_s=round(_MARGIN),
         **{f"slurm_{key}": getattr(options, key) for key in ("partition", "account", "qos") if getattr(options, key)},
     )
-    with executor.batch():  # an array where there are several
+    with executor.batch():  # an array if there are several
         jobs = [executor.submit(command) for command in todo]
     return [job.job_id for job in jobs]
 
@@ -111,14 +111,14 @@ def submit(options: argparse.Namespace, make: Callable[..., Any]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--nodes", type=int, default=1)
-    found.add_argument("--gpus", type=int, default=1, help="per node, with a process each; 0: none")
-    found.add_argument("--cpus", type=int, default=8, help="per process")
-    found.add_argument("--hours", type=float, default=24.0, help="of a job, before it is queued again")
-    found.add_argument("--requeues", type=int, default=100, help="most times that a job is queued again")
-    found.add_argument("--array", type=int, default=0, help="jobs, each with a shard of the work")
+    found.add_argument("--gpus", type=int, default=1, help="GPUs per node, one process each; 0: none")
+    found.add_argument("--cpus", type=int, default=8, help="CPUs per process")
+    found.add_argument("--hours", type=float, default=24.0, help="time limit of a job, after which it is requeued")
+    found.add_argument("--requeues", type=int, default=100, help="maximum requeues per job")
+    found.add_argument("--array", type=int, default=0, help="number of jobs, each with a shard of the work")
     for name in ("partition", "account", "qos"):
         found.add_argument(f"--{name}", default="")
-    found.add_argument("--log", type=Path, default=Path("results/slurm"), help="folder of the jobs' logs")
+    found.add_argument("--log", type=Path, default=Path("results/slurm"), help="folder of the job logs")
     found.add_argument("command", nargs=argparse.REMAINDER, help="experiment and settings")
     return found
 

@@ -1,7 +1,7 @@
 """Stage 1: train the proxy tokenizer under random assignments (EVATok Sec. 3.1).
 
-Every clip of every batch draws its own assignment, uniformly from all candidates, so that one model can afterwards
-reconstruct any clip under any assignment. The same command resumes a killed run.
+Every clip of every batch draws its own assignment, uniformly from all candidates, so that one model can later
+reconstruct any clip under any assignment. Rerun the command to resume a killed run.
 
     python -m evatok.experiments.stage1_proxy with toy        CPU, 5 minutes
     python -m evatok.experiments.stage1_proxy with embedded   CPU, hours: the proxy that ships
@@ -70,7 +70,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def uniform_quality(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, records.Metric]:
-    """PSNR and motion with every block at one level, by "<metric>_uniform_<tokens per block>"."""
+    """Measure PSNR and motion with every block at one level, as "<metric>_uniform_<tokens per block>"."""
     metrics: dict[str, records.Metric] = {}
     for level in tokenizer.config.levels:
         found = quality_under(tokenizer, clips, Fixed(tokenizer.config.candidates, [level]), config)

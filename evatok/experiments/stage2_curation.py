@@ -1,8 +1,8 @@
 """Stage 2: score every clip under every candidate assignment with the proxy tokenizer (EVATok Sec. 3.2).
 
-Shards of the candidate table are written one by one, so a killed run loses at most one; rerun, the command
-fills what is missing. `shard=i/n` lets n processes share a set; the last to finish merges the table. Labels
-for any weights (w_q, w_l) are computed from the same table afterwards.
+Shards of the candidate table are written one by one, so a killed run loses at most one; a rerun fills in what is
+missing. `shard=i/n` lets n processes share a set; the last to finish merges the table. Labels for any weights (w_q,
+w_l) are then computed from the same table.
 
     python -m evatok.experiments.stage2_curation with embedded split=validation clips=320
     python -m evatok.experiments.stage2_curation with embedded split=train clips=4000 shard=1/2
@@ -54,7 +54,7 @@ def config() -> None:
     shard_length = 64
     shard = "0/1"  # torchrun ranks split further
     bf16 = None
-    minutes = 0.0  # ends after the shard under way
+    minutes = 0.0  # stops after the current shard
     work = "results/work/stage2_curation"
     table = ""
     seed = 0
@@ -157,13 +157,13 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     table = replace(merged, origin=scorer.origin)
     if config["table"]:
         candidate_table.write(Path(config["table"]), table)
-    # Every share makes the same table, and the first to find it complete records it.
+    # Every share builds the same table; the first to find it complete records it.
     written = tracker.record(_record(config, tracker, table, clips), outcome="table", free=("shard",))
     return {"scored": scored, "clips": len(clips), "complete": True, "record": written}
 
 
 class Scorer:
-    """Scores ranges of one clip set with one tokenizer, a shard file each."""
+    """Scores ranges of one clip set with one tokenizer, one shard file each."""
 
     def __init__(
         self, tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any], made_by: dict[str, Any]
@@ -177,7 +177,7 @@ class Scorer:
         )
 
     def key(self, piece: Range) -> dict[str, Any]:
-        """A shard names its own clips' hash, so that a set may later be scored further."""
+        """Return a shard's key, the hash of its own clips, so that a set can be extended later."""
         if piece not in self._keys:
             start, stop = piece
             pixels = range_sha256(self.clips.clips, start, stop)
@@ -186,12 +186,12 @@ class Scorer:
         return self._keys[piece]
 
     def held(self, pieces: list[Range]) -> set[Range]:
-        """The ranges that are scored. Raises CurationError for a shard that is damaged or of another origin."""
+        """Return the ranges already scored. Raises CurationError for a damaged shard or one of another origin."""
         there = [piece for piece in pieces if table_shards.shard_path(self.store.folder, *piece).exists()]
         return {piece for piece in there if self.store.check(self.key(piece))}
 
     def score(self, todo: list[Range]) -> int:
-        """Score and write shards, as far as the time allows; returns the number of clips scored."""
+        """Score and write shards as time allows; return the number of clips scored."""
         batches = sum(-(-(stop - start) // self.config["batch"]) for start, stop in todo)
         total = batches * visits(self.tokenizer.config.candidates, self.config["search"])
         with tqdm(total=total, desc="stage 2", unit="visit", disable=None) as bar:
@@ -203,7 +203,7 @@ class Scorer:
         return sum(len(table.clips) for table in found.shards) - found.resumed
 
     def _in_time(self, todo: list[Range]) -> Iterator[Range]:
-        """Ranges until `minutes` have passed; the shard under way is finished."""
+        """Yield ranges until `minutes` have passed; the current shard is finished."""
         opened = time.monotonic()
         for piece in todo:
             yield piece
@@ -227,7 +227,7 @@ class Scorer:
 
 
 def share_of(shard: str) -> tuple[int, int]:
-    """The i and n of `i/n`. Raises ConfigError unless 0 <= i < n."""
+    """Parse i and n of `i/n`. Raises ConfigError unless 0 <= i < n."""
     index, _, count = shard.partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise tracking.ConfigError(f"config key shard: {shard!r} is not i/n with 0 <= i < n, such as 0/4")
@@ -235,21 +235,21 @@ def share_of(shard: str) -> tuple[int, int]:
 
 
 def my_ranges(clips: int, length: int, share: tuple[int, int]) -> list[Range]:
-    """The shards of share i of n, and of this rank under torchrun."""
+    """Return the clip ranges of share i of n and, under torchrun, of this rank."""
     (index, count), rank = share, int(os.environ.get("RANK", 0))
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     return ranges(clips, length)[index * ranks + rank :: count * ranks]
 
 
 def origin(tokenizer: AdaptiveTokenizer, clips: ClipSet, config: dict[str, Any]) -> dict[str, Any]:
-    """A shard's header: everything that determines its numbers."""
+    """Return a shard's header: everything that determines its numbers."""
     shape = tokenizer.config
     return {
         "levels": list(shape.levels),
         "blocks": shape.candidates.blocks,
         "tokenizer": tokenizer.checkpoint.sha256,
         "perceptual": config["perceptual"],
-        # Only where some are left out, so that tables from before this key keep their identity.
+        # Only if some are left out, so that tables from before this key keep their identity.
         **({"perceptual_frames": config["perceptual_frames"]} if config["perceptual_frames"] else {}),
         "precision": "bf16" if config["bf16"] else "fp32",
         "data": {
@@ -266,7 +266,7 @@ def _record(
     table: candidate_table.CandidateTable,
     clips: ClipSet,
 ) -> records.Record:
-    """The set's mean scores over all candidates, and what scoring cost."""
+    """Record the set's mean scores over all candidates and the cost of scoring."""
     count = len(table.clips)
     metrics = {name: catalogue.of(name).measured(float(values.mean()), count) for name, values in table.scores.items()}
     if table.seconds is not None:

@@ -1,9 +1,8 @@
-"""Stage 3: train a router to name the max-proxy-reward assignment in one pass (EVATok Sec. 3.3).
+"""Stage 3: train a router to predict the max-proxy-reward assignment in one pass (EVATok Sec. 3.3).
 
-The paper's router is a ViT with cross-entropy over all candidates; `target=hard` and `head=joint` is that one. Few
-scored clips starve 625 hard classes, so a router may also learn from all scores of a clip (`target=soft` or
-`reward`), have one head per block (`head=per_block`), or read hand-made statistics (`router=pyramid`,
-`router=features`).
+The paper's router is a ViT with cross-entropy over all candidates: `target=hard`, `head=joint`. A few scored clips
+cannot fill 625 hard classes, so a router may also learn from all scores of a clip (`target=soft` or `reward`), have one
+head per block (`head=per_block`), or read hand-crafted statistics (`router=pyramid`, `router=features`).
 
     python -m evatok.experiments.stage3_router with toy
     python -m evatok.experiments.stage3_router with embedded target=soft
@@ -62,7 +61,7 @@ def config() -> None:
     weight_decay = 0.05  # not stated
     ema = 0.995  # not stated
     dropout = 0.1  # not stated
-    save_every = 100  # and between looks at the validation clips
+    save_every = 100  # also the interval of validation
     work = "results/work/stage3_router"
     checkpoint = "results/work/stage3_router/router.safetensors"
     seed = 0
@@ -115,7 +114,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 class RouterTask(runner.Task[AnyRouter]):
-    """A router, taught by the rewards of scored clips."""
+    """A router trained on the rewards of scored clips."""
 
     kind = "stage3_router"
     distributed = True
@@ -171,7 +170,7 @@ class RouterTask(runner.Task[AnyRouter]):
 
 
 class Lesson:
-    """Clips with their rewards under one operating point, for training and for validation."""
+    """Clips with their rewards at one operating point, for training and validation."""
 
     def __init__(
         self,
@@ -194,10 +193,10 @@ class Lesson:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> Lesson:
-        """Tables, their clips, and the operating point, which only the training table determines.
+        """Load tables, their clips, and the operating point, which depends on the training table only.
 
         Raises:
-            CurationError: tables that differ in more than their clips, clips that are not those that were scored.
+            CurationError: tables that differ in more than their clips, or clips other than those scored.
         """
         paths = {name: Path(config[f"{name}_table"]) for name in ("train", "validation")}
         tables = {name: candidate_table.read(path) for name, path in paths.items()}
@@ -218,7 +217,7 @@ class Lesson:
         return " ".join(self.parents.values())
 
     def examine(self, module: torch.nn.Module) -> dict[str, float]:
-        """top1, top5 and percentile on the validation clips."""
+        """Return top1, top5 and percentile on the validation clips."""
         was_training = module.training
         module.eval()
         ranks = trained_router.ranking(trained_router.logits(module, self.validation_clips.clips))
@@ -226,14 +225,14 @@ class Lesson:
         return trained_router.quality_of_ranking(self.rewards["validation"], ranks)
 
     def control(self) -> dict[str, float]:
-        """fixed_percentile on the validation clips, of the one assignment that is best on the training clips."""
+        """Return fixed_percentile on the validation clips, of the one assignment that suits the training clips best."""
         held_out = self.rewards["validation"]
         choice = reward.fixed(held_out, reward.best_fixed(self.rewards["train"]))
         return {"fixed_percentile": reward.percentile(held_out, choice)}
 
 
 class Objective:
-    """Loss of one step: clips, their rewards under every candidate, the configured target."""
+    """The loss of one step: clips, their rewards under every candidate, the configured target."""
 
     def __init__(self, lesson: Lesson, config: dict[str, Any], module: AnyRouter) -> None:
         self.lesson, self.config = lesson, config
@@ -258,13 +257,13 @@ class Objective:
         return loss, {"regret": rewards.max(1).values.mean() - chosen}
 
     def _see_all(self, module: AnyRouter, batch: int = 64) -> torch.Tensor:
-        """(N, ...) what the router sees of every training clip."""
+        """Compute (N, ...) router inputs of every training clip."""
         clips, device = self.lesson.train_clips.clips, self.config["device"]
         return torch.cat([module.see(part) for part, _ in network_batches(clips, batch, device)])
 
 
 def _check_pair(tables: dict[str, candidate_table.CandidateTable]) -> None:
-    """Raise CurationError for tables of different scorers, or of the same split; warn where a set has no splits."""
+    """Raise CurationError for tables of different scorers or of the same split; warn if a set has no splits."""
     train, validation = tables["train"].origin, tables["validation"].origin
     for key in ("tokenizer", "levels", "blocks", "perceptual", "perceptual_frames"):
         if train.get(key) != validation.get(key):
@@ -284,7 +283,7 @@ def _check_pair(tables: dict[str, candidate_table.CandidateTable]) -> None:
 
 
 def operating_point(table: candidate_table.CandidateTable, config: dict[str, Any]) -> trained_router.OperatingPoint:
-    """The configured metric and weights on the scale of the training table."""
+    """Return the configured metric and weights on the scale of the training table."""
     quality = table.quality(config["metric"])
     scale = reward.Scale.of(quality, table.candidates)
     w_q = config["w_q"]

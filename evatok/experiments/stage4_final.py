@@ -1,7 +1,7 @@
-"""Stage 4: train the final tokenizer from scratch, each clip under the assignment a router names (EVATok Sec. 3.4).
+"""Stage 4: train the final tokenizer from scratch, each clip under the assignment its router picks (EVATok Sec. 3.4).
 
-The router is frozen and sees the clip as the tokenizer does, mirrored or not; `assignment=uniform` trains the baseline
-of fixed length, `assignment=random` a proxy under the same recipe. The same command resumes a killed run.
+The router is frozen and sees the clip as the tokenizer does, mirrored or not; `assignment=uniform` trains the
+fixed-length baseline, `assignment=random` a proxy under the same recipe. Rerun the command to resume a killed run.
 
     python -m evatok.experiments.stage4_final with toy
     python -m evatok.experiments.stage4_final with toy discriminator=transformer assignment=uniform
@@ -38,7 +38,7 @@ def config() -> None:
     seed = 0
 
 
-# Maps of 8 x 8 and of 4 x 4, of as many frames as a block has: half the cost of all frames on the small VideoMAE.
+# Feature maps of 8 x 8 and 4 x 4, of as many frames as a block has: half the cost of all frames on the small VideoMAE.
 _TOY = {
     **TOY,
     "data": "mixed",
@@ -48,12 +48,12 @@ _TOY = {
     "semantic_frames": 4,
     "semantic_lecam": 0.1,
 }
-# Few steps: the discriminator joins once there is a picture, learns faster, and never outweighs the pixels.
+# Short schedule: the discriminator joins once there is a picture, learns faster, and never outweighs the pixels.
 ex.add_named_config(
     "toy", {**_TOY, "adversarial_weight": 0.3, "adversarial_adaptive": True, "discriminator_start": 200}
 )
-# What ships goes on from the finished proxy, under its own assignments, at a rate that keeps what the proxy knows; the
-# discriminator learns before it weighs, and its weight stays small.
+# What ships is fine-tuned from the finished proxy, under its own assignments, at a rate that keeps its knowledge; the
+# discriminator trains before it enters the loss, with a small weight.
 ex.add_named_config(
     "embedded",
     {
@@ -74,7 +74,7 @@ ex.add_named_config(
         "uniform_tokens": 64,
     },
 )
-# The router that stage 3 leaves, and the encoder that ships, which sees 64 pixels.
+# The router from stage 3, and the shipped encoder, which takes 64 pixels.
 ex.add_named_config(
     "small",
     {
@@ -97,7 +97,7 @@ ex.add_named_config(
     }
     | {"semantic_resize": 224, "discriminator_start": 80000, "discriminator_interval": 1, "uniform_tokens": 256},
 )
-# Of images: the proxy's recipe without its proxy, by the paper's patch discriminator; at toy size it goes on from the
+# Images: the proxy's recipe from scratch, with the paper's patch discriminator; at toy size it is fine-tuned from the
 # finished proxy, as videos do.
 ex.add_named_config(
     "image_toy",
@@ -108,7 +108,7 @@ ex.add_named_config(
         "steps": 1500,
         "learning_rate": 5e-4,
         "alignment": "none",
-        # Not on EfficientNet's features, whose distance judges the result; and scaled, as a fixed weight that is small
+        # Not on EfficientNet's features, whose distance judges the result; and adaptive: a fixed weight, though small
         # for a semantic discriminator lets this one ruin the picture within 100 steps.
         "discriminator": "patch",
         "discriminator_rate": 3e-4,
@@ -136,11 +136,11 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def rule_of(config: dict[str, Any], shape: TokenizerConfig) -> Rule:
-    """The configured rule of assignment.
+    """Return the configured assignment rule.
 
     Raises:
-        ConfigError: no such rule, or tokens that are not a level.
-        CheckpointError, RoutingError: a router that is absent, damaged, or made for other levels.
+        ConfigError: an unknown rule, or tokens that are not one of the levels.
+        CheckpointError, RoutingError: a router that is missing, damaged, or made for other levels.
     """
     if config["assignment"] == "random":
         return Random(shape.candidates, config["seed"])

@@ -1,10 +1,9 @@
 """Stage 5: train a Llama-like model on the codes of a tokenizer, adaptive or fixed (EVATok Sec. 4.3, 4.4).
 
-It learns clips of a class (`task=class`), to continue five given frames (`task=frames`), or clips of a caption
-(`task=text`, on VideoFlexTok's codes). The tokenizer codes all
-clips once, plain and mirrored, into the cache; training then sees codes alone. `assignment=router` lets a router name
-the lengths, `assignment=uniform` makes the baseline of fixed length. The same command resumes a killed
-run, in coding or in training.
+It learns to generate clips of a class (`task=class`), to continue five given frames (`task=frames`), or to generate
+clips from captions (`task=text`, on VideoFlexTok's codes). The tokenizer encodes all clips once, plain and mirrored,
+into the cache; training then sees codes only. `assignment=router` lets a router pick the lengths, `assignment=uniform`
+gives the fixed-length baseline. Rerun the command to resume a killed run, in encoding or in training.
 
     python -m evatok.experiments.stage5_generator with toy
     python -m evatok.experiments.stage5_generator with toy assignment=uniform tokenizer=PATH
@@ -53,10 +52,10 @@ def config() -> None:
     tokenizer = "results/checkpoints/final-toy-router.safetensors"
     assignment = "router"
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"  # as the tokenizer was trained [Sec. 3.4]
-    uniform_tokens = 0  # 0: the tokenizer's own row, else its baseline, half of its longest level
+    uniform_tokens = 0  # 0: the tokenizer's own assignment, else its baseline, half of its longest level
     given = "levels"
     latents = ""
-    order = "time-first"  # VideoFlexTok [Sec. 4.1]; of its tokens alone
+    order = "time-first"  # VideoFlexTok [Sec. 4.1]; only for its tokens
     kept = 0
     frames = 0  # VideoFlexTok: 81, in chunks of 17 [Sec. 4.4]
     data = "freedoom"
@@ -73,12 +72,12 @@ def config() -> None:
     final_learning_rate = 0.0  # [suppl. C]
     warmup = 100  # not stated; LARP: 4 epochs
     schedule = "wsd"  # [suppl. C], annealed by 1 - sqrt (GigaTok's)
-    weight_decay = 0.05  # with betas 0.9, 0.95 (not stated; LARP: these)
+    weight_decay = 0.05  # betas 0.9, 0.95 (not stated; LARP: these)
     ema = 0.0  # not stated
     code_bf16 = False
     recompute = False
     fsdp = False
-    save_every = 200  # and between looks at the validation clips
+    save_every = 200  # also the interval of validation
     work = "results/work/stage5_generator"
     checkpoint = "results/work/stage5_generator/generator.safetensors"
     seed = 0
@@ -122,7 +121,7 @@ _PAPER = {
 
 # 3000 epochs of 74 steps; warm-up over 4 epochs. Ablations: model=B, at the same schedule.
 ex.add_named_config("paper_ucf", {**_PAPER, "steps": 223500, "warmup": 300})
-# 75 epochs of some 370000 clips, without classes; warm-up over less than LARP's 4 epochs, which would be 5 % of all.
+# 75 epochs of some 370000 clips, without classes; warm-up below LARP's 4 epochs, which would be 5 % of all steps.
 ex.add_named_config("paper_k600", {**_PAPER, "task": "frames", "class_dropout": 0.0, "steps": 217000, "warmup": 3000})
 # VideoFlexTok's text-to-video (Sec. 4.3): D = 20 N tokens in batches of about sqrt(D), floored to a power of two.
 _TEXT = {"task": "text", "text": "google/t5-v1_1-xl", "flip": False, "dropout": 0.0}
@@ -141,7 +140,7 @@ ex.add_named_config(
     {**_IMAGES, "size": "small", "model": "small", "train_clips": 20000, "steps": 20000, "batch": 128, "warmup": 500}
     | {"bf16": True, "device": "cuda"},
 )
-# 300 epochs of 5,004 steps; rate and weight decay of GigaTok's generators.
+# 300 epochs of 5,004 steps; learning rate and weight decay of GigaTok's generators.
 ex.add_named_config(
     "image_paper",
     {**_PAPER, "model": "B", "data": "imagenet", "batch": 256, "steps": 1501200, "warmup": 5000}
@@ -156,7 +155,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 class GeneratorTask(runner.Task[Generator]):
-    """A generator, taught by coded clips."""
+    """A generator trained on coded clips."""
 
     kind = "stage5_generator"
     distributed = True
@@ -208,9 +207,9 @@ class GeneratorTask(runner.Task[Generator]):
 
 
 class Objective:
-    """Loss of one step: coded clips, each in the variant that its epoch uses."""
+    """The loss of one step: coded clips, each in the variant its epoch uses."""
 
-    rehearses = True  # means over symbols, of which clips have unequally many
+    rehearses = True  # means over symbols, whose number differs between clips
 
     def __init__(self, lesson: Lesson, config: dict[str, Any]) -> None:
         self.lesson, self.config = lesson, config
@@ -225,7 +224,7 @@ class Objective:
         sizes = part.coded.lengths[variants, rows].sum(1) + extra
         rows, variants = ranks.share(rows), ranks.share(variants)
         device, (sequences, condition) = config["device"], part.batch(rows, variants, self.lesson.grammar)
-        plan = module.plan(sequences, condition).to(device)  # of what lies on the CPU: no GPU is waited for
+        plan = module.plan(sequences, condition).to(device)  # built on the CPU: no GPU synchronisation
         sequences, condition = sequences.to(device), condition.to(device)
         dropped = moved(drop, device) if part.given is None else None
         with autocast(config), packed(sizes):
@@ -235,10 +234,10 @@ class Objective:
 
 @torch.no_grad()
 def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: int = 32) -> dict[str, records.Metric]:
-    """Bits of the validation clips under the model, given their conditions.
+    """Return the bits of the validation clips under the model, given their conditions.
 
-    Bits a code and bits a length symbol tell how well each is guessed. Tokenizers of different lengths compare by bits
-    per clip are, lengths included: a code of a short clip carries more.
+    Bits per code and bits per length symbol tell how well each is predicted. Tokenizers of different lengths are
+    compared by bits per clip, lengths included: a code of a short clip carries more.
     """
     was_training = module.training
     module.eval()
@@ -273,13 +272,13 @@ def measured(module: Generator, lesson: Lesson, config: dict[str, Any], batch: i
 
 
 def training_flops(lesson: Lesson, config: dict[str, Any]) -> float:
-    """Operations of the whole training, forward and backward, without coding."""
+    """Count the operations of the whole training, forward and backward, without encoding."""
     symbols = lesson.train.coded.mean_tokens + lesson.grammar.headers
     return generator_operations(lesson.shape, symbols, training=True) * config["steps"] * config["batch"]
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise ConfigError for settings that cannot be trained with, before clips are made."""
+    """Raise ConfigError for settings that cannot be trained with, before clips are loaded."""
     if config["fsdp"] and config["fp16"]:
         raise tracking.ConfigError(
             "config key fsdp: the scale of fp16 is not shared by ranks; use bf16, or leave one out"

@@ -1,4 +1,4 @@
-"""Figures of a tokenizer's training for its record: pace, quality under a rule, the discriminator's accuracy."""
+"""Metrics of a tokenizer's training for its record: pace, quality under a rule, the discriminator's accuracy."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from evatok.training import loop
 
 
 def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
-    """Seconds per step, tokens and floating point operations per second over all of a training so far.
+    """Return seconds per step, tokens and floating-point operations per second over the whole training so far.
 
-    On a GPU whose peak is known also `utilisation`, the share of it that the tokenizer's own operations make up.
+    On a GPU of known peak also `utilisation`, the share of it used by the tokenizer's own operations.
     """
     last = loop.read_curve(folder)[-1]
     seconds = loop.seconds_spent(folder)
@@ -43,7 +43,7 @@ def pace(folder: Path, config: dict[str, Any]) -> dict[str, float]:
 def quality_under(
     tokenizer: AdaptiveTokenizer, clips: ClipSet, rule: Rule, config: dict[str, Any]
 ) -> dict[str, records.Metric]:
-    """Mean PSNR in dB, motion ratio and correlation (not of images), and mean tokens, under a rule of assignment."""
+    """Return mean PSNR in dB, motion ratio and correlation (videos only), and mean tokens under an assignment rule."""
     generator = loop.step_generator(config["seed"], config["steps"])
     values, tokens, moments = [], [], []
     for real, _ in network_batches(clips.clips, config["batch"], config["device"]):
@@ -63,13 +63,13 @@ def quality_under(
         return metrics
     motion = torch.cat(moments).numpy()
     for name, value in (("motion_ratio", ratio_of(motion)), ("motion_correlation", correlation_of(motion))):
-        if np.isfinite(value):  # else no clip changes
+        if np.isfinite(value):  # otherwise no clip changes
             metrics[name] = catalogue.of(name).measured(value, count)
     return metrics
 
 
 def discriminator_accuracy(folder: Path) -> dict[str, records.Metric]:
-    """Accuracy of the discriminator in the last lines of the curve: at 1.0 it has won and teaches nothing."""
+    """Return the discriminator's accuracy over the last lines of the curve: at 1.0 it has won and teaches nothing."""
     name, last = "discriminator_accuracy", loop.read_curve(folder)[-1]
     if name not in last:
         return {}

@@ -1,4 +1,4 @@
-"""The parts of a tokenizer's training, as configured: network, start, objective, frozen encoders, discriminator."""
+"""Build the parts of a tokenizer's training: network, start, objective, frozen encoders, discriminator."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from evatok.training.patch_discriminator import PATCH_SIZES, PatchDiscriminator
 def prepared(
     config: dict[str, Any], shape: TokenizerConfig, rule: Rule, train_set: ClipSet
 ) -> tuple[TokenizerWithHead, TokenizerObjective, dict[str, str]]:
-    """Build the network and its objective; also the sha256 of everything they depend on."""
-    # First of all that draws at random: networks that differ in their losses only must start alike.
+    """Build the network and its objective; also return the sha256 of everything they depend on."""
+    # Before anything else draws random numbers: networks that differ only in their losses must start alike.
     tokenizer, start = started(config, shape, train_set)
     alignment = alignment_of(config)
     adversary, judge = adversary_of(config, shape)
@@ -69,11 +69,11 @@ def prepared(
 def started(
     config: dict[str, Any], shape: TokenizerConfig, train_set: ClipSet
 ) -> tuple[AdaptiveTokenizer, dict[str, str]]:
-    """Build the network before its first step; also the sha256 of the checkpoint it starts from, if any.
+    """Build the network before its first step; also return the sha256 of the checkpoint it starts from, if any.
 
     Raises:
-        ConfigError: that checkpoint is of another network.
-        CheckpointError: it is absent, damaged, or no tokenizer.
+        ConfigError: a checkpoint of another network.
+        CheckpointError: a missing or damaged checkpoint, or one that is not a tokenizer.
     """
     tokenizer = AdaptiveTokenizer(shape)
     if not config["start_from"]:
@@ -92,10 +92,10 @@ def started(
 
 
 def shape_of(config: dict[str, Any]) -> TokenizerConfig:
-    """Return the network of the configured modality and size, with the configured front and quantiser.
+    """Return the network of the configured modality, size, front and quantiser.
 
     Raises:
-        ConfigError: no such size, or a front or codebook that it cannot have.
+        ConfigError: an unknown size, or an unsupported front or codebook.
     """
     shape = of_size(MODALITIES[config["modality"]], config["size"])
     front = config["front"] or shape.front
@@ -113,7 +113,7 @@ def shape_of(config: dict[str, Any]) -> TokenizerConfig:
 
 
 def weights_of(config: dict[str, Any]) -> dict[str, float]:
-    """Return the weight of each term of main eq. 2."""
+    """Return the weight of each term in main eq. 2."""
     return {
         "l1": config["l1"],
         "squared": config["squared"],
@@ -128,7 +128,7 @@ def weights_of(config: dict[str, Any]) -> dict[str, float]:
 
 
 def alignment_of(config: dict[str, Any]) -> Alignment | None:
-    """Load the configured encoder, its last layer as the target. Raises EncoderError if it is unavailable."""
+    """Load the configured encoder, with its last layer as target. Raises EncoderError if it is unavailable."""
     if config["alignment"] == "none":
         return None
     encoder = load_encoder(config["alignment"], resize=config["alignment_resize"] or None).to(config["device"])
@@ -136,7 +136,7 @@ def alignment_of(config: dict[str, Any]) -> Alignment | None:
 
 
 def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Adversary | None, dict[str, str]]:
-    """Build the configured discriminator with its optimiser; also the hash of the frozen encoder it depends on."""
+    """Build the configured discriminator with its optimiser; also return the hash of the frozen encoder it needs."""
     if config["discriminator"] == "none":
         return None, {}
     common = {
@@ -170,7 +170,7 @@ def adversary_of(config: dict[str, Any], shape: TokenizerConfig) -> tuple[Advers
 
 
 def transformer_of(config: dict[str, Any], shape: TokenizerConfig) -> TransformerDiscriminatorConfig:
-    """Shape of the transformer discriminator of a size; of images its patches are as wide as the tokenizer's."""
+    """Return the transformer discriminator's shape for a size; on images its patches match the tokenizer's width."""
     sized = of_size(TRANSFORMER_SIZES, config["size"])
     if config["modality"] == "video":
         return sized
@@ -178,7 +178,7 @@ def transformer_of(config: dict[str, Any], shape: TokenizerConfig) -> Transforme
 
 
 def _check_pieces(config: dict[str, Any], adversary: Adversary | None) -> None:
-    """Raise ConfigError for a loss that pieces of a batch do not have."""
+    """Raise ConfigError for a loss that does not support gradient accumulation."""
     split = "fp16" if config["fp16"] else "accumulate" if config["accumulate"] > 1 else None
     if split is None or adversary is None:
         return

@@ -1,4 +1,4 @@
-"""What training a proxy (stage 1) and a final tokenizer (stage 4) share: everything but the rule of assignment."""
+"""What the trainings of a proxy (stage 1) and a final tokenizer (stage 4) share: everything but the assignment rule."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 def settings() -> None:
-    """The configuration both stages have."""
+    """The configuration shared by both stages."""
     modality = "video"
     front = ""  # paper: linear, and cnn for its images [suppl. H]
-    direct_steps = 0  # of the paper's images not stated; GigaTok: 15000
+    direct_steps = 0  # not stated for the paper's images; GigaTok: 15000
     data = "freedoom"
     fps = None  # WebVid: 3.0 [suppl. C]
     random_start = False  # not stated; LARP: True
@@ -49,8 +49,8 @@ def settings() -> None:
     ema = 0.998  # not stated
     groups = 4
     l1 = 0.0  # paper: 1.0 [main eq. 2; weight not stated]
-    squared = 10.0  # paper: 0; small networks code more with it than with L1
-    change = 10.0  # paper: 0; it brings motion
+    squared = 10.0  # paper: 0; small networks encode more with it than with L1
+    change = 10.0  # paper: 0; it preserves motion
     perceptual = "none"  # lpips-vgg is the paper's family
     perceptual_frames = 0  # paper: 0
     perceptual_weight = 1.0  # not stated; LARP and GigaTok: 1.0
@@ -81,7 +81,7 @@ def settings() -> None:
 
 
 TOY: dict[str, Any] = {"alignment_layer": 2, "semantic_layers": [1, 2, 4, 6]}
-"""What the toy network and encoder, of few layers, need."""
+"""Overrides for the toy network and encoder, which have few layers."""
 
 SMALL = {
     "size": "small",
@@ -118,7 +118,7 @@ PAPER = {
     "device": "cuda",
     "save_every": 1000,
 }
-"""As published, with the fillings of facts where the paper is silent."""
+"""As published; where the paper is silent, filled in from related work."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Plan:
 
     Attributes:
         kind: of its record.
-        rule: assignment rule in training.
+        rule: assignment rule during training.
         facts: how it was trained, for the checkpoint's header.
         measure: metrics of the finished tokenizer on the validation clips, for the record.
     """
@@ -141,13 +141,13 @@ class Plan:
 def train_tokenizer(
     config: dict[str, Any], tracker: tracking.Tracker, plan_of: Callable[[TokenizerConfig], Plan]
 ) -> dict[str, Any]:
-    """Train, save, measure and record a tokenizer; stops after `minutes`."""
+    """Train, save, measure and record a tokenizer; stop after `minutes`."""
     check(config)
     return runner.train(config, tracker, partial(TokenizerTask, plan_of))
 
 
 class TokenizerTask(runner.Task[TokenizerWithHead]):
-    """A tokenizer under a plan, proxy or final."""
+    """A tokenizer trained under a plan, proxy or final."""
 
     steps_may_change = True
     distributed = True
@@ -204,7 +204,7 @@ class TokenizerTask(runner.Task[TokenizerWithHead]):
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise ConfigError for settings that cannot be trained with, before clips are made."""
+    """Raise ConfigError for settings that cannot be trained with, before clips are loaded."""
     shape = shape_of(config)
     quantiser = shape.quantiser
     image_settings.check(config, shape)
@@ -230,7 +230,7 @@ def check(config: dict[str, Any]) -> None:
 
 
 def facts_of(config: dict[str, Any]) -> dict[str, Any]:
-    """How a tokenizer was trained: the facts that tell the rows of a table apart."""
+    """Describe a tokenizer's training: the facts that distinguish the rows of a table."""
     return {
         "size": config["size"],
         "steps": config["steps"],
@@ -238,22 +238,22 @@ def facts_of(config: dict[str, Any]) -> dict[str, Any]:
         "discriminator": config["discriminator"],
         "alignment": config["alignment"] != "none",
         "perceptual": config["perceptual"],
-        # Only of images, so that headers of videos stay as they are.
+        # Images only, so that headers of videos stay unchanged.
         **({"modality": "image", "front": shape_of(config).front} if config["modality"] == "image" else {}),
     }
 
 
 def clips_of(config: dict[str, Any], data: str, split: str, count: int) -> ClipSet:
-    """Clips of a split, as the configured network takes them."""
+    """Load clips of a split in the configured network's shape."""
     shape, how = shape_of(config), streaming_of(config, data, training=split == "train")
     return clip_set(data, split, count, size=shape.size, frames=shape.frames, fps=config["fps"], streaming=how)
 
 
 def held_out(train_set: ClipSet, validation_set: ClipSet) -> bool:
-    """Whether validation clips differ from the training clips; a built set without a split serves both."""
+    """Whether validation clips differ from the training clips; a built set without splits serves as both."""
     return train_set.folder is None or train_set.folder != validation_set.folder
 
 
 def validation_data(config: dict[str, Any]) -> str:
-    """The clips on which the finished tokenizer is measured: by default those of the training data's own kind."""
+    """Return the data the finished tokenizer is measured on: by default the same kind as the training data."""
     return str(config["validation_data"] or config["data"])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Tracker:
-    """What a running experiment writes to its run: scalars, files, facts. Works without a store, too."""
+    """What a running experiment writes to its run: scalars, files, facts. Also works without a store."""
 
     def __init__(self, run: Run, outputs: Outputs = NOTHING) -> None:
         self._run, self._outputs = run, outputs
@@ -33,26 +33,26 @@ class Tracker:
         self._report: reports.Report | None = None
         self.seed: int = run.config["seed"]
         self.nonfinite: dict[str, int] = {}
-        # The heartbeat thread reads run.info at any time, so it is replaced, never changed. Sacred's MongoDB
+        # The heartbeat thread reads run.info at any time, so it is replaced, never mutated. Sacred's MongoDB
         # store appends to "metrics" from that thread: all copies share the one list.
         run.info = {"metrics": [], **run.info}
 
     @property
     def run_id(self) -> str | None:
-        """`<experiment>/<number>`, or None for a run that is not stored."""
+        """Return `<experiment>/<number>`, or None for a run that is not stored."""
         return None if self._run._id is None else f"{self._run.experiment_info['name']}/{self._run._id}"
 
     @property
     def folder(self) -> Path:
-        """Where this run may write files: its folder in the store, or one that vanishes if it has no store.
+        """Return where this run may write files: its folder in the store, or a temporary one if it has no store.
 
-        A run stored in MongoDB alone gets `<runs>/<experiment>/mongo-<number>`.
+        A run stored only in MongoDB gets `<runs>/<experiment>/mongo-<number>`.
         """
         for observer in self._run.observers:
             if isinstance(observer, runs.FileStorageObserver):
                 return Path(str(observer.dir))
         if self._run._id is None:
-            with undisturbed():  # or the folder could be made and not be known to be
+            with undisturbed():  # otherwise the folder could exist without being known to
                 self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="evatok-run-")
             return Path(self._temporary.name)
         folder = runs.runs_folder() / self._run.experiment_info["name"] / f"mongo-{self._run._id}"
@@ -60,7 +60,7 @@ class Tracker:
         return folder
 
     def scalar(self, name: str, value: Any, step: int) -> None:
-        """Store one number (a float, or a tensor or array of one element) of the series `name` at `step`.
+        """Store one number (a float, or a one-element tensor or array) of the series `name` at `step`.
 
         NaN and infinity are stored as null and counted, by name, in `nonfinite` and in the run's info.
         Raises ValueError for more than one element.
@@ -76,7 +76,7 @@ class Tracker:
             self._reported(int(step)).add(name, number, int(step))
 
     def _reported(self, step: int) -> reports.Report:
-        """The report elsewhere, opened at the first scalar."""
+        """Return the external report, opened at the first scalar."""
         if self._report is None:
             config = records.plain(self._run.config, "config", nonfinite_as_null=True)
             name = self._run.experiment_info["name"]
@@ -85,7 +85,7 @@ class Tracker:
         return self._report
 
     def close(self) -> None:
-        """Flush what is reported elsewhere."""
+        """Flush the external report."""
         if self._report is not None:
             self._report.close()
             self._report = None
@@ -114,12 +114,12 @@ class Tracker:
     def record(self, record: Record, *, outcome: str = "", free: Iterable[str] = ()) -> str:
         """Write a record to the configured `records_folder`; returns its id.
 
-        A command that had finished before writes none: the id is that of the record which holds its numbers, and
-        the log says so. Of several ranks only the first writes.
+        A command that had already finished writes none: the id is then that of the record holding its numbers, and the
+        log says so. With several ranks only the first writes.
 
         Args:
             outcome: the artifact that the command made; see `records.write_once`.
-            free: further configuration keys that decide no number.
+            free: further configuration keys that do not affect the numbers.
         """
         if ranks.rank():
             return record.id
@@ -134,12 +134,12 @@ class Tracker:
         self._run.add_resource(str(_existing(path)))
 
     def environment(self) -> dict[str, Any]:
-        """`evatok.storage.environment.environment` with the seconds since this run's main began as its wall time."""
+        """Return `evatok.storage.environment.environment`; its wall time is the seconds since this run's main began."""
         return environment(wall_seconds=round(time.monotonic() - self._started, 3))
 
 
 def _existing(path: Path | str) -> Path:
-    """Check that a file exists: Sacred would switch a store off for the rest of the run if it could not copy it."""
+    """Check that a file exists: Sacred would disable a store for the rest of the run if it could not copy it."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not a file, so it cannot be stored with the run")
     return Path(path)

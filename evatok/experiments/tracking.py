@@ -1,4 +1,4 @@
-"""The glue between the experiments and Sacred: configuration, signals, errors in one line.
+"""Glue between the experiments and Sacred: configuration, signals, one-line errors.
 
 An experiment declares its configuration and one main function:
 
@@ -62,20 +62,20 @@ Main = Callable[[dict[str, Any], "Tracker"], dict[str, Any] | None]
 
 
 class _Raised(BaseException):
-    """Carries an exception past Sacred's command line, which would print it and exit by itself."""
+    """Carry an exception past Sacred's command line, which would print it and exit by itself."""
 
 
 class Experiment(sacred.Experiment):
     """Sacred's experiment with typed configuration, a default store, and errors left to `command_line`."""
 
     commanded = False
-    declared = False  # whether every key stands in `evatok.experiments.keys`
+    declared = False  # whether every key is declared in `evatok.experiments.keys`
     path: str
     logger: Any
     captured_out_filter: Any
 
     def run(self, *arguments: Any, **keywords: Any) -> Run:
-        """Run a command as Sacred does. Raises what the command raises."""
+        """Run a command as Sacred does. Raises whatever the command raises."""
         options = keywords.get("options") or {}
         try:
             return super().run(*arguments, **keywords)
@@ -85,7 +85,7 @@ class Experiment(sacred.Experiment):
             raise _Raised from error
 
     def _check_command(self, cmd_name: str) -> str | None:
-        """Sacred prints its usage for a command it does not know, and exits with 1."""
+        """Check that the command exists: for an unknown one, Sacred prints its usage and exits with 1."""
         complaint: str | None = super()._check_command(cmd_name)
         if complaint and self.commanded:
             known = ", ".join(sorted(name for name, _ in self.gather_commands()))
@@ -99,7 +99,7 @@ class Experiment(sacred.Experiment):
         declared = keys.of(self.path, set(run.config) - {"__doc__"})
         docs = run.config_modifications.docs
         for name, key in declared.items():
-            note = docs.get(name) if name != "seed" else None  # Sacred's own
+            note = docs.get(name) if name != "seed" else None  # Sacred documents its own
             docs[name] = f"{key.comment}; {key.domain}" + (f" ({note})" if note else "")
         return declared
 
@@ -112,7 +112,7 @@ class Experiment(sacred.Experiment):
         meta_info: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
     ) -> Run:
-        """The run Sacred makes of its arguments, checked before anything is stored."""
+        """Create Sacred's run from its arguments, checked before anything is stored."""
         options = dict(options or {})
         config_files.check_keys(config_updates or {}, "the configuration")
         check_seed(config_updates or {})
@@ -132,7 +132,7 @@ class Experiment(sacred.Experiment):
         planned = run.config.get("dry_run", False)
         if works and "device" in run.config and not planned:
             check_device(run.config["device"])
-        # One run for all of torchrun; and none for what only says what a run would take.
+        # One run for all of torchrun; none for a dry run.
         run.unobserved = run.unobserved or os.environ.get("RANK", "0") != "0" or planned
         if not run.unobserved:
             run.observers += runs.stores(self.path, folder, address, given=bool(run.observers))
@@ -140,11 +140,11 @@ class Experiment(sacred.Experiment):
 
 
 def experiment(name: str, doc: str | None, shared: Mapping[str, Any] | None = None) -> Experiment:
-    """An experiment called `name`, described by `doc`, whose configuration starts with `seed = 0`.
+    """Create an experiment called `name`, described by `doc`, whose configuration starts with `seed = 0`.
 
     Args:
-        shared: further defaults to start with, such as `keys.RUN`. All keys of an experiment that gives them stand in
-            `evatok.experiments.keys`: their values are checked before any work, and print_config says what they mean.
+        shared: further defaults to start with, such as `keys.RUN`. An experiment that passes them declares all its keys
+            in `evatok.experiments.keys`: values are checked before any work, and print_config shows their meaning.
     """
     told_by = sys._getframe(1).f_globals
     home = Path(told_by["__file__"]).resolve()
@@ -166,14 +166,14 @@ def main(
 ) -> Callable[[Main], Main]:
     """Decorator for the experiment's main function, which stays callable as `main(config, tracker)`.
 
-    `config` is a plain dictionary with sorted keys, `seed` among them; torch, numpy and random are seeded
-    from it. The returned dictionary becomes the run's result, with null for what is not finite.
+    `config` is a plain dictionary with sorted keys, including `seed`; torch, numpy and random are seeded from it. The
+    returned dictionary becomes the run's result, with null for non-finite numbers.
 
     Args:
-        outputs: what the experiment writes besides its run. That it can be written, and that no other run writes
-            there, is made sure of before the function is called.
-        together: ranks that `torchrun` starts share its shards (`evatok.storage.ranks`); the first records.
-        plan: what tells beforehand what it takes, with `dry_run`: a name in `evatok.experiments.dry_costs`.
+        outputs: what the experiment writes besides its run. Before the function is called, each output is checked to be
+            writable and locked against other runs.
+        together: ranks started by `torchrun` share its shards (`evatok.storage.ranks`); the first records.
+        plan: name in `evatok.experiments.dry_costs` of what estimates the cost, for `dry_run`.
     """
 
     def decorate(function: Main) -> Main:
@@ -187,7 +187,7 @@ def main(
             ranks.take_device(config.get("device", "cpu"))
             keep_freed_memory()
             shared = ranks.together(config["device"]) if together else nullcontext()
-            reports.check(config.get("report_to", "none"))  # found absent before any work
+            reports.check(config.get("report_to", "none"))  # fail before any work if it is missing
             with errors.terminable(), outputs.held(ex.path, config), shared, closing(tracker):
                 result = function(config, tracker)
             return records.plain(result, "result", nonfinite_as_null=True)
@@ -200,16 +200,16 @@ def main(
 
 
 def _planned(config: dict[str, Any], plan: str) -> dict[str, Any]:
-    from evatok.experiments import dry_costs, dry_run  # they import the networks of all stages
+    from evatok.experiments import dry_costs, dry_run  # these import the networks of all stages
 
     return dry_run.told(config, getattr(dry_costs, plan))
 
 
 def command_line(ex: Experiment, argv: list[str] | None = None) -> None:
-    """Run `ex` from the command line: whatever goes wrong is one line on stderr, as in `evatok.errors`.
+    """Run `ex` from the command line: any failure becomes one line on stderr, see `evatok.errors`.
 
-    Errors exit with 2, Ctrl-C with 130, SIGTERM with 143. With `--debug` an error keeps its traceback; a run that is
-    stored has it in its run.json in any case.
+    Errors exit with 2, Ctrl-C with 130, SIGTERM with 143. With `--debug` an error keeps its traceback; a stored run has
+    it in its run.json in any case.
     """
     logging.basicConfig(format="%(message)s")
     argv = sys.argv if argv is None else argv
@@ -231,7 +231,7 @@ def command_line(ex: Experiment, argv: list[str] | None = None) -> None:
 
 
 def _plain_config(value: Any) -> Any:
-    """A deep copy of a configuration in plain dictionaries and lists, keys sorted, docstrings left out."""
+    """Deep-copy a configuration into plain dictionaries and lists, with sorted keys and without docstrings."""
     if isinstance(value, Mapping):
         return {key: _plain_config(value[key]) for key in sorted(value, key=str) if key != "__doc__"}
     if isinstance(value, list | tuple):
@@ -240,7 +240,7 @@ def _plain_config(value: Any) -> Any:
 
 
 def _time_from_now(run: Run) -> None:
-    """Let Sacred time a run that Ctrl-C ends before it began; by itself it fails at the missing start."""
+    """Let Sacred time a run that Ctrl-C ends before it began; on its own it fails on the missing start."""
     made, stop = datetime.now(UTC).replace(tzinfo=None), run._stop_time
 
     def stop_time() -> Any:
@@ -251,14 +251,14 @@ def _time_from_now(run: Run) -> None:
 
 
 def _seed_everything(seed: int) -> None:
-    """Sacred seeds torch only if it was imported in time; this does not depend on that."""
+    """Seed torch, numpy and random: Sacred seeds torch only if it was imported in time."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # libraries still draw from numpy's global state
     torch.manual_seed(seed)
 
 
 def _for_user(error: BaseException | None, ex: Experiment) -> BaseException:
-    """`error`, or what it means in this project's words where Sacred raised it."""
+    """Return `error`, or what it means in this project's words if Sacred raised it."""
     assert error is not None
     if isinstance(error, ConfigAddedError):
         return ConfigError(_unknown_key(list(error.__conflicting_configs__), error.__config__))
@@ -280,10 +280,10 @@ def _unknown_key(conflicts: list[str], config: Mapping[str, Any]) -> str:
 
 
 def _keep_message(record: logging.LogRecord) -> bool:
-    """Drop Sacred's warnings of a changed type (here an error or settled) and of a docstring."""
+    """Drop Sacred's warnings about a changed type (here an error or settled) and about a docstring."""
     return not str(record.msg).startswith(("Changed type of config entry", 'Added new config entry: "__doc__"'))
 
 
 def _without_bars(text: str) -> str:
-    """Captured output without the states of a progress bar that the terminal has overwritten."""
+    """Return captured output without the progress-bar states that the terminal has overwritten."""
     return re.sub(r"[^\n]*\r(?!\n)", "", text)

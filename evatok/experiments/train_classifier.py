@@ -1,12 +1,12 @@
 """Train the clip classifier that scores the class consistency of generated clips.
 
-Classes come equally often in every batch, for four clips in five of the embedded set rest. Where a label per frame is
-known (the embedded set's column `motions`), the steps from frame to frame are trained on it too. Mirroring keeps every
-motion class: pans, turns and strafes go either way. The same command resumes a killed run.
+Classes are equally frequent in every batch, since four in five clips of the embedded set rest. If per-frame labels are
+known (the embedded set's column `motions`), the steps between frames are trained on as well. Mirroring preserves every
+motion class: pans, turns and strafes go either way. Rerun the command to resume a killed run.
 
-    python -m evatok.experiments.train_classifier with toy       CPU, a minute
-    python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the one of motions that ships
-    python -m evatok.experiments.train_classifier with games     the same of games; needs evatok[arcade]
+    python -m evatok.experiments.train_classifier with toy CPU, a minute python -m evatok.experiments.train_classifier
+    with embedded CPU, eight minutes: the shipped motion classifier python -m evatok.experiments.train_classifier with
+    games the same for games; needs evatok[arcade]
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class ClassifierTask(runner.Task[ClipClassifier]):
 
 
 class Objective:
-    """The loss of one step: clips of all classes, their own class and, where known, that of every frame."""
+    """The loss of one step: clips of all classes, their class and, if known, the class of every frame."""
 
     def __init__(self, clips: ClipSet, classes: list[str], config: dict[str, Any]) -> None:
         self.config = config
@@ -180,10 +180,10 @@ class Objective:
 
 
 def frame_numbers(clips: ClipSet, column: str, classes: list[str]) -> np.ndarray:
-    """(N, T - 1) classes of every step from a frame to the next: what moves a frame is seen in the one after it.
+    """Return (N, T - 1) classes of every step between frames: what moves a frame shows in the next one.
 
     Raises:
-        CodingError: no such column.
+        CodingError: unknown column.
         ClassificationError: not one word per frame, or a word that is not a class.
     """
     words = [str(text).split() for text in code_cache.labels_of(clips, column)]
@@ -202,7 +202,7 @@ def frame_numbers(clips: ClipSet, column: str, classes: list[str]) -> np.ndarray
 
 
 def metrics_of(found: Rates) -> dict[str, records.Metric]:
-    """Accuracy over clips, its mean over classes, and each class's."""
+    """Return accuracy over clips, its mean over classes, and each class's."""
     by_class = {f"recall.{name}": value for name, value in found.recall.items()}
     held = {
         name: int(row.sum()) for name, row in zip(found.recall, found.confusion[found.confusion.any(1)], strict=True)

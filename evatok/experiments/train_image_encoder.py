@@ -1,7 +1,7 @@
 """Train VTok's image encoder on single frames and their captions; frozen, it serves every strategy.
 
-Measured on stills of the validation split: F1 of the pairs of words (colour with shape, with fill, with size) that it
-sees. The same command resumes a killed run.
+Measured on stills of the validation split: F1 of the predicted word pairs (colour with shape, fill, size). Rerun the
+command to resume a killed run.
 
     python -m evatok.experiments.train_image_encoder with toy    CPU, three minutes: the one that ships
 """
@@ -27,7 +27,7 @@ from evatok.vtok.image_encoder import PAIRS, ImageEncoder, ImageEncoderConfig
 ex = tracking.experiment("train_image_encoder", __doc__, vtok_training.SHARED)
 
 STILLS = "moving-shapes-stills"
-STANDARDISED = 1024  # training stills whose features have mean 0 and deviation 1
+STANDARDISED = 1024  # training stills used to standardise features to mean 0 and deviation 1
 GROUPS = {"shape": slice(0, 24), "fill": slice(24, 36), "size": slice(36, 54)}
 
 
@@ -57,7 +57,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 class EncoderTask(runner.Task[ImageEncoder]):
-    """An image encoder that learns the words said of stills."""
+    """An image encoder trained to predict the words of stills' captions."""
 
     kind = "train_image_encoder"
 
@@ -100,7 +100,7 @@ class EncoderTask(runner.Task[ImageEncoder]):
 
 
 class Objective:
-    """The loss of one step: stills, the words said of them, and their own patches."""
+    """The loss of one step: stills, their caption words, and their own patches."""
 
     def __init__(self, stills: ClipSet, config: dict[str, Any]) -> None:
         self.stills, self.config = stills, config

@@ -1,7 +1,7 @@
 """Recipes of generators on VideoFlexTok's codes, its 3D grid and its controls: equal trainings on equal clips.
 
-All stand on tokenizers of equally many steps (`videoflextok_recipes.ROWS`). Games are what they write: the classifier
-tells those apart on reconstructions too.
+All use tokenizers trained for equally many steps (`videoflextok_recipes.ROWS`). They generate games, which the
+classifier can tell apart on reconstructions too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ STEPS, BATCH = 600, 32
 KEPT = (1, 2, 4, 8, 16)
 GUIDED = 2.0
 FLOW_STEPS = (1, 5, 40)
-"""Flow steps of Figure 12 beside the usual ones."""
+"""Flow steps of Figure 12, beside the usual ones."""
 GAMES: dict[str, Any] = {"data": "arcade-seen", "label": "game", "task": "class", "train_clips": 4800}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A generator: the row of its tokenizer, its order, and the tokens per latent frame at which it is sampled."""
+    """A generator: its tokenizer's row, its order, and the tokens per latent frame it is sampled with."""
 
     row: str
     order: str
@@ -38,7 +38,7 @@ GENERATORS = {
     "grid": Trained("grid", "depth-first", (16,)),
 }
 UNALIGNED = Trained("unaligned", "time-first", (1, 4, 16))
-"""Figure 9's, of one seed."""
+"""Generators of Figure 9, of one seed."""
 
 
 JUDGED = {
@@ -52,7 +52,7 @@ SAMPLES = "results/samples"
 
 
 def recipes() -> Iterator[Recipe]:
-    """All of them, those of every seed; figures of one seed after those that claims of several rest on."""
+    """Return all recipes, of every seed; figures of one seed after those needed for claims over several."""
     for seed in tokenizers.SEEDS:
         for name, trained in GENERATORS.items():
             yield generator(name, trained, seed)
@@ -63,7 +63,7 @@ def recipes() -> Iterator[Recipe]:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Names of all, of the first seed's, and of the further points of figures."""
+    """Name all of them, the first seed's, and the further points of figures."""
     names = [recipe.name for recipe in recipes()]
     points = tuple(recipe.name for recipe in (*_figures(), *_pictures()))
     return {
@@ -90,7 +90,7 @@ def _figures() -> Iterator[Recipe]:
 
 
 def _pictures() -> Iterator[Recipe]:
-    """Figures 5 and 8: one condition at growing numbers of tokens, and long clips, whose generator is another one."""
+    """Figures 5 and 8: one condition at growing numbers of tokens, and long clips, from a generator of their own."""
     generator, tokenizer = _places("time-first", GENERATORS["time-first"], 0)
     usual = {"threads": 1, "generator": generator, "tokenizer": tokenizer, "flow_steps": 20}
     growing = {**usual, "shown": f"{SAMPLES}/videoflextok-growing.npz"}
@@ -117,7 +117,7 @@ def _pictures() -> Iterator[Recipe]:
 
 
 def _places(name: str, trained: Trained, seed: int, point: str = "") -> tuple[str, str]:
-    """The checkpoints of a generator and of its tokenizer; `point` of a sweep."""
+    """Return the checkpoints of a generator and its tokenizer; `point` names a sweep's point."""
     folder, told = tokenizers.FOLDER, f"-{point}" * bool(point)
     return f"{folder}/generator-{name}-{seed}{told}.safetensors", f"{folder}/row-{trained.row}-0.safetensors"
 
@@ -125,7 +125,7 @@ def _places(name: str, trained: Trained, seed: int, point: str = "") -> tuple[st
 def generator(
     name: str, trained: Trained, seed: int, further: Mapping[str, Any] | None = None, point: str = ""
 ) -> Recipe:
-    """The training of one of GENERATORS, with `further` settings for a point of a sweep."""
+    """Train one of GENERATORS; `further` overrides settings for a point of a sweep."""
     outcome, tokenizer = _places(name, trained, seed, point)
     settings = {
         **GAMES,
@@ -154,7 +154,7 @@ def sample(
     flow_steps: int = 20,
     point: str = "",
 ) -> Recipe:
-    """Samples of one of GENERATORS with `kept` tokens per latent frame."""
+    """Sample one of GENERATORS with `kept` tokens per latent frame."""
     outcome, tokenizer = _places(name, trained, seed, point)
     settings = {
         "threads": 1,

@@ -1,8 +1,8 @@
 """VideoFlexTok Fig. 5: one sequence of a generator decoded from more and more of its tokens.
 
-In time-first order a sequence that stops early is the beginning of one that does not, so every sample is drawn once,
-with all tokens, and its prefixes are decoded from the same noise. What a sample from few tokens already shares with
-that from all of them is measured in pixels.
+In time-first order a truncated sequence is a prefix of the complete one, so every sample is drawn once, with all
+tokens, and its prefixes are decoded from the same noise. Pixel distances tell how much a sample from few tokens already
+shares with the one from all of them.
 
     python -m evatok.experiments.videoflextok_growing with generator=PATH tokenizer=PATH          CPU, minutes
     python -m evatok.experiments.videoflextok_growing with generator=PATH tokenizer=PATH classes=pong,breakout
@@ -67,7 +67,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     grammar = ordered(video)
     levels = [*sorted({kept for kept in config["kept"] if kept != grammar.kept}), grammar.kept]
     for kept in levels:
-        grammar.stopping_at(kept)  # refuses what cannot be, before anything is drawn
+        grammar.stopping_at(kept)  # rejects impossible values before anything is drawn
     names = [word.strip() for word in config["classes"].split(",") if word.strip()] or list(video.classes)
     asked = [names[number % len(names)] for number in range(config["count"])]
     request = request_of(config, video, asked)
@@ -94,14 +94,14 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def prefix(grammar: OrderedGrammar, codes: Codes, kept: int) -> Codes:
-    """Codes of the sequences that stop after `kept` tokens per latent frame, from those of complete ones."""
+    """Return the codes of sequences that stop after `kept` tokens per latent frame, from those of complete ones."""
     shorter = grammar.stopping_at(kept)
     symbols = grammar.build(codes).symbols[:, : shorter.blocks * kept]
     return shorter.parse(Sequences(symbols, torch.full_like(codes.lengths[:, 0], symbols.shape[1])))
 
 
 def measured(made: dict[int, np.ndarray]) -> dict[str, Metric]:
-    """L1 of the samples (N, T, H, W, 3) of each length to those of all tokens, with its interval over samples."""
+    """Return the L1 of samples (N, T, H, W, 3) of each length to those of all tokens, with intervals over samples."""
     *levels, most = sorted(made)
     whole = [clips for clips, _ in network_batches(made[most], 16)]
     metrics = {}
@@ -115,7 +115,7 @@ def measured(made: dict[int, np.ndarray]) -> dict[str, Metric]:
 
 
 def shown(made: dict[int, np.ndarray], asked: list[str], count: int) -> tuple[np.ndarray, list[str]]:
-    """The first samples at every length, sample after sample, with what each of them is."""
+    """Return the first samples at every length, sample by sample, with their labels."""
     count, levels = min(count, len(asked)), sorted(made)
     clips = np.stack([made[kept][number] for number in range(count) for kept in levels])
     words = ["all tokens" if kept == levels[-1] else f"{kept} token{'s' * (kept != 1)}" for kept in levels]

@@ -1,7 +1,7 @@
 """Long clips with VideoFlexTok: chunks conditioned on the previous one, and independent ones (Sec. 3.4, Fig. 8).
 
-Conditioned chunks are given the last generated frames of the chunk before, which the decoder learns in stage 2. The
-seam ratio says whether chunks join: the change between frames at seams over that elsewhere.
+Conditioned chunks are given the last generated frames of the previous chunk, which the decoder learns in stage 2. The
+seam ratio tells whether chunks join: the frame change at seams over that elsewhere.
 
     python -m evatok.experiments.videoflextok_long with tokenizer=PATH                CPU, minutes
     python -m evatok.experiments.videoflextok_long with tokenizer=PATH frames=100 kept=[1,4,16]
@@ -63,7 +63,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         [seam_ratio(real, at) for real, _ in network_batches(clips.clips, config["batch"], config["device"])],
         "seam_ratio",
     )
-    metrics = {"seam_ratio_real": replace(real, direction=None)}  # of real clips: a reference, neither better nor worse
+    metrics = {"seam_ratio_real": replace(real, direction=None)}  # on real clips: a reference, neither better nor worse
     for tokens in config["kept"]:
         for mode in MODES:
             metrics |= measured(tokenizer, clips, config, tokens, mode)
@@ -76,7 +76,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 def measured(
     tokenizer: VideoFlexTok, clips: ClipSet, config: dict[str, Any], tokens: int, mode: str
 ) -> dict[str, Metric]:
-    """Measure PSNR, seam ratio and tokens per clip at one length, chunks conditioned or independent."""
+    """Measure PSNR, seam ratio and tokens per clip at one length, with chunks conditioned or independent."""
     at, values, ratios, counts = seams(tokenizer.config, config["frames"]), [], [], []
     for real, numbers in network_batches(clips.clips, config["batch"], config["device"]):
         with autocast(config):
@@ -101,7 +101,7 @@ def measured(
 
 
 def mean_of(parts: list[torch.Tensor], name: str) -> Metric:
-    """Average over the clips that have a value; the spread is half the normal 95 % interval."""
+    """Average over the clips with a value; the spread is half the normal 95 % interval."""
     values = torch.cat([part.cpu() for part in parts]).double()
     values = values[values.isfinite()]
     if not len(values):

@@ -1,8 +1,8 @@
-"""VideoFlexTok Fig. 8: long clips written by a generator from few tokens, their seams, and their class over time.
+"""VideoFlexTok Fig. 8: long clips generated from few tokens, their seams, and their class over time.
 
 The generator writes the tokens of all latent frames of a long clip (`stage5_generator with frames=64 kept=2`); chunks
-are decoded one after the other, each given the last frames of the one before. A classifier of short clips looks at one
-window after the other: the class asked for should be seen in the last as in the first.
+are decoded in order, each given the last frames of the previous one. A short-clip classifier sees successive windows:
+the requested class should be recognised in the last as in the first.
 
     python -m evatok.experiments.videoflextok_long_samples with generator=PATH tokenizer=PATH        CPU, minutes
 """
@@ -106,7 +106,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 def measured(
     tokenizer: VideoFlexTok, judge: Classifier, fake: np.ndarray, real: np.ndarray, names: list[str]
 ) -> dict[str, Metric]:
-    """Seam ratios, and class consistency window by window, of samples and of real clips (N, T, H, W, 3)."""
+    """Measure seam ratios and class consistency per window, of samples and of real clips (N, T, H, W, 3)."""
     at, window = seams(tokenizer.config, fake.shape[1]), judge.module.config.frames
     metrics: dict[str, Metric] = {}
     for clips, suffix in ((fake, ""), (real, "_real")):
@@ -122,7 +122,7 @@ def measured(
 def recorded(
     config: dict[str, Any], tracker: tracking.Tracker, real: ClipSet, told: dict[str, Any], metrics: dict[str, Metric]
 ) -> records.Record:
-    """The record of a draw."""
+    """Record the samples' metrics."""
     kept = ("data", "flow_steps", "flow_guidance", "guidance", "seed")
     return records.new_record(
         kind="videoflextok_long_samples",

@@ -1,4 +1,4 @@
-"""What measurements of a VideoFlexTok on validation clips share: the tokenizer, the clips and the record."""
+"""What measurements of a VideoFlexTok on validation clips share: tokenizer, clips and record."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from evatok.tokenizers.videoflextok import VideoFlexTok
 
 
 def tokenizer_of(config: dict[str, Any]) -> VideoFlexTok:
-    """The configured tokenizer. Raises as `VideoFlexTok.load`."""
+    """Load the configured tokenizer. Raises as `VideoFlexTok.load`."""
     return VideoFlexTok.load(config["tokenizer"], config["device"], codec=config["latents"] or None)
 
 
 def validation_clips(config: dict[str, Any], tokenizer: VideoFlexTok, frames: int = 0) -> ClipSet:
-    """As many validation clips as are configured, of the tokenizer's size and `frames` (0: its own number)."""
+    """Load the configured number of validation clips in the tokenizer's size, of `frames` each (0: its own number)."""
     shape: dict[str, Any] = {"size": tokenizer.config.size, "frames": frames or tokenizer.config.frames}
     return clip_set(config["data"], "validation", config["clips"], **shape, fps=config["fps"])
 
@@ -33,7 +33,7 @@ def record_of(
     metrics: Mapping[str, Metric],
     **protocol: Any,
 ) -> Record:
-    """The record of a measurement under `config`; `protocol` is what it has besides clips and the way of sampling."""
+    """Record a measurement; `protocol` holds what it has besides the clips and the sampling settings."""
     told = ("data", "flow_steps", "flow_guidance", "noise_seed")
     return records.new_record(
         kind=kind,

@@ -1,4 +1,4 @@
-"""Build the parts of a VideoFlexTok training from its configuration: clips, codec, network, teacher and loss."""
+"""Build the parts of a VideoFlexTok training: clips, codec, network, teacher and loss."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from evatok.training.flextok_objective import FlexObjective
 from evatok.training.flextok_targets import StoredTargets
 
 DEPTHS = {"d12-d12": "paper-d12", "d18-d18": "paper", "d18-d28": "paper-d28"}
-"""The paper's networks by the depths of their encoder and decoder (Sec. 4.1)."""
+"""The paper's networks by encoder and decoder depth (Sec. 4.1)."""
 FITTED_TO = 256
-"""Clips, spread over the training set, that the start and the alignment's target are fitted to."""
+"""Clips, spread over the training set, to which the initialisation and the alignment target are fitted."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class FlexPlan:
 
     Attributes:
         kind: of its record.
-        network, codec: that it trains, on the CPU, initialised.
-        parents: sha256 of what it was made from besides its clips, by role.
+        network, codec: what it trains, on the CPU, initialised.
+        parents: sha256 by role of what it was made from, besides its clips.
         facts: how it was trained, for the checkpoint's header.
-        alignment: the encoder to align with, or "none".
+        alignment: encoder to align with, or "none".
         first_probability: share of clips whose first latent frame is given.
-        frozen_encoder: whether encoder and quantiser stay as they are.
+        frozen_encoder: whether encoder and quantiser stay frozen.
     """
 
     kind: str
@@ -87,7 +87,7 @@ def teacher_of(config: dict[str, Any], plan: FlexPlan, train_set: ClipSet) -> Te
 
 
 def clips_of(config: dict[str, Any], shape: VideoFlexTokConfig) -> tuple[ClipSet, ClipSet]:
-    """Training and validation clips as the network takes them.
+    """Load training and validation clips in the network's shape.
 
     Raises:
         ConfigError: no data named.
@@ -110,11 +110,11 @@ def spread(clips: ClipSet, count: int = FITTED_TO) -> np.ndarray:
 
 
 def shape_of(config: dict[str, Any], **changes: Any) -> VideoFlexTokConfig:
-    """The network of the configured size with the changes that are set.
+    """Return the network of the configured size with the overridden settings.
 
     Raises:
-        ConfigError: depths of another size.
-        FlexTokError, LatentError: an impossible network.
+        ConfigError: depths for another size.
+        FlexTokError, LatentError: an invalid network.
     """
     if config["depths"] and config["size"] != "paper":
         raise tracking.ConfigError(f"config key depths: {config['depths']} is of size=paper, this is {config['size']}")
@@ -123,11 +123,11 @@ def shape_of(config: dict[str, Any], **changes: Any) -> VideoFlexTokConfig:
 
 
 def codec_of(config: dict[str, Any], shape: VideoFlexTokConfig, train_set: ClipSet) -> LatentCodec:
-    """The latent codec: fitted or standardised to training clips.
+    """Build the latent codec, fitted or standardised on training clips.
 
     Raises:
         ConfigError: VidTok latents without the folder of its weights.
-        LatentError, ImportError: weights that cannot be used, or no diffusers to run them.
+        LatentError, ImportError: weights that cannot be used, or diffusers missing to run them.
     """
     if shape.codec == PatchPCA.kind:
         return PatchPCA.fit(spread(train_set, config["latent_clips"]), shape.channels)
@@ -140,7 +140,7 @@ def codec_of(config: dict[str, Any], shape: VideoFlexTokConfig, train_set: ClipS
 
 
 def facts_of(config: dict[str, Any], plan: FlexPlan) -> dict[str, Any]:
-    """How a tokenizer was trained: the facts that tell the rows of a table apart."""
+    """Describe a tokenizer's training: the facts that distinguish the rows of a table."""
     shape = plan.network.config
     return {
         "size": config["size"],

@@ -1,6 +1,6 @@
-"""Recipes of VideoFlexTok at toy size: the tokenizer that ships, its controls, both second stages, what measures them.
+"""Recipes of VideoFlexTok at toy size: the shipped tokenizer, its controls, both second stages, their evaluations.
 
-The tokenizer that ships is trained long; rows of a table are trained for equal, fewer steps with several seeds each.
+The shipped tokenizer is trained long; rows of a table are trained for equal, fewer steps with several seeds each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FOLDER = f"{WORK}/videoflextok"
 
 SEEDS = (0, 1, 2)
 LONG_STEPS, ROW_STEPS, SECOND_STEPS = 10000, 2000, 1000
-"""Steps of the tokenizer that ships, of every row of a table, and of both second stages."""
+"""Steps of the shipped tokenizer, of every row of a table, and of both second stages."""
 
 ROWS: dict[str, dict[str, Any]] = {
     "2d": {},
@@ -30,16 +30,16 @@ ROWS: dict[str, dict[str, Any]] = {
 
 TABLES = {"2d": "table2-table3", "flat": "table2", "full": "table3"}
 FIGURES = {"2d": "figure9-figure10", "full": "figure10", "unaligned": "figure9"}
-"""Tables and figures that a row is in."""
+"""Tables and figures each row appears in."""
 
 ONE_SEED = ("all", "unaligned", "grid")
-"""Rows that no claim of a table with several seeds rests on."""
+"""Rows that no multi-seed claim depends on."""
 
 LEVELS = (0, 1, 2, 4, 8, 16)
 FEW = (1, 4, 16)
 SAMPLED, ONE_STEP = 20, 1
 FURTHER_STEPS = (2, 5, 10, 40)
-"""Flow steps of Figure 12 beside those of Figure 2."""
+"""Flow steps of Figure 12, beside those of Figure 2."""
 
 CODEBOOK = 4375
 """The paper has 64,000 codes; a softmax over so many would cost a toy generator five times its trunk."""
@@ -50,7 +50,7 @@ WITH_FVD, PIXELS = "psnr,l1,rfvd", "psnr,l1"
 
 
 def recipes() -> Iterator[Recipe]:
-    """All of them, what is needed first."""
+    """Return all of them, prerequisites first."""
     yield _stage1("base", "base", {"steps": LONG_STEPS}, BASE, hours=0.5)
     yield from _rows()
     yield from _second_stages()
@@ -58,7 +58,7 @@ def recipes() -> Iterator[Recipe]:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Names of the recipes that each table or figure reads."""
+    """Name the recipes that each table or figure reads."""
     names = [recipe.name for recipe in recipes()]
 
     def ending(*words: str) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def _rows() -> Iterator[Recipe]:
 
 
 def _second_stages() -> Iterator[Recipe]:
-    """Full attention and its causal control on one frozen encoder, for the same steps."""
+    """Full attention and its causal control on one frozen encoder, for equally many steps."""
     for seed in SEEDS:
         for mask in ("full", "causal"):
             name = f"stage2-{mask}-{seed}"
@@ -115,10 +115,10 @@ def _second_stages() -> Iterator[Recipe]:
 
 
 def _figures() -> Iterator[Recipe]:
-    """Points of Figures 2 and 12 of the tokenizer that ships, the rival of Table 8, and long clips."""
+    """Points of Figures 2 and 12 of the shipped tokenizer, the rival of Table 8, and long clips."""
     for steps in (SAMPLED, ONE_STEP):
         for tokens in LEVELS:
-            if not (tokens in FEW and steps == SAMPLED):  # those are among stage 2's
+            if not (tokens in FEW and steps == SAMPLED):  # those belong to stage 2
                 yield _evaluate("figure2", "stage2-full-0", SECOND, tokens, steps, WITH_FVD)
             yield _evaluate("figure2-features", "stage2-full-0", SECOND, tokens, steps, "", "embedded-features")
     for steps in FURTHER_STEPS:

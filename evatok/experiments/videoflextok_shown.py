@@ -59,7 +59,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 @torch.no_grad()
 def decoded(tokenizer: VideoFlexTok, real: np.ndarray, config: dict[str, Any], kept: int) -> np.ndarray:
-    """Samples uint8 of clips (N, T, H, W, 3) with `kept` tokens per latent frame, from noise that all lengths share."""
+    """Decode samples uint8 of clips (N, T, H, W, 3) with `kept` tokens per latent frame, all lengths from one noise."""
     with autocast(config):
         codes = tokenizer.encode(to_network(real, config["device"]), tokenizer.lengths(kept, len(real)))
         made = tokenizer.decode(
@@ -69,13 +69,13 @@ def decoded(tokenizer: VideoFlexTok, real: np.ndarray, config: dict[str, Any], k
 
 
 def quality(real: np.ndarray, made: np.ndarray) -> Metric:
-    """Mean PSNR of a few clips, of which no interval is worth telling."""
+    """Return the mean PSNR of a few clips, too few for an interval."""
     values = psnr(to_network(real), to_network(made))
     return catalogue.of("psnr").measured(float(values.double().mean()), len(values))
 
 
 def beside(real: np.ndarray, made: dict[int, np.ndarray]) -> tuple[np.ndarray, list[str]]:
-    """Every clip before its reconstructions, clip after clip, with what each of them is."""
+    """Return every clip followed by its reconstructions, clip by clip, with labels."""
     columns = {"real": real, **{f"{kept} token{'s' * (kept != 1)} per frame": clips for kept, clips in made.items()}}
     clips = np.stack([column[number] for number in range(len(real)) for column in columns.values()])
     return clips, [f"clip {number}\n{told}" for number in range(len(real)) for told in columns]

@@ -1,8 +1,8 @@
 """VideoFlexTok, stage 1: train encoder, quantiser and flow decoder together (VideoFlexTok Sec. 3.1, 3.2).
 
-The controls of the paper are the same network with other keys: form=flat (Table 2), decoder_mask=full (Table 3),
-form=grid (Appendix D), alignment=none (Fig. 9); ours is kept=all, pooled registers without nested dropout. The same
-command resumes a killed run.
+The paper's controls are the same network with other keys: form=flat (Table 2), decoder_mask=full (Table 3), form=grid
+(Appendix D), alignment=none (Fig. 9); our own control is kept=all, pooled registers without nested dropout. Rerun the
+command to resume a killed run.
 
     python -m evatok.experiments.videoflextok_stage1 with toy          CPU, about an hour
     python -m evatok.experiments.videoflextok_stage1 with toy form=flat
@@ -58,7 +58,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def task(config: dict[str, Any]) -> FlexTask:
-    """A fresh network of the configured shape."""
+    """Return the task of a fresh network of the configured shape."""
     names = ("frames", "codec", "form", "decoder_mask", "drop", "registers", "codebook_size")
     shape = shape_of(config, **{name: config[name] for name in names})
     shape = replace(shape, pooled=config["start"] == "whitened" and shape.form != "grid")
@@ -66,7 +66,7 @@ def task(config: dict[str, Any]) -> FlexTask:
 
 
 def plan(config: dict[str, Any], shape: VideoFlexTokConfig, train_set: ClipSet) -> FlexPlan:
-    """A fresh network on its codec."""
+    """Return the plan of a fresh network on its codec."""
     codec = codec_of(config, shape, train_set)
     torch.manual_seed(config["seed"])
     network = FlexNetwork(replace(shape, codec_sha256=codec.identity()))

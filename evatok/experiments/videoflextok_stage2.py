@@ -1,8 +1,8 @@
 """VideoFlexTok, stage 2: fine-tune the decoder on a frozen encoder's codes (VideoFlexTok F.1).
 
-The decoder gets full attention, and with probability 0.5 the first latent frame clean, so that edits of it and the
-chunks of long clips can be decoded. decoder_mask=causal is the control that the paper lacks: the same steps, the same
-conditioning, without the other attention.
+The decoder gets full attention and, with probability 0.5, a clean first latent frame, so that edits of it and the
+chunks of long clips can be decoded. decoder_mask=causal is a control missing from the paper: same steps, same
+conditioning, but causal attention.
 
     python -m evatok.experiments.videoflextok_stage2 with toy tokenizer=PATH
     python -m evatok.experiments.videoflextok_stage2 with toy tokenizer=PATH decoder_mask=causal work=FOLDER
@@ -48,7 +48,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def task(config: dict[str, Any]) -> FlexTask:
-    """The decoder of a tokenizer of stage 1."""
+    """Return the task of fine-tuning the decoder of a stage 1 tokenizer."""
     first = VideoFlexTok.load(config["tokenizer"], codec=config["latents"] or None)
     checkpoint = first.checkpoint
     network = FlexNetwork(replace(first.config, decoder_mask=config["decoder_mask"] or first.config.decoder_mask))

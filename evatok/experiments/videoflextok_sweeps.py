@@ -18,10 +18,10 @@ from evatok.generation.config import GENERATOR_SIZES, GeneratorConfig
 from evatok.generation.flops import generator_operations, trunk_parameters
 
 EVATOK_STEPS = {"uniform": 89, "router": 127}
-"""Steps at which EVATok's generators take the training FLOPs of VideoFlexTok's; of the router's at 0.704 of the fixed
-length, the paper's share, and its own symbols of length."""
+"""Steps at which EVATok's generators match the training FLOPs of VideoFlexTok's; the router's at 0.704 of the fixed
+length, the paper's share, plus its length symbols."""
 CLIP_TOKENS = 64
-"""Of VideoFlexTok and of its grid, all tokens of a clip."""
+"""Tokens per clip of VideoFlexTok and of its grid."""
 RATE, RATE_WIDTH = 6e-4, 256
 SIZES = ("toy-32", "toy-64", "toy-128", "toy", "toy-384")
 TRAINED = (75, 150, 300, 1200)
@@ -31,7 +31,7 @@ TOKENS_PER_WEIGHT = 20
 SWEPT = {"time-first": (1, 4, 16), "grid": (16,)}
 """Generators of Figure 6, and the tokens per latent frame at which each is sampled."""
 TOY_HOURS, TOY_FLOPS = 0.15, 3.4e13
-"""What the tables' generators take."""
+"""Settings of the tables' generators."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Training:
 
     @property
     def hours(self) -> float:
-        """In proportion to the operations, never less than starting and looking at the clips takes."""
+        """Estimate hours in proportion to operations, never below the startup and measurement time."""
         each = generator_operations(shape_of(self.model), CLIP_TOKENS, training=True)
         return round(max(0.03, TOY_HOURS * each * self.steps * self.batch / TOY_FLOPS), 2)
 
@@ -60,7 +60,7 @@ class Training:
 
 
 def recipes() -> Iterator[Recipe]:
-    """Table 1's further rows, then the points of Figure 6, each after what it needs."""
+    """Return Table 1's further rows, then the points of Figure 6, each after its prerequisites."""
     for seed in tokenizers.SEEDS:
         for rule in EVATOK_STEPS:
             yield from _evatok(rule, seed)
@@ -71,7 +71,7 @@ def recipes() -> Iterator[Recipe]:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Names of the recipes of Table 1 and of Figure 6, without those of the tables' own generators."""
+    """Name the recipes of Table 1 and Figure 6, without the tables' own generators."""
     names = [recipe.name for recipe in recipes()]
     return {
         "videoflextok-systems": tuple(name for name in names if "-evatok-" in name),
@@ -81,7 +81,7 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 def _text() -> Iterator[Recipe]:
-    """Text-to-video on the moving-shapes set: a tokenizer of its clips, a generator of its captions, samples."""
+    """Text-to-video on the moving-shapes set: a tokenizer of its clips, a generator on its captions, samples."""
     shapes, folder = {"data": "moving-shapes", "threads": 1}, tokenizers.FOLDER
     tokenizer, outcome = f"{folder}/text-tokenizer.safetensors", f"{folder}/generator-text.safetensors"
     coded = {**shapes, "alignment_stored": True, "codebook_size": tokenizers.CODEBOOK, "steps": tokenizers.ROW_STEPS}
@@ -100,21 +100,21 @@ def _text() -> Iterator[Recipe]:
 
 
 def trainings() -> list[Training]:
-    """Points of all three sweeps, those that the tables do not have; each once."""
+    """Return the points of all three sweeps that the tables lack, each once."""
     sizes = [Training(model, generators.STEPS) for model in SIZES if model != "toy"]
     tokens = [Training("toy", steps) for steps in TRAINED]
     return list(dict.fromkeys([*sizes, *tokens, *map(compute_optimal, OPTIMAL)]))
 
 
 def compute_optimal(model: str) -> Training:
-    """The training of a size on D = 20 N tokens, in batches of sqrt(D) tokens floored to a power of two."""
+    """Return a size's training on D = 20 N tokens, in batches of sqrt(D) tokens floored to a power of two."""
     tokens = TOKENS_PER_WEIGHT * trunk_parameters(shape_of(model))
     batch = max(1, 2 ** int(math.log2(tokens**0.5)) // CLIP_TOKENS)
     return Training(model, round(tokens / (batch * CLIP_TOKENS)), batch)
 
 
 def shape_of(model: str) -> GeneratorConfig:
-    """A named size on VideoFlexTok's codes."""
+    """Return the shape of a named size on VideoFlexTok's codes."""
     symbols = {"vocabulary": tokenizers.CODEBOOK, "levels": 0, "longest": CLIP_TOKENS}
     return GeneratorConfig.from_dict({**symbols, **GENERATOR_SIZES[model]})
 

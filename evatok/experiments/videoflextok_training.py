@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 
 def settings() -> None:
-    """The configuration both stages have."""
+    """The configuration shared by both stages."""
     data = "mixed"
-    fps = None  # paper: 17 frames of 4 seconds
+    fps = None  # paper: 17 frames spanning 4 seconds
     train_clips = 6400
     validation_data = "freedoom"
     validation_clips = 64
     kept = "powers"  # paper: uniform [Sec. 3.1]; the released configuration: powers
     kept_per = "batch"  # paper: all frames of a clip alike
     null = 0.1  # not stated
-    noise_mean = 1.0  # paper: 0; layout is learnt at high noise
+    noise_mean = 1.0  # paper: 0; layout is learned at high noise
     noise_deviation = 1.0  # paper: 1
     noise_unshifted = 0.0
     alignment_weight = 1.0  # paper: 1.0
@@ -75,18 +75,18 @@ PAPER: dict[str, Any] = {
     "noise_mean": 0.0,
     "ema": 0.9999,
 }
-"""As published, with fillings where the paper is silent."""
+"""As published; filled in where the paper is silent."""
 
 
 class FlexTask(runner.Task[FlexTrainee]):
-    """A tokenizer under a plan, in either stage."""
+    """A tokenizer trained under a plan, in either stage."""
 
     steps_may_change = True
 
     def __init__(
         self, config: dict[str, Any], clips: tuple[ClipSet, ClipSet], plan_of: Callable[[ClipSet], FlexPlan]
     ) -> None:
-        """`clips`: training and validation set; `plan_of`: what a stage makes of the training set."""
+        """`clips`: training and validation set; `plan_of`: builds a stage's plan from the training set."""
         self.config = config
         self.train_set, self.validation_set = clips
         if not held_out(*clips):

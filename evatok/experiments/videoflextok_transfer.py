@@ -1,8 +1,8 @@
-"""VideoFlexTok Fig. 4: tokens of one clip with the first frame of another, what moves and what it looks like.
+"""VideoFlexTok Fig. 4: decode tokens of one clip with another's first frame; which sets motion, which appearance?
 
 The decoder of stage 2 is given a clip's first latent frame clean, and a few tokens per latent frame of another clip.
-Changes are then correlated with those of either clip, and pixels compared with either one. The same with a clip's own
-first frame is what can be reached; each clip borrows the first frame of the next one.
+Frame changes are then correlated with those of either clip, and pixels compared with either. A clip's tokens with its
+own first frame are the upper bound; each clip borrows the first frame of the next one.
 
     python -m evatok.experiments.videoflextok_transfer with tokenizer=PATH                CPU, minutes
     python -m evatok.experiments.videoflextok_transfer with tokenizer=PATH kept=[1,2,4] clips=320
@@ -31,7 +31,7 @@ from evatok.tokenizers.videoflextok import VideoFlexTok
 
 ex = tracking.experiment("videoflextok_transfer", __doc__, keys.RUN)
 OF = ("tokens", "frame")
-"""Which clip a sample is compared with: that of its tokens, or that of its first frame."""
+"""Which clip a sample is compared with: the one of its tokens, or the one of its first frame."""
 
 
 @ex.config
@@ -76,7 +76,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def drawn(tokenizer: VideoFlexTok, clips: ClipSet, config: dict[str, Any], tokens: int, own: bool) -> np.ndarray:
-    """Samples uint8 (N, F, H, W, 3) of every clip's tokens with its own first frame, or that of the next clip."""
+    """Decode samples uint8 (N, F, H, W, 3) of every clip's tokens with its own first frame, or the next clip's."""
     real, first = np.asarray(clips.clips), tokenizer.config.first_frames
     given = real if own else np.roll(real, -1, axis=0)
     made = []
@@ -100,7 +100,7 @@ def drawn(tokenizer: VideoFlexTok, clips: ClipSet, config: dict[str, Any], token
 
 
 def measured(clips: ClipSet, made: np.ndarray, name: str, own: bool) -> dict[str, Metric]:
-    """L1 and the correlation of changes with the clip of the tokens and, if it is another, with that of the frame."""
+    """Compute L1 and change correlation with the clip of the tokens and, if different, with that of the first frame."""
     real = np.asarray(clips.clips)
     found: dict[str, Metric] = {}
     for which, reference in zip(OF, (real, np.roll(real, -1, axis=0)), strict=True):
@@ -111,7 +111,7 @@ def measured(clips: ClipSet, made: np.ndarray, name: str, own: bool) -> dict[str
         moments = np.concatenate([motion_moments(one, other).numpy() for (one, _), (other, _) in pairs])
         found[f"l1_{name}_{which}"] = _of("l1", errors.mean(), len(made), bootstrap(errors))
         value = correlation_of(moments)
-        if np.isfinite(value):  # else no clip changes
+        if np.isfinite(value):  # otherwise no clip changes
             interval = bootstrap_statistic(moments, correlation_of)
             found[f"motion_correlation_{name}_{which}"] = _of("motion_correlation", value, len(made), interval)
     return found
@@ -122,7 +122,7 @@ def _of(name: str, value: float, count: int, interval: Any) -> Metric:
 
 
 def _shown(config: dict[str, Any], clips: ClipSet, made: np.ndarray, tokens: int) -> Path:
-    """Write a few samples beside the clips of their tokens; returns the sheet."""
+    """Write a few samples beside the clips of their tokens; return the sheet."""
     some = np.arange(min(config["show"], len(made)))
     files = gallery.write_samples(
         Path(config["output"]) / f"k{tokens}",

@@ -1,8 +1,8 @@
-"""Make clips of captions with VTok's writer and decoder, let judges answer questions about them, and record the score.
+"""Generate clips from captions with VTok's writer and decoder, let a judge answer questions about them, and score.
 
-Each caption of the protocol becomes tokens (written, or those of the real clip, or none) and the frozen decoder makes
-them a clip. The ruler, or a learned judge, answers what is asked of it; besides accuracy the record has how many
-samples move, how evenly, and if asked gFVD and how often a second judge agrees. A killed sampling resumes.
+Each caption of the protocol becomes tokens (written, those of the real clip, or none), which the frozen decoder turns
+into a clip. The ruler, or a learned judge, answers the questions; besides accuracy the record holds how many samples
+move, how smoothly and, on request, gFVD and the agreement with a second judge. A killed run resumes.
 
     python -m evatok.experiments.vtok_align with toy                        the tokens of vtok_generation's default
     python -m evatok.experiments.vtok_align with toy writer= tokens=none    no visual tokens: captions alone
@@ -41,7 +41,7 @@ from evatok.vtok.scoring import Outcomes
 ex = tracking.experiment("vtok_align", __doc__, keys.RUN)
 
 FAST, SMOOTH = "fast", "smooth"
-"""What a file of outcomes holds besides: (N,) samples faster than the median real clip, and (N,) their smoothness."""
+"""Extra arrays in a file of outcomes: (N,) samples faster than the median real clip, and (N,) their smoothness."""
 
 
 @ex.config
@@ -50,7 +50,7 @@ def config() -> None:
     decoder = "results/work/vtok/decoder/decoder.safetensors"
     writer = "results/work/vtok/generation/writer.safetensors"
     tokens = "none"
-    strategy = "vtok"  # of true tokens
+    strategy = "vtok"  # for true tokens
     key = 16
     fps = 6
     frames_sampled = 4
@@ -113,7 +113,7 @@ class Judged:
     arrays: Arrays
 
     def kept(self, config: dict[str, Any]) -> dict[str, records.Artifact]:
-        """The file of every question's outcome, unless the configuration wants none."""
+        """Return the file of every question's outcome, unless the configuration wants none."""
         if not config["per_clip"]:
             return {}
         arrays = {**self.outcomes.arrays(), **self.arrays}
@@ -122,7 +122,7 @@ class Judged:
 
 
 def judged(config: dict[str, Any], asked: Triples, clips: np.ndarray, real: ClipSet) -> Judged:
-    """Score samples: what the judge answers, how they move, and what else the configuration asks for."""
+    """Score samples: the judge's answers, how they move, and what else the configuration asks for."""
     judge = judge_of(config["judge"], Path(config["encoder"]), config["device"])
     given = judge.answers(clips, asked.texts)
     outcomes = Outcomes(*triples.right(asked, given))
@@ -148,7 +148,7 @@ def _percent(name: str, values: np.ndarray) -> Metric:
 
 
 def _agreement(second: Judge, asked: Triples, clips: np.ndarray, given: list[list[str]]) -> Metric:
-    """How often a second judge gives the first one's answer, of those that the first one gives."""
+    """Return how often a second judge agrees with the first, over the questions the first one answers."""
     theirs = second.answers(clips, asked.texts)
     pairs = [
         (one, other)
@@ -168,7 +168,7 @@ def _gfvd(clips: np.ndarray, real: np.ndarray, device: str) -> Metric:
 
 
 def _show(path: Path, clips: np.ndarray, asked: Triples) -> None:
-    """Write samples with their prompts and questions, as Figure 2 reads them."""
+    """Write samples with their prompts and questions, for Figure 2."""
     told = [asked.prompts[: len(clips)], asked.texts[: len(clips)]]
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, clips=clips, told=np.array(json.dumps(told)))

@@ -1,9 +1,9 @@
-"""The video decoder of VTok's generation: trained once on true tokens of all strategies and on captions, then frozen.
+"""Train the video decoder of VTok's generation once, on true tokens of all strategies and on captions; then freeze it.
 
-It takes HunyuanVideo's part. At each step one strategy is drawn and, for each clip, whether the decoder sees the
-caption, the tokens, both or nothing; so one network serves every row, and "no visual tokens" is the same network with
-the caption alone. The coder of the tokens learns with it. Measured by the ruler on clips made from true tokens without
-a caption: what a model that writes perfect tokens could reach. The same command resumes a killed run.
+It plays HunyuanVideo's role. Each step draws one strategy and, for each clip, whether the decoder sees the caption, the
+tokens, both or neither; so one network serves every row, and "no visual tokens" is the same network with the caption
+alone. The tokens' coder is trained with it. The ruler measures clips decoded from true tokens without a caption: the
+upper bound of a model that writes perfect tokens. Rerun the command to resume a killed run.
 
     python -m evatok.experiments.vtok_decoder with toy    CPU, hours; needs train_image_encoder
 """
@@ -53,7 +53,7 @@ STRATEGIES = (
     Strategy("omni"),
     Strategy("key"),
 )
-"""Those that tokens are taken from in training, equally often."""
+"""Strategies whose tokens are used in training, equally often."""
 
 
 @ex.config
@@ -68,7 +68,7 @@ def config() -> None:
     heads = 4
     coder_weight = 1.0
     entropy_weight = 0.05
-    null = 0.1  # share of clips without caption and tokens (HunyuanVideo: not stated)
+    null = 0.1  # share of clips with neither caption nor tokens (HunyuanVideo: not stated)
     captions_only = 0.25
     tokens_only = 0.35
     noise_mean = 0.5
@@ -92,7 +92,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 class DecoderTask(runner.Task[VideoDecoder]):
-    """A decoder that learns to draw clips from tokens and captions."""
+    """A decoder trained to generate clips from tokens and captions."""
 
     kind = "vtok_decoder"
     steps_may_change = True
@@ -164,7 +164,7 @@ class Objective:
 
 
 def coded(module: VideoDecoder, raw: RawTokens, strategy: Strategy) -> tuple[RawTokens, loop.Terms]:
-    """Tokens after their codes, and the coder's terms: what is lost of them, the codebooks', their use."""
+    """Return tokens after quantisation, and the coder's terms: the tokens' loss, the codebooks', their usage."""
     coder, parts = module.coder, module.coder.coded(raw, strategy)
     values = [part.values.unflatten(0, (len(raw.spatial), -1)) for part in parts]
     back = coder.raw(torch.cat(values, 1), strategy, raw.frames)
@@ -179,7 +179,7 @@ def coded(module: VideoDecoder, raw: RawTokens, strategy: Strategy) -> tuple[Raw
 
 
 def reader(strategy: Strategy, features: Features) -> VideoTokens:
-    """What makes raw tokens of features; its projectors are not used."""
+    """Build what turns features into raw tokens; its projectors are unused."""
     return VideoTokens(strategy, features.first.shape[-1], 8, cell_by_cell=True)
 
 
@@ -187,7 +187,7 @@ def reader(strategy: Strategy, features: Features) -> VideoTokens:
 def from_true_tokens(
     decoder: VideoDecoder, features: Features, strategy: Strategy, config: dict[str, Any], at_once: int = 35
 ) -> np.ndarray:
-    """uint8 (N, F, H, W, 3) drawn from the codes of real clips' tokens, without captions."""
+    """Decode uint8 (N, F, H, W, 3) from the codes of real clips' tokens, without captions."""
     read, parts = reader(strategy, features), []
     for start in range(0, len(features), at_once):
         rows = np.arange(start, min(start + at_once, len(features)))
@@ -199,7 +199,7 @@ def from_true_tokens(
 
 
 def new_decoder(config: dict[str, Any], train: ClipSet, encoder: ImageEncoder) -> VideoDecoder:
-    """An untrained decoder whose latents are fitted to training clips."""
+    """Build an untrained decoder whose latents are fitted to training clips."""
     torch.manual_seed(config["seed"])
     shape = VideoDecoderConfig(
         frames=FRAMES,
@@ -218,7 +218,7 @@ def new_decoder(config: dict[str, Any], train: ClipSet, encoder: ImageEncoder) -
 
 
 def _shown(count: int, config: dict[str, Any], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B,) clips whose caption is shown and (B,) those whose tokens are."""
+    """Draw (B,) whose caption is shown and (B,) whose tokens are."""
     draw = torch.rand(count, generator=generator).to(config["device"])
     empty, said = config["null"], config["null"] + config["captions_only"]
     alone = said + config["tokens_only"]
@@ -226,14 +226,14 @@ def _shown(count: int, config: dict[str, Any], generator: torch.Generator) -> tu
 
 
 def _use(module: VideoDecoder, part: Coded, kind: str) -> torch.Tensor:
-    """How evenly the codebooks of a kind are used (`evatok.training.losses.entropy`)."""
+    """Return how evenly the codebooks of a kind are used (`evatok.training.losses.entropy`)."""
     books, groups = module.coder.of(kind).codebooks(), part.latents.split(DIMENSION, -1)
     each = [entropy(group, book.unit()) for group, book in zip(groups, books, strict=True)]
     return torch.stack(each).sum() / GROUPS
 
 
 def clips_of(config: dict[str, Any], split: str) -> ClipSet:
-    """Clips of a split, as the decoder draws them."""
+    """Load clips of a split in the decoder's shape."""
     return clip_set(DATA, split, config[f"{split}_clips"], size=64, frames=FRAMES)
 
 

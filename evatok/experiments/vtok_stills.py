@@ -1,8 +1,8 @@
 """Stage A of VTok's language model: colours, shapes, sizes, positions and counts, taught on stills.
 
-It stands in for the paper's start from LLaVA-Next, which was pre-trained on images, boxes of single objects among its
-lessons; here those are their rows and columns, without which "left of" is not learned. Every strategy starts from the
-model trained here. Measured on stills of the test split. The same command resumes a killed run.
+It stands in for the paper's starting point, LLaVA-Next, which was pre-trained on images, with boxes of single objects
+among its tasks; here those are their rows and columns, without which "left of" is not learned. Every strategy starts
+from the model trained here. Measured on stills of the test split. Rerun the command to resume a killed run.
 
     python -m evatok.experiments.vtok_stills with toy    CPU, three minutes; needs train_image_encoder
 """
@@ -48,7 +48,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def task_of(config: dict[str, Any]) -> LanguageTask:
-    """The model of one still's tokens, and the stills it learns from and is measured on."""
+    """Return the model of one still's tokens, and the stills it is trained and measured on."""
     encoder = encoder_of(config["encoder"], config["device"])
     module = vtok_training.new_model(config, Strategy("key", key=config["key"]), encoder)
     train = Taught.of(_stills(config, "train"), encoder, config["device"], further=True)

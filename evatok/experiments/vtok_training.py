@@ -36,7 +36,7 @@ SHARED: dict[str, Any] = {
     "ema": 0.99,
     "save_every": 200,
 }
-"""Defaults of all VTok's trainings. Nothing is mirrored: left and right are answers."""
+"""Defaults of all VTok trainings. Nothing is mirrored: left and right are answers."""
 
 MODEL: dict[str, Any] = {
     **SHARED,
@@ -50,15 +50,15 @@ MODEL: dict[str, Any] = {
 """Defaults of a language model's training (paper: LLaVA-Next with LLaMA3-8B on CLIP-L/336, batch 16, EMA 0.999)."""
 
 WRITER: dict[str, Any] = {name: value for name, value in MODEL.items() if name != "per_clip"}
-"""Defaults of a writer's training: the language model's, which it starts from."""
+"""Defaults of a writer's training: those of the language model it starts from."""
 
 OUTPUTS = Outputs((*TRAINING.folders, "per_clip"), TRAINING.files, TRAINING.owned)
-"""What such a training writes."""
+"""Outputs of such a training."""
 
 
 @dataclass(frozen=True)
 class Taught:
-    """Clips, with features and questions of those among them that are asked about."""
+    """Clips, with features and questions about those that have any."""
 
     clips: ClipSet
     features: Features
@@ -71,7 +71,7 @@ class Taught:
 
     @classmethod
     def of_camera(cls, clips: ClipSet, encoder: Encoder, device: str) -> Taught:
-        """Freedoom's clips, as many of each motion, asked what the camera does."""
+        """Load Freedoom's clips, as many of each motion, asking what the camera does."""
         rows = camera_text.balanced(clips.labels)
         asked = camera_text.asked(clips.labels.iloc[rows])
         return cls(clips, features_of(encoder, clips, device=device).only(rows), Lessons.of(asked))
@@ -81,7 +81,7 @@ class Objective:
     """The loss of one step: clips with their questions.
 
     Args:
-        most: questions of a category that are asked per step, drawn anew each time; 0 asks all.
+        most: questions of a category asked per step, redrawn each time; 0 asks all.
     """
 
     def __init__(self, taught: Taught, config: dict[str, Any], most: int = 0) -> None:
@@ -102,7 +102,7 @@ class Objective:
 def check_encoder(
     config: dict[str, Any], key: str, checkpoint: Checkpoint, encoder: Encoder, way_out: str = ""
 ) -> None:
-    """Raise ConfigError where the file at config key `key` was trained on features of another image encoder."""
+    """Raise ConfigError if the file at config key `key` was trained on another image encoder's features."""
     if checkpoint.parents.get("image_encoder") != encoder.identity:
         raise ConfigError(
             f"config key {key}: {config[key]} was trained on features of another image encoder than "
@@ -118,11 +118,11 @@ def new_model(config: dict[str, Any], strategy: Strategy, encoder: Encoder) -> V
 
 
 class LanguageTask(runner.Task[VideoLanguageModel]):
-    """A model of one strategy that learns to answer questions about clips.
+    """A model of one strategy trained to answer questions about clips.
 
     Args:
-        parents: sha256 of what it is made from besides its clips, by role.
-        protocol: the entry `protocol` of its record.
+        parents: sha256 by role of what it is made from, besides its clips.
+        protocol: entry `protocol` of its record.
         most: see `Objective`.
     """
 
@@ -173,13 +173,13 @@ class LanguageTask(runner.Task[VideoLanguageModel]):
 
 
 def measured(model: VideoLanguageModel, test: Taught) -> Outcomes:
-    """Which questions about the test clips a model answers rightly."""
+    """Return which questions about the test clips a model answers correctly."""
     given = lessons.answered(model, test.features, test.lessons)
     return Outcomes.of(given == test.lessons.answers, test.lessons.needs, test.lessons.categories)
 
 
 def without_training(config: dict[str, Any], tracker: tracking.Tracker, task: LanguageTask) -> dict[str, Any]:
-    """Ship, measure and record a model as it starts."""
+    """Ship, measure and record a model without training."""
     path = Path(config["checkpoint"])
     task.ship(task.module, path, {})
     found = task.measure(task.module, path, Path(config["work"]))
@@ -187,7 +187,7 @@ def without_training(config: dict[str, Any], tracker: tracking.Tracker, task: La
 
 
 def kept(outcomes: Outcomes, config: dict[str, Any]) -> dict[str, records.Artifact]:
-    """The file of every question's outcome, unless the configuration wants none."""
+    """Return the file of every question's outcome, unless the configuration wants none."""
     if not config["per_clip"]:
         return {}
     kept = per_clip.write(outcomes.arrays(), Path(config["per_clip"]), per_clip.MEASURED)

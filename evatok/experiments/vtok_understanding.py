@@ -1,12 +1,12 @@
-"""Stage B of VTok's language model: one strategy taught on video, then asked seven questions about each test clip.
+"""Stage B of VTok's language model: train one strategy on video, then ask seven questions about each test clip.
 
 The strategy decides which visual tokens a clip becomes: none, key, frames, vtok, lavit or omni (`evatok.vtok`). All
 start from the model of stage A (`vtok_stills`), read the same frozen features and see the same clips in the same order.
-Accuracy is of multiple choice by likelihood, over all questions, each category, and each need (what must be seen); the
-outcome of every question is kept, so that rows are compared pair by pair. The same command resumes a killed run.
+Accuracy is multiple choice by likelihood, over all questions, each category, and each need (what must be seen); every
+question's outcome is kept for paired comparison of rows. Rerun the command to resume a killed run.
 
-Under the protocol freedoom-understanding the clips are Freedoom's, and the one question is what the camera does; as
-many clips of each motion are asked about. Their 16 frames count as 5 s, so that fps=3 makes 15 motion tokens.
+Under the protocol freedoom-understanding the clips are Freedoom's, and the single question is what the camera does, on
+equally many clips of each motion. Their 16 frames count as 5 s, so that fps=3 makes 15 motion tokens.
 
     python -m evatok.experiments.vtok_understanding with toy                                    VTok, 46 tokens
     python -m evatok.experiments.vtok_understanding with toy strategy=frames frames_sampled=8   128 tokens
@@ -45,8 +45,8 @@ def config() -> None:
     fps = 6  # 3, 6 or, with clips of 12 FPS, 12
     residual = "grid"
     frames_sampled = 4
-    protocol = "moving-shapes-understanding"  # clips of 6 FPS; of 12 or 3 with the ending -12fps or -3fps
-    train_clips = 4000  # of Freedoom, those of frequent motions are left out
+    protocol = "moving-shapes-understanding"  # clips at 6 FPS; with suffix -12fps or -3fps, at 12 or 3
+    train_clips = 4000  # fewer of Freedoom's frequent motions
     limit = 0
     start = "results/checkpoints/vtok-stills-toy.safetensors"  # the model of stage A
     steps = 1500
@@ -68,7 +68,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
 
 
 def task_of(config: dict[str, Any]) -> LanguageTask:
-    """The model of the configured strategy, and the clips it learns from and is measured on."""
+    """Return the model of the configured strategy, and the clips it is trained and measured on."""
     protocol = question_protocol(config["protocol"], (DATA, CAMERA))
     strategy = strategy_of(config, protocol)
     encoder = encoder_of(config["encoder"], config["device"])
@@ -83,7 +83,7 @@ def task_of(config: dict[str, Any]) -> LanguageTask:
 
 
 def question_protocol(name: str, data: Sequence[str] = (DATA,)) -> Protocol:
-    """The protocol of questions about one of these sets of that name. Raises ConfigError for one of something else."""
+    """Return the protocol of questions on one of these sets. Raises ConfigError for an unknown name or set."""
 
     def asks(protocol: Protocol) -> bool:
         return protocol.data in data and "accuracy" in protocol.metrics
@@ -101,10 +101,10 @@ def _clips(protocol: Protocol, split: str, count: int) -> ClipSet:
 
 
 def strategy_of(config: dict[str, Any], protocol: Protocol) -> Strategy:
-    """The configured strategy, once it is seen to be able to read the protocol's clips.
+    """Return the configured strategy, checked to fit the protocol's clips.
 
     Raises:
-        ConfigError: settings that make none, or clips of another rate.
+        ConfigError: invalid settings, or clips of another rate.
     """
     try:
         strategy = Strategy(
@@ -122,7 +122,7 @@ def strategy_of(config: dict[str, Any], protocol: Protocol) -> Strategy:
 
 
 def started(module: VideoLanguageModel, config: dict[str, Any], encoder: Encoder) -> dict[str, str]:
-    """Take over the model to start from; returns its identity, and that of stage A, as parents.
+    """Load the weights to start from; return their identity, and stage A's, as parents.
 
     Raises:
         ConfigError: nothing to start from and nothing to train, or a model for another encoder.

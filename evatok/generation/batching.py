@@ -1,4 +1,4 @@
-"""Continuous batching: finished samples are evicted and waiting ones admitted, so no one waits for the longest.
+"""Continuous batching: finished samples are evicted and waiting ones admitted, so none waits for the longest.
 
 Legend: B requests, n running ones, V vocabulary, D width, K temporal blocks.
 """
@@ -17,7 +17,7 @@ from evatok.generation.grammar import Grammar, Progress, Sequences
 from evatok.generation.order import OrderedGrammar
 
 _VECTOR_ROWS = 8
-"""A CPU computes logits for multiples of so many rows at full speed: 63 rows take 1.6 times as long as 64."""
+"""A CPU computes logits at full speed for multiples of this many rows: 63 rows take 1.6 times as long as 64."""
 
 
 class ContinuousBatch:
@@ -71,11 +71,11 @@ class ContinuousBatch:
             steps_inside_blocks = int(self.progress.codes_left.min()) if len(self.running) else 0
 
     def sequences(self, requests: list[int] | slice) -> Sequences:
-        """Sequences of finished requests."""
+        """Return the sequences of finished requests."""
         return Sequences(self.symbols[requests], self.counts[requests])
 
     def _room(self) -> int:
-        """Number of waiting requests that can be admitted."""
+        """Return the number of waiting requests that can be admitted."""
         return min(self.capacity - len(self.running), len(self.seeds) - self.admitted)
 
     def _admit(self, count: int) -> None:

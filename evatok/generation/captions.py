@@ -18,7 +18,7 @@ from evatok.storage.shards import digest
 from evatok.vtok import captions
 
 WORDS = "words"
-"""The closed vocabulary of the moving-shapes set, with an encoder that is trained with the generator."""
+"""The closed vocabulary of the moving-shapes set, with an encoder trained together with the generator."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,23 @@ class Reader:
 
     @classmethod
     def of(cls, source: str) -> Reader:
-        """Raises EncoderError for a language model that cannot be read."""
+        """Load a reader. Raises EncoderError for a language model that cannot be read."""
         return cls(source) if source == WORDS else cls(source, _loaded(source))
 
     @property
     def sha256(self) -> str:
-        """Of the vocabulary, or of the frozen weights."""
+        """Hash of the vocabulary, or of the frozen weights."""
         return digest({"words": list(vocabulary())}) if self.frozen is None else self.frozen.sha256
 
     @property
     def shape(self) -> dict[str, int]:
-        """Fields of GeneratorConfig."""
+        """Return the fields of GeneratorConfig."""
         longest = captions.LONGEST if self.frozen is None else self.frozen.longest
         kind = {"text_words": len(vocabulary())} if self.frozen is None else {"text_channels": self.frozen.channels}
         return {**kind, "text_longest": longest}
 
     def read(self, said: Sequence[str]) -> torch.Tensor:
-        """Words (N, W) int64, or features (N, W, E) float16, cut to the longest caption.
+        """Read captions as words (N, W) int64, or features (N, W, E) float16, cut to the longest caption.
 
         Raises:
             CaptionError, EncoderError: an empty or too long caption, or a word that is not in the vocabulary.
@@ -69,7 +69,7 @@ def _loaded(source: str) -> FrozenText:
 
 
 def check_same(reader: Reader, sha256: str) -> None:
-    """Raise GenerationError where captions are no longer read as they were in training."""
+    """Raise GenerationError if captions are no longer read as they were in training."""
     if reader.sha256 != sha256:
         raise GenerationError(
             f"captions are read by {reader.source!r} {reader.sha256[:12]}, the generator was taught with "

@@ -264,11 +264,11 @@ class _Range:
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """Uint8 (n, T, H, W, 3)."""
+        """Return uint8 (n, T, H, W, 3)."""
         return self.of[self.start : self.stop]
 
     def let_go(self) -> None:
-        """Keep no pixels."""
+        """Free the pixels."""
         self.__dict__.pop("pixels", None)
 
     @cached_property

@@ -38,7 +38,7 @@ class Condition:
 
     @property
     def any(self) -> torch.Tensor:
-        """One of its tensors, for its length and device."""
+        """Return one of its tensors, for its length and device."""
         return next(rows for rows in self._parts if rows is not None)
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Condition:
 
     @classmethod
     def joined(cls, parts: Sequence[Condition]) -> Condition:
-        """Concatenate conditions that all have the same of the three."""
+        """Concatenate conditions that have the same fields set."""
         columns = [
             [rows for rows in column if rows is not None] for column in zip(*(p._parts for p in parts), strict=True)
         ]

@@ -20,13 +20,13 @@ class GeneratorConfig:
 
     Attributes:
         vocabulary: V, codes and length symbols.
-        levels: number of length symbols, the last ones of the vocabulary; 0 where all sequences are equally long.
+        levels: number of length symbols, the last ones of the vocabulary; 0 if all sequences are equally long.
         longest: symbols in the longest sequence.
         classes: number of classes; the embedding table has one more row, the null class.
         condition: symbols before the class, for frame prediction.
-        text: S, vectors before the class that are made of a caption, see `generation.text`; 0 without captions.
-        text_words, text_channels: words of a closed vocabulary, or channels of frozen features; one of them is 0.
-        text_layers, text_longest: layers over the caption, and most words of it.
+        text: S, caption vectors before the class, see `generation.text`; 0 without captions.
+        text_words, text_channels: size of a closed vocabulary, or channels of frozen features; one of them is 0.
+        text_layers, text_longest: layers over the caption, and its maximum number of words.
         positions: "learned" (a table) or "rope" (rotary embedding of queries and keys).
         dropout: of embeddings and residual branches, while training.
         class_dropout: probability that the null class replaces a class, while training.

@@ -15,7 +15,7 @@ from evatok.errors import EvatokError
 
 
 class SamplingError(EvatokError, ValueError):
-    """A generator, a condition or sampling options that do not go together."""
+    """A generator, a condition or sampling options that do not fit together."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from evatok.generation.kv_cache import KVCache
 from evatok.generation.transformer import Condition, Generator
 
 OPEN_FOR = {"cpu": 1 / 8}
-"""Age, as a share of the context, up to which a cache takes others in, by type of device; elsewhere any.
+"""Age, as a share of the context, up to which a cache admits others, by device type; elsewhere any.
 
 On a CPU, columns that the mask hides cost time; on a GPU, one more call of the kernel per layer costs more.
 """
@@ -31,7 +31,7 @@ class Engine:
 
     Attributes:
         prefixes: (B, copies, P) rows of the embedding table that precede each request's symbols.
-        vectors: of captions, which continue the table; None without.
+        vectors: caption vectors, appended to the table; None without captions.
         entering: last prefix row of each sequence admitted since the last step. The rows before it are prefilled on
             admission; a class alone, a prefix of one row, needs no pass of its own.
     """
@@ -44,7 +44,7 @@ class Engine:
         captions = [module.captioned(condition), module.captioned(condition, drop=everyone)][: self.copies]
         self.prefixes = torch.stack(prefixes, 1)
         self.vectors: torch.Tensor | None = None
-        if captions[0] is not None:  # those of the null copies come after all others
+        if captions[0] is not None:  # the null copies' vectors come after all others
             first, count = module.config.condition, module.config.text
             self.prefixes[:, 1:, first : first + count] += len(captions[0])
             self.vectors = torch.cat([vectors for vectors in captions if vectors is not None])
@@ -79,16 +79,16 @@ class Engine:
         raise NotImplementedError
 
     def _prefill(self, rows: torch.Tensor) -> None:
-        """Begin sequences with their prefixes (b, P - 1), without their last row."""
+        """Start sequences with their prefixes (b, P - 1), without the last row."""
         raise NotImplementedError
 
     def _decode(self, rows: torch.Tensor) -> torch.Tensor:
-        """Features after one more row of the embedding table for every sequence."""
+        """Return features after one more row of the embedding table for every sequence."""
         raise NotImplementedError
 
 
 class CachedEngine(Engine):
-    """KV caches of requests of like age: whoever comes joins the youngest, or a new one if that is too old to join."""
+    """KV caches of requests of similar age: a new request joins the youngest, or a new one if that is too old."""
 
     def __init__(self, module: Generator, condition: Condition, guidance: float) -> None:
         super().__init__(module, condition, guidance)
@@ -143,7 +143,7 @@ class UncachedEngine(Engine):
 
 
 def _close_gaps(finished: list[bool]) -> list[int]:
-    """Rows that remain, the last ones moved into the gaps of finished ones, so that little of a cache is copied."""
+    """Return remaining rows, the last ones moved into the gaps of finished ones, to copy little of a cache."""
     count = finished.count(False)
     later = (row for row in range(count, len(finished)) if not finished[row])
     return [next(later) if finished[row] else row for row in range(count)]

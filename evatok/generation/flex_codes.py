@@ -1,4 +1,4 @@
-"""Codes of VideoFlexTok for the cache of codes: a generator's training data, at one number of tokens per latent frame.
+"""VideoFlexTok codes for the cache of codes, a generator's training data, at one number of tokens per latent frame.
 
 Legend: B clips, T latent frames.
 """
@@ -24,13 +24,13 @@ def flex_coder(tokenizer: VideoFlexTok, kept: int = 0, *, frames: int = 0, bf16:
     """Make an encoder of complete clips with `kept` tokens per latent frame; 0: all.
 
     Args:
-        frames: of long clips, in conditioned chunks; 0: the tokenizer's own.
+        frames: per long clip, in conditioned chunks; 0: the tokenizer's own.
 
     Raises:
-        FlexTokError: tokens that the tokenizer does not have, or frames that chunks do not fill.
+        FlexTokError: more tokens than the tokenizer has, or frames that chunks do not divide.
     """
     tokens = kept or tokenizer.config.registers
-    tokenizer.lengths(tokens, 1)  # refuses what cannot be, before clips are made
+    tokenizer.lengths(tokens, 1)  # rejects invalid lengths before clips are loaded
     if frames:
         chunk_starts(tokenizer.config, frames)
 

@@ -22,9 +22,9 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class KVCache:
     """Preallocated keys and values of the running sequences, its first rows, all written at one clock.
 
-    Every sequence writes its next position into the same column, whatever its length: one slice instead of one place
-    per sequence, and a sequence may begin at any time. Attention reads the columns since the oldest one began, and a
-    mask hides from the others what was before them.
+    Every sequence writes its next position into the same column, whatever its length: one slice instead of one index
+    per sequence, and a sequence may start at any time. Attention reads the columns since the oldest one started, and a
+    mask hides earlier columns from the others.
 
     Attributes:
         values: (layers, 2, B, H, columns, C); finite from the start, as a NaN in a hidden column would spoil a sum.
@@ -83,10 +83,10 @@ class KVCache:
         self.values = larger
 
     def _move(self, first: int) -> None:
-        """Move what the running sequences have, so that the oldest begins in column `first`."""
+        """Shift the running sequences so that the oldest starts in column `first`."""
         rows, oldest = slice(len(self.starts)), self._oldest
         length = self.clock - oldest
-        for layer in self.values:  # one at a time, as the places may overlap and a copy takes memory
+        for layer in self.values:  # one at a time: source and destination may overlap, and a copy takes memory
             layer[:, rows, :, first : first + length] = layer[:, rows, :, oldest : self.clock].clone()
         self.starts = [start - oldest + first for start in self.starts]
         self.clock = first + length
@@ -152,9 +152,9 @@ class Decode:
 
 
 def _since(cache: KVCache, first: int) -> torch.Tensor:
-    """(b, 1, 1, columns from `first` to the clock) what to add to scores: -inf before a sequence began, else 0.
+    """Return (b, 1, 1, columns from `first` to the clock), a bias for scores: -inf before a sequence starts, else 0.
 
-    Added, as a boolean mask would be converted by every layer.
+    A bias, because every layer would convert a boolean mask.
     """
     starts = torch.tensor(cache.starts, device=cache.values.device)[:, None, None, None]
     columns = torch.arange(first, cache.clock + 1, device=starts.device)
@@ -162,7 +162,7 @@ def _since(cache: KVCache, first: int) -> torch.Tensor:
 
 
 class GroupedDecode:
-    """Decode of the sequences of several caches, cache after cache: each reads only its own cache."""
+    """Decode the sequences of several caches, one cache after another: each reads only its own cache."""
 
     def __init__(self, caches: Sequence[KVCache]) -> None:
         self.groups, self.sizes = [Decode(cache) for cache in caches], [len(cache.starts) for cache in caches]

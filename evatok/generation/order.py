@@ -1,9 +1,9 @@
 """Orders of VideoFlexTok's tokens in a sequence without length symbols: coarse to fine over time, or frame by frame.
 
 time-first: the first token of every latent frame, then the second of every one (Sec. 4.1): a sequence cut after T * k
-tokens holds k tokens of each frame, so that one generator of all K tokens can stop at any k.
-depth-first: all tokens of the first frame, then all of the second (Table 4); with a 3D grid, raster order.
-flat: the one order that flat tokens have; it too can be cut at any length.
+tokens holds k tokens of each frame, so that one generator of all K tokens can stop at any k. depth-first: all tokens of
+the first frame, then all of the second (Table 4); with a 3D grid, raster order. flat: the only order of flat tokens; it
+can also be cut at any length.
 
 Legend: B sequences, T latent frames, K tokens per frame at most, k of them kept.
 """
@@ -24,7 +24,7 @@ ORDERS = ("time-first", "depth-first", "flat")
 
 @dataclass(frozen=True)
 class OrderedGrammar:
-    """The sequences of T * k codes in one order; a stand-in for `Grammar` where every clip has the same length.
+    """Sequences of T * k codes in one order; replaces `Grammar` where every clip has the same length.
 
     Attributes:
         order: one of ORDERS.
@@ -58,16 +58,16 @@ class OrderedGrammar:
     def of(
         cls, config: VideoFlexTokConfig, order: str, kept: int = 0, *, frames: int = 0, most: int = 0
     ) -> OrderedGrammar:
-        """The grammar of a tokenizer's codes.
+        """Return the grammar of a tokenizer's codes.
 
         Args:
             kept: tokens per latent frame at which a sequence is complete; 0: all of them.
-            frames: of long clips, in chunks that share a latent frame; 0: the tokenizer's own.
+            frames: per long clip, in chunks that share a latent frame; 0: the tokenizer's own.
             most: tokens per latent frame in the longest sequence; 0: all that the tokenizer has.
 
         Raises:
-            GrammarError: an order that the tokenizer's form does not have, or more tokens than it has.
-            FlexTokError: frames that chunks do not fill.
+            GrammarError: an order that the tokenizer's form does not support, or more tokens than it has.
+            FlexTokError: frames that chunks do not divide.
         """
         fitting = {"flat": ("flat",), "grid": ("depth-first",)}.get(config.form, ("time-first", "depth-first"))
         if order not in fitting:
@@ -78,7 +78,7 @@ class OrderedGrammar:
         return cls(order, blocks, most, config.codebook_size, kept or most)
 
     def stopping_at(self, kept: int) -> OrderedGrammar:
-        """The same sequences, complete after `kept` tokens per latent frame. Raises GrammarError, see `kept`."""
+        """Return this grammar with sequences complete after `kept` tokens per latent frame. Raises as `of`."""
         return replace(self, kept=kept)
 
     @property
@@ -87,11 +87,11 @@ class OrderedGrammar:
 
     @property
     def longest(self) -> int:
-        """Symbols of the longest sequence that a generator of these codes takes, whatever is kept."""
+        """Number of symbols in the longest sequence a generator of these codes takes, whatever `kept` is."""
         return self.blocks * self.registers
 
     def build(self, codes: Codes) -> Sequences:
-        """Build the sequences of codes (B, T * k), as many in every frame.
+        """Build the sequences of codes (B, T * k), the same number in every frame.
 
         Raises:
             GrammarError: other lengths, or codes outside the codebook.
@@ -139,5 +139,5 @@ class OrderedGrammar:
         return progress.coded(1)
 
     def length_symbols(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Raise GrammarError: there are none."""
+        """Raise GrammarError: there are no length symbols."""
         raise GrammarError(f"{self.order} sequences have no length symbols, so none can be given")

@@ -1,6 +1,6 @@
-"""Where the symbols of a batch of sequences lie, worked out before the batch is moved to a device.
+"""Where the symbols of a batch of sequences lie, computed before the batch moves to a device.
 
-On a GPU the answer would have to be waited for in every step of a training.
+Computed on a GPU, every training step would have to wait for the result.
 
 Legend: B sequences, N symbols of the longest, P positions of the prefix, R positions in all, M symbols in all.
 """
@@ -40,7 +40,7 @@ class Plan:
 
     @classmethod
     def of(cls, sequences: Sequences, prefix: int, codes: int) -> Plan:
-        """Of sequences after a prefix of P symbols, of which those below `codes` are codes."""
+        """Plan sequences after a prefix of P symbols; symbols below `codes` are codes."""
         longest = int(sequences.counts.max())
         symbols = sequences.valid.flatten().nonzero()[:, 0]
         width = prefix + longest - 1
@@ -52,6 +52,6 @@ class Plan:
         return cls(longest, symbols, rows, positions, predicting, of_codes, of_lengths)
 
     def to(self, device: torch.device | str) -> Plan:
-        """The same on a device."""
+        """Return the same plan on a device."""
         places = (moved(getattr(self, field.name), device) for field in fields(self)[1:])
         return Plan(self.longest, *places)

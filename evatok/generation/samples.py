@@ -43,7 +43,7 @@ class SampleRequest:
         clips: uint8 (N, T, H, W, 3) whose first frames are given; None for classes.
         captions: (N,) texts; None for other tasks.
         seed: of the complete draw; sample i draws from (seed, i).
-        bf16: the generator's weights in bfloat16, and autocast of the tokenizer.
+        bf16: generator weights in bfloat16, and autocast for the tokenizer.
     """
 
     video: VideoGenerator
@@ -89,7 +89,7 @@ class SampleRequest:
         }
 
     def _sequences(self) -> dict[str, Any]:
-        """Order and length of sequences without length symbols, whose length is asked for."""
+        """Return order and length of sequences without length symbols, whose length is requested."""
         grammar = self.video.grammar
         return {"order": grammar.order, "kept": grammar.kept} if isinstance(grammar, OrderedGrammar) else {}
 
@@ -127,7 +127,7 @@ class Samples:
 
 
 def sample_seed(seed: int, number: int) -> int:
-    """Seed of one sample of a draw."""
+    """Return the seed of one sample of a draw."""
     return seed * 2**32 + number
 
 
@@ -140,8 +140,8 @@ def draw(
 ) -> Samples:
     """Draw all samples of a request, reading those that `store` already holds.
 
-    Of several ranks (`evatok.storage.ranks`) each draws its share of the shards and reads the others': a sample depends
-    on its own number, not on who draws it.
+    With several ranks (`evatok.storage.ranks`), each draws its share of the shards and reads the others': a sample
+    depends on its own number, not on who draws it.
 
     Args:
         tick: called with the number of samples that have just finished.
@@ -153,7 +153,7 @@ def draw(
     done = _stored(request, store, shards)
     resumed = sum(stop - start for start, stop in done)
     mine = shards if store is None else ranks.part_of(shards)
-    ranks.wait()  # or what another draws meanwhile would count as resumed
+    ranks.wait()  # otherwise shards drawn meanwhile by other ranks would count as resumed
     if tick and resumed:
         tick(resumed)
 
@@ -173,7 +173,7 @@ def draw(
 def _stored(
     request: SampleRequest, store: ShardStore | None, shards: list[tuple[int, int]]
 ) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-    """The shards that are there."""
+    """Return the stored shards."""
     found = {shard: store.get(request.made_by(*shard)) if store else None for shard in shards}
     return {shard: arrays for shard, arrays in found.items() if arrays is not None}
 

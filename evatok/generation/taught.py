@@ -1,4 +1,4 @@
-"""What the header of a generator's checkpoint tells: its task, its sequences, its captions, and its tokenizer."""
+"""What a generator checkpoint's header states: its task, sequences, captions and tokenizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TASKS = ("class", "frames", "text")
 def grammar_of(
     tokenizer: AdaptiveTokenizer | VideoFlexTok, checkpoint: Checkpoint, kept: int
 ) -> Grammar | OrderedGrammar:
-    """The sequences that a generator was taught, those of VideoFlexTok complete after `kept` tokens per frame."""
+    """Return the sequences a generator was trained on; VideoFlexTok's are complete after `kept` tokens per frame."""
     facts = checkpoint.facts
     if isinstance(tokenizer, VideoFlexTok):
         frames, most = checkpoints.listed([facts.get("frames", 0), facts.get("kept", 0)], int)
@@ -34,11 +34,11 @@ def grammar_of(
 
 
 def reader_of(checkpoint: Checkpoint, given: str = "") -> Reader:
-    """How captions are read: as in training. A header's own word for a folder or a name on the hub is never followed.
+    """Load the caption reader used in training. A folder or hub name in a header is never followed.
 
     Raises:
-        GenerationError: a language model that has to be given, or another one than in training.
-        EncoderError: one that cannot be read.
+        GenerationError: a language model that has to be given, or a different one from training.
+        EncoderError: a language model that cannot be read.
     """
     source = str(checkpoint.facts["text"])
     if source not in (WORDS, MINILM) and not given:
@@ -67,7 +67,7 @@ def class_numbers(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
 
 
 def told_by(checkpoint: Checkpoint) -> tuple[str, tuple[str, ...], tuple[int, ...]]:
-    """Task, classes and prefix that a generator was taught. Raises built-in errors for odd ones."""
+    """Return the task, classes and prefix a generator was trained with. Raises built-in errors for invalid ones."""
     facts = checkpoint.facts
     task, classes, prefix = facts["task"], checkpoints.listed(facts["classes"], str), facts["prefix"]
     words = {"assignment": facts.get("assignment", ""), "label": facts.get("label", "")}

@@ -1,8 +1,8 @@
-"""Text conditions of a generator: captions to a prefix of a fixed number of vectors, its slots.
+"""Text conditions of a generator: captions to a prefix of a fixed number of vectors, called slots.
 
-Slots query the caption (a Perceiver resampler), so that the prefix has one length whatever the caption's, and a KV
-cache holds it like any other prefix. Captions come as numbers of words of a closed vocabulary, after which a small
-encoder of its own is trained with the generator, or as features of a frozen language model (`models.text_encoders`).
+Slots query the caption (a Perceiver resampler), so that the prefix has a fixed length whatever the caption's, and a KV
+cache stores it like any other prefix. Captions come as word indices of a closed vocabulary, read by a small encoder
+trained with the generator, or as features of a frozen language model (`models.text_encoders`).
 
 Legend: B captions, W words of the longest, E channels of features, S slots, D width.
 """
@@ -19,7 +19,7 @@ from evatok.vtok.language_model import Layer
 
 
 class TextEncoder(nn.Module):
-    """Captions to slots (B, S, D); a caption that is hidden gives the slots of no caption, which are learned."""
+    """Captions to slots (B, S, D); a hidden caption yields the learned slots of no caption."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class TextEncoder(nn.Module):
         self.pool = QFormerLayer(width, heads)
 
     def forward(self, text: torch.Tensor, drop: torch.Tensor | None = None) -> torch.Tensor:
-        """Slots (B, S, D) of captions: words (B, W) with PADDING after the last, or features (B, W, E) with zeros.
+        """Return slots (B, S, D) of words (B, W) with PADDING after the last, or of features (B, W, E) with zeros.
 
         Args:
             drop: (B,) True where the caption is hidden.
 
         Raises:
-            ValueError: captions of another kind, or longer ones, than the generator reads.
+            ValueError: captions of a kind or length the generator does not read.
         """
         said = self._said(text)
         x_BWD = self.positions[: text.shape[1]] + self._embedded(text)
@@ -52,7 +52,7 @@ class TextEncoder(nn.Module):
         return torch.where(drop[:, None, None], self.nothing.to(pooled.dtype), pooled)
 
     def _said(self, text: torch.Tensor) -> torch.Tensor:
-        """(B, W) which places hold a word."""
+        """Return (B, W): which positions hold a word."""
         config, words = self.config, self.words is not None
         fits = text.ndim == (2 if words else 3) and 1 <= text.shape[1] <= config.text_longest
         if not fits or (not words and text.shape[2] != config.text_channels):

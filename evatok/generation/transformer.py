@@ -167,7 +167,7 @@ class Generator(nn.Module):
         Args:
             drop: (B,) True where the null class replaces the class. None: drawn with `config.class_dropout` while
                 training, none replaced in evaluation.
-            plan: made of the same batch before it was moved to a GPU, which is then not waited for.
+            plan: of the same batch, built before it moved to a GPU, to avoid a synchronisation.
 
         Returns:
             The scalar loss, and the terms "codes" and "lengths", the cross-entropies of the two kinds of symbols (no
@@ -225,10 +225,10 @@ class Generator(nn.Module):
         return (weight @ x_BD.T).T
 
     def cache(self, sequences: int) -> KVCache:
-        """Allocate a KV cache for so many sequences, which grows for more; in the weights' precision, on a CPU float32.
+        """Allocate a KV cache for this many sequences, growing on demand; in the weights' precision, on a CPU float32.
 
-        A quarter more columns than a sequence has positions: where one runs on while others come and go, all are moved
-        once per so many steps.
+        It has a quarter more columns than a sequence has positions: if one runs on while others come and go, the shift
+        of all of them is amortised over that many steps.
         """
         config, like = self.config, self.head.weight
         columns = config.context + -(-config.context // 4)

@@ -57,7 +57,7 @@ class VideoGenerator(Trained):
         task: "class" (class-to-video), "frames" (frame prediction) or "text" (text-to-video).
         classes: class names, in the order of the model's class indices; () for frame prediction.
         prefix: tokens of each of the condition's blocks in frame prediction; () for classes.
-        flow: of a tokenizer with a flow decoder.
+        flow: sampling settings of a flow decoder.
         reader: of captions; None for other tasks.
     """
 
@@ -97,14 +97,14 @@ class VideoGenerator(Trained):
             tokenizer: path of the tokenizer it was trained on; by default it is sought in the generator's own folder.
             latents: folder of VidTok's weights, for a tokenizer on its latents.
             kept: tokens per latent frame at which VideoFlexTok's sequences stop; 0: all.
-            text: language model of a generator of captions, if its checkpoint names a folder or a name on the hub.
+            text: language model of a caption-conditioned generator, if its checkpoint names a folder or a hub name.
 
         Raises:
-            CheckpointError: a tokenizer that is absent, damaged or of another kind.
-            GenerationError: the generator was trained on another tokenizer, or `kept` of one with length symbols, or
-                with captions that were read otherwise.
+            CheckpointError: a tokenizer that is missing, damaged or of another kind.
+            GenerationError: the generator was trained on another tokenizer or with captions read differently, or `kept`
+                is given for one with length symbols.
             EncoderError: a language model that cannot be read.
-            GrammarError: an order or `kept` that the tokenizer's tokens do not have.
+            GrammarError: an order or `kept` that the tokenizer does not support.
         """
         expected = str(checkpoint.parents["tokenizer"])
         kind = VIDEOFLEXTOK if "order" in checkpoint.facts else "tokenizer"
@@ -127,7 +127,7 @@ class VideoGenerator(Trained):
         return next(self.module.parameters()).device
 
     def in_bf16(self) -> Self:
-        """The same with the generator's weights in bfloat16: autocast would cast them at every step."""
+        """Return a copy with the generator's weights in bfloat16: autocast would cast them at every step."""
         return replace(self, module=copy.deepcopy(self.module).bfloat16())
 
     @property

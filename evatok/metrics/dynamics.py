@@ -1,7 +1,7 @@
-"""How much generated clips move and how evenly, without a reference: stand-ins for two columns of VBench.
+"""How much and how smoothly generated clips move, without a reference: stand-ins for two columns of VBench.
 
-VBench measures its dynamic degree by RAFT's optical flow and its motion smoothness by an interpolation network; here
-block motion and second differences take their places, so that values compare with each other only.
+VBench measures dynamic degree by RAFT's optical flow and motion smoothness by an interpolation network; here block
+motion and second differences replace them, so that values only compare with each other.
 
 Legend: N clips, T frames; uint8 clips (N, T, H, W, 3).
 """
@@ -16,8 +16,8 @@ import torch.nn.functional as F
 
 from evatok.models.classifier import motion
 
-_FASTEST = 0.05  # share of a frame's windows whose motion counts, VBench's
-_SHRINK = 2  # sensor noise moves nowhere
+_FASTEST = 0.05  # share of a frame's windows whose motion counts, as in VBench
+_SHRINK = 2  # sensor noise is not motion
 _CELL = 8  # pixels a side whose mean is followed: an edge that passes through a pixel is never even
 _BATCH = 50
 
@@ -44,7 +44,7 @@ def dynamic_degree(clips: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def smoothness(clips: np.ndarray) -> np.ndarray:
-    """(N,) in [0, 1]: 1 less half the mean second difference over the mean first; 1 for a clip that stands still.
+    """(N,) in [0, 1]: 1 minus half the mean second difference over the mean first; 1 for a still clip.
 
     Raises:
         ValueError: clips of fewer than three frames, or of another shape.

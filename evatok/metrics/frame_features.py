@@ -1,4 +1,4 @@
-"""Features of frames and of their changes by EfficientNet-Lite0, trained on ImageNet: what pixels and I3D do not say.
+"""Features of frames and their changes by EfficientNet-Lite0, trained on ImageNet: what pixels and I3D miss.
 
 The network reads each frame and, as a picture, its difference from the frame before; the maps of its last block are
 averaged over positions. At 64 pixels a clip costs a hundredth of an I3D pass.
@@ -40,7 +40,7 @@ class PooledFeatures(nn.Module):
 
 
 class FrameFeatures(PooledFeatures):
-    """Of frames and of their changes: clips of at least two frames."""
+    """Features of frames and their changes, for clips of at least two frames."""
 
     name = "efficientnet-lite0-block16-frames-and-changes"
 

@@ -137,7 +137,7 @@ def frechet_distances_of_draws(a: Any, b: Any, draws: np.ndarray, ddof: int = 0)
         raise ValueError(f"draws take pairs of samples, these are {len(a)} and {len(b)}")
     if len(a) > a.shape[1]:
         return np.array([frechet_distance_of_features(a[draw], b[draw], ddof) for draw in draws])
-    origin = a.mean(axis=0)  # of which distances do not depend; products around it lose the fewest digits
+    origin = a.mean(axis=0)  # distances do not depend on it; products around it lose the fewest digits
     a, b = a - origin, b - origin
     products = a @ a.T, b @ b.T, a @ b.T
     return np.array([_distance_of_draw(*products, *np.unique(draw, return_counts=True), ddof) for draw in draws])
@@ -178,7 +178,7 @@ def _distance(mean_a: np.ndarray, factor_a: np.ndarray, mean_b: np.ndarray, fact
 
 
 def _spread(traces: float, across: np.ndarray, dimensions: int) -> float:
-    """What the covariances contribute: the sum of their traces, and the product of their factors."""
+    """Return the covariances' contribution: the sum of their traces, and the product of their factors."""
     spread = traces - 2 * np.linalg.svd(across, compute_uv=False).sum()
     return float(spread) if spread >= 10 * dimensions * _EPSILON * traces else 0.0
 
@@ -186,7 +186,7 @@ def _spread(traces: float, across: np.ndarray, dimensions: int) -> float:
 def _distance_of_draw(
     of_a: np.ndarray, of_b: np.ndarray, across: np.ndarray, rows: np.ndarray, counts: np.ndarray, ddof: int
 ) -> float:
-    """The distance from inner products (N, N) within and across both, of `rows` that are drawn `counts` times."""
+    """Compute the distance from inner products (N, N) within and across both, of `rows` drawn `counts` times."""
     samples, count = len(of_a), int(counts.sum())
     part, root = counts / count, np.sqrt(counts / _divisor(count, ddof))
     of_a, of_b, across = (products[np.ix_(rows, rows)] for products in (of_a, of_b, across))

@@ -39,10 +39,10 @@ def mean_features(
 
 
 def ridge_probe(features: torch.Tensor, labels: np.ndarray, asked: torch.Tensor) -> np.ndarray:
-    """Fit a ridge classifier to features (N, D) and labels (N,); returns (M,) labels of `asked` (M, D).
+    """Fit a ridge classifier to features (N, D) and labels (N,); return (M,) labels of `asked` (M, D).
 
-    All labels weigh the same, however rare. The strength is the one with the least leave-one-out error, which has
-    a closed form.
+    All labels have equal weight, however rare. The ridge strength minimises the leave-one-out error, which has a closed
+    form.
     """
     classes, targets, counts = np.unique(labels, return_inverse=True, return_counts=True)
     weight = torch.from_numpy(1 / counts[targets] / len(classes))[:, None]  # sums to 1

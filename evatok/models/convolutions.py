@@ -1,9 +1,9 @@
 """A convolutional encoder and decoder of images around a map of features, in the shape of GigaTok's (arXiv 2504.08736).
 
-Per level residual blocks of group norm and SiLU, then half the side; the decoder mirrors it, doubles sides by moving
-channels to pixels, and scales each level by statistics of the map it decodes, as MAGVIT-v2 does (arXiv 2310.05737). No
-attention: the transformer between the two has it. With 128 channels and multipliers 1, 1, 2, 2, 4 both have 76M
-parameters.
+Each level has residual blocks of group norm and SiLU, then halves the side; the decoder mirrors it, doubles sides by
+moving channels to pixels, and scales each level by statistics of the map it decodes, as MAGVIT-v2 does (arXiv
+2310.05737). Neither has attention: the transformer in between does. With 128 channels and multipliers 1, 1, 2, 2, 4
+both have 76M parameters.
 
 Legend: B images, H x W pixels, h x w positions of the map.
 """
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 GROUPS = 32
-"""Most groups of a group norm; never fewer than four channels to a group."""
+"""Maximum number of groups of a group norm; never fewer than four channels per group."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Dropout whose masks do not depend on how a batch is computed: on how many ranks, in how many pieces, packed or again.
+"""Dropout whose masks do not depend on how a batch is computed: number of ranks, pieces, packing, recomputation.
 
 Legend: B clips of the global batch, M rows of activations.
 """
@@ -22,7 +22,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class _Span:
-    """Rows [start, start + n) of this rank among `of` rows of all."""
+    """Rows [start, start + n) of this rank among `of` rows in total."""
 
     start: int
     of: int
@@ -33,7 +33,7 @@ _span: _Span | None = None
 
 @contextmanager
 def packed(sizes: np.ndarray) -> Iterator[None]:
-    """Within, the rows of activations are those of sequences of unequal lengths: `sizes` (B,) of the global batch."""
+    """Within, activation rows are those of sequences of unequal lengths: `sizes` (B,) of the global batch."""
     global _span
     clips = len(sizes) // ranks.parts()
     _span = _Span(int(sizes[: ranks.part() * clips].sum()), int(sizes.sum())) if ranks.parts() > 1 else None
@@ -44,7 +44,7 @@ def packed(sizes: np.ndarray) -> Iterator[None]:
 
 
 def as_now(function: Callable[..., Made]) -> Callable[..., Made]:
-    """The function as it runs now, with the rows that `packed` tells, whenever it is called: to compute again."""
+    """Bind a function to the current rows of `packed`, for later recomputation."""
     span = _span
 
     def again(*arguments: Any) -> Made:
@@ -70,7 +70,7 @@ class Dropout(nn.Dropout):
 
 
 def _ones_like(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """Ones of the shape of `rows` rows of x, as x lies in memory: in that order random numbers are drawn."""
+    """Ones in the shape of `rows` rows of x, in x's memory order, in which random numbers are drawn."""
     order = sorted(range(x.ndim), key=x.stride, reverse=True)
     shape = (rows, *x.shape[1:])
     return x.new_ones([shape[dim] for dim in order]).permute([order.index(dim) for dim in range(x.ndim)])

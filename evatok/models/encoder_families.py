@@ -246,9 +246,9 @@ class DINOv3(Images):
 
 
 class CLIP(Images):
-    """CLIP's image half: a table of positions, interpolated to other sizes; patches pass no final norm.
+    """CLIP's image tower: a table of positions, interpolated to other sizes; patches pass no final norm.
 
-    A folder of both halves serves too. LLaVA reads the last layer but one.
+    A folder with both towers works too. LLaVA reads the second-to-last layer.
     """
 
     family, network, unused = "clip", "CLIPVisionModel", ("post_layernorm.", "vision_model.post_layernorm.")
@@ -256,7 +256,7 @@ class CLIP(Images):
 
     @property
     def _vision(self) -> Any:
-        """What holds the parts: the model, or before transformers 5 one inside it."""
+        """The module that holds the parts: the model, or before transformers 5 one inside it."""
         return getattr(self.model, "vision_model", self.model)
 
     def _embed(self, pixels: torch.Tensor, grid: tuple[int, int, int]) -> tuple[torch.Tensor, dict[str, Any]]:

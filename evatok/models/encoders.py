@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 NAMED = {"efficientnet-lite0": True, "efficientnet-lite0:frames": False}
-"""Encoders that are no folder: by name, and whether they read the change from frame to frame too."""
+"""Encoders that are not folders, by name, and whether they also read frame differences."""
 
 Found = TypeVar("Found")
 
@@ -72,7 +72,7 @@ def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEnco
         resize: side in pixels to resize clips to first (bilinear); None leaves them as they are.
 
     Raises:
-        EncoderError: weights that are absent, damaged, incomplete or of an unknown family.
+        EncoderError: weights that are missing, damaged, incomplete or of an unknown family.
     """
     source = str(source)
     if source in NAMED:
@@ -91,7 +91,7 @@ def load_encoder(source: str | Path, *, resize: int | None = None) -> FrozenEnco
 
 
 def depth_of(source: str | Path) -> int:
-    """Layers of an encoder, from its configuration alone. Raises EncoderError as `load_encoder`."""
+    """Return the layers of an encoder, from its configuration alone. Raises EncoderError as `load_encoder`."""
     import transformers
 
     source = str(source)

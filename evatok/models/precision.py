@@ -16,7 +16,7 @@ def autocast(device: str | torch.device, bf16: bool, fp16: bool = False) -> torc
 
 
 def bf16_is_native(device: str | torch.device) -> bool:
-    """Whether `device` has instructions for bfloat16; False for a device that is absent or unknown."""
+    """Whether `device` has instructions for bfloat16; False for a missing or unknown device."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

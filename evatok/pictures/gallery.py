@@ -82,7 +82,7 @@ def write_reconstructions(
         made: (n, T, H, W, 3) reconstructions by each tokenizer.
         titles: n, of each clip.
         notes: n of each tokenizer, such as quality and tokens.
-        tokens: (n, K) tokens per block of each tokenizer, None of one without.
+        tokens: (n, K) tokens per block of each tokenizer, None for one without.
 
     Raises:
         ShowingError: clips or a moving picture that cannot be written.

@@ -1,4 +1,4 @@
-"""Clips with captions in one file, from the experiment that draws them to the script that shows them.
+"""Captioned clips in one file, from the experiment that draws them to the script that shows them.
 
 Legend: N clips, T frames, H x W pixels.
 """
@@ -35,7 +35,7 @@ def save(path: Path | str, clips: np.ndarray, captions: Sequence[str]) -> Path:
 
 
 def load(path: Path | str) -> tuple[np.ndarray, list[str]]:
-    """Clips and captions, see `save`.
+    """Load clips and captions, see `save`.
 
     Raises:
         StoredClipsError: a file that holds something else.

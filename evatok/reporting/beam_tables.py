@@ -1,4 +1,4 @@
-"""Table 3 of clips that a beam searched: rewards and regrets instead of percentiles, which it cannot tell."""
+"""Table 3 of clips searched by a beam: rewards and regrets instead of percentiles, which a beam cannot determine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def to_cells(record: Record, row: str) -> list[Cell]:
 
 
 def shown(cell: Cell) -> str:
-    """A value and its standard error; tokens and shares without."""
+    """Format a value with its standard error; tokens and shares without."""
     decimals = catalogue.of(cell.metric).decimals
     value = f"{cell.ours:.{decimals}f}"
     judged = cell.spread is not None and cell.metric in ("proxy_reward", "beam_regret")
@@ -64,7 +64,7 @@ def caption(record: Record) -> str:
 
 
 def remarks(record: Record) -> list[str]:
-    """What the table's numbers are, and what they cannot tell."""
+    """Explain the table's numbers and their limits."""
     visited = record.protocol["search"]["blocks_per_clip"]
     return [
         "Not told: the percentile, top-1 and top-5 of Table 3, and the one assignment that is best for all clips. They "

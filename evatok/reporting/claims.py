@@ -1,14 +1,14 @@
 """The paper's claims about main Table 1 as signs of differences, each with a verdict on our rows.
 
-At toy size values mean little, but who is better than whom should survive. A claim holds where the whole interval of a
-difference lies on its side, fails where the whole interval lies on the other side, and is undecided otherwise; a
-difference without an interval is undecided, and its line says so. Where both rows left their values of every clip
-(`evatok.evaluation.per_clip`) and are of the same clips, the interval is of draws of these clips from both, and where
-one of them has several training seeds, it spans that of every seed. Where both have several seeds, and the same, it is
-Student's of the differences seed by seed, since trainings of one seed share their batches and noise. Else the
-half-interval of a difference is the root of the summed squares of both rows' own, which treats them as independent and
-so errs on the careful side. With one training seed intervals are over clips only, with several over seeds only. What is
-counted and not estimated, such as the tokens of a set, is compared as it is, with its n.
+At toy size absolute values mean little, but rankings should survive. A claim holds if the whole interval of a
+difference lies on its side, fails if it lies on the other side, and is otherwise undecided; a difference without an
+interval is undecided, and its line says so. If both rows stored their per-clip values (`evatok.evaluation.per_clip`) on
+the same clips, the interval comes from paired draws of these clips; with several training seeds on one side, it spans
+that of every seed. If both have the same several seeds, it is Student's over the differences seed by seed, since
+trainings with one seed share batches and noise. Otherwise the half-interval of a difference is the root of the summed
+squares of both rows' own, which treats them as independent and is thus conservative. With one training seed intervals
+cover clips only, with several seeds only. What is counted rather than estimated, such as the tokens of a set, is
+compared as is, with its n.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NO_INTERVAL = "no interval measured"
 
 @dataclass(frozen=True)
 class Sign:
-    """A claim: what is compared, the paper's figures, ours, and one of the four verdicts."""
+    """A claim: what is compared, the paper's values, ours, and one of the four verdicts."""
 
     name: str
     paper: str
@@ -53,7 +53,7 @@ class Sign:
 
 
 def signs(rows: Mapping[str, Row]) -> list[Sign]:
-    """All claims about the rows of main Table 1, in the paper's order."""
+    """Return all claims about the rows of main Table 1, in the paper's order."""
     return [
         better(rows, "A2", "A1", "st_lpips", "final beats proxy, uniform: LPIPS 0.1056 against 0.1178"),
         better(rows, "A2", "A1", "rfvd", "final beats proxy, uniform: rFVD 63 against 73"),
@@ -76,7 +76,7 @@ def signs(rows: Mapping[str, Row]) -> list[Sign]:
 def better(
     rows: Mapping[str, Row], first: str, second: str, metric: str, paper: str, *, or_equal: bool = False
 ) -> Sign:
-    """`first` has the better value of `metric`; with `or_equal` an interval that begins at a tie will do."""
+    """`first` has the better value of `metric`; with `or_equal` an interval starting at a tie suffices."""
     name = f"{first} {'no worse than' if or_equal else 'better than'} {second}, {_named(metric)}"
     ours, other = rows[first].value(metric), rows[second].value(metric)
     if ours is None or other is None:
@@ -94,7 +94,7 @@ def better(
 
 
 def _named(column: str) -> str:
-    """The metric of a reconstruction's column; columns of generators go by their own names, as in their tables."""
+    """Return the metric of a reconstruction's column; generator columns use their own names, as in their tables."""
     return catalogue.of(column).label if column in COLUMNS else column
 
 
@@ -110,7 +110,7 @@ def fewer_tokens(rows: Mapping[str, Row], first: str, second: str) -> Sign:
 
 
 def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
-    """The router gives the first block the most tokens, on the mean over clips (supplement Sec. D.1)."""
+    """The router gives the first block the most tokens, averaged over clips (supplement Sec. D.1)."""
     sign = f"{name}: the first block gets the most tokens"
     paper = "the first block typically gets more"
     held = [record.model["tokens_per_block"] for record in rows[name].records]
@@ -123,7 +123,7 @@ def first_block_leads(rows: Mapping[str, Row], name: str) -> Sign:
 
 
 def publish(found: list[Sign], results: Path, name: str, item: str, decides: str) -> None:
-    """Write <results>/tables/<name>.csv and .md, and print the text: the claims about an item, counted and decided."""
+    """Write <results>/tables/<name>.csv and .md, and print the text: an item's claims, with counts and verdicts."""
     frame = pd.DataFrame([asdict(sign) for sign in found])
     counts = ", ".join(f"{(frame.verdict == word).sum()} {word}" for word in (HOLDS, FAILS, UNSURE, UNKNOWN))
     text = f"Claims about {item}: {counts}. {decides}\n\n{tables.markdown(frame)}\n"
@@ -132,7 +132,7 @@ def publish(found: list[Sign], results: Path, name: str, item: str, decides: str
 
 
 def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, float] | None:
-    """The interval of the gain over the same clips or seeds; None where the rows' records do not allow it."""
+    """Return the interval of the gain over the same clips or seeds; None if the rows' records do not allow it."""
     if one.metric != other.metric or not one.metric:
         return None
     ours, theirs = ([r for r in row.records if r.id in v.ids] for row, v in ((first, one), (second, other)))
@@ -149,7 +149,7 @@ def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, f
 def _over_seeds(
     ours: Sequence[Record], theirs: Sequence[Record], metric: str, *, higher: bool
 ) -> tuple[float, float] | None:
-    """The interval of the mean gain seed by seed; None for records that are not one a seed, of the same seeds."""
+    """Return the interval of the mean gain seed by seed; None unless both have one record per seed, of equal seeds."""
     values = [
         {record.model.get("facts", {}).get("seed"): record.metrics[metric].value for record in records}
         for records in (ours, theirs)
@@ -161,12 +161,12 @@ def _over_seeds(
 
 
 def joint(one: float | None, other: float | None) -> float | None:
-    """Half the 95 % interval of a difference, from those of both sides; None where either has none."""
+    """Return half the 95 % interval of a difference, from those of both sides; None if either has none."""
     return None if one is None or other is None else float(np.hypot(one, other))
 
 
 def around(gain: float, half: float | None) -> tuple[float, float] | None:
-    """The ends of a gain's interval; None where it has none."""
+    """Return the ends of a gain's interval; None without one."""
     return None if half is None else (gain - half, gain + half)
 
 

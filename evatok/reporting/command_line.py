@@ -1,4 +1,4 @@
-"""The command line of an item's script: the folder of results, and a user's own clips to measure it on."""
+"""Command line of an item's script: the results folder, and options to measure the item on a user's own clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CommandLineError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class OwnClips:
-    """A user's clips on which a table is measured: the set's name and hash, and the protocol of their records."""
+    """A user's clips for a table: the set's name and hash, and the protocol of their records."""
 
     name: str
     sha256: str
@@ -33,14 +33,14 @@ class OwnClips:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that knows `--results`."""
+    """Build a parser that accepts `--results`."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--results", type=Path, default=SHIPPED, help="folder of results")
     return found
 
 
 def with_own(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser with the options of clips of the user's own."""
+    """Add the options for a user's own clips to the parser."""
     found.add_argument("--size", default="toy", help="size of the networks: toy, small or paper")
     found.add_argument("--data", default="", help="your own videos: a manifest CSV or a folder of class folders")
     found.add_argument(
@@ -53,13 +53,13 @@ def with_own(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def checkpoints_folder(asked: argparse.Namespace) -> Path:
-    """The folder of the networks: as asked, else that of the results, else for a user's own clips the shipped one."""
+    """Return the folder of the networks: as requested, the results' or, for a user's own clips, the shipped one."""
     folder: Path = asked.checkpoints or asked.results / "checkpoints"
     return folder if folder.exists() or asked.checkpoints or not asked.data else SHIPPED / "checkpoints"
 
 
 def with_networks(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser with the options of networks of the user's own, for their clips."""
+    """Add the options for a user's own networks, for their clips."""
     found.add_argument(
         "--proxy", type=Path, help="your proxy tokenizer: its levels and blocks decide the candidates (default: ours)"
     )
@@ -70,14 +70,14 @@ def with_networks(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def with_search(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser with a choice of how many candidates are scored."""
+    """Add the choice of how many candidates are scored."""
     told = "tree: all candidates, exact; beam: few of them, and so no percentiles (default: tree)"
     found.add_argument("--search", choices=SEARCHES, default=SEARCHES[0], help=told)
     return found
 
 
 def check_own(asked: argparse.Namespace) -> None:
-    """Raise CommandLineError for networks or a search of the user's own without clips of their own."""
+    """Raise CommandLineError for a user's own networks or search without their own clips."""
     given = {"--proxy": asked.proxy, "--router": asked.router, "--search": getattr(asked, "search", "tree") != "tree"}
     odd = [name for name, value in given.items() if value]
     if odd and not asked.data:
@@ -88,11 +88,11 @@ def check_own(asked: argparse.Namespace) -> None:
 
 
 def with_metrics(found: argparse.ArgumentParser, metrics: str) -> argparse.ArgumentParser:
-    """The parser with a choice of what to measure on them."""
+    """Add the choice of metrics for a user's own clips."""
     found.add_argument("--metrics", default=metrics, help=f"metrics of --data, between commas (default: {metrics})")
     return found
 
 
 def ending(name: str) -> str:
-    """What the names of files end in that are of a set of this name."""
+    """Return the suffix of file names for a set of this name."""
     return f"_{file_name(name)}"

@@ -1,9 +1,9 @@
 """What each stage of EVATok costs: hours from the records of what ships, operations from the networks' shapes.
 
-Hours come from the records of the trainings that made what ships: stage 1 by the proxy's file, stage 3 the router that
-the stage-4 record names as its parent (else the newest on that proxy), stage 2 the candidate table that router learned
-from, stage 4 the newest final tokenizer under that router. Device-hours are hours times GPUs, or times threads where
-there is no GPU. An older record's operations are those of the network of its day (`evatok.reporting.networks`).
+Hours come from the training records of what ships: stage 1 by the proxy's file, stage 3 the router that the stage-4
+record names as its parent (else the newest on that proxy), stage 2 the candidate table that router was trained on,
+stage 4 the newest final tokenizer under that router. Device-hours are hours times GPUs, or times threads without a GPU.
+An older record's operations are those of the network of its time (`evatok.reporting.networks`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NOT_TOLD = "nor does any checkpoint there: its operations are not counted"
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage took. `pflop` is 1e15 operations; None where a record does not tell."""
+    """What a stage took. `pflop` is 1e15 operations; None if a record does not say."""
 
     record: Record
     wall_hours: float | None
@@ -54,7 +54,7 @@ class Cost:
 
 
 def publish(results: Path, size: str) -> None:
-    """Write and print the table with its remarks, and print what would fill its dashes."""
+    """Write and print the table with its remarks, and print the commands that would fill its dashes."""
     found, remarks = costs(results, size)
     paper = tables.paper_values("table2")
     cells = to_cells(found, published(paper), size)
@@ -70,7 +70,7 @@ def publish(results: Path, size: str) -> None:
 
 
 def signs(found: Mapping[str, Cost], paper: Mapping[tuple[str, str], float]) -> list[Sign]:
-    """What choosing assignments costs stays below what the final tokenizer costs, by wall time."""
+    """Claim that choosing assignments costs less wall time than the final tokenizer."""
     name, cited = f"{SHARE} is less than half of the wall time", f"{paper[SHARE, 'wall_hours']:.1f} %"
     share = share_of(found, "wall_hours")
     if share is None:
@@ -79,19 +79,19 @@ def signs(found: Mapping[str, Cost], paper: Mapping[tuple[str, str], float]) -> 
 
 
 def share_of(found: Mapping[str, Cost], measure: str) -> float | None:
-    """The share of the first three stages in percent; None where one of the four is not known."""
+    """Return the share of the first three stages in percent; None if one of the four is unknown."""
     held = [getattr(found[stage], measure) for stage in STAGES if stage in found]
     return 100 * sum(held[:3]) / sum(held) if len(held) == len(STAGES) and None not in held else None
 
 
 def costs(results: Path, size: str) -> tuple[dict[str, Cost], list[str]]:
-    """The stages on record, each resting on the one before, and what must be said of their numbers."""
+    """Return the recorded stages, each based on the previous one, and remarks on their numbers."""
     folder, found, remarks = results / "records", {}, [UNCOUNTED]
     proxy = proxy_record(results, size)
     if proxy is None:
         return {}, [*remarks, f"no record is of results/checkpoints/proxy-{size}.safetensors: nothing to rest on"]
     found["stage 1"] = training_cost(results, proxy)
-    # Parents decide what belongs together: what this proxy's finals stand on counts, though it was made again since.
+    # Parents decide what belongs together: a proxy that the finals depend on counts, even if it was retrained since.
     every = records.query(folder, "stage3_router", size, superseded=True)
     routers = [r for r in every if _parent(r, "tokenizer") == proxy.model["sha256"]]
     finals = [r for r in records.query(folder, "stage4_final", size) if _parent(r, "router")]
@@ -122,7 +122,7 @@ def proxy_record(results: Path, size: str) -> Record | None:
 
 
 def training_cost(results: Path, record: Record) -> Cost:
-    """Cost of a training from its own record."""
+    """Return the cost of a training from its own record."""
     seconds = record.environment["wall_seconds"]
     hours = None if seconds is None else seconds / 3600
     totals, mean = None, record.metrics.get("mean_tokens")
@@ -132,7 +132,7 @@ def training_cost(results: Path, record: Record) -> Cost:
 
 
 def pflop(results: Path, record: Record, totals: np.ndarray | None = None) -> float | None:
-    """Operations of a stage in 1e15, counted with the network it was made with; None where that is not known."""
+    """Return a stage's operations in 1e15, counted with the network it was made with; None if that is unknown."""
     of = networks.router_of if record.kind == "stage3_router" else networks.tokenizer_of
     network = of(record, results)
     if network is None:
@@ -141,10 +141,10 @@ def pflop(results: Path, record: Record, totals: np.ndarray | None = None) -> fl
 
 
 def curation_cost(results: Path, size: str, router: Record, remarks: list[str]) -> Cost | None:
-    """Cost of the candidate table a router learnt from.
+    """Return the cost of the candidate table a router was trained on.
 
-    Several processes may have scored it, each a part, and only the one that merged has a record. Where that one scored
-    nothing itself, the seconds per clip are those of the other tables under the same tokenizer, and a remark says so.
+    If several processes scored parts of it, only the one that merged has a record. If that one scored nothing itself,
+    the seconds per clip are those of the other tables under the same tokenizer, and a remark says so.
     """
     made = records.query(results / "records", "stage2_curation", size, superseded=True)
     table = next((r for r in reversed(made) if r.model["table"] == _parent(router, "train_table")), None)
@@ -173,12 +173,12 @@ def curation_cost(results: Path, size: str, router: Record, remarks: list[str]) 
 
 
 def devices(record: Record) -> int:
-    """What hours are multiplied with: one GPU, or the threads of a process without."""
+    """Return the factor for hours: one GPU, or the threads of a process without one."""
     return 1 if record.config["device"] == "cuda" else int(record.environment["threads"])
 
 
 def to_cells(found: Mapping[str, Cost], paper: Mapping[tuple[str, str], float], size: str) -> list[Cell]:
-    """One cell a stage and measure, and the share of the first three stages where all four are on record."""
+    """Return one cell per stage and measure, and the share of the first three stages if all four are recorded."""
     cells = []
     for stage in STAGES:
         cost = found.get(stage)
@@ -192,7 +192,7 @@ def to_cells(found: Mapping[str, Cost], paper: Mapping[tuple[str, str], float], 
 
 
 def published(paper: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    """The paper's hours, with GPU-hours and their share, which it does not print: hours times GPUs."""
+    """Return the paper's hours, with GPU-hours and their share, which it does not print: hours times GPUs."""
     values = {key: value for key, value in paper.items() if key[1] == "wall_hours"}
     spent = {stage: paper[stage, "wall_hours"] * paper[stage, "gpus"] for stage in STAGES}
     values |= {(stage, "device_hours"): hours for stage, hours in spent.items()}
@@ -201,7 +201,7 @@ def published(paper: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], f
 
 
 def on_v100s(paper: Mapping[tuple[str, str], float]) -> str:
-    """The paper's stage 1 by our count of operations: how busy its GPUs were."""
+    """Compute how busy the paper's GPUs were in stage 1, by our operation count."""
     shape, batch = TokenizerConfig(), 128
     clips = paper["stage 1", "steps"] * batch
     operations = flops.tokenizer_operations(shape, shape.candidates.totals, training=True) * clips
@@ -223,7 +223,7 @@ def caption(size: str) -> str:
 
 
 def shown(cell: Cell) -> str:
-    """`ours (paper)`, the share in percent."""
+    """Format as `ours (paper)`, the share in percent."""
     mark = " %" if cell.row == SHARE else ""
     ours = "-" if cell.ours is None else f"{cell.ours:,.3f}{mark}"
     return ours if cell.paper is None else f"{ours} ({cell.paper:,.1f}{mark})"
@@ -256,7 +256,7 @@ def _parent(record: Record, role: str) -> str | None:
 
 
 def _same_work(one: Record, other: Record) -> bool:
-    """Whether the cost per clip was the same: one tokenizer, search, perceptual metric and precision."""
+    """Whether the cost per clip was the same: same tokenizer, search, perceptual metric and precision."""
     keys = ("search", "perceptual", "bf16", "batch", "device")
     same = all(one.config.get(key) == other.config.get(key) for key in keys)
     return same and one.model["tokenizer"] == other.model["tokenizer"]

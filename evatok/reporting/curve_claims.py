@@ -1,8 +1,8 @@
-"""What the paper says about its quality-cost curves (main Figs. 4 and 5), each claim with a verdict on ours.
+"""The paper's claims about its quality-cost curves (main Figs. 4 and 5), each with a verdict on ours.
 
-Claims are about the curves through the measured points, linear in the logarithm of the tokens, where both of a pair
-have points; nothing is extrapolated. Routers of one kind are one rule, their trained weights its points. Leads, gaps
-and savings have intervals where a record tells them of its draws: within one draw all curves are of the same clips.
+Claims are about the curves through the measured points, linear in the logarithm of the tokens, over the range both of a
+pair cover; nothing is extrapolated. Routers of one kind are one rule, their trained weights its points. Leads, gaps and
+savings have intervals if the record stores its draws: within one draw all curves use the same clips.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAPER_SAVES = {"validation": "56 % (WebVid, rFVD)", "unseen": "42 % (UCF-101, rF
 
 
 def frame_of(record: Record, row: str) -> pd.DataFrame:
-    """The points of a record, one line a point and metric: set, rule, parameter, tokens, metric, value, spread, n."""
+    """Return a record's points, a line per point and metric: set, rule, parameter, tokens, metric, value, spread, n."""
     lines = []
     for name, metric in record.metrics.items():
         point, _, measured = name.rpartition(".")
@@ -42,7 +42,7 @@ def frame_of(record: Record, row: str) -> pd.DataFrame:
 
 
 def signs(row: str, frame: pd.DataFrame | None, model: Mapping[str, Any], metric: str) -> list[Sign]:
-    """The claims about one set by one metric; `model` is a record's, which holds savings, leads and gaps."""
+    """Return the claims about one set by one metric; `model` is a record's, which holds savings, leads and gaps."""
     where = f"{row}, {catalogue.of(metric).label}"
     own = pd.DataFrame() if frame is None else frame[frame["metric"] == metric]
     groups = {} if own.empty else {str(rule): group for rule, group in own.groupby("rule", sort=False)}
@@ -104,19 +104,19 @@ def near(where: str, groups: Mapping[str, pd.DataFrame], metric: str, intervals:
 
 
 def _gap_in_words(gap: Comparison, ends: tuple[float, float] | None) -> str:
-    """A gap in percent, and the interval of its size."""
+    """Format a gap in percent, and the interval of its size."""
     remark = NO_INTERVAL if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} % off"
     return f"{100 * gap.difference:+.1f} % at {gap.tokens:.0f} tokens ({remark})"
 
 
 def ends_of(found: Mapping[str, float | None] | None) -> tuple[float, float] | None:
-    """The ends of a recorded interval; None where the record, or the interval, lacks one."""
+    """Return the ends of a recorded interval; None if the record, or the interval, lacks one."""
     low, high = (None, None) if found is None else (found["low"], found["high"])
     return None if low is None or high is None else (low, high)
 
 
 def gap_of(groups: Mapping[str, pd.DataFrame], rule: str, metric: str) -> Comparison | None:
-    """Where a rule is farthest from the max-reward curve; None without that curve or where it covers none."""
+    """Return the point where a rule is farthest from the max-reward curve; None without such a curve or overlap."""
     if "max_reward" not in groups:
         return None
     tokens, quality = points_of(groups[rule], metric)
@@ -124,7 +124,7 @@ def gap_of(groups: Mapping[str, pd.DataFrame], rule: str, metric: str) -> Compar
 
 
 def saves(row: str, where: str, savings: Mapping[str, Any], metric: str) -> Sign:
-    """The paper's kind of router reaches the quality of the fixed-length baseline with fewer tokens."""
+    """A router of the paper's kind reaches the quality of the fixed-length baseline with fewer tokens."""
     name, paper = f"{where}: the router saves tokens at uniform's quality", PAPER_SAVES.get(row, "-")
     found = savings.get("router", {}).get(metric)
     if found is None:
@@ -133,7 +133,7 @@ def saves(row: str, where: str, savings: Mapping[str, Any], metric: str) -> Sign
 
 
 def saving_in_words(found: Mapping[str, float | None]) -> str:
-    """A saving with its interval; a bound where all points are better than the reference."""
+    """Format a saving with its interval; a bound if all points are better than the reference."""
     if found["value"] is None:
         least = found["at_least"]
         return "none of its points is as good" if least is None else f"over {least:.1f} %: all its points are better"
@@ -142,7 +142,7 @@ def saving_in_words(found: Mapping[str, float | None]) -> str:
 
 
 def saving_verdict(found: Mapping[str, float | None]) -> str:
-    """Whether it saves at all: an end beyond the points may lie on either side, and then the other end decides."""
+    """Judge whether it saves at all: an end beyond the points may lie on either side, so the other end decides."""
     low, high = found["low"], found["high"]
     if low is not None and low > 0:
         return HOLDS
@@ -150,10 +150,10 @@ def saving_verdict(found: Mapping[str, float | None]) -> str:
 
 
 def curve_of(group: pd.DataFrame, metric: str) -> Curve:
-    """The curve through the points of one rule and metric."""
+    """Return the curve through the points of one rule and metric."""
     return Curve.through(*points_of(group, metric))
 
 
 def points_of(group: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and quality (higher is better), (P,) each."""
+    """Return tokens and quality (higher is better), (P,) each."""
     return group["tokens"].to_numpy(), catalogue.quality(group["value"].to_numpy(), metric)

@@ -29,7 +29,7 @@ SETS: Sets = {
 }
 """Data and split of each set; the paper shows validation and unseen clips."""
 PANELS = ("st_lpips_alex", "rfvd", "psnr")
-"""The paper's panels are LPIPS, which ST-LPIPS stands in for here and is not, and rFVD; PSNR is its Fig. 5's."""
+"""The paper's panels are LPIPS, here replaced by ST-LPIPS (not the same), and rFVD; PSNR is from its Fig. 5."""
 SAVINGS = {"saving_rfvd": "rfvd", "saving_st_lpips": "st_lpips_alex", "saving_psnr": "psnr"}
 RULES = {
     "uniform": "uniform",
@@ -46,15 +46,15 @@ COLOURS = dict(zip(RULES, (figures.COLOURS[6], *figures.COLOURS[:6]), strict=Tru
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The command line of a figure of curves, of the embedded sets or a user's own."""
+    """Build the command line of a curve figure, for the embedded sets or a user's own."""
     found = command_line.with_networks(command_line.with_own(command_line.parser(description)))
     return command_line.with_metrics(found, ",".join(PANELS))
 
 
 def chosen_records(folder: Path, sets: Sets = SETS, panels: Sequence[str] = PANELS) -> Chosen:
-    """Of each set and metric the newest record that holds it, all of one proxy, candidate table and reward.
+    """Return per set and metric the newest record that holds it, all of one proxy, candidate table and reward.
 
-    Measurements of a part of the clips do not count.
+    Measurements on a subset of the clips do not count.
     """
     every = sorted(records.query(folder, kind="curves", limit=None), key=lambda record: record.created)
     by_age = [record for record in every if _data(record) in sets.values()]
@@ -84,7 +84,7 @@ def _study(record: Record) -> list[Any]:
 
 
 def frame_of(chosen: Chosen) -> pd.DataFrame:
-    """The points of all sets by the panels' metrics, see `curve_claims.frame_of`."""
+    """Return the points of all sets by the panels' metrics, see `curve_claims.frame_of`."""
     parts = [_points(row, metric, record) for row, held in chosen.items() for metric, record in held.items()]
     return pd.concat(parts, ignore_index=True)
 
@@ -95,7 +95,7 @@ def _points(row: str, metric: str, record: Record) -> pd.DataFrame:
 
 
 def panels_of(frame: pd.DataFrame) -> list[str]:
-    """Which of the panels' metrics were measured."""
+    """Return which of the panels' metrics were measured."""
     return [metric for metric in PANELS if metric in set(frame["metric"])]
 
 
@@ -115,12 +115,12 @@ def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float], sets: Sets 
 
 
 def cell_of(row: str, rule: str, metric: str, record: Record | None, paper: Mapping[tuple[str, str], float]) -> Cell:
-    """One saving; a dash where the rule's points do not enclose the reference's quality."""
+    """Return one saving; a dash if the rule's points do not bracket the reference's quality."""
     found = None if record is None else record.metrics.get(f"{rule}.saving.{SAVINGS[metric]}")
     status = "paper-only" if record is None else record.status
     made_by = None if record is None else record.id
     value, n = None if found is None else found.value, None if record is None else record.protocol["clips"]
-    half = None if found is None else found.spread  # of a saving, records hold half its interval
+    half = None if found is None else found.spread  # for a saving, records hold half its interval
     return Cell(row, metric, paper.get((row, metric)), value, "%", n, status, made_by, half, half)
 
 
@@ -136,7 +136,7 @@ def caption(chosen: Chosen) -> str:
 
 
 def all_signs(chosen: Chosen, sets: Sets = SETS) -> list[claims.Sign]:
-    """The claims about every set by every panel's metric."""
+    """Return the claims about every set by every panel's metric."""
     found = []
     for row in _shown(chosen, sets):
         for metric in PANELS:
@@ -147,12 +147,12 @@ def all_signs(chosen: Chosen, sets: Sets = SETS) -> list[claims.Sign]:
 
 
 def _shown(chosen: Chosen, sets: Sets) -> list[str]:
-    """The measured sets, and those of the paper."""
+    """Return the measured sets, and those of the paper."""
     return [row for row in sets if row in chosen or row in curve_claims.PAPER_SAVES]
 
 
 def tell_missing(chosen: Chosen, sets: Sets = SETS) -> None:
-    """Print the commands that would measure the sets, or the metrics, that no record holds; of a user's set none."""
+    """Print the commands that would measure the missing sets or metrics; nothing for a user's set."""
     for row, (data, split) in SETS.items() if sets == SETS else ():
         missing = [metric for metric in PANELS if metric not in chosen.get(row, {})]
         if missing:
@@ -167,7 +167,7 @@ def draw(
     name: str,
     sets: Sets = SETS,
 ) -> None:
-    """A panel per set and metric, quality over mean tokens, a line per rule; prints where the SVG is."""
+    """Draw a panel per set and metric, quality over mean tokens, a line per rule; print the SVG's path."""
     frame = frame[frame["metric"].isin(metrics)]
     rows = list(dict.fromkeys(frame["set"]))
     if not rows:

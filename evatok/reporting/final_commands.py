@@ -1,6 +1,6 @@
 """The commands that would fill the rows of a table of trained tokenizers.
 
-At toy size a row has a recipe; at others there are two commands, one to train and one to measure.
+At toy size a row has a recipe; at other sizes there are two commands, one to train and one to measure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from evatok.reporting.final_rows import MEASURED, PROTOCOL, UNIFORM, Chosen, Spe
 
 
 def commands(table: TableSpec, chosen: Chosen) -> list[str]:
-    """What would fill each row without a record: at toy size its recipe, else two commands, train and measure."""
+    """Return what would fill each row without a record: a recipe at toy size, else commands to train and to measure."""
     size, steps = chosen.common.get("size", "toy"), chosen.common.get("steps")
     lines = []
     for name, row in chosen.rows.items():
@@ -29,18 +29,18 @@ def commands(table: TableSpec, chosen: Chosen) -> list[str]:
 
 
 def made_by(recipe: str) -> str:
-    """The command that makes what a recipe is of, and all that it needs."""
+    """Return the command that makes a recipe and everything it needs."""
     return f"python -m evatok.experiments.make {recipe}"
 
 
 def recipe(spec: Spec, protocol: str = PROTOCOL) -> str:
-    """The recipe that measures a toy row's first seed."""
+    """Return the recipe that measures a toy row's first seed."""
     where = "" if protocol == PROTOCOL else f"-{protocol.removeprefix('embedded-')}"
     return f"evaluate-final-{slug(spec.trained or {})}-0-{spec.measured}{where}"
 
 
 def slug(trained: Mapping[str, Any]) -> str:
-    """A name for a tokenizer by its facts: router-semantic, uniform-transformer-aligned."""
+    """Name a tokenizer by its facts: router-semantic, uniform-transformer-aligned."""
     aligned = "-aligned" if trained.get("alignment") else ""
     return f"{trained['assignment']}-{trained['discriminator']}{aligned}"
 

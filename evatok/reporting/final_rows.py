@@ -1,9 +1,8 @@
 """The rows of tables of trained tokenizers: which records make up each, and its values.
 
-A row asks how a tokenizer was trained (the facts in its checkpoint's header) and how it was measured. One table shows
-only records of equal size, steps, training clips, perceptual loss, protocol, router and, unless its rows differ in it,
-alignment, under the newest version of its protocol: the set that fills most of its rows, of several such sets the
-newest.
+A row specifies how a tokenizer was trained (the facts in its checkpoint's header) and measured. One table shows only
+records of equal size, steps, training clips, perceptual loss, protocol, router and, unless its rows differ in it,
+alignment, under the newest version of its protocol: the set that fills the most rows; among ties, the newest.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from evatok.storage.records import Record
 
 PROTOCOL = "embedded-reconstruction"
 UNIFORM = {"toy": 64, "small": 256, "paper": 256}
-"""Tokens per block of the uniform rows, by size: the baseline of fixed length, the paper's 1,024 per clip."""
+"""Tokens per block of the uniform rows, by size: the fixed-length baseline, the paper's 1,024 per clip."""
 COLUMNS = ("psnr", "lpips", "st_lpips", "rfvd", "rtokens")
 """ST-LPIPS is not LPIPS and has its own column."""
 FURTHER = ("motion_ratio", "motion_correlation", "codebook_perplexity")
-"""Columns that the papers lack, after the others, if a record of the table has them."""
+"""Columns that the papers lack, placed last, if a record of the table has them."""
 OF_A_SET = ("rfvd",)
-"""Metrics whose spread in records is a deviation over choices of clips, not half an interval."""
+"""Metrics whose spread in records is a standard deviation over clip choices, not half an interval."""
 OWN_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfvd"
 MEASURED = "psnr,ssim,l1,mse,st_lpips_alex,rfvd,kvd"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a row is: facts of the training, and the assignment it is measured under ("uniform" or "router").
+    """A row's definition: facts of the training, and the assignment it is measured under ("uniform" or "router").
 
     `trained` None: a row of the paper that has no counterpart among the embedded clips.
     """
@@ -52,21 +51,21 @@ class Spec:
             return False
         if model["assignment"] != self.measured:
             return False
-        if self.measured == "router":  # whom a router taught is measured under that router
+        if self.measured == "router":  # trained with a router: measured under that router
             return model.get("parents", {}).get("router", model["router"]) == model["router"]
         row = [UNIFORM[facts["size"]]]
         return model["row"] == facts.get("row", row) == row
 
 
 def shipped(rule: str) -> Spec:
-    """The final tokenizer of a rule that generators write for: with the semantic discriminator."""
+    """Return the final tokenizer of a rule that generators are trained on: the one with the semantic discriminator."""
     return Spec("final", {"assignment": rule, "discriminator": "semantic"}, rule)
 
 
 @dataclass(frozen=True)
 class Value:
-    """A metric of a row. `spread`: over clips, or the deviation over training seeds where there are several;
-    `interval`: half a 95 % interval of the value (None: not measured); `metric`: what its records call it."""
+    """A metric of a row. `spread`: over clips, or the deviation over training seeds if there are several; `interval`:
+    half a 95 % interval of the value (None: not measured); `metric`: its name in records."""
 
     value: float
     unit: str
@@ -80,13 +79,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A row's records, one a training seed; none where nothing fills it."""
+    """A row's records, one per training seed; none if nothing fills it."""
 
     spec: Spec
     records: tuple[Record, ...] = ()
 
     def value(self, metric: str) -> Value | None:
-        """The mean over seeds of a metric, by its column, or None where no record holds it."""
+        """Return the mean over seeds of a metric, by its column, or None if no record holds it."""
         name = catalogue.of(metric).name
         held = [record for record in self.records if name in record.metrics]
         if not held:
@@ -101,38 +100,38 @@ class Row:
 
 
 def half_interval(values: np.ndarray) -> float:
-    """Half of Student's 95 % interval of the mean of values (n,) of as many seeds, at least two."""
+    """Return half of Student's 95 % interval of the mean of values (n,), one per seed, at least two."""
     return float(stdtrit(len(values) - 1, 0.975)) * float(values.std(ddof=1)) / len(values) ** 0.5
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table shows: its name in results/, what it is, its rows, columns, and whether a paper has it."""
+    """What a table shows: its name in results/, description, rows and columns, and whether a paper has it."""
 
     name: str
     item: str
     specs: tuple[Spec, ...]
     columns: tuple[str, ...] = COLUMNS
-    longest: bool = False  # of sets that fill equally many rows, the longest training instead of the newest
+    longest: bool = False  # among sets that fill equally many rows, prefer the longest training over the newest
     protocol: str = PROTOCOL
     published: bool = True
 
     @property
     def differs_in_alignment(self) -> bool:
-        """Whether its rows say which of them are aligned; all rows of other tables are, or none is."""
+        """Whether some of its rows are aligned and others not; in other tables all are, or none is."""
         return any("alignment" in (spec.trained or {}) for spec in self.specs)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The records of a table: its rows by name, all there, and what they have in common (empty without records)."""
+    """The records of a table: all its rows by name, and what they have in common (empty without records)."""
 
     rows: Mapping[str, Row]
     common: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose(folder: Path, table: TableSpec, own: OwnClips | None = None) -> Chosen:
-    """The set of records in `folder` that fills most rows of the table: of its protocol, or of a user's own clips."""
+    """Return the records in `folder` that fill the most rows of the table, for its protocol or a user's own clips."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     found = records.query(folder, kind="evaluate", name=own.protocol if own else table.protocol)
     for record in filter(own.has, found) if own else of_newest_version(found):
@@ -156,7 +155,7 @@ def choose(folder: Path, table: TableSpec, own: OwnClips | None = None) -> Chose
 
 
 def of_newest_version(found: Sequence[Record]) -> list[Record]:
-    """Those that are comparable under the newest version of their protocol that any of them has."""
+    """Return those comparable under the newest protocol version among them."""
     fit = [record for record in found if record.protocol.get("comparable") is True]
     versions = [(record.protocol.get("name"), record.protocol.get("version", 0)) for record in fit]
     newest = {name: max(number for other, number in versions if other == name) for name, _ in versions}
@@ -164,14 +163,14 @@ def of_newest_version(found: Sequence[Record]) -> list[Record]:
 
 
 def _common(record: Record) -> tuple[Any, ...]:
-    """What the records of one table have in common."""
+    """Return what the records of one table have in common."""
     facts, parents = record.model["facts"], record.model.get("parents", {})
     told = (facts["size"], facts["steps"], facts.get("perceptual"))
     return (*told, parents.get("train_clips"), record.protocol.get("hash"))
 
 
 def _rows(table: TableSpec, members: list[Record]) -> dict[str, Row]:
-    """Every row of the table with its records: of each training seed the newest."""
+    """Return every row of the table with its records: the newest of each training seed."""
     rows = {}
     for spec in table.specs:
         by_seed = {record.model["facts"]["seed"]: record for record in members if spec.fits(record)}

@@ -1,6 +1,6 @@
-"""What the tables of trained tokenizers share: how they are shown and written, and their command line.
+"""Shared by the tables of trained tokenizers: formatting, writing, and the command line.
 
-What no record fills is a dash, and the command that would fill it is printed.
+A value without a record is a dash, and the command that would fill it is printed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from evatok.reporting.tables import Cell
 
 
 def with_further(table: TableSpec, chosen: Chosen) -> TableSpec:
-    """The table with those of the further columns that any of its records fills: older records lack some."""
+    """Add those further columns that any record of the table fills: older records lack some."""
     told = [name for name in FURTHER if any(row.value(name) for row in chosen.rows.values())]
     return replace(table, columns=(*table.columns, *told))
 
 
 def to_cells(table: TableSpec, chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
-    """One cell per row and column; with several seeds `record` holds their ids, separated by a blank."""
+    """Return one cell per row and column; with several seeds `record` holds their ids, separated by a blank."""
     cells = []
     for name, row in chosen.rows.items():
         for metric in table.columns:
@@ -40,7 +40,7 @@ def to_cells(table: TableSpec, chosen: Chosen, paper: Mapping[tuple[str, str], f
 
 
 def caption(table: TableSpec, chosen: Chosen) -> str:
-    """What is compared with what, and what the intervals are."""
+    """State what is compared with what, and what the intervals are."""
     if not chosen.common:
         brackets = "; in brackets the paper's values" if table.published else ""
         return f"{table.item}. No record fills any of its rows yet{brackets}."
@@ -65,7 +65,7 @@ def caption(table: TableSpec, chosen: Chosen) -> str:
 
 
 def shown(cell: Cell) -> str:
-    """`ours ± spread (paper)`, to the metric's decimals."""
+    """Format as `ours ± spread (paper)`, to the metric's decimals."""
     decimals = catalogue.of(cell.metric).decimals
     spread = "" if cell.spread is None else f" ± {cell.spread:.{decimals}f}"
     ours = "-" if cell.ours is None else f"{cell.ours:.{decimals}f}{spread}"
@@ -73,7 +73,7 @@ def shown(cell: Cell) -> str:
 
 
 def tail(row: tables.Row) -> dict[str, str]:
-    """n of the first measured cell, and all records of the row."""
+    """Return n of the first measured cell, and all records of the row."""
     measured = [cell for cell in row if cell.ours is not None]
     ids = dict.fromkeys(name for cell in measured for name in (cell.record or "").split())
     return {"n": str(measured[0].n) if measured else "-", "record": "<br>".join(ids) or "-"}
@@ -99,7 +99,7 @@ def tell(missing: Sequence[str]) -> None:
 
 
 def main(spec: TableSpec, description: str | None, argv: list[str] | None = None) -> int:
-    """The command line of a table's script."""
+    """Run the command line of a table's script."""
     results = results_folder(description, argv)
     with errors.one_line(spec.name):
         publish(spec, results)
@@ -107,11 +107,11 @@ def main(spec: TableSpec, description: str | None, argv: list[str] | None = None
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The command line of a table of tokenizers, on the embedded clips or a user's own."""
+    """Build the command line of a table of tokenizers, on the embedded clips or a user's own."""
     return command_line.with_metrics(command_line.with_own(command_line.parser(description)), OWN_METRICS)
 
 
 def results_folder(description: str | None, argv: list[str] | None = None) -> Path:
-    """The folder that `--results` names."""
+    """Return the folder that `--results` names."""
     folder: Path = command_line.parser(description).parse_args(argv).results
     return folder

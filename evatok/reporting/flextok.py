@@ -1,7 +1,7 @@
-"""What the tables of VideoFlexTok share: rows of `evaluate` records by how a tokenizer was trained and sampled.
+"""Shared by VideoFlexTok's tables: rows of `evaluate` records by how a tokenizer was trained and sampled.
 
-Rows of one table are of equal size, steps, noise levels, training clips and protocol: the set that fills most of its
-rows, of several the newest. What no record fills is a dash, and the commands that would fill it are printed.
+Rows of one table are of equal size, steps, noise levels, training clips and protocol: the set that fills the most rows;
+among ties, the newest. A value without a record is a dash, and the commands that would fill it are printed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from evatok.storage.records import Record
 
 SYSTEM = "flexible tokenizer"
 FEATURES = "embedded-features"
-"""The protocol of image features: the same clips, other metrics."""
+"""Protocol of image features: the same clips, other metrics."""
 EQUAL_BITS = 0.25
-"""Bits per pixel count as equal where they differ by no more than this share."""
+"""Bits per pixel count as equal if they differ by no more than this share."""
 MEASURED = {PROTOCOL: "psnr,l1,rfvd", FEATURES: ""}
-"""Metrics that a command asks for under each protocol; "": all of the protocol's."""
+"""Metrics a command requests under each protocol; "": all of the protocol's."""
 SAMPLED = 20
-"""Flow steps of samples, where a table does not vary them."""
+"""Flow steps of samples, unless a table varies them."""
 LONGEST = {"toy": 16, "small": 64, "paper": 256}
-"""K, tokens per latent frame, of each size."""
+"""K, tokens per latent frame, for each size."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FlexSpec(Spec):
     """A row: facts of the training (`trained`), tokens per latent frame (None: all), and flow steps.
 
     Attributes:
-        keys: configuration of the training that makes it, as a command takes them.
+        keys: configuration of the training that makes it, as passed to a command.
     """
 
     tokens: int | None = None
@@ -56,7 +56,7 @@ class FlexSpec(Spec):
 
     @property
     def slug(self) -> str:
-        """A name for the tokenizer by the keys that make it."""
+        """Name the tokenizer by the keys that make it."""
         return "-".join(part.partition("=")[2] for part in self.keys.split() if "/" not in part) or "base"
 
 
@@ -78,13 +78,13 @@ class FlexTable:
 
 
 def measured(folder: Path, protocol: str = PROTOCOL) -> list[Record]:
-    """Comparable records of tokenizers with a flow decoder under a protocol, newest last."""
+    """Return comparable records of tokenizers with a flow decoder under a protocol, newest last."""
     found = records.query(folder, kind="evaluate", name=protocol)
     return [r for r in found if r.model.get("system") == SYSTEM and r.protocol.get("comparable") is True]
 
 
 def common_of(record: Record) -> tuple[Any, ...]:
-    """What the records of one table of tokenizers have in common."""
+    """Return what the records of one table of tokenizers have in common."""
     facts, parents = record.model["facts"], record.model.get("parents", {})
     told = tuple(facts.get(key) for key in ("size", "stage", "steps", "noise_mean"))
     return (*told, parents.get("train_clips"), record.protocol.get("hash"))
@@ -93,7 +93,7 @@ def common_of(record: Record) -> tuple[Any, ...]:
 def choose(
     found: Sequence[Record], specs: Sequence[Spec], common: Callable[[Record], tuple[Any, ...]] = common_of
 ) -> Chosen:
-    """The set of records, alike in what `common` tells, that fills most rows; of each training seed the newest."""
+    """Return the records, equal in `common`, that fill the most rows; the newest of each training seed."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in found:
         sets[common(record)].append(record)
@@ -116,7 +116,7 @@ def _by_seed(spec: Spec, members: Sequence[Record]) -> tuple[Record, ...]:
 
 
 def caption(item: str, chosen: Chosen, note: str = "") -> str:
-    """What is compared with what."""
+    """State what is compared with what."""
     if not chosen.common:
         return f"{item}. No record fills any of its rows yet; in brackets the paper's values."
     seeds = max(len(row.records) for row in chosen.rows.values())
@@ -133,7 +133,7 @@ def caption(item: str, chosen: Chosen, note: str = "") -> str:
 
 
 def commands(table: FlexTable, chosen: Chosen) -> list[str]:
-    """What would fill each row without a record: two commands, train and measure."""
+    """Return what would fill each row without a record: commands to train and to measure."""
     size = chosen.common.get("size", "toy")
     lines = []
     for name, row in chosen.rows.items():
@@ -149,7 +149,7 @@ def commands(table: FlexTable, chosen: Chosen) -> list[str]:
 
 
 def measuring(size: str, checkpoint: str, tokens: int, steps: int = SAMPLED, protocol: str = PROTOCOL) -> str:
-    """The command that measures a checkpoint at one length and number of steps."""
+    """Return the command that measures a checkpoint at one length and number of steps."""
     settings = f"size={size} checkpoint={checkpoint} assignment=uniform:{tokens} flow_steps={steps}"
     named = "" if protocol == PROTOCOL else f"protocol={protocol} "
     asked = f" \"metrics='{MEASURED[protocol]}'\"" if MEASURED[protocol] else ""
@@ -167,7 +167,7 @@ def publish(table: FlexTable, results: Path) -> None:
 
 @dataclass(frozen=True)
 class RecordTable:
-    """A table of one record, the newest of an experiment of its own (kind videoflextok_<experiment>).
+    """A table from one record, the newest of its own experiment (kind videoflextok_<experiment>).
 
     Attributes:
         caption_of: what follows the item's name in the caption.
@@ -184,7 +184,7 @@ class RecordTable:
 
 
 def publish_record(table: RecordTable, results: Path) -> None:
-    """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, or what would make them."""
+    """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, or the commands to make them."""
     name, signs = f"videoflextok_{table.name}", list[Sign]()
     found = records.query(results / "records", kind=f"videoflextok_{table.experiment}")[-1:]
     for record in found:
@@ -201,13 +201,13 @@ def publish_rows(spec: TableSpec, chosen: Chosen, text: str, results: Path) -> N
 
 
 def publish_claims(found: list[Sign], name: str, item: str, results: Path) -> None:
-    """Write <name>_signs.csv and .md and print them; nothing where no record allows a claim."""
+    """Write <name>_signs.csv and .md and print them; nothing if no record supports a claim."""
     if found:
         claims.publish(found, results, f"{name}_signs", item.partition(",")[0], claims.DECIDES)
 
 
 def of_one_tokenizer(found: Sequence[Record]) -> list[Record]:
-    """Unguided records of the checkpoint that has most points (length, steps); one per point, the newest."""
+    """Return unguided records of the checkpoint with the most points (length, steps); the newest per point."""
     points: dict[str, dict[tuple[Any, ...], Record]] = defaultdict(dict)
     for record in found:
         model = record.model
@@ -220,7 +220,7 @@ def of_one_tokenizer(found: Sequence[Record]) -> list[Record]:
 
 
 def rivals(folder: Path, ours: Record) -> list[Record]:
-    """Comparable records of other tokenizers at uniform lengths, under the same protocol."""
+    """Return comparable records of other tokenizers at uniform lengths, under the same protocol."""
     return [
         record
         for record in records.query(folder, kind="evaluate", name=PROTOCOL)
@@ -232,7 +232,7 @@ def rivals(folder: Path, ours: Record) -> list[Record]:
 
 
 def nearest(ours: Record, others: list[Record]) -> Record | None:
-    """Find the record with the nearest bits per pixel, by ratio; the newest of equals, None where none is near."""
+    """Return the record closest in bits per pixel, by ratio; the newest among ties, None if none is close."""
     bits = ours.metrics["bits_per_pixel"].value
 
     def away(record: Record) -> float:
@@ -243,7 +243,7 @@ def nearest(ours: Record, others: list[Record]) -> Record | None:
 
 
 def frame_of(found: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
-    """A line per record and metric: tokens per latent frame, steps, decoder FLOPs per clip, value."""
+    """Return a line per record and metric: tokens per latent frame, steps, decoder FLOPs per clip, value."""
     lines = []
     for record in found:
         model = record.model
@@ -257,7 +257,7 @@ def frame_of(found: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def rows_of(found: Sequence[Record]) -> dict[tuple[int, int], Row]:
-    """The records as rows of claims, by (tokens, steps)."""
+    """Return the records as rows of claims, by (tokens, steps)."""
     keys = [(record.model["row"][0], record.model["flow_steps"]) for record in found]
     return {key: Row(Spec(_point(key), None), (record,)) for key, record in zip(keys, found, strict=True)}
 
@@ -265,7 +265,7 @@ def rows_of(found: Sequence[Record]) -> dict[tuple[int, int], Row]:
 def compare(
     rows: Mapping[tuple[int, int], Row], better: tuple[int, int], than: tuple[int, int], metric: str, paper: str
 ) -> Sign:
-    """The claim that one point is better than another; not measured where a point is missing."""
+    """Claim that one point is better than another; not measured if a point is missing."""
     named = {_point(key): rows.get(key, Row(Spec(_point(key), None))) for key in (better, than)}
     return claims.better(named, _point(better), _point(than), metric, paper)
 
@@ -273,7 +273,7 @@ def compare(
 def missing_points(
     found: Sequence[Record], steps: Sequence[int], checkpoint: str, protocol: str = PROTOCOL
 ) -> list[str]:
-    """Commands for the points (length, steps) that a tokenizer's records lack; `checkpoint`: where there are none."""
+    """Return commands for the points (length, steps) a tokenizer lacks; `checkpoint` is used if it has no records."""
     empty: dict[str, Any] = {"most_tokens": LONGEST["toy"], "facts": {"size": "toy"}}
     model = found[0].model if found else empty
     path = found[0].config["checkpoint"] if found else checkpoint
@@ -288,7 +288,7 @@ def _point(key: tuple[int, int]) -> str:
 
 
 def main(run: Callable[[Path], None], name: str, description: str | None, argv: list[str] | None = None) -> int:
-    """The command line of a script: `run` on the folder that `--results` names."""
+    """Run a script's command line: `run` on the folder that `--results` names."""
     results = final_tables.results_folder(description, argv)
     with errors.one_line(name):
         run(results)

@@ -1,4 +1,4 @@
-"""VideoFlexTok's numbers that follow from its configurations: tokens of long clips, bytes, sizes of the networks."""
+"""VideoFlexTok's numbers that follow from its configurations: tokens of long clips, bytes, network sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tokens_of(config: VideoFlexTokConfig, frames: int, per_frame: int) -> int:
 
 
 def parameters() -> dict[tuple[str, str], float]:
-    """Millions of parameters of each stack's blocks, modulation apart, on the meta device."""
+    """Return millions of parameters of each stack's blocks, without modulation, counted on the meta device."""
     found = {}
     for size, name in (("paper-d12", "d12-d12"), ("paper", "d18-d18"), ("paper-d28", "d18-d28")):
         config = VIDEOFLEXTOK_SIZES[size]
@@ -30,7 +30,7 @@ def parameters() -> dict[tuple[str, str], float]:
 
 
 def computed() -> dict[tuple[str, str], float]:
-    """Everything by (row, metric)."""
+    """Return everything by (row, metric)."""
     config = VIDEOFLEXTOK_SIZES["paper-d28"]
     most = config.registers
     bytes_of = {tokens: 2 * tokens for tokens in (1, most)}  # 64,000 codes fit in 2 bytes

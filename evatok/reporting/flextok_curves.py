@@ -13,7 +13,7 @@ from evatok.pictures import figures
 
 
 def draw(frame: pd.DataFrame, panels: Mapping[str, str], folder: Path, name: str) -> None:
-    """A panel per metric that was measured, a line per number of steps; writes <folder>/<name>.{svg,csv}.
+    """Draw a panel per measured metric, a line per number of steps; write <folder>/<name>.{svg,csv}.
 
     Args:
         frame: columns metric, flow_steps, tokens and value.
@@ -34,7 +34,7 @@ def draw(frame: pd.DataFrame, panels: Mapping[str, str], folder: Path, name: str
 
 
 class Axes(NamedTuple):
-    """Columns of a frame that a figure of costs draws, with their labels: operations, and quality."""
+    """Columns that a cost figure draws, with their labels: operations and quality."""
 
     cost: str
     cost_label: str
@@ -43,7 +43,7 @@ class Axes(NamedTuple):
 
 
 def draw_costs(frame: pd.DataFrame, axes: Axes, folder: Path, name: str) -> None:
-    """Quality against operations, a line per number of tokens, and the front where a column `on_front` tells it."""
+    """Draw quality against operations, a line per number of tokens, and the front if a column `on_front` marks it."""
     with figures.style():
         figure = Figure(figsize=(4.4, 3.0))
         plot = figure.subplots()

@@ -17,7 +17,7 @@ from evatok.storage.records import Record
 
 
 def points_of(found: Sequence[Record]) -> list[Record]:
-    """Records of the time-first generator that has most points (tokens, steps); one per point, the newest."""
+    """Return records of the time-first generator with the most points (tokens, steps); the newest per point."""
     points: dict[str, dict[tuple[int, int], Record]] = defaultdict(dict)
     for record in found:
         model = record.model
@@ -30,7 +30,7 @@ def points_of(found: Sequence[Record]) -> list[Record]:
 
 
 def frame_of(found: Sequence[Record]) -> pd.DataFrame:
-    """A line per point: tokens, steps, operations per clip, gFVD, and whether no other point is better and cheaper."""
+    """Return a line per point: tokens, steps, operations per clip, gFVD, and whether it is on the Pareto front."""
     lines = []
     for record in found:
         model, metric = record.model, record.metrics["gfvd"]

@@ -1,7 +1,8 @@
-"""Rows of VideoFlexTok's tables of generators: `sample` records by tokenizer, order, tokens and way of sampling.
+"""Rows of VideoFlexTok's generator tables: `sample` records by tokenizer, order, tokens and sampling settings.
 
-Rows of one table are of generators of equal size and training on equal clips, under one protocol: the set that fills
-most of its rows, of several the newest. What no record fills is a dash, and the recipes that would fill it are named.
+Rows of one table are of generators of equal size, trained equally on equal clips, under one protocol: the set that
+fills the most rows; among ties, the newest. A value without a record is a dash, and the recipes that would fill it are
+named.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ class GeneratorTable:
 
 
 def sampled(folder: Path) -> list[Record]:
-    """Comparable records of generators on VideoFlexTok's codes, newest last."""
+    """Return comparable records of generators on VideoFlexTok's codes, newest last."""
     found = records.query(folder, kind="sample")
     return [r for r in found if r.model.get("facts", {}).get("order") and r.protocol.get("comparable") is True]
 
 
 def most_tokens(record: Record) -> int:
-    """K of the tokenizer that a generator was trained on."""
+    """Return K of the tokenizer a generator was trained on."""
     return round(record.model["facts"]["tokens_per_clip"] / len(record.model["tokens_per_block"]))
 
 
@@ -82,7 +83,7 @@ def publish(table: GeneratorTable, results: Path) -> None:
 
 
 def caption(table: GeneratorTable, chosen: Chosen) -> str:
-    """What is compared with what."""
+    """State what is compared with what."""
     if not chosen.common:
         return f"{table.item}. No record fills any of its rows yet; in brackets the paper's values."
     common, seeds = chosen.common, max(len(row.records) for row in chosen.rows.values())
@@ -95,9 +96,9 @@ def caption(table: GeneratorTable, chosen: Chosen) -> str:
 
 
 def alike(rows: Mapping[str, Row], one: str, other: str, metric: str, paper: str) -> Sign:
-    """The claim that two rows do not differ by more than two standard errors of their difference.
+    """Claim that two rows differ by no more than two standard errors of their difference.
 
-    It takes several seeds of both: without them it is undecided.
+    It takes several seeds of both; otherwise it is undecided.
     """
     name = f"{one} and {other} do not differ, {metric}"
     first, second = rows[one].value(metric), rows[other].value(metric)

@@ -1,7 +1,7 @@
 """One sequence decoded from more and more of its tokens: cells and claims of `evatok.experiments.videoflextok_growing`.
 
-The paper shows pictures; what can be claimed of ours in numbers is that every doubling of the tokens brings a sample
-nearer to that of all of them.
+The paper shows pictures; the numerical claim about ours is that every doubling of the tokens brings a sample closer to
+the one from all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _levels(record: Record) -> dict[int, Metric]:
 
 
 def cells_of(record: Record) -> list[Cell]:
-    """A row per number of tokens."""
+    """Return a row per number of tokens."""
     return [
         Cell(_row(kept), "l1", None, metric.value, metric.unit, metric.n, record.status, record.id, None, metric.spread)
         for kept, metric in _levels(record).items()
@@ -31,7 +31,7 @@ def cells_of(record: Record) -> list[Cell]:
 
 
 def claims_of(record: Record) -> list[Sign]:
-    """Each number of tokens is nearer to all of them than the one before."""
+    """Each number of tokens is closer to all of them than the previous one."""
     signs = []
     for (fewer, far), (more, near) in itertools.pairwise(_levels(record).items()):
         half = claims.joint(near.spread, far.spread)

@@ -18,19 +18,19 @@ KEPT = (1, 4, None)
 
 @dataclass(frozen=True)
 class Variant:
-    """A tokenizer: its name, facts of its training, and the keys that a command takes for it (see FlexSpec)."""
+    """A tokenizer: its name, facts of its training, and the keys a command takes for it (see FlexSpec)."""
 
     name: str
     trained: Mapping[str, Any]
     keys: str = ""
 
     def at(self, tokens: int | None) -> str:
-        """The name of its row at a length."""
+        """Return the name of its row at a length."""
         return f"{self.name}, {'all' if tokens is None else tokens} tokens"
 
 
 def lengths_table(name: str, item: str, better: Variant, other: Variant, said: str, stage: str = "stage1") -> FlexTable:
-    """Both at every length, and the claims that `better` has the lower rFVD; `said`: what the paper says of it."""
+    """Compare both at every length, with claims that `better` has the lower rFVD; `said`: what the paper says."""
 
     def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
         return [claims.better(rows, better.at(k), other.at(k), "rfvd", said) for k in KEPT]
@@ -52,10 +52,10 @@ def lengths_table(name: str, item: str, better: Variant, other: Variant, said: s
 def generation_table(
     name: str, item: str, better: Variant, other: Variant, claims_at: Mapping[int | None, Sequence[tuple[str, str]]]
 ) -> GeneratorTable:
-    """Time-first generators on both tokenizers at every length, and the claims that `better` is better.
+    """Compare time-first generators on both tokenizers at every length, with claims that `better` is better.
 
     Args:
-        claims_at: by tokens per latent frame, the metrics that are claimed and what the paper says of each.
+        claims_at: by tokens per latent frame, the claimed metrics and what the paper says about each.
     """
 
     def claims_of(rows: Mapping[str, Row]) -> list[Sign]:

@@ -10,7 +10,7 @@ from evatok.reporting.tables import Cell
 from evatok.storage.records import Metric, Record
 
 BOUND = 1.5
-"""The largest seam ratio at which chunks count as joined; ours, the paper shows pictures."""
+"""The largest seam ratio at which chunks count as joined; our choice, as the paper shows pictures."""
 _NAME = re.compile(r"(psnr|seam_ratio|tokens)_k(\d+)_(conditioned|alone)")
 
 
@@ -38,7 +38,7 @@ def _sign(name: str, ours: Metric, gain: float, half: float | None, other: Metri
 
 
 def cells_of(record: Record) -> list[Cell]:
-    """A row per length and way of decoding, and one for the real clips."""
+    """Return a row per length and decoding mode, and one for the real clips."""
     real = record.metrics["seam_ratio_real"]
     cells = [Cell("real clips", "seam_ratio", None, real.value, real.unit, real.n, record.status, record.id)]
     for name, metric in record.metrics.items():

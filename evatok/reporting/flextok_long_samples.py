@@ -9,11 +9,11 @@ from evatok.reporting.tables import Cell
 from evatok.storage.records import Metric, Record
 
 SHARE = 1 / 8
-"""Of the 3D grid's tokens: 672 of 5,376."""
+"""Share of the 3D grid's tokens: 672 of 5,376."""
 
 
 def cells_of(record: Record) -> list[Cell]:
-    """Samples and real clips, each with its seams and its windows; the 3D grid's tokens are counted."""
+    """Return samples and real clips, each with its seams and windows; the 3D grid's tokens are counted."""
     cells = []
     for name, metric in record.metrics.items():
         row = "real clips" if name.endswith("_real") else "samples"
@@ -25,7 +25,7 @@ def cells_of(record: Record) -> list[Cell]:
 
 
 def claims_of(record: Record) -> list[Sign]:
-    """Few tokens, chunks that join, and a class that is still seen at the end."""
+    """Claim few tokens, chunks that join, and a class still recognised at the end."""
     found, model = record.metrics, record.model
     tokens, grid = found["mean_tokens"].value, model["grid_tokens"]
     windows = _windows(record)
@@ -45,7 +45,7 @@ def claims_of(record: Record) -> list[Sign]:
 
 
 def _windows(record: Record) -> list[Metric]:
-    """Class consistency of the samples, window after window."""
+    """Return the class consistency of the samples, window by window."""
     count = sum(name.startswith("class_consistency_window") and not name.endswith("_real") for name in record.metrics)
     return [record.metrics[f"class_consistency_window{number + 1}"] for number in range(count)]
 

@@ -14,14 +14,14 @@ from evatok.pictures.gallery import save_moving, side_by_side
 from evatok.storage.files import replacing
 
 SAMPLES = "samples"
-"""Folder of the files, in results."""
+"""Folder of the files, inside results."""
 
 
 def draw(results: Path, file: str, name: str, *, frames: int = 8, fps: float = 8.0) -> list[Path]:
-    """Write <results>/figures/<name>.{png,webp} of <results>/samples/<file>; nothing where there is no such file.
+    """Write <results>/figures/<name>.{png,webp} from <results>/samples/<file>; nothing if there is no such file.
 
-    The sheet has a row of `frames` frames per clip; in the moving picture clips of one title, the first line of their
-    captions, are side by side.
+    The sheet has a row of `frames` frames per clip; in the moving picture, clips with the same title (the first line of
+    their captions) are side by side.
 
     Raises:
         StoredClipsError: a file that holds something else.
@@ -42,7 +42,7 @@ def draw(results: Path, file: str, name: str, *, frames: int = 8, fps: float = 8
 
 
 def _alike(captions: Sequence[str]) -> int:
-    """Clips of each title, if all titles have as many, one after the other; else 1."""
+    """Return the number of clips per title if it is the same for all and they are grouped; else 1."""
     titles = [caption.partition("\n")[0] for caption in captions]
     changes = np.flatnonzero([one != other for one, other in itertools.pairwise(titles)])
     width = int(changes[0]) + 1 if len(changes) else len(titles)

@@ -1,8 +1,8 @@
 """VideoFlexTok's Figure 6: class score and gFVD over the generator's size, its training tokens, and its operations.
 
-Points are unguided `sample` records of time-first generators at few and at all tokens, and of ones on the 3D grid.
-A sweep of size keeps steps and batch, a sweep of training tokens keeps the size, and a sweep of operations takes the
-trainings that are compute-optimal: D = 20 N tokens for N weights in the layers.
+Points are unguided `sample` records of time-first generators with few and with all tokens, and of ones on the 3D grid.
+A sweep of size fixes steps and batch, a sweep of training tokens fixes the size, and a sweep of operations uses the
+compute-optimal trainings: D = 20 N tokens for N weights in the layers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evatok.storage.records import Record
 GRID = "3D grid"
 KEPT = 4
 OPTIMAL, WITHIN = 20.0, 0.05
-"""Training tokens per weight of the layers, and how far a training may be from it."""
+"""Training tokens per weight of the layers, and the tolerance on it."""
 METRICS = ("class_consistency", "gfvd")
 
 
@@ -58,7 +58,7 @@ class Sweep(NamedTuple):
 
 
 def line_of(record: Record) -> str:
-    """Which line a record is on: the grid, or the tokens per latent frame; "" for none."""
+    """Return the line a record is on: the grid, or the tokens per latent frame; "" for none."""
     model, facts = record.model, record.model["facts"]
     told = facts.get("tokenizer", {})
     if (model["guidance"], model["flow_steps"]) != (1, flextok.SAMPLED) or "trunk_parameters" not in model:
@@ -72,7 +72,7 @@ def line_of(record: Record) -> str:
 
 
 def points_of(found: Sequence[Record]) -> list[Point]:
-    """Points of equal clips and protocol, those of which there are most; of each seed the newest record."""
+    """Return points with equal clips and protocol, the largest such set; the newest record per seed."""
     sets: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[int, Record]]] = {}
     for record in found:
         if line := line_of(record):
@@ -90,7 +90,7 @@ def points_of(found: Sequence[Record]) -> list[Point]:
 
 
 def sweeps_of(points: Sequence[Point]) -> list[Sweep]:
-    """The three sweeps, left to right as in the paper; those with fewer than two values along them are left out."""
+    """Return the three sweeps, left to right as in the paper, omitting those with fewer than two values."""
     by_tokens = _largest(points, "tokens", "size")
     by_size = _largest(points, "size", "tokens")
     optimal = tuple(p for p in points if abs(p.tokens / p.size / OPTIMAL - 1) <= WITHIN)
@@ -103,7 +103,7 @@ def sweeps_of(points: Sequence[Point]) -> list[Sweep]:
 
 
 def _largest(points: Sequence[Point], same: str, varied: str) -> tuple[Point, ...]:
-    """Of the sets of points that share `same`, the one with most values of `varied`."""
+    """Among the sets of points that share `same`, return the one with the most values of `varied`."""
     sets: dict[Any, list[Point]] = {}
     for point in points:
         sets.setdefault(getattr(point, same), []).append(point)
@@ -111,7 +111,7 @@ def _largest(points: Sequence[Point], same: str, varied: str) -> tuple[Point, ..
 
 
 def frame_of(sweeps: Sequence[Sweep]) -> pd.DataFrame:
-    """A line per sweep, point and metric."""
+    """Return a line per sweep, point and metric."""
     lines = []
     for sweep in sweeps:
         for point in sweep.points:
@@ -124,7 +124,7 @@ def frame_of(sweeps: Sequence[Sweep]) -> pd.DataFrame:
 
 
 def draw(sweeps: Sequence[Sweep], folder: Path, name: str) -> pd.DataFrame:
-    """A column per sweep and a row per metric; writes <folder>/<name>.{svg,csv} and returns what is drawn."""
+    """Draw a column per sweep and a row per metric; write <folder>/<name>.{svg,csv} and return what is drawn."""
     frame = frame_of(sweeps)
     with figures.style():
         figure = Figure(figsize=(3.2 * len(sweeps), 2.5 * len(METRICS)))
@@ -167,13 +167,13 @@ def claims_of(sweeps: Sequence[Sweep]) -> list[Sign]:
 
 
 def _end(points: Sequence[Point], axis: str, which: Any) -> dict[str, Point]:
-    """The points at one end of a sweep, by line."""
+    """Return the points at one end of a sweep, by line."""
     ends = which((getattr(point, axis) for point in points), default=None)
     return {point.line: point for point in points if getattr(point, axis) == ends}
 
 
 def _compare(label: str, one: Point | None, other: Point | None, metric: str, paper: str) -> Sign:
-    """The claim that few tokens are better than the grid, under a name that tells no figures."""
+    """Claim that few tokens are better than the grid, under a name without numbers."""
     rows: Mapping[str, Row] = {
         "few": one.row if one else Row(Spec("few", None)),
         "grid": other.row if other else Row(Spec("grid", None)),
@@ -184,7 +184,7 @@ def _compare(label: str, one: Point | None, other: Point | None, metric: str, pa
 
 
 def _smaller(sweep: Sweep | None, few: str) -> Sign:
-    """The smallest generator of few tokens is no worse than one of the grid that is at least five times as large."""
+    """The smallest generator with few tokens is no worse than one on the grid that is at least five times as large."""
     name, paper = (
         f"with {few} a fifth of the size is no worse than the 3D grid, class score",
         "5 to 10 times smaller (plot)",

@@ -1,7 +1,7 @@
-"""VideoFlexTok's Table 1 in small: generators on its tokens, on its 3D grid, and on EVATok's fixed and adaptive ones.
+"""VideoFlexTok's Table 1 in small: generators on its tokens, on its 3D grid, and on EVATok's fixed and adaptive codes.
 
-Rows are `sample` records of generators whose trainings took equal operations on equal clips, each with the
-reconstructions of its tokenizer at the same tokens. What the records say is also put in words: who wins where.
+Rows are `sample` records of generators trained with equal operations on equal clips, each with the reconstructions of
+its tokenizer at the same tokens. The records are also summarised in words: which system wins where.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SystemRow(Row):
     evaluated: tuple[Record, ...] = ()
 
     def value(self, metric: str) -> Value | None:
-        """As of any row; rFVD is the tokenizer's, and operations are those of the generator's training."""
+        """See other rows; rFVD is the tokenizer's, and operations are those of the generator's training."""
         if metric == "rfvd":
             return Row(self.spec, self.evaluated).value(metric)
         if metric != "pflop":
@@ -71,7 +71,7 @@ class SystemRow(Row):
 
 
 def choose(folder: Path) -> Chosen:
-    """The rows, from the set of samples that fills most of them; ours say how many operations the others may take."""
+    """Return the rows from the set of samples that fills the most; ours set the operations the others may take."""
     everything = records.query(folder)
     found = [r for r in everything if r.kind == "sample" and r.protocol.get("comparable") is True]
     found = [record for record in found if record.model.get("task") == "class" and record.model.get("training_flops")]
@@ -90,9 +90,9 @@ def _common(record: Record) -> tuple[Any, ...]:
 
 
 def _of_equal_compute(found: Sequence[Record]) -> list[Record]:
-    """Records whose training took as many operations as the newest of ours among equal clips and protocols, +- 5 %.
+    """Return records whose training took as many operations as our newest on equal clips and protocols, +- 5 %.
 
-    Without one of ours there is nothing that they equal.
+    Without one of ours there is no reference.
     """
     reference = {_common(record): record.model["training_flops"] for record in found if SPECS[0].fits(record)}
     return [
@@ -103,7 +103,7 @@ def _of_equal_compute(found: Sequence[Record]) -> list[Record]:
 
 
 def _evaluated(everything: Sequence[Record], row: Row) -> tuple[Record, ...]:
-    """The newest evaluation of the row's tokenizer at the same tokens."""
+    """Return the newest evaluation of the row's tokenizer at the same tokens."""
     held: dict[str, Record] = {}
     for sample in row.records:
         for record in everything:
@@ -124,7 +124,7 @@ def _reconstructs(record: Record, sample: Record) -> bool:
 
 
 def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
-    """Few tokens generate better than the grid, and as well as EVATok's; tokens are counted."""
+    """Claim that few tokens generate better than the grid, and as well as EVATok's; tokens are counted."""
     said = "gFVD 80.0, the best of all (LARP 87.5)"
     score = "score .833, second to OmniTokenizer's .858"
     return [
@@ -165,7 +165,7 @@ def winners(rows: Mapping[str, Row]) -> pd.DataFrame:
 
 
 def _beaten(rows: Mapping[str, Row], best: str, other: str, metric: str) -> str:
-    """The verdict on the best row's lead; tokens are counted and compared as they are."""
+    """Return the verdict on the best row's lead; tokens are counted and compared as is."""
     if metric == "gtokens":
         ours, its = rows[best].value(metric), rows[other].value(metric)
         return HOLDS if ours and its and ours.value < its.value else UNKNOWN
@@ -188,7 +188,7 @@ def publish(results: Path) -> None:
 
 
 def caption(chosen: Chosen) -> str:
-    """What is compared with what."""
+    """State what is compared with what."""
     if not chosen.common:
         return f"{ITEM}. No record fills any of its rows yet; in brackets the paper's values."
     common = chosen.common
@@ -201,7 +201,7 @@ def caption(chosen: Chosen) -> str:
 
 
 def missing(chosen: Chosen) -> list[str]:
-    """Recipes of the rows that no record fills, and of their reconstructions."""
+    """Return recipes of the rows without a record, and of their reconstructions."""
     empty = {name for name, row in chosen.rows.items() if name not in PAPER_ROWS and not row.records}
     groups = [group for group, names in _GROUPS.items() if empty & set(names)]
     lines = [f"  python -m evatok.experiments.make {group}" for group in groups]
@@ -212,4 +212,4 @@ def missing(chosen: Chosen) -> list[str]:
 
 
 _GROUPS = {"videoflextok-generators": (FEW, ALL, GRID), "videoflextok-systems": (FIXED, ADAPTIVE)}
-"""Groups of recipes that make each row."""
+"""Recipe groups that make each row."""

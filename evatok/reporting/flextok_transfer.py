@@ -13,7 +13,7 @@ _NAME = re.compile(r"(l1|motion_correlation)_k(\d+)_(borrowed|own)_(tokens|frame
 
 
 def claims_of(record: Record) -> list[Sign]:
-    """Claim: samples change as the tokens' clip does, and look like the first frame's."""
+    """Claim that samples change as the tokens' clip does, and look like the first frame's."""
     levels = sorted({int(found[2]) for name in record.metrics if (found := _NAME.fullmatch(name))})
     signs = []
     for tokens in levels:
@@ -37,7 +37,7 @@ def _sign(name: str, ours: Metric, other: Metric, direction: str) -> Sign:
 
 
 def cells_of(record: Record) -> list[Cell]:
-    """A row per length, first frame, and clip that samples are compared with."""
+    """Return a row per length, first frame, and clip that samples are compared with."""
     cells = []
     for name, metric in record.metrics.items():
         if found := _NAME.fullmatch(name):

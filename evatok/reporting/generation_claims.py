@@ -11,7 +11,7 @@ from evatok.reporting.claims import FAILS, HOLDS, NO_INTERVAL, RULE, UNKNOWN, Si
 GENERATOR_SAVES = 0.26
 """Generated tokens the paper saves: 27.7 % (GPT-B), 26.2 % (larger)."""
 TIME_SHARE = 0.9
-"""Of the saved tokens, the share that should be saved in sampling time."""
+"""Share of the token savings that should carry over to sampling time."""
 DECIDES = (
     f"{RULE}: the gFVD and the time of one sampling have none. Paired intervals (+ is better) are of draws of the same "
     "clips from both rows; the half-interval after ± is the root of the summed squares of both rows' own. Tokens are "
@@ -33,7 +33,7 @@ def fewer_tokens(
 
 
 def time_follows_tokens(rows: Mapping[str, final_rows.Row], first: str, second: str) -> Sign:
-    """Sampling saves at least 0.9 of the share of time that it saves of the tokens; no saving, nothing to follow."""
+    """Sampling saves at least 0.9 times as large a share of time as of tokens; without a saving there is no claim."""
     name = f"{first} saves {TIME_SHARE:g} of its token saving in sampling time"
     values = [rows[row].value(metric) for metric in ("gtokens", "sampling_ms") for row in (first, second)]
     if any(value is None for value in values):
@@ -49,9 +49,9 @@ def time_follows_tokens(rows: Mapping[str, final_rows.Row], first: str, second: 
 
 
 def class_is_followed(rows: Mapping[str, final_rows.Row], row: str) -> Sign:
-    """The classifier sees the class asked for more often than guessing would, on the mean over classes.
+    """The classifier recognises the requested class more often than chance, averaged over classes.
 
-    On that mean, samples of one class alone, whatever is asked, are right as often as guesses.
+    On that average, samples of a single class, whatever is requested, score no better than chance.
     """
     name, shown = f"{row} shows its class more often than chance", rows[row].value("class_consistency_balanced")
     if shown is None:
@@ -63,12 +63,12 @@ def class_is_followed(rows: Mapping[str, final_rows.Row], row: str) -> Sign:
 
 
 def _of_ratio(one: final_rows.Value, other: final_rows.Value) -> float | None:
-    """Half the interval of a ratio of two values, to first order; None where either has none."""
+    """Return half the interval of a ratio of two values, to first order; None if either has none."""
     if one.interval is None or other.interval is None:
         return None
     return abs(one.value / other.value) * math.hypot(one.interval / one.value, other.interval / other.value)
 
 
 def less(share: float, word: str) -> str:
-    """A share saved in words; one that is negative was spent."""
+    """Put a saved share in words; a negative one was spent."""
     return f"{100 * abs(share):.1f} % {word if share >= 0 else 'more'}"

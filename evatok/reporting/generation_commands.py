@@ -1,6 +1,6 @@
-"""The commands that would fill the rows of a table of generators: train and measure the tokenizer, train, sample.
+"""The commands that would fill the rows of a generator table: train and measure the tokenizer, train, sample.
 
-At toy size they are recipes, which make what they need.
+At toy size these are recipes, which include their prerequisites.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def commands(table: GeneratorTable, chosen: Chosen, columns: Mapping[str, Column
 
 
 def _matched_steps(chosen: Chosen) -> str:
-    """Steps by which an adaptive generator costs what the fixed one does, where both are on record."""
+    """Return the steps at which an adaptive generator costs as much as the fixed one, if both are recorded."""
     facts = {r.model["assignment"]: r.model["facts"] for r in chosen.common.get("samples", ())}
     if facts.keys() < {"uniform", "router"}:
         return "STEPS"
@@ -68,7 +68,7 @@ def _filling(spec: Spec, source: str, common: Mapping[str, Any], table: Generato
 
 
 def recipe_of(spec: Spec, source: str, table: GeneratorTable) -> str:
-    """The recipe of what a toy row lacks: its tokenizer's measurement, or its samples."""
+    """Return the recipe for what a toy row lacks: its tokenizer's measurement, or its samples."""
     rule, trained = spec.measured, spec.trained or {}
     if source == RECONSTRUCTION:
         return f"evaluate-proxy-games-{rule}" if table.task.tokenizer else recipe(shipped(rule))

@@ -1,8 +1,8 @@
-"""The rows of tables of generators: which records make up each, and its values.
+"""Rows of generator tables: which records make up each, and its values.
 
 A row needs up to three records: of the tokenizer under its own assignments (kind `evaluate`), of class-to-video and of
-frame prediction (kind `sample`). One table shows only samples of equal generator, training, clips, protocol and way of
-sampling: the set that fills most of its rows, of several such sets the one of most seeds, of those the newest.
+frame prediction (kind `sample`). One table shows only samples of equal generator, training, clips, protocol and
+sampling settings: the set that fills the most rows; among ties the one with the most seeds, then the newest.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ OF_TOKENIZER: dict[str, Column] = {
     "rtokens": (RECONSTRUCTION, "mean_tokens", 1, "tokens"),
 }
 EQUAL_COMPUTE = 0.05
-"""Trainings are of equal compute where steps times batch times tokens per clip differ by no more than this share."""
+"""Trainings count as equal compute if steps times batch times tokens per clip differ by no more than this share."""
 
 
 def of_generator(source: str) -> dict[str, Column]:
-    """The columns of one task's samples."""
+    """Return the columns of one task's samples."""
     return {
         "gen_params": (source, "parameters", 1e-6, "M"),
         "gfvd": (source, "gfvd", 1, ""),
@@ -56,13 +56,13 @@ OF_CONSISTENCY: dict[str, Column] = {
 
 @dataclass(frozen=True)
 class Task:
-    """What a table's generators write, and what its tokenizers are measured on.
+    """What a table's generators generate, and what its tokenizers are measured on.
 
     Attributes:
         sampled: names of the protocols whose samples it shows.
         reconstructed: name of the protocol that its tokenizers are measured under.
-        tokenizer: file of the one tokenizer of all rows; "": each row has a final tokenizer of its own.
-        router: file of the router of its adaptive rows; "": the pyramid router of the matched weight.
+        tokenizer: file of the one tokenizer of all rows; "": each row has its own final tokenizer.
+        router: file of the router of its adaptive rows; "": the pyramid router at the matched weight.
         train, take: further settings of stage5_generator and of sample, in the commands that would fill a row.
     """
 
@@ -88,22 +88,22 @@ class GeneratorTable(TableSpec):
 
 
 def fixed(name: str) -> Spec:
-    """A row of the fixed-length tokenizer and its generator."""
+    """Return a row of the fixed-length tokenizer and its generator."""
     return Spec(name, {"assignment": "uniform"}, "uniform")
 
 
 def adaptive(name: str, equal: str = "steps", given: str = "levels") -> Spec:
-    """A row of the adaptive tokenizer.
+    """Return a row of the adaptive tokenizer.
 
     Args:
-        equal: what its generator has in common with the fixed one's, "steps" or "compute".
+        equal: what its generator shares with the fixed one's, "steps" or "compute".
         given: how frame prediction scales the given frames' tokens, with "levels" or with the fixed "row".
     """
     return Spec(name, {"assignment": "router", "equal": equal, "given": given}, "router")
 
 
 def published(name: str) -> Spec:
-    """A row that only the paper has."""
+    """Return a row that only the paper has."""
     return Spec(name, None)
 
 
@@ -115,7 +115,7 @@ class Row(final_rows.Row):
     columns: Mapping[str, Column] = field(default_factory=dict)
 
     def value(self, metric: str) -> Value | None:
-        """As of a tokenizer's row; a column is one source's metric, or the parameters of what was measured."""
+        """See a tokenizer's row; a column is one source's metric, or the parameters of what was measured."""
         source, name, factor, unit = self.columns[metric]
         held = self.sources.get(source, ())
         if name == "parameters":
@@ -124,7 +124,7 @@ class Row(final_rows.Row):
         if found is None:
             return None
         spread, interval = (None if v is None else factor * v for v in (found.spread, found.interval))
-        told = name if factor == 1 else ""  # a metric in other units is not the records'
+        told = name if factor == 1 else ""  # a converted metric is not the records'
         return Value(factor * found.value, unit, found.n, spread, interval, found.higher, found.ids, told)
 
 
@@ -135,7 +135,7 @@ def _parameters(held: Sequence[Record], factor: float, unit: str) -> Value | Non
 
 
 def choose(folder: Path, table: GeneratorTable, columns: Mapping[str, Column]) -> Chosen:
-    """The records in `folder` that fill the table's rows."""
+    """Return the records in `folder` that fill the table's rows."""
     everything = records.query(folder)
     used = {source for source, *_ in columns.values()}
     samples = {task: _samples(everything, table, task) for task in (CLASS, FRAMES) if task in used}
@@ -154,7 +154,7 @@ def choose(folder: Path, table: GeneratorTable, columns: Mapping[str, Column]) -
 
 
 def _of_one_tokenizer(sources: dict[str, tuple[Record, ...]]) -> dict[str, tuple[Record, ...]]:
-    """The samples of a row without those on another tokenizer than the first task's: a row is one system."""
+    """Drop a row's samples on a tokenizer other than the first task's: a row is one system."""
     first = next((held for held in sources.values() if held), ())
     own = {record.model["parents"]["tokenizer"] for record in first}
     return {
@@ -164,7 +164,7 @@ def _of_one_tokenizer(sources: dict[str, tuple[Record, ...]]) -> dict[str, tuple
 
 
 def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:
-    """Of one task: the records of each row, from the one set that fills most rows."""
+    """Return the records of each row for one task, from the set that fills the most rows."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     drawn = [record for record in everything if record.kind == "sample" and record.model["task"] == task]
     for record in final_rows.of_newest_version(drawn):
@@ -182,7 +182,7 @@ def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> 
 
 
 def _common(record: Record) -> tuple[Any, ...]:
-    """What the samples of one table have in common, but for the generator's steps."""
+    """Return what the samples of one table have in common, except for the generator's steps."""
     facts, model = record.model["facts"], record.model
     trained = tuple(facts.get(key) for key in ("size", "model", "batch", "label"))
     sampled = tuple(model.get(key) for key in ("guidance", "temperature", "top_k", "top_p"))
@@ -190,11 +190,11 @@ def _common(record: Record) -> tuple[Any, ...]:
 
 
 def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record, ...]:
-    """A row's records: of each pair of seeds, of training and of sampling, the newest."""
+    """Return a row's records: the newest per pair of training and sampling seeds."""
     if spec.trained is None:
         return ()
     own = [record for record in members if record.model["assignment"] == spec.measured]
-    if "given" in spec.trained:  # records older than the choice have scaled with the levels
+    if "given" in spec.trained:  # records older than this key scaled with the levels
         own = [record for record in own if record.model["facts"].get("given", "levels") == spec.trained["given"]]
         own = [record for record in own if record.model["facts"].get("prefix") == own[-1].model["facts"].get("prefix")]
     if spec.trained.get("equal") == "compute":
@@ -220,7 +220,7 @@ def _like_compute(one: Record, other: Record) -> bool:
 def _reconstruction(
     folder: Path, everything: Sequence[Record], spec: Spec, generated: Sequence[Record], task: Task
 ) -> tuple[Record, ...]:
-    """The tokenizer of the samples under its own assignments; without samples, the final that Table 1 shows."""
+    """Return the samples' tokenizer under its own assignments; without samples, the final shown in Table 1."""
     if generated:
         held = [record for record in everything if measures(record, generated[0], task.reconstructed)]
         return tuple(held[-1:])
@@ -231,7 +231,7 @@ def _reconstruction(
 
 
 def measures(record: Record, sample: Record, protocol: str) -> bool:
-    """Whether this is the evaluation of a sample's tokenizer, under the assignments that taught its generator."""
+    """Whether this evaluates a sample's tokenizer, under the assignments its generator was trained with."""
     if record.kind != "evaluate" or record.protocol.get("comparable") is not True:
         return False
     model, facts, parents = record.model, sample.model["facts"], sample.model["parents"]

@@ -1,6 +1,6 @@
-"""What the tables of generators share: how they are shown and written, and their command line.
+"""Shared by generator tables: formatting, writing, and the command line.
 
-What no record fills is a dash, and the commands that would fill it are printed.
+A value without a record is a dash, and the commands that would fill it are printed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evatok.reporting.tables import Cell
 
 
 def caption(table: GeneratorTable, chosen: Chosen) -> str:
-    """What is compared with what."""
+    """State what is compared with what."""
     if not chosen.common:
         brackets = "; in brackets the paper's values" if table.published else ""
         return f"{table.item}. No sample on record yet{brackets}."
@@ -55,20 +55,20 @@ def publish(spec: GeneratorTable, columns: Mapping[str, Column], results: Path) 
 
 
 def shown(cell: Cell) -> str:
-    """`ours ± spread (paper)`, to four digits."""
+    """Format as `ours ± spread (paper)`, to four digits."""
     spread = "" if cell.spread is None else f" ± {cell.spread:.2g}"
     ours = "-" if cell.ours is None else f"{cell.ours:.4g}{spread}"
     return ours if cell.paper is None else f"{ours} ({cell.paper:g})"
 
 
 def _records(chosen: Chosen, row: tables.Row) -> dict[str, str]:
-    """The records of a row, those of samples first."""
+    """Return the records of a row, samples first."""
     ids = (record.id for record in chosen.rows[row[0].row].records)
     return {"records": "<br>".join(ids) or "-"}
 
 
 def _belongs(cell: Cell, spec: GeneratorTable) -> bool:
-    """Whether a table has this cell: rows that only the paper has show what it printed, ours every column."""
+    """Whether a table has this cell: paper-only rows show what it printed, ours every column."""
     papers = {row.name for row in spec.specs if row.trained is None}
     return cell.row not in papers or cell.paper is not None or cell.ours is not None
 
@@ -85,7 +85,7 @@ def main(
     description: str | None,
     argv: list[str] | None = None,
 ) -> int:
-    """The command line of a table's script; `claims_of` makes the signs of the chosen rows."""
+    """Run the command line of a table's script; `claims_of` judges the chosen rows."""
     results = final_tables.results_folder(description, argv)
     with errors.one_line(table.name):
         chosen = publish(table, columns, results)

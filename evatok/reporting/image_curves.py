@@ -1,4 +1,4 @@
-"""Supplement Figure 7: quality of images against tokens, under uniform rows, best rewards and routers."""
+"""Supplement Figure 7: quality of images against tokens, for uniform assignments, best rewards and routers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SETS = {"images": ("images", "validation")}
 PANELS = ("st_lpips_alex", "rfd_efficientnet", "psnr")
 """The paper's panels are LPIPS, FID and PSNR."""
 MARGINAL = 20.0
-"""Percent of the tokens: less saved at equal quality counts as marginal. For videos the paper saves 42 to 56."""
+"""Percent of the tokens: a smaller saving at equal quality counts as marginal. On videos the paper saves 42 to 56."""
 
 
 def signs(held: Mapping[str, Record], row: str = "images") -> list[Sign]:
-    """The claims about every panel: best rewards ahead of uniform rows by little, routers near the best rewards."""
+    """Return the claims about every panel: best rewards slightly ahead of uniform, routers near the best rewards."""
     found = []
     for metric in PANELS:
         record = held.get(metric)
@@ -37,7 +37,7 @@ def signs(held: Mapping[str, Record], row: str = "images") -> list[Sign]:
 
 
 def marginal(where: str, savings: Mapping[str, Any], metric: str) -> Sign:
-    """Best rewards save few tokens at the quality of the uniform row, by the whole interval of the saving."""
+    """Best rewards save few tokens at the uniform quality, judged by the whole interval of the saving."""
     name = f"{where}: max_reward saves less than {MARGINAL:.0f} % at uniform's quality"
     paper = "the gain is marginal on images (suppl. H)"
     found = savings.get("max_reward", {}).get(metric)

@@ -1,8 +1,8 @@
-"""Supplement Table 4: final tokenizers of images with one length and with a router's, and their generators.
+"""Supplement Table 4: final image tokenizers at one length and with a router's, and their generators.
 
-A row's reconstructions are the evaluations of its tokenizers, one a training seed; its samples those of generators on
-any of them. One table shows tokenizers of equal size, steps, training images and protocol, of several such sets the one
-that fills most rows, the newest where several do.
+A row's reconstructions are the evaluations of its tokenizers, one per training seed; its samples come from generators
+on any of them. One table shows tokenizers of equal size, steps, training images and protocol: the set that fills the
+most rows; among ties, the newest.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ TABLE = TableSpec(
     tuple(Spec(row, {"stage": 4, "modality": "image", "assignment": row}, row) for row in ROWS),
     published=False,
 )
-"""Its rows of reconstructions, as they are measured on a user's images."""
+"""Its reconstruction rows, as measured on a user's images."""
 OWN_METRICS = "psnr,ssim,l1,mse,st_lpips_alex,rfd_efficientnet"
 RECONSTRUCTED = ("lpips", "st_lpips", "psnr", "rfid", "rfd_efficientnet", "rtokens")
 SAMPLED = ("gfid", "gfd_efficientnet", "gtokens")
-"""Columns; ST-LPIPS is not LPIPS, and distances of EfficientNet features are no FID: each has a column of its own."""
+"""Columns; ST-LPIPS is not LPIPS, and distances of EfficientNet features are not FID: each has its own column."""
 FEWER = {"rtokens": 0.199, "gtokens": 0.230}
-"""Shares of the tokens that the paper's router saves: 205 of 256, and 197 of 256 generated."""
+"""Token shares of the paper's router: 205 of 256, and 197 of 256 generated."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Rows of reconstructions and of samples by name, all there."""
+    """All rows of reconstructions and of samples by name."""
 
     reconstructed: Mapping[str, Row]
     sampled: Mapping[str, Row]
@@ -53,7 +53,7 @@ class Chosen:
 
 
 def choose(folder: Path, own: OwnClips | None = None) -> Chosen:
-    """The set of records in `folder` that fills most of the table; of a user's own images there are no samples."""
+    """Return the records in `folder` that fill the most of the table; a user's own images have no samples."""
     if own:
         measured = list(filter(own.has, records.query(folder, kind="evaluate", name=own.protocol)))
         return _fullest(measured, [])
@@ -75,7 +75,7 @@ def _fullest(measured: list[Record], drawn: list[Record]) -> Chosen:
 
 
 def _row_of(record: Record) -> str:
-    """The row of a final image tokenizer measured as it was trained; "" for others, such as a proxy."""
+    """Return the row of a final image tokenizer measured as it was trained; "" for others, such as a proxy."""
     facts, measured = record.model.get("facts") or {}, record.model.get("assignment")
     is_final = facts.get("stage") == 4 and facts.get("modality") == "image"
     return str(measured) if is_final and measured in ROWS and facts.get("assignment") == measured else ""
@@ -104,7 +104,7 @@ def _filled(chosen: Chosen) -> tuple[int, str]:
 
 
 def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cell]:
-    """One cell per row and column; with several seeds `record` holds their ids, separated by a blank."""
+    """Return one cell per row and column; with several seeds `record` holds their ids, separated by a blank."""
     cells = []
     for name in ROWS:
         for metric in (*RECONSTRUCTED, *SAMPLED):
@@ -119,7 +119,7 @@ def to_cells(chosen: Chosen, paper: Mapping[tuple[str, str], float]) -> list[Cel
 
 
 def caption(chosen: Chosen, own: OwnClips | None = None) -> str:
-    """What is compared with what."""
+    """State what is compared with what."""
     item = f"{TABLE.item}, and generators on them"
     held = [record for row in chosen.reconstructed.values() for record in row.records]
     if not held:
@@ -136,7 +136,7 @@ def caption(chosen: Chosen, own: OwnClips | None = None) -> str:
 
 
 def signs(chosen: Chosen) -> list[Sign]:
-    """The paper's claims about its two rows: fewer tokens, worse reconstruction, no worse generation."""
+    """Return the paper's claims about its two rows: fewer tokens, worse reconstruction, no worse generation."""
     made, drawn = chosen.reconstructed, chosen.sampled
     return [
         fewer(chosen, "rtokens", "205 against 256 (19.9 %)"),
@@ -148,7 +148,7 @@ def signs(chosen: Chosen) -> list[Sign]:
 
 
 def fewer(chosen: Chosen, metric: str, paper: str) -> Sign:
-    """The router's row takes at least the paper's share of tokens fewer."""
+    """The router's row uses at least the paper's share of tokens fewer."""
     name = f"router takes {100 * FEWER[metric]:.1f} % fewer {metric} than uniform"
     ours, other = chosen.value("router", metric), chosen.value("uniform", metric)
     if ours is None or other is None:

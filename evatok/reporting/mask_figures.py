@@ -55,7 +55,7 @@ def _dense(mask: attention.Mask) -> np.ndarray:
 
 
 def cells(found: dict[str, Mask]) -> pd.DataFrame:
-    """One line per cell: mask, query, key, query_block, key_block (all from 0), visible (0 or 1)."""
+    """Return a line per cell: mask, query, key, query_block, key_block (all from 0), visible (0 or 1)."""
     frames = []
     for name, mask in found.items():
         query, key = (index.ravel() for index in np.indices(mask.visible.shape))
@@ -65,7 +65,7 @@ def cells(found: dict[str, Mask]) -> pd.DataFrame:
 
 
 def drawn(found: dict[str, Mask]) -> Figure:
-    """A panel per mask, queries downwards; cells a query may look at in the colour of its block."""
+    """Draw a panel per mask, queries downwards, with visible cells in the colour of the query's block."""
     figure = Figure(figsize=(7.2, 7.6))
     for axes, (name, mask) in zip(figure.subplots(2, 2).flat, found.items(), strict=True):
         _panel(axes, mask, *TITLES[name])
@@ -89,7 +89,7 @@ def _panel(axes: Axes, mask: Mask, title: str, query: str, key: str) -> None:
 
 
 def rectangles(mask: Mask) -> Iterator[tuple[int, int, int, int]]:
-    """Visible cells as (top, bottom, left, right), ends excluded: queries of one block that see the same are one."""
+    """Return visible cells as (top, bottom, left, right), ends exclusive, merging a block's queries with equal view."""
     keyed = np.column_stack((mask.query_block, mask.visible))
     starts = [0, *(np.flatnonzero((keyed[1:] != keyed[:-1]).any(1)) + 1).tolist(), len(keyed)]
     for top, bottom in itertools.pairwise(starts):
@@ -99,6 +99,6 @@ def rectangles(mask: Mask) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _edges(blocks: np.ndarray) -> list[int]:
-    """Where one block ends and the next begins."""
+    """Return where one block ends and the next begins."""
     edges: list[int] = (np.flatnonzero(np.diff(blocks)) + 1).tolist()
     return edges

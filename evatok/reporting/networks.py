@@ -1,9 +1,9 @@
 """The network of a training's record, for counting its operations.
 
-Sizes change in the course of a project, so that "toy" in an older record is another network than "toy" today. A record
-tells its network itself (`model.network`); those from before it did name their checkpoint by its hash, whose header
-tells it where it ships; and a tokenizer that does not ship is the one of its size, of those that ship and today's, that
-has its number of parameters. Where none of this tells, or two differ, the network is not known.
+Sizes change in the course of a project: "toy" in an older record is a different network from "toy" today. A record
+states its own network (`model.network`); older ones name their checkpoint by its hash, whose header states it if it
+ships; and a tokenizer that does not ship is identified by its number of parameters among the shipped networks and
+today's of its size. If none of this decides, or two differ, the network is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evatok.tokenizers.evatok import TOKENIZER_SIZES, AdaptiveTokenizer, Tokeniz
 
 
 def tokenizer_of(record: Record, results: Path) -> TokenizerConfig | None:
-    """The tokenizer that a record of stage 1 or 4 trained, or one of stage 2 scored with; None: not known."""
+    """Return the tokenizer a record of stage 1 or 4 trained, or one of stage 2 scored with; None: unknown."""
     if "network" in record.model:
         return TokenizerConfig.from_dict(record.model["network"])
     sha256 = record.model.get("tokenizer", record.model.get("sha256"))
@@ -36,7 +36,7 @@ def tokenizer_of(record: Record, results: Path) -> TokenizerConfig | None:
 
 
 def router_of(record: Record, results: Path) -> RouterConfig | None:
-    """The router that a record of stage 3 trained; None: not known."""
+    """Return the router a record of stage 3 trained; None: unknown."""
     if "network" in record.model:
         return RouterConfig.from_dict(record.model["network"])
     for path, header in checkpoints.headers(results / "checkpoints", "router").items():
@@ -47,5 +47,5 @@ def router_of(record: Record, results: Path) -> RouterConfig | None:
 
 @cache
 def parameters_of(config: TokenizerConfig) -> int:
-    """Parameters of a tokenizer of this shape."""
+    """Count the parameters of a tokenizer of this shape."""
     return sum(p.numel() for p in AdaptiveTokenizer(config).parameters())

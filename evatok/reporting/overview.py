@@ -1,4 +1,4 @@
-"""README's table of claims, and results/README.md: what is measured here beside what the papers print."""
+"""README's table of claims, and results/README.md: our measurements beside the papers' numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOSING = "<!-- end of results -->"
 
 @dataclass(frozen=True)
 class Highlight:
-    """A claim that README shows: in its own words, and where it is judged, by item and name there."""
+    """A claim shown in the README: its wording, and the item and name under which it is judged."""
 
     claim: str
     item: str
@@ -89,7 +89,7 @@ HIGHLIGHTS = (
         "VTok: key frame 16, motion 6 a second above 8 even frames, late",
     ),
 )
-"""What README shows: the heart of the papers, and what goes against them or against us."""
+"""Claims shown in the README: the core of the papers, and what contradicts them or us."""
 ITEMS: dict[str, tuple[str, ...]] = {
     "table3": ("percentile", "top1", "top5"),
     "table3_wq1.2": ("percentile", "top1", "top5"),
@@ -101,8 +101,8 @@ ITEMS: dict[str, tuple[str, ...]] = {
     "table2": ("wall_hours",),
     "main_figure4": ("saving_rfvd", "saving_st_lpips", "saving_psnr"),
 }
-"""Tables shown, each named as its script and perhaps an operating point, and of them which metrics; one that was never
-written is left out."""
+"""Tables shown, each named by its script and possibly an operating point, with the selected metrics; tables never
+written are left out."""
 BESIDE_THE_PAPER = {
     *(
         f"{clips}/{row}"
@@ -111,9 +111,9 @@ BESIDE_THE_PAPER = {
     ),
     *("fixed length", "EVATok, fewer given tokens", "games, uniform", "games, router"),
 }
-"""Rows that are shown although the paper has none of them."""
+"""Rows shown although the paper has none of them."""
 POINTS = {"table3": "w_q solved for", "table3_wq1.2": "w_q = 1.2", "table3_st_lpips": "w_q = 1.2, ST-LPIPS"}
-"""What distinguishes rows of the same name."""
+"""What distinguishes rows with the same name."""
 INTRODUCTION = """# Results
 
 Written by `python reproductions/readme.py` from the tables in `tables/`, which `python -m reproductions` rebuilds from
@@ -131,7 +131,7 @@ def with_highlights(text: str, folder: Path) -> str:
     """The README with its table of claims regenerated from the tables in `folder`.
 
     Raises:
-        TableError: the README has no place for it, or an item no such claim.
+        TableError: the README has no place for it, or an item lacks the claim.
     """
     before, opening, rest = text.partition(OPENING)
     _, closing, after = rest.partition(CLOSING)
@@ -141,7 +141,7 @@ def with_highlights(text: str, folder: Path) -> str:
 
 
 def highlights(folder: Path) -> pd.DataFrame:
-    """claim | paper | ours | verdict, one line for each of HIGHLIGHTS; an item that was never built is not measured."""
+    """Return claim | paper | ours | verdict, a line for each of HIGHLIGHTS; an item never built is not measured."""
     return pd.DataFrame([_line(highlight, folder) for highlight in HIGHLIGHTS])
 
 
@@ -156,12 +156,12 @@ def _line(highlight: Highlight, folder: Path) -> dict[str, str]:
 
 
 def claims_files(folder: Path, item: str = "*") -> list[Path]:
-    """The files of an item's claims, by default of every item's."""
+    """Return the claims files of an item, by default of every item."""
     return sorted((*folder.glob(f"{item}_signs.csv"), *folder.glob(f"{item}_claims.csv")))
 
 
 def page(folder: Path) -> str:
-    """results/README.md: every claim counted, every value of the papers that was measured, and the speeds."""
+    """Build results/README.md: every claim counted, every measured value of the papers, and the speeds."""
     there = [name for name in ITEMS if (folder / f"{name}.csv").exists()]
     lines = pd.concat([shown(pd.read_csv(folder / f"{name}.csv"), name) for name in there])
     parts = [INTRODUCTION, "## Claims", CLAIMS, tables.markdown(counted(folder)), "## Values", VALUES]
@@ -172,7 +172,7 @@ def page(folder: Path) -> str:
 
 
 def counted(folder: Path) -> pd.DataFrame:
-    """A line for each item with claims: how many have which verdict."""
+    """Return a line for each item with claims: how many have which verdict."""
     lines = []
     for path in claims_files(folder):
         verdicts = pd.read_csv(path)["verdict"]
@@ -184,7 +184,7 @@ def counted(folder: Path) -> pd.DataFrame:
 
 
 def shown(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """what | paper | ours | record | script, one line for each value of the paper that was measured here."""
+    """Return what | paper | ours | record | script, a line for each value of the paper measured here."""
     kept = table[table["ours"].notna() & table["metric"].isin(ITEMS[name])]
     kept = kept[kept["paper"].notna() | kept["row"].isin(BESIDE_THE_PAPER)]
     lines = [

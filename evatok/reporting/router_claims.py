@@ -1,6 +1,6 @@
-"""Claims about Table 3: routers against the best uniform assignment of each clip, and against one for all clips.
+"""Claims about Table 3: routers against the best uniform assignment per clip, and against one for all clips.
 
-The paper compares with the first; the second, chosen with hindsight on the very clips, is a control that it lacks.
+The paper compares with the first; the second, chosen in hindsight on the very same clips, is a control it lacks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DECIDES = (
 def signs(
     found: Mapping[str, Record | None], paper: Mapping[tuple[str, str], float], routers: Iterable[str] = ROUTERS
 ) -> list[Sign]:
-    """The claims about every set, from its record at one operating point."""
+    """Return the claims about every set, from its record at one operating point."""
     return [
         better(row, record, name, rival, paper) for row, record in found.items() for rival in RIVALS for name in routers
     ]
@@ -46,7 +46,7 @@ def better(row: str, record: Record | None, name: str, rival: str, paper: Mappin
 
 
 def _half(one: Metric, other: Metric) -> float | None:
-    """Half the 95 % interval of the difference of two values with recorded standard errors."""
+    """Return half the 95 % interval of the difference of two values with recorded standard errors."""
     if one.spread is None or other.spread is None:
         return None
     return 1.96 * math.hypot(one.spread, other.spread)

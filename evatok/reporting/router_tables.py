@@ -1,4 +1,4 @@
-"""Table 3 from its records, and the picture of clips with the tokens a router gave their blocks."""
+"""Table 3 from its records, and the picture of clips with the tokens per block a router chose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = {"matched": "table3", "wq1.2": "table3_wq1.2", "st-lpips": "table3_st_lp
 """Tables by operating point."""
 METRICS = ("top1", "top5", "percentile")
 PICTURED, FRAMES = 8, 8
-"""Clips of a picture, and about how many frames it shows of each."""
+"""Number of clips in a picture, and roughly how many frames it shows of each."""
 
 
 def publish(
@@ -30,8 +30,8 @@ def publish(
 ) -> None:
     """Write and print the table of all sets by one reward, and the claims about its routers.
 
-    `found` has the record of each set; where there is none, the paper's values stand alone. `what` is said of the
-    reward, by default what is known of the shipped routers'.
+    `found` has the record of each set; without one, only the paper's values are shown. `what` describes the reward, by
+    default that of the shipped routers.
     """
     paper = tables.paper_values("table3")
     routers = list(comparison.routers)
@@ -39,7 +39,7 @@ def publish(
         cell for row, record in found.items() for cell in to_cells(record, row, shelf.size, paper, routers=routers)
     ]
     Table(name, caption(shelf.size, comparison, what), cells, right=("n",)).publish(shelf.root)
-    if not routers:  # claims are about them
+    if not routers:  # claims are about routers
         return
     item = f"supplement Table 3 at the operating point {comparison.name}"
     signs = router_claims.signs(found, paper, routers)
@@ -53,7 +53,7 @@ def to_cells(
     paper: Mapping[tuple[str, str], float],
     routers: Sequence[str] = tuple(router_study.ROUTERS),
 ) -> list[Cell]:
-    """Cells of one set: every measured row, or the paper's alone where nothing was ever measured."""
+    """Return cells of one set: every measured row, or only the paper's if nothing was ever measured."""
     cells = []
     simple = [name for name in router_quality.SIMPLE if name != "best_uniform"]
     names = ["best_uniform", *routers, *simple]
@@ -80,7 +80,7 @@ def caption(size: str, comparison: Comparison, what: str = "") -> str:
 
 
 def _shipped(comparison: Comparison) -> str:
-    """What the reward of the shipped routers is."""
+    """Describe the reward of the shipped routers."""
     baseline = comparison.routers["router"].config.candidates.baseline
     return {
         "matched": f"solved for, so that the best assignments average 0.70 of the tokens of {baseline} per block",
@@ -90,7 +90,7 @@ def _shipped(comparison: Comparison) -> str:
 
 
 def picture(shelf: Shelf, clips: np.ndarray, rows: np.ndarray, file: str) -> Path:
-    """Some of the clips (N, T, H, W, 3), from few tokens to many, with the tokens (N, K) each block got (Fig. 1)."""
+    """Draw some of the clips (N, T, H, W, 3), from few tokens to many, with the tokens (N, K) per block (Fig. 1)."""
     order = np.argsort(rows.sum(1), kind="stable")
     picked = order[np.linspace(0, len(order) - 1, min(PICTURED, len(order))).astype(int)]
     captions = [f"clip {i}, {rows[i].sum()} tokens" for i in picked]

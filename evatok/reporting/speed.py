@@ -1,4 +1,4 @@
-"""What of results/tables/speed.csv, which `benchmarks` writes, is worth showing, and in which words."""
+"""The entries of results/tables/speed.csv (written by `benchmarks`) worth showing, and their wording."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ SHOWN = {
     ("many_files", "wall_seconds_per_clip_two_workers"): "10,000 video files: seconds per clip, one worker and two",
     ("compile", "wall_seconds"): "a pass of the tokenizer: seconds, as it is and compiled",
 }
-"""Rows for a README, with what they say."""
+"""Rows for a README, with their wording."""
 
 
 def worth_showing(tables: Path) -> pd.DataFrame:
-    """what | baseline | ours | times | device | record, one line for each row of SHOWN that speed.csv has.
+    """Return what | baseline | ours | times | device | record, a line for each row of SHOWN in speed.csv.
 
-    Raises FileNotFoundError where nothing was measured yet.
+    Raises FileNotFoundError if nothing was measured yet.
     """
     table = pd.read_csv(tables / "speed.csv").dropna(subset=["ratio"])
     order = {key: number for number, key in enumerate(SHOWN)}
@@ -94,7 +94,7 @@ def worth_showing(tables: Path) -> pd.DataFrame:
 
 
 def _is_beams_percentile(line: Mapping[Hashable, Any]) -> bool:
-    """The tables and weights of the percentiles are named in their metrics."""
+    """Whether the line is a beam percentile, whose metric names its tables and weights."""
     return line["row"] == "beam_search" and str(line["metric"]).startswith("percentile_")
 
 

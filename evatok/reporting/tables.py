@@ -1,4 +1,4 @@
-"""Tables of results: the paper's value beside ours, tidy in CSV, readable in Markdown.
+"""Result tables: the paper's value beside ours, tidy in CSV, readable in Markdown.
 
 A table is a list of cells, one per row and metric, and says how Markdown shows them. Numbers of the papers come from
 results/paper/*.json and nowhere else; ours come with the id of the record that holds them.
@@ -27,10 +27,10 @@ class TableError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table. `paper` or `ours` is None where it is absent; `ours` comes from `n` samples.
+    """One value of a table. `paper` or `ours` is None if absent; `ours` comes from `n` samples.
 
-    `spread` is what the records tell of its spread (over clips, or the deviation over training seeds); `interval` is
-    half a 95 % interval of the value. None: not measured.
+    `spread` is as recorded (over clips, or the deviation over training seeds); `interval` is half a 95 % interval of
+    the value. None: not measured.
     """
 
     row: str
@@ -52,39 +52,39 @@ class Cell:
 
 
 COLUMNS = [column.name for column in fields(Cell)]
-"""Of every table's CSV."""
+"""Columns of every table's CSV."""
 
 Row = Sequence[Cell]
 """The cells of one row of a table."""
 
 
 def both(cell: Cell) -> str:
-    """`ours (paper)` to two decimals; a dash where nothing is measured."""
+    """Format as `ours (paper)` to two decimals; a dash if nothing is measured."""
     ours, paper = ("-" if value is None else f"{value:.2f}" for value in (cell.ours, cell.paper))
     return f"{ours} ({paper})"
 
 
 def sources(row: Row) -> dict[str, str]:
-    """n, status and record of a row, those of its first cell."""
+    """Return n, status and record of a row, from its first cell."""
     first = row[0]
     return {"n": "-" if first.n is None else str(first.n), "status": first.status, "record": first.record or "-"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is published, in CSV and Markdown.
+    """A table as published, in CSV and Markdown.
 
     Attributes:
         name: of its files in <results>/tables.
         caption: what is compared with what.
         cells: in the order of rows.
-        shown: a cell as Markdown shows it.
+        shown: formats a cell for Markdown.
         tail: the last columns of a row in Markdown, by title.
         metrics: the metrics' columns in Markdown, by title; by default those of the cells, under their own names.
         first: title of the first column.
-        absent: what stands in Markdown where a row has no cell of a metric.
-        right: titles of columns that are aligned to the right.
-        remarks: what must be said of its numbers, beneath it.
+        absent: Markdown text for a row without a cell of a metric.
+        right: titles of right-aligned columns.
+        remarks: notes on its numbers, printed beneath it.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Table:
     remarks: Sequence[str] = ()
 
     def markdown(self) -> str:
-        """A line per row, a column per metric, and the tail."""
+        """Return a line per row, a column per metric, and the tail."""
         titles = self.metrics or {cell.metric: cell.metric for cell in self.cells}
         lines = []
         for name in dict.fromkeys(cell.row for cell in self.cells):
@@ -110,7 +110,7 @@ class Table:
         return markdown(pd.DataFrame(lines), self.right)
 
     def text(self) -> str:
-        """Caption, table and remarks."""
+        """Return caption, table and remarks."""
         remarks = "".join(f"\n- {remark}" for remark in self.remarks)
         return f"{self.caption}\n\n{self.markdown()}\n" + (f"{remarks}\n" if remarks else "")
 
@@ -122,14 +122,14 @@ class Table:
 
 
 def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
-    """One line per cell, in COLUMNS."""
+    """Return one line per cell, in COLUMNS."""
     frame = pd.DataFrame([asdict(cell) for cell in cells], columns=COLUMNS)
     numbers = dict.fromkeys(("paper", "ours", "spread", "interval"), float)
     return frame.astype({**numbers, "n": "Int64"})
 
 
 def markdown(frame: pd.DataFrame, right: Sequence[str] = ()) -> str:
-    """A frame of text as a Markdown table, every value as it stands; the columns of `right` aligned to the right."""
+    """Format a frame of text as a Markdown table, every value as is; the columns of `right` right-aligned."""
     sides = ["right" if column in right else "left" for column in frame.columns]
     return str(frame.to_markdown(index=False, disable_numparse=True, colalign=sides if len(frame) else None))
 
@@ -143,10 +143,10 @@ def write(folder: Path, name: str, frame: pd.DataFrame, text: str) -> None:
 
 
 def paper_values(item: str) -> dict[tuple[str, str], float]:
-    """(row, metric) -> value of one item of the papers ("table3"), from results/paper/<item>.json.
+    """Return (row, metric) -> value for one item of the papers ("table3"), from results/paper/<item>.json.
 
     Raises:
-        TableError: no such item on file.
+        TableError: an item that is not on file.
     """
     path = REPOSITORY / "results" / "paper" / f"{item}.json"
     if not path.exists():

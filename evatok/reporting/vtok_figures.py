@@ -1,4 +1,4 @@
-"""VTok's Figure 2: clips of prompts with what is asked of them, real ones above the samples of each row on file."""
+"""VTok's Figure 2: clips of prompts with their questions, real ones above the samples of each stored row."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from evatok.reporting.tables import TableError
 from evatok.storage.files import ordinary, replacing
 
 NAME = "vtok_figure2"
-_WIDTH = 64  # letters of a line
+_WIDTH = 64  # characters per line
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """N prompts with one question each, its answer, and the real clips (N, T, H, W, 3) that show them."""
+    """N prompts with one question each, its answer, and the real clips (N, T, H, W, 3) that match them."""
 
     prompts: list[str]
     questions: list[str]
@@ -30,7 +30,7 @@ class Prompts:
 
 
 def draw(held: Prompts, samples: dict[str, Path], figures: Path) -> list[Path]:
-    """Write the sheet and the moving picture; `samples`: files of rows by label, as `vtok_align` writes them.
+    """Write the sheet and the moving picture; `samples`: files of rows by label, as written by `vtok_align`.
 
     Raises:
         TableError: a file of other prompts or questions, or of clips of another shape.
@@ -58,7 +58,7 @@ def _answer(clip: np.ndarray, question: str) -> str:
 
 
 def _clips(path: Path, held: Prompts) -> np.ndarray:
-    """The samples of a row, as many as there are prompts."""
+    """Return the samples of a row, one per prompt."""
     try:
         with np.load(ordinary(path), allow_pickle=False) as file:
             clips, (prompts, texts) = file["clips"], json.loads(str(file["told"]))

@@ -1,8 +1,8 @@
-"""Rows of VTok's tables of generation: samples made of captions, judged; their ceiling, and what may be claimed.
+"""Rows of VTok's generation tables: judged samples generated from captions, their upper bound, and their claims.
 
-Records of `vtok_align` are of one table if image encoder, decoder, protocol, judge and the way of sampling are equal.
-Before anything is claimed, clips made from true tokens must show what they should (`gated`): below that the decoder
-decides, not the tokens.
+Records of `vtok_align` share a table if image encoder, decoder, protocol, judge and sampling settings are equal. Claims
+are only made if clips decoded from true tokens show what they should (`gated`): otherwise the decoder decides, not the
+tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KIND = "vtok_align"
 PROTOCOL = "moving-shapes-align"
 CEILING, AGREEMENT = 75.0, 90.0
 SAMPLED = ("protocol", "judge", "flow_steps", "flow_guidance", "temperature", "size")
-"""Configuration that rows of one table share."""
+"""Configuration shared by the rows of one table."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class MadeSpec(RowSpec):
 
     @property
     def strategy_of(self) -> str:
-        """The row of understanding with the same strategy, whose model a writer starts from."""
+        """Return the understanding row with the same strategy, whose model a writer starts from."""
         return self.name.removesuffix(f"-{self.head}")
 
     def settings(self) -> dict[str, Any]:
-        """Configuration of `vtok_generation` (of `vtok_align` for rows without a writer), but for seed and files."""
+        """Return the configuration of `vtok_generation` (or `vtok_align`, without a writer), without seed and files."""
         kept = self.strategy
         told: dict[str, Any] = {"strategy": kept.kind, "key": kept.key, "fps": kept.fps, "frames_sampled": kept.frames}
         if self.tokens == "written":
@@ -69,7 +69,7 @@ MADE_BY_NAME: Mapping[str, MadeSpec] = {row.name: row for row in MADE}
 
 
 def set_of(record: Record) -> str:
-    """What rows of one table of samples have in common."""
+    """Return what rows of one table of samples have in common."""
     parents: Mapping[str, str] = record.model["parents"]
     told = {key: record.config[key] for key in SAMPLED}
     return f"{parents.get('image_encoder')} {parents.get('decoder')} {sorted(told.items())}"
@@ -79,7 +79,7 @@ GENERATION = Family(KIND, MADE_BY_NAME, set_of, "python reproductions/vtok/gener
 
 
 def ceilings(rows: Mapping[str, Shown]) -> list[Sign]:
-    """What must hold before rows are compared: the decoder shows what tokens say, and a learned judge agrees."""
+    """Return what must hold before rows are compared: the decoder shows what tokens encode, a learned judge agrees."""
     return [
         reaches(rows, "true", AVERAGE, CEILING, "gate: below it nothing is claimed of generation"),
         reaches(rows, "vtok", "agreement", AGREEMENT, "human judges: within 1 %"),
@@ -87,7 +87,7 @@ def ceilings(rows: Mapping[str, Shown]) -> list[Sign]:
 
 
 def gated(rows: Mapping[str, Shown], signs: Sequence[Sign]) -> list[Sign]:
-    """Claims after their ceilings; not measured where clips of true tokens do not reach theirs."""
+    """Return claims after their gates; not measured if clips of true tokens miss theirs."""
     first = ceilings(rows)
     value = rows["true"].value(AVERAGE)
     if value is not None and value >= CEILING:

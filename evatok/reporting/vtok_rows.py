@@ -1,7 +1,7 @@
-"""The rows of VTok's tables: what each is trained with, which records make it up, and its outcomes.
+"""Rows of VTok's tables: how each is trained, which records make it up, and its outcomes.
 
-A table shows records of one kind alone: equal image encoder, start, steps, clips and size of the language model. Of
-several such sets it takes the one that fills most rows, of equally full ones the newest. A row's seeds are averaged.
+A table only shows records of one kind: equal image encoder, start, steps, clips and language model size. Of several
+such sets it takes the one that fills the most rows; among ties, the newest. A row's seeds are averaged.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ KIND = "vtok_understanding"
 PROTOCOL = "moving-shapes-understanding"
 CAMERA_PROTOCOL = "freedoom-understanding"
 CAMERA_CLIPS = 4800
-"""Training clips of Freedoom, of which the frequent motions are not all asked about."""
+"""Training clips of Freedoom, not all of whose frequent motions are asked about."""
 LONGER = {"train_clips": 16000, "steps": 6000}
 """Four times the usual clips and steps: do frames learn motion then?"""
 SEEDS = (0, 1)
 TRAINED = ("steps", "train_clips", "batch", "learning_rate", "width", "layers", "heads", "size")
-"""Configuration that rows of one table share; a row measured without training is not asked for its steps."""
+"""Configuration shared by the rows of one table; a row measured without training need not match in steps."""
 
 
 @dataclass(frozen=True)
 class RowSpec:
-    """A row: its strategy, the frame rate of its clips, and where it differs from the usual training.
+    """A row: its strategy, the frame rate of its clips, and how it differs from the usual training.
 
-    `swap_of` names the row whose trained model it measures without training; `trained` is configuration of its training
-    that is not the usual one.
+    `swap_of` names the row whose trained model it measures without training; `trained` overrides the usual training
+    configuration.
     """
 
     name: str
@@ -48,7 +48,7 @@ class RowSpec:
     trained: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """Configuration of `vtok_understanding` for this row, but for seed and start."""
+        """Return the configuration of `vtok_understanding` for this row, without seed and start."""
         kept = self.strategy
         told: dict[str, Any] = {"strategy": kept.kind, "key": kept.key, "fps": kept.fps, "residual": kept.residual}
         told |= {"frames_sampled": kept.frames, "protocol": self.protocol}
@@ -108,7 +108,7 @@ CONTROLS = ("key", "frames11x4", "absolute", "mean", "previous", "shuffled")
 
 @dataclass(frozen=True)
 class Shown:
-    """A row as measured: one record a seed; `outcomes` (mean of the seeds) is None where files of outcomes lack."""
+    """A row as measured: one record per seed; `outcomes` (mean over seeds) is None if outcome files are missing."""
 
     spec: RowSpec
     records: list[Record] = field(default_factory=list)
@@ -119,25 +119,25 @@ class Shown:
         return self.spec.strategy.length()
 
     def value(self, metric: str) -> float | None:
-        """Mean over seeds; None where nothing is measured."""
+        """Return the mean over seeds; None if nothing is measured."""
         held = [record.metrics[metric].value for record in self.records if metric in record.metrics]
         return float(np.mean(held)) if held else None
 
     def deviation(self, metric: str) -> float | None:
-        """Sample standard deviation over seeds; None of fewer than two."""
+        """Return the sample standard deviation over seeds; None for fewer than two."""
         held = [record.metrics[metric].value for record in self.records if metric in record.metrics]
         return float(np.std(held, ddof=1)) if len(held) > 1 else None
 
 
 @dataclass(frozen=True)
 class Family:
-    """Records that rows are made of.
+    """The kind of records that rows are made of.
 
     Attributes:
         kind: of the records.
         specs: rows by name.
         set_of: what records of one table have in common.
-        command: makes the row whose name follows.
+        command: makes the row whose name is appended.
     """
 
     kind: str
@@ -149,13 +149,13 @@ class Family:
 def shown(
     folder: Path, names: Sequence[str], root: Path = REPOSITORY, family: Family | None = None
 ) -> dict[str, Shown]:
-    """The rows of a table by name, from the records in `folder`; rows without a record are empty.
+    """Return the rows of a table by name, from the records in `folder`; rows without a record are empty.
 
     Args:
-        family: what they are made of; None: answers to questions about real clips.
+        family: their family; None: answers to questions about real clips.
 
     Raises:
-        RecordError: a record, or a file of outcomes, that is not what it says.
+        RecordError: an invalid record or outcome file.
     """
     family = family or UNDERSTANDING
     found = [record for record in query(folder, family.kind) if not why_not_comparable(record)]
@@ -172,14 +172,14 @@ def shown(
 
 
 def set_of(record: Record) -> str:
-    """Image encoder, stage A and how a row of understanding was trained."""
+    """Return image encoder, stage A and training settings of an understanding row."""
     parents: Mapping[str, str] = record.model["parents"]
     told = {key: record.config[key] for key in TRAINED if key != "steps"}
     return f"{parents.get('image_encoder')} {parents.get('stills')} {sorted(told.items())}"
 
 
 def _seeds(spec: RowSpec, held: list[Record]) -> list[Record]:
-    """The newest record of each seed; all of the longest training."""
+    """Return the newest record per seed, all of the longest training."""
     fits = [record for record in held if spec.fits(record)]
     longest = max(map(_steps, fits), default=0)
     by_seed = {record.config["seed"]: record for record in fits if _steps(record) == longest}
@@ -187,7 +187,7 @@ def _seeds(spec: RowSpec, held: list[Record]) -> list[Record]:
 
 
 def _steps(record: Record) -> int:
-    """Steps of the training behind a row: its own, or those of the writer whose samples it judges."""
+    """Return the steps of the training behind a row: its own, or those of the writer whose samples it judges."""
     return int(record.config.get("steps", record.model.get("writer_steps", 0)))
 
 
@@ -202,4 +202,4 @@ UNDERSTANDING = Family(KIND, BY_NAME, set_of, f"{_SCRIPT} --only")
 CAMERA = Family(KIND, CAMERA_BY_NAME, set_of, f"{_SCRIPT} --of freedoom --only")
 LONGER_TRAINED = Family(KIND, LONGER_BY_NAME, set_of, f"{_SCRIPT} --of longer --only")
 FAMILIES = {"": UNDERSTANDING, "freedoom": CAMERA, "longer": LONGER_TRAINED}
-"""By the name that recipes and `understanding.py --of` give them."""
+"""Families by the name that recipes and `understanding.py --of` use."""

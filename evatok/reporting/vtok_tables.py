@@ -1,7 +1,7 @@
 """VTok's tables as shown: the paper's value beside ours, differences with paired intervals, and verdicts.
 
-Two files a table, and its verdicts: <name>.csv with a value a line, <name>.md for reading. The paper's Tables 4 and 5
-are of generated videos, ours of questions about real ones: the captions say so.
+Each table has two files and its verdicts: <name>.csv with a value per line, <name>.md for reading. The paper's Tables 4
+and 5 are about generated videos, ours about questions on real ones: the captions say so.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Rows = Mapping[str, Shown]
 
 @dataclass(frozen=True)
 class VtokTable:
-    """One table: its rows in order, the row that the others are compared with, and what it claims.
+    """A table: its rows in order, the row the others are compared with, and its claims.
 
-    `family` is what its rows are made of, `called` what the paper's rows are called on file, if otherwise. `categories`
-    and `needs` are those that its clips are asked about.
+    `family` is what its rows are made of, `called` the paper's name of the rows on file, if different. `categories` and
+    `needs` are those its clips are asked about.
     """
 
     name: str
@@ -50,7 +50,7 @@ class VtokTable:
 
 
 def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> int:
-    """Write a table and its verdicts from stored records; exit code 2 where a record is not what it says."""
+    """Write a table and its verdicts from stored records; exit code 2 for an invalid record."""
     results = results_folder(doc, argv)
     with errors.one_line(table.name):
         rows = shown(results / "records", table.rows, family=table.family)
@@ -65,7 +65,7 @@ def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> in
 
 
 def published(table: VtokTable) -> dict[tuple[str, str], float]:
-    """The paper's values under the names of our rows."""
+    """Return the paper's values under our row names."""
     held = tables.paper_values(table.paper) if table.paper else {}
     ours = {theirs: name for name, theirs in table.called.items()}
     return {(ours.get(row, row), metric): value for (row, metric), value in held.items()}
@@ -83,13 +83,13 @@ def publish(table: VtokTable, rows: Rows, paper: Mapping[tuple[str, str], float]
 
 
 def cells_of(rows: Rows, paper: Mapping[tuple[str, str], float], names: Sequence[str]) -> list[Cell]:
-    """One value a row and metric, accuracy by category and need among them."""
+    """Return one value per row and metric, including accuracy by category and need."""
     metrics = ("tokens", AVERAGE, *(f"{AVERAGE}.{name}" for name in names))
     return [_cell(name, row, metric, paper.get((name, metric))) for name, row in rows.items() for metric in metrics]
 
 
 def overview(rows: Rows, paper: Mapping[tuple[str, str], float], against: str) -> str:
-    """Tokens and average of each row beside the paper's, and how far it is from the row `against`."""
+    """Return tokens and average of each row beside the paper's, and its difference from the row `against`."""
     lines = [
         {
             "row": row.spec.label,
@@ -104,7 +104,7 @@ def overview(rows: Rows, paper: Mapping[tuple[str, str], float], against: str) -
 
 
 def parts(rows: Rows, names: Sequence[str]) -> str:
-    """Accuracy by category or by need."""
+    """Return accuracy by category or by need."""
     lines = [
         {"row": row.spec.label, **{name: _number(row.value(f"{AVERAGE}.{name}")) for name in names}}
         for row in rows.values()
@@ -138,7 +138,7 @@ def alike(rows: Rows, first: str, second: str, paper: str, within: float, metric
 
 
 def reaches(rows: Rows, name: str, metric: str, least: float, why: str = "-") -> Sign:
-    """A row reaches a share; a gate, judged by its value."""
+    """A row reaches a share; a gate, judged by its value alone."""
     what = metric.removeprefix(f"{AVERAGE}.").replace(AVERAGE, "average")
     value = rows[name].value(metric)
     told = "-" if value is None else f"{value:.1f} %"
@@ -147,12 +147,12 @@ def reaches(rows: Rows, name: str, metric: str, least: float, why: str = "-") ->
 
 
 def gate(rows: Rows) -> Sign:
-    """Frames name more motions than chance: before they do, a lead over them may be one in learning alone."""
+    """Frames name more motions than chance: otherwise a lead over them may only be one in learning."""
     return reaches(rows, "frames8", "accuracy.motion", 40, "gate: below it the frames' training has not converged")
 
 
 def over_frames(rows: Rows) -> list[Sign]:
-    """The paper's Table 4 of VTok against eight frames: on average, and where the paper says that it gains."""
+    """The paper's Table 4: VTok against eight frames, on average and where the paper reports gains."""
     return [
         above(rows, "vtok", "frames8", "43.9 against 42.4"),
         above(rows, "vtok", "frames8", "47.1 against 44.5", metric="accuracy.motion"),

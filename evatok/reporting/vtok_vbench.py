@@ -1,7 +1,7 @@
-"""VTok's Table 2: VBench's columns as the paper has them, and what stands in for them here.
+"""VTok's Table 2: VBench's columns as in the paper, and their substitutes here.
 
-VBench's networks cannot run here, so its columns stay dashes; beside them are the share of right answers (its semantic
-score), samples faster than the median real clip (dynamic degree), evenness of motion (smoothness), and gFVD.
+VBench's networks cannot run here, so its columns stay dashes; beside them are the share of correct answers (for its
+semantic score), samples faster than the median real clip (dynamic degree), evenness of motion (smoothness), and gFVD.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CAPTION = (
     "semantic score), moving samples (dynamic degree), evenness (smoothness) and gFVD."
 )
 ROWS = {"none": "HunyuanVideo", "frames8": "frames", "vtok": "vtok"}
-"""Our rows by name, and the paper's on file."""
+"""Our rows by name, and the paper's name on file."""
 VBENCH = (
     "total",
     "quality",
@@ -51,7 +51,7 @@ _ALIKE = 0.3  # points within which the paper's smoothness stays
 
 
 def main(doc: str | None, argv: list[str] | None = None) -> int:
-    """Write the table and its verdicts from stored records; exit code 2 where a record is not what it says."""
+    """Write the table and its verdicts from stored records; exit code 2 for an invalid record."""
     results = results_folder(doc, argv)
     with errors.one_line(NAME):
         rows = shown(results / "records", (*ROWS, "true"), family=GENERATION)
@@ -101,8 +101,8 @@ def _even(rows: Mapping[str, Shown], first: str, second: str, paper: str, root: 
 
 
 def _gain(one: Shown, other: Shown, metric: str, root: Path) -> tuple[float, float, float] | None:
-    """Difference of means over the seeds in points with its interval over captions; None without files of samples."""
-    from evatok.metrics.bootstrap import bootstrap_statistic  # PyTorch comes with it
+    """Return the difference of means over seeds, in points, with its interval over captions; None without samples."""
+    from evatok.metrics.bootstrap import bootstrap_statistic  # imports PyTorch
 
     both = [_samples(row, metric, root) for row in (one, other)]
     if both[0] is None or both[1] is None or len(both[0]) != len(both[1]):
@@ -112,7 +112,7 @@ def _gain(one: Shown, other: Shown, metric: str, root: Path) -> tuple[float, flo
 
 
 def _samples(row: Shown, metric: str, root: Path) -> np.ndarray | None:
-    """(N,) mean over the seeds."""
+    """Return (N,) means over the seeds."""
     held = [per_clip.read(record, root) for record in row.records]
     values = [arrays[_FILES[metric]].astype(np.float64) for arrays in held if arrays and _FILES[metric] in arrays]
     return np.mean(values, axis=0) if values and len(values) == len(held) else None
@@ -136,7 +136,7 @@ def _title(metric: str) -> str:
 
 
 def _cell(name: str, metric: str, row: Shown, paper: Mapping[tuple[str, str], float]) -> Cell:
-    """VBench's columns that nothing stands in for have no value of ours."""
+    """Return a cell; VBench's columns without a substitute have no value of ours."""
     published, key = paper.get((ROWS[name], metric)), OURS.get(metric)
     unit = "" if metric == "gfvd" else "%"
     if not row.records or key is None or row.value(key) is None:

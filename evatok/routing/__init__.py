@@ -11,7 +11,7 @@ __all__ = ["Router"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Router`, imported when it is first used: its network is not needed to read this package's other modules."""
+    """`Router`, imported on first use: the package's other modules do not need its network."""
     if name != "Router":
         raise AttributeError(f"module 'evatok.routing' has no attribute {name!r}")
     from evatok.routing.trained_router import Router

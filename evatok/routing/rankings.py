@@ -1,4 +1,4 @@
-"""How routers rank the candidates of a set of clips: each router's ranking computed once, and kept if there is a store.
+"""Rankings of candidates for a set of clips by routers, each computed once and optionally stored.
 
 Legend: N clips, B clips of a batch, K temporal blocks, A candidates.
 """
@@ -20,11 +20,11 @@ from evatok.storage.shards import Arrays, ShardStore, Tick, computed, length_of,
 class Rankings:
     """Rankings of one set of clips, uint8 (N, T, H, W, 3), by several routers.
 
-    Routers of one kind and shape see the same statistics of a clip, which cost more than all else: they are computed
-    once for all of them, and each router's ranking once.
+    Routers of one kind and shape compute the same statistics of a clip, the dominant cost: they are computed once for
+    all of them, and each router's ranking once.
 
     Args:
-        store: where rankings of these pixels by these weights are found, or kept; None keeps nothing.
+        store: where rankings of these pixels by these weights are looked up and kept; None keeps nothing.
         batch: clips per pass, and per shard of the store.
     """
 
@@ -36,14 +36,14 @@ class Rankings:
         self._ranked: dict[str, np.ndarray] = {}
 
     def by(self, router: Router) -> np.ndarray:
-        """(N, A) candidates, most probable first; see `Router.ranking`."""
+        """Return (N, A) candidates, most probable first; see `Router.ranking`."""
         sha256 = router.checkpoint.sha256
         if sha256 not in self._ranked:
             self._ranked[sha256] = self._ranking(router)
         return self._ranked[sha256]
 
     def assignments(self, router: Router) -> np.ndarray:
-        """(N, K) tokens per block."""
+        """Return (N, K) tokens per block."""
         return router.config.candidates.row(self.by(router)[:, 0])
 
     def _ranking(self, router: Router) -> np.ndarray:
@@ -60,7 +60,7 @@ class Rankings:
 
     @torch.no_grad()
     def _logits(self, router: Router, batch: tuple[int, int]) -> torch.Tensor:
-        """(B, A), on the CPU."""
+        """Compute (B, A) logits, on the CPU."""
         module, pixels = router.module, self.clips[slice(*batch)]
         device = next(module.parameters()).device
         if not isinstance(module, StatisticsRouter):

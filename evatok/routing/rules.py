@@ -49,12 +49,12 @@ def parse(text: str, shape: TokenizerConfig, *, seed: int = 0, device: str = "cp
     """Parse a rule: `uniform:16`, `fixed:16,8,8,4`, `router:CHECKPOINT` or `random`.
 
     Args:
-        seed: of `random`.
-        device: of a router.
+        seed: for `random`.
+        device: for a router.
 
     Raises:
         RuleError: none of these forms, or tokens that are not one of the levels.
-        CheckpointError, RoutingError: a router that is absent, damaged, or was made for another tokenizer.
+        CheckpointError, RoutingError: a router that is missing, damaged, or was made for another tokenizer.
     """
     kind, _, rest = text.partition(":")
     if kind == "random" and not rest:

@@ -40,7 +40,7 @@ class OperatingPoint:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> OperatingPoint:
-        """Build from JSON. Raises TypeError or LookupError for what is no operating point."""
+        """Build from JSON. Raises TypeError or LookupError for an invalid operating point."""
         scale = checkpoints.shaped(Scale, values["scale"])
         return checkpoints.shaped(cls, {"metric": values["metric"], "w_q": values["w_q"], "scale": scale})
 

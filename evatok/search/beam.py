@@ -135,7 +135,7 @@ def prefix_reward(
     w_q: float,
     payback: float = PAYBACK,
 ) -> np.ndarray:
-    """Proxy rewards (B, W) of prefixes of k `blocks`, as if the clip continued at the same quality and cost.
+    """Compute proxy rewards (B, W) of prefixes of k `blocks`, as if the clip continued at the same quality and cost.
 
     Prefixes of equal length are comparable: quality (B, W) is that of the blocks so far, tokens (B, W) are scaled to K
     blocks, and both enter the z-scores of the complete clip's reward. As tokens spent early also serve later blocks,

@@ -31,7 +31,7 @@ from evatok.storage.files import ordinary, replacing
 _MOST_BLOCKS, _MOST_CANDIDATES = 64, 10**6
 _WORDS = ("name", "source", "split", "sha256")
 _BEFORE_VERSIONS = {"freedoom": "freedoom@2", "arcade": "arcade@1"}
-"""Recipe versions of tables that were scored before tables recorded them."""
+"""Recipe versions of tables scored before tables recorded them."""
 
 
 class CurationError(EvatokError, ValueError):

@@ -97,7 +97,7 @@ class Walk:
         self.evaluations = 0
 
     def start(self) -> Frontier:
-        """The empty prefix of every clip."""
+        """Return the empty prefix of every clip."""
         return Frontier(torch.empty(self.clips, 1, 0, dtype=torch.int64, device=self.metrics.blocks[0].device))
 
     def extend(self, frontier: Frontier, level: int) -> Frontier:

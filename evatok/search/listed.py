@@ -1,4 +1,4 @@
-"""Score listed pairs of clip and assignment, where few of a clip's candidates are asked for.
+"""Score listed pairs of clip and assignment, when only a few of a clip's candidates are needed.
 
 Legend: N clips, M pairs, K temporal blocks.
 """
@@ -29,10 +29,9 @@ def score_pairs(
     perceptual: PerceptualDistance | SomeFrames | None = None,
     name: str = "perceptual",
 ) -> Scores:
-    """Scores (M,) of uint8 clips (M, T, H, W, 3) each under its own assignment (M, K): l1, mse, psnr, perceptual.
+    """Score (M,) uint8 clips (M, T, H, W, 3), each under its own assignment (M, K): l1, mse, psnr, perceptual.
 
-    They are the tree's (`evatok.search.tree`) up to rounding. Pairs of similar length side by side need the least
-    padding.
+    The scores are the tree's (`evatok.search.tree`) up to rounding. Order pairs by length to minimise padding.
     """
     device, blocks = next(tokenizer.parameters()).device, tokenizer.config.candidates.blocks
     parts: list[dict[str, torch.Tensor]] = []

@@ -33,7 +33,7 @@ class TableStore:
         return shard_path(self.folder, made_by["start"], made_by["stop"])
 
     def check(self, made_by: Mapping[str, Any]) -> bool:
-        """Whether a shard is there. Raises CurationError if it is damaged or of another origin."""
+        """Whether a shard exists. Raises CurationError if it is damaged or of another origin."""
         path = self.path(made_by)
         if path.exists():
             check_origin(path, made_by["origin"])
@@ -46,7 +46,7 @@ class TableStore:
         write(self.path(made_by), table)
 
     def claim(self, made_by: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Hold the shard's lock. Raises LockedError where another process computes it."""
+        """Hold the shard's lock. Raises LockedError if another process is computing it."""
         what = f"the shard of clips {made_by['start']}..{made_by['stop'] - 1}"
         return sole_writer(lock_of(self.folder, self.path(made_by).stem), what)
 

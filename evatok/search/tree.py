@@ -29,7 +29,7 @@ Scores = dict[str, np.ndarray]
 Progress = Callable[[], object]
 
 ROWS = 32
-"""Rows per matrix product in the tree: a batch of fewer clips is filled up with sibling branches.
+"""Rows per matrix product in the tree: a smaller batch of clips is filled up with sibling branches.
 
 At toy size on a CPU core in bfloat16, this saves a third of the time for 4 clips.
 """
@@ -45,7 +45,7 @@ def prefix_tree(
     *,
     rows: int = ROWS,
 ) -> Scores:
-    """Exact scores (C, A) of clips (C, 3, T, H, W) under every candidate, by metric: l1, mse, psnr, perceptual.
+    """Compute exact scores (C, A) of clips (C, 3, T, H, W) under every candidate, by metric: l1, mse, psnr, perceptual.
 
     Walks the tree of prefixes depth first with all clips at once; clips in one visit share their lengths, so that every
     product is dense. For few clips, sibling branches are walked join_siblings as long as clips times branches are at

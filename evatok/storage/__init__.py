@@ -1,1 +1,1 @@
-"""What lies on disk, complete or absent: records, checkpoints, shards, values per clip, and names of files."""
+"""Files on disk, complete or absent: records, checkpoints, shards, per-clip values, and file names."""

@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file with the weights, what they are weights of, and their hash.
+"""Checkpoints: one safetensors file with the weights, a description of them, and their hash.
 
-The header carries kind, configuration, parents, and a sha256 over itself and all tensors, so that a file that is
-truncated, edited, or meant for something else is refused with the reason.
+The header holds kind, configuration, parents, and a sha256 over itself and all tensors, so that a truncated, edited or
+wrong file is rejected with the reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CheckpointError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by name, and the header that says what they belong to."""
+    """Weights by name, and the header describing them."""
 
     kind: str
     config: dict[str, Any]
@@ -45,7 +45,7 @@ class Checkpoint:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a record of something measured on it tells of it."""
+        """What a record of a measurement on it says about it."""
         return {"sha256": self.sha256, "parents": self.parents, "facts": self.facts}
 
     def fill(self, module: nn.Module) -> None:
@@ -76,13 +76,13 @@ def save(
 
     Args:
         kind: what the weights are of ("tokenizer", "router").
-        config: everything needed to build the module again.
+        config: everything needed to rebuild the module.
         parents: sha256 of the checkpoints and tables this one was made from, by role.
         facts: further JSON facts (steps, size).
         dtype: precision of floating-point weights on disk.
 
     Raises:
-        CheckpointError: weights that are not finite, or are not any more in that precision; nothing is written.
+        CheckpointError: weights that are not finite, or overflow in that precision; nothing is written.
     """
     weights = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
@@ -97,10 +97,10 @@ def save(
 
 
 def load(path: Path | str, kind: str | None = None) -> Checkpoint:
-    """Read and verify a checkpoint, of any kind if none is named.
+    """Read and verify a checkpoint, of any kind unless one is named.
 
     Raises:
-        CheckpointError: absent, no file, cut short, tampered with, not finite, or not of this kind.
+        CheckpointError: missing, not a file, truncated, tampered with, not finite, or not of this kind.
     """
     header, weights = _read(Path(path))
     if _sha256(header, weights) != header["sha256"]:
@@ -113,17 +113,17 @@ def load(path: Path | str, kind: str | None = None) -> Checkpoint:
 
 
 def kind_of(path: Path) -> str:
-    """The kind that a checkpoint's header names; its weights are not verified.
+    """Return the kind that a checkpoint's header names; its weights are not verified.
 
     Raises:
-        CheckpointError: absent, no file, or cut short.
+        CheckpointError: missing, not a file, or truncated.
     """
     header, _ = _read(Path(path), header_only=True)
     return str(header["kind"])
 
 
 def _read(path: Path, *, header_only: bool = False) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Header and weights, unverified; with `header_only` no weights."""
+    """Read header and weights, unverified; with `header_only` no weights."""
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint; name another, or train it (README: Train your own)")
     if not path.is_file():
@@ -138,9 +138,9 @@ def _read(path: Path, *, header_only: bool = False) -> tuple[dict[str, Any], dic
 
 
 def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
-    """Headers of the checkpoints of one kind in a folder, by path, without their weights; other files are skipped.
+    """Read headers of the checkpoints of one kind in a folder, by path, without weights; other files are skipped.
 
-    Nothing is verified: read what is to be used with `load`.
+    Nothing is verified: use `load` to read a checkpoint.
     """
     found = {}
     for path in sorted(file for file in folder.glob("*.safetensors") if file.is_file()):
@@ -156,9 +156,9 @@ def headers(folder: Path, kind: str) -> dict[Path, dict[str, Any]]:
 
 @contextmanager
 def built_from(path: Path | str) -> Iterator[None]:
-    """Turn whatever an invalid header of a checkpoint leads to into one CheckpointError.
+    """Turn any error caused by an invalid checkpoint header into one CheckpointError.
 
-    A header may be valid JSON under the right hash and still ask for -1 heads, or hold a word for a number; the error,
+    A header may be valid JSON with a correct hash and still ask for -1 heads, or hold a word for a number; the error,
     deep in the construction of a network, then depends on the key.
     """
     try:
@@ -173,10 +173,10 @@ def built_from(path: Path | str) -> Iterator[None]:
 
 
 def shaped(kind: type[Shape], values: dict[str, Any]) -> Shape:
-    """A dataclass of numbers, words and tuples of them, made from JSON, where tuples are lists.
+    """Build a dataclass of numbers, words and tuples of them from JSON, where tuples are lists.
 
     Raises:
-        TypeError: a name that it lacks, or a value of another type, such as 2.5 layers.
+        TypeError: an unknown name, or a value of another type, such as 2.5 layers.
     """
     asked = get_type_hints(kind)
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -199,16 +199,16 @@ def _is_of(value: Any, asked: Any) -> bool:
     if get_origin(asked) is tuple:
         kinds = parts[:1] * len(value) if isinstance(value, tuple) and Ellipsis in parts else parts
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, value, kinds))
-    if parts:  # one of several
+    if parts:  # one of several types
         return any(_is_of(value, part) for part in parts)
     return type(value) is asked or (asked is float and type(value) is int) or asked is Any
 
 
 def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    """Raise CheckpointError for a header that asks for more than its file holds, before hours go into building that.
+    """Raise CheckpointError for a header that asks for more than its file holds, before hours go into building it.
 
-    Every layer has a tensor of its own, every width is a side of one, and nothing is less than 0. Usual widths pass: a
-    network need not use every width that its configuration names.
+    Every layer has a tensor of its own, every width is a side of one, and nothing is negative. Usual widths pass: a
+    network need not use every width its configuration names.
     """
     tensors = len(weights)
     side = max((max(value.shape, default=1) for value in weights.values()), default=1)
@@ -222,7 +222,7 @@ def _refuse_oversized(path: Path, config: dict[str, Any], weights: dict[str, tor
 
 
 def _numbers(config: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a configuration with the key they lie under."""
+    """Return all numbers of a configuration with the key they belong to."""
     if isinstance(config, bool) or config is None:
         return
     if isinstance(config, int | float):

@@ -1,4 +1,4 @@
-"""Hashes of a folder's files, in a file beside them, so that files changed since are not used."""
+"""Hashes of a folder's files, stored beside them, so that files changed since are not used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(folder: Path) -> None:
         except (ValueError, AttributeError) as error:
             raise ChecksumError(f"{folder / NAME} does not map names to their sha256") from error
     for path in (path for path in folder.iterdir() if path.is_symlink()):
-        target = Path(os.path.realpath(path)).name  # which takes a link that leads back to itself as it is
+        target = Path(os.path.realpath(path)).name  # resolves links, and leaves a link loop as is
         if _is_sha256(target):  # the hub's cache calls large files by their content
             named[path.name] = target
     for name, sha256 in sorted(named.items()):

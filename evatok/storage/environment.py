@@ -18,17 +18,17 @@ PACKAGES = (
     *("evatok", "torch", "torchvision", "numpy", "scipy", "pandas", "einops", "lpips", "sacred", "safetensors"),
     *("vector-quantize-pytorch", "decord", "av", "pyarrow", "transformers", "accelerate", "vizdoom"),
 )
-"""The packages whose versions an environment names."""
+"""Packages whose versions an environment lists."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _ABSOLUTE_PATH = re.compile(r"(?<![\w/.:~-])/[^\s'\",\])}=/]+/[^\s'\",\])}=]*")
 
 
 def environment(wall_seconds: float | None = None) -> dict[str, Any]:
-    """Where this process runs: argv, commit and dirty flag (None outside a checkout), versions, device, ...
+    """Describe where this process runs: argv, commit and dirty flag (None outside a checkout), versions, device, ...
 
-    `wall_seconds` is how long the measured work took, as the caller timed it. Results are left out of the
-    dirty flag: they are what a run writes. PyTorch is asked only where it is loaded already.
+    `wall_seconds` is the duration of the measured work, as timed by the caller. Results are excluded from the dirty
+    flag: they are what a run writes. PyTorch is only queried if it is already loaded.
     """
     commit, dirty = _commit()
     torch = sys.modules.get("torch")
@@ -44,7 +44,7 @@ def environment(wall_seconds: float | None = None) -> dict[str, Any]:
 
 
 def portable(value: Any, root: Path = REPOSITORY) -> Any:
-    """`value` with the absolute paths in its strings made relative to `root`, or their names if outside it.
+    """Return `value` with absolute paths in its strings relative to `root`, or reduced to names if outside it.
 
     Covers nested dictionaries and lists, `key=/a/path` and paths within a longer text; user names and
     passwords in URLs are dropped.
@@ -56,7 +56,7 @@ def portable(value: Any, root: Path = REPOSITORY) -> Any:
     if not isinstance(value, str | Path):
         return value
     text = _CREDENTIALS.sub("", str(value))
-    if ",/" in text:  # paths between commas
+    if ",/" in text:  # comma-separated paths
         return ",".join(portable(part, root) for part in text.split(","))
     head, mark, tail = text.rpartition("=") if not text.startswith("/") else ("", "", text)
     if len(tail) > 1 and tail.startswith("/"):
@@ -65,7 +65,7 @@ def portable(value: Any, root: Path = REPOSITORY) -> Any:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the checkout this package lies in; (None, None) where it lies in none."""
+    """Return commit and dirty flag of the checkout this package is in; (None, None) if it is in none."""
     found = _git("rev-parse", "--show-toplevel", "HEAD")
     if found is None or Path(found.splitlines()[0]).resolve() != REPOSITORY:
         return None, None
@@ -91,7 +91,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """The CPU's name: /proc/cpuinfo where there is one, as platform.processor() is often empty on Linux."""
+    """Return the CPU's name, from /proc/cpuinfo if possible, as platform.processor() is often empty on Linux."""
     listing = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.+)", listing.read_text()) if listing.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
@@ -100,6 +100,6 @@ def _processor() -> str:
 def _reduced(path: str, root: Path) -> str:
     try:
         resolved = Path(path).resolve()
-    except (OSError, RuntimeError):  # a link that leads back to itself
+    except (OSError, RuntimeError):  # a link loop
         return Path(path).name
     return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else Path(path).name

@@ -20,23 +20,23 @@ from evatok.storage.leftovers import for_a_while
 _PIECE = 2**24
 
 PARTIAL = ".partial"
-"""Ending of a file that is being written."""
+"""Suffix of a file being written."""
 
 
 class NoRoomError(EvatokError, OSError):
-    """A disk, quota or file size limit too small for what is to be written."""
+    """A disk, quota or file size limit too small for the file to write."""
 
 
 class CacheError(EvatokError):
-    """There is no folder for the cache."""
+    """No folder is available for the cache."""
 
 
 class NotAFileError(EvatokError, OSError):
-    """A pipe, a device or a folder in the place of a file."""
+    """A pipe, a device or a folder in place of a file."""
 
 
 def ordinary(path: Path | str) -> Path:
-    """The path itself, of a file that can be read without waiting for a writer.
+    """Return the path of a file that can be read without waiting for a writer.
 
     Raises:
         NotAFileError: something else is there.
@@ -49,14 +49,14 @@ def ordinary(path: Path | str) -> Path:
 
 @contextmanager
 def replacing(path: Path | str, *, beside: Path | None = None, size: int | None = None) -> Iterator[Path]:
-    """A new file to write to, which becomes `path` in one step on leaving, flushed to the disk and readable by all.
+    """Yield a new file to write to, which becomes `path` in one step on exit, flushed to disk and readable by all.
 
-    Its name is unique, so that several processes may write the same `path`: the last one wins, and a reader sees one
-    of their files, complete. An exception removes it. What a killed writer of the same `path` left is removed here.
+    Its name is unique, so that several processes may write the same `path`: the last one wins, and a reader sees one of
+    their files, complete. An exception removes it. Leftovers of a killed writer of the same `path` are removed here.
 
     Args:
-        beside: folder in which it lies until then, on the same file system; by default that of `path`, which is made.
-        size: bytes that will be written, where they are known: without room for them nothing is begun.
+        beside: folder to hold it until then, on the same file system; by default that of `path`, created if needed.
+        size: bytes to be written, if known: without room for them nothing is started.
 
     Raises:
         NoRoomError: the disk is full; the message names file and disk.
@@ -81,14 +81,14 @@ def replacing(path: Path | str, *, beside: Path | None = None, size: int | None 
 
 @contextmanager
 def replacing_folder(folder: Path | str) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `folder` on leaving; an exception removes it.
+    """Yield a new folder to write to, which replaces `folder` on exit; an exception removes it.
 
-    What a killed writer of the same `folder` left is removed here.
+    Leftovers of a killed writer of the same `folder` are removed here.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder.parent, folder.name)
-    place = folder.parent / f".{folder.name}.{_writer()}.folder{PARTIAL}"  # of the new one, then of the old one
+    place = folder.parent / f".{folder.name}.{_writer()}.folder{PARTIAL}"  # first for the new one, then for the old one
 
     def empty() -> Path:
         (place / "new").mkdir(parents=True)
@@ -104,11 +104,11 @@ def replacing_folder(folder: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path, partial: Path | None = None, size: int | None = None) -> Iterator[None]:
-    """Within, a full disk is a NoRoomError that names the file, the disk, and what is missing, where that is known.
+    """Within, a full disk raises a NoRoomError naming the file, the disk and, if known, what is missing.
 
     Args:
-        partial: the file under its present name.
-        size: bytes the file will have; without room for them nothing is begun.
+        partial: the file under its current name.
+        size: final size in bytes; without room for it nothing is started.
     """
     folder = path.parent
     if size is not None and (free := shutil.disk_usage(folder).free) < size:
@@ -124,12 +124,12 @@ def writing(path: Path, partial: Path | None = None, size: int | None = None) ->
 
 
 def reserve(path: Path, size: int) -> None:
-    """Give the file real blocks up to `size` bytes: a memory map of a sparse one dies by a signal on a full disk."""
+    """Allocate blocks of the file up to `size` bytes: a memory map of a sparse file dies by a signal on a full disk."""
     with path.open("r+b") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
             return
-        for start in range(0, size, _PIECE):  # a file system of zeros, so nothing that is there is lost
+        for start in range(0, size, _PIECE):  # a file system of zeros, so nothing existing is lost
             file.seek(start)
             held = file.read(min(_PIECE, size - start))
             file.seek(start)
@@ -146,7 +146,7 @@ def told_bytes(count: float) -> str:
 
 
 def memory_bytes() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's if less."""
+    """Return the bytes of memory this process may use: the machine's, or its container's if less."""
     held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
@@ -155,7 +155,7 @@ def memory_bytes() -> int:
 
 
 def disk_of(path: Path) -> Path:
-    """Where the file system of an existing path is mounted."""
+    """Return the mount point of an existing path's file system."""
     path = path.resolve()
     while path != path.parent and path.parent.stat().st_dev == path.stat().st_dev:
         path = path.parent
@@ -178,16 +178,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def sha256_file(path: Path | str) -> str:
-    """The file's SHA-256 in hex, read in pieces."""
+    """Return the file's SHA-256 in hex, read in pieces."""
     with ordinary(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
-    """The cache folder: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache.
+    """Return the cache folder: $EVATOK_CACHE, else `evatok` in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
-        CacheError: none of them is set, and this user has no home folder.
+        CacheError: none of them is set, and the user has no home folder.
     """
     chosen = os.environ.get("EVATOK_CACHE")
     try:
@@ -204,7 +204,7 @@ def _writer() -> str:
 
 
 def remove_abandoned(folder: Path, name: str = "") -> None:
-    """Remove partial files of `name`, or of any, whose writer was a process of this machine and is gone."""
+    """Remove partial files of `name`, or of any, whose writer was a process of this machine and has ended."""
     host, _, _ = _writer().rpartition("-")
     begins = rf"\.{re.escape(name)}\." if name else r"\..+\."
     written = re.compile(rf"{begins}{re.escape(host)}-(\d+)\..*{re.escape(PARTIAL)}", re.DOTALL)
@@ -216,7 +216,7 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has that number."""
+    """Whether a process of this machine has this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

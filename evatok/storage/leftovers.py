@@ -1,6 +1,6 @@
-"""Clean-up that an interruption may delay but not prevent: it runs at the end of the process at the latest.
+"""Clean-up that an interruption may delay but not prevent: it runs at process exit at the latest.
 
-A second Ctrl-C, or one that arrives as a `finally` is entered, skips what it guards.
+A second Ctrl-C, or one arriving as a `finally` is entered, skips what the `finally` guards.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PATIENCE = 2.0
 
 
 class CleanUp:
-    """Does its action once: when it is called, or as the process ends.
+    """Runs its action once: when called, or at process exit.
 
-    A forked child leaves its parent's to the parent.
+    A forked child leaves its parent's actions to the parent.
     """
 
     def __init__(self, action: Callable[[], object]) -> None:
@@ -32,7 +32,7 @@ class CleanUp:
         _DUE.append(self)
 
     def await_owner(self) -> None:
-        """Wait, for some seconds, while another thread may be about to clean up by itself."""
+        """Wait some seconds while another thread may be about to clean up by itself."""
         end = time.monotonic() + _PATIENCE
         while self in _DUE and self._thread is not threading.current_thread() and self._thread.is_alive():
             if time.monotonic() > end:
@@ -50,8 +50,8 @@ class CleanUp:
 
 @contextmanager
 def for_a_while(make: Callable[[], Path], remove: Callable[[Path], object]) -> Iterator[Path]:
-    """The path that `make` makes, removed afterwards, also where an interruption falls on either."""
-    made: list[tuple[Path, CleanUp]] = []  # filled within: an interruption finds what is there to be removed
+    """Yield the path that `make` creates, and remove it afterwards, even if an interruption hits either."""
+    made: list[tuple[Path, CleanUp]] = []  # filled inside, so that an interruption finds what to remove
     try:
         with undisturbed():
             path = make()
@@ -63,7 +63,7 @@ def for_a_while(make: Callable[[], Path], remove: Callable[[Path], object]) -> I
 
 
 def temporary_folder(prefix: str) -> AbstractContextManager[Path]:
-    """An empty folder that is gone afterwards, with what it holds."""
+    """Yield an empty folder, removed afterwards with its contents."""
     return for_a_while(
         lambda: Path(tempfile.mkdtemp(prefix=prefix)), lambda folder: shutil.rmtree(folder, ignore_errors=True)
     )

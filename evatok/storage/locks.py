@@ -1,10 +1,10 @@
-"""Lock files for one writer at a time: a lock names its holder, ends with it, and says what to do while it is held.
+"""Lock files for one writer at a time: a lock names its holder, ends with it, and says what to do meanwhile.
 
-A lock is a file, taken with flock: the kernel releases it however its holder ends, `kill -9` included, so on one
+A lock is a file locked with flock: the kernel releases it however its holder ends, `kill -9` included, so on one
 machine a lock that can be taken is free. The file names its holder. On a network file system this may not hold: NFS
-mounted with `nolock` or `local_lock=flock`, Lustre without `-o flock` and some FUSE file systems keep flock to the one
-machine. So the holder also touches the file every few seconds, and a lock that another machine was seen to hold is
-taken over only after `LEASE` seconds without such a sign of life, by the file server's own clock.
+mounted with `nolock` or `local_lock=flock`, Lustre without `-o flock` and some FUSE file systems keep flock local to
+one machine. So the holder also touches the file every few seconds, and a lock last held by another machine is taken
+over only after `LEASE` seconds without such a heartbeat, by the file server's own clock.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from evatok.errors import EvatokError, undisturbed
 from evatok.storage.leftovers import CleanUp
 
 LEASE = 90.0
-"""Seconds without a sign of life after which the lock of another machine's process is taken over."""
+"""Seconds without a heartbeat after which the lock of another machine's process is taken over."""
 
 _BEAT = LEASE / 6
 _POLL = 0.1
 
 
 class LockedError(EvatokError):
-    """Another process writes there."""
+    """Another process is writing there."""
 
 
 @contextmanager
 def sole_writer(path: Path | str, what: str = "", *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path`, which is made with its folder, and gone afterwards.
+    """Hold the lock file `path`, which is created with its folder and removed afterwards.
 
-    A thread, a forked child or another call in this very process is another writer. Children that are spawned do not
+    A thread, a forked child or another call in the same process counts as another writer. Spawned children do not
     inherit the lock.
 
     Args:
         what: the name of what is written, for the message; by default the folder.
-        wait: for a holder on this machine to end, instead of raising; for short sections alone.
+        wait: wait for a holder on this machine to finish instead of raising; only for short sections.
 
     Raises:
         LockedError: it is held; the message names the holder and the way out.
     """
     path, ended, beat = Path(path), threading.Event(), None
-    held: list[_Held] = []  # filled within: an interruption finds what is there to be let go of
+    held: list[_Held] = []  # filled inside, so that an interruption finds what to release
     try:
         _take(path, what or str(path.parent), wait, held)
         beat = threading.Thread(target=_keep_alive, args=(held[0].handle, ended), name=f"lock {path.name}", daemon=True)
@@ -69,34 +69,34 @@ def sole_writer(path: Path | str, what: str = "", *, wait: bool = False) -> Iter
 
 
 def lock_of(folder: Path | str, name: str = "writer") -> Path:
-    """The lock file of a folder, or of what is called `name` in it."""
+    """Return the lock file of a folder, or of `name` in it."""
     return Path(folder) / f".{name}.lock"
 
 
 @dataclass(frozen=True)
 class _Held:
-    """A lock file that is held open, and what ends the lock."""
+    """An open lock file, and what releases it."""
 
     handle: int
     let_go: CleanUp
 
 
 def _take(path: Path, what: str, wait: bool, held: list[_Held]) -> None:
-    """Put the lock, once it is held, into `held`."""
+    """Append the lock to `held` once it is held."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with undisturbed():  # or a lock that is held would not be known to be
+        with undisturbed():  # otherwise a held lock could be unknown
             if _try_to_take(path, what, wait, held):
                 return
         time.sleep(_POLL)
 
 
 def _try_to_take(path: Path, what: str, wait: bool, held: list[_Held]) -> bool:
-    """Whether it is held now; False where another writer has it, or just had."""
+    """Whether it is held now; False if another writer has it, or just had."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         free = _flock(handle, path)
-        if free and _is_at(handle, path):  # or its holder has just removed it
+        if free and _is_at(handle, path):  # otherwise its holder has just removed it
             _refuse_other_machine(handle, path, what)
             held.append(_Held(handle, CleanUp(partial(_let_go, handle, path))))
             os.ftruncate(handle, 0)
@@ -111,7 +111,7 @@ def _try_to_take(path: Path, what: str, wait: bool, held: list[_Held]) -> bool:
 
 def _let_go(handle: int, path: Path) -> None:
     if _is_at(handle, path):
-        path.unlink(missing_ok=True)  # while it is held: nobody else can have taken this very file
+        path.unlink(missing_ok=True)  # while held: nobody else can have taken this very file
     os.close(handle)
 
 
@@ -130,7 +130,7 @@ def _flock(handle: int, path: Path) -> bool:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether the open file is still the one at that path."""
     try:
         named = path.stat()
     except FileNotFoundError:
@@ -140,12 +140,12 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _refuse_other_machine(handle: int, path: Path, what: str) -> None:
-    """Raise LockedError where another machine's process was seen alive recently: its flock may not reach this one."""
+    """Raise LockedError if another machine's process was seen alive recently: its flock may not be visible here."""
     holder = _holder(handle)
     if not holder or holder.get("host") == socket.gethostname():
         return
     seen = os.fstat(handle).st_mtime
-    os.utime(handle)  # now, as the machine that keeps the file has it
+    os.utime(handle)  # now, by the file server's clock
     now = os.fstat(handle).st_mtime
     if now - seen < LEASE:
         os.utime(handle, (seen, seen))
@@ -171,7 +171,7 @@ def _me() -> dict[str, Any]:
 
 
 def _holder(handle: int) -> dict[str, Any]:
-    """What the file says of its holder; {} where it has not been written yet, or is not this project's."""
+    """Read what the file says about its holder; {} if not written yet, or not one of this project's."""
     try:
         found = json.loads(os.pread(handle, 4096, 0))
     except ValueError:

@@ -1,10 +1,9 @@
-"""The pieces that a rank's part of a batch is computed in, one after the other: gradient accumulation.
+"""Gradient accumulation: the pieces a rank's part of a batch is computed in, one after another.
 
-A term such as a mean over tokens, of which pieces have unequally many, depends on all clips of the batch. Every piece
-is therefore first computed without gradients, a rehearsal, in which the sums that pieces contribute are noted
-(`Ledger.add`); then each is computed again and finds the sums over all of them (`Ledger.take`). So a batch in pieces
-has the loss and the gradients of the batch as a whole, for a third more time. What depends on no other piece needs no
-rehearsal.
+A term such as a mean over tokens, whose number differs between pieces, depends on all clips of the batch. Every piece
+is therefore first computed without gradients, a rehearsal, which notes the sums that pieces contribute (`Ledger.add`);
+then each is computed again with the sums over all of them (`Ledger.take`). A batch in pieces thus has the loss and
+gradients of the whole batch, for a third more time. What depends on no other piece needs no rehearsal.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 
 class PieceError(EvatokError, RuntimeError):
-    """A term that cannot be computed of a piece of a batch."""
+    """A term that cannot be computed on a piece of a batch."""
 
 
 @dataclass
 class Ledger:
-    """What the pieces of one step contribute to sums, in the order in which each piece does."""
+    """What the pieces of one step contribute to sums, in the order each piece contributes."""
 
     sums: list[torch.Tensor] = field(default_factory=list)
-    number: int = 0  # of the sum that the piece under way contributes to or asks for next
+    number: int = 0  # index of the sum the current piece contributes to or asks for next
     complete: bool = False
 
     def begin(self) -> None:
-        """Another piece."""
+        """Start another piece."""
         self.number = 0
 
     def add(self, value: torch.Tensor) -> None:
@@ -54,7 +53,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Piece:
-    """The piece `number` of `of` that is under way; in a rehearsal nothing is learnt from it."""
+    """The current piece, `number` of `of`; in a rehearsal nothing is learned from it."""
 
     number: int
     of: int
@@ -74,7 +73,7 @@ _current: Piece | None = None
 
 
 def current() -> Piece | None:
-    """The piece under way, None where a batch is computed at once."""
+    """Return the current piece, None if a batch is computed at once."""
     return _current
 
 
@@ -90,7 +89,7 @@ def within(piece: Piece | None) -> Iterator[None]:
 
 
 def mine(values: Values) -> Values:
-    """The piece of values of a rank's part, (b, ...) -> (b / of, ...)."""
+    """Return this piece's share of a rank's values, (b, ...) -> (b / of, ...)."""
     if _current is None:
         return values
     size = len(values) // _current.of

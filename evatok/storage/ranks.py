@@ -1,8 +1,8 @@
-"""The processes of one distributed run: which part of a batch is this one's, and means over all of them.
+"""The processes of one distributed run: each one's part of a batch, and means over all of them.
 
-The global batch of a step is cut into equal consecutive parts, one per rank. Whatever is drawn at random is drawn for
-the complete batch by every rank, from the same generator, and each keeps its part: so a run on any number of ranks, and
-one resumed on another number, computes the same. With one process every function here is the identity.
+The global batch of a step is split into equal consecutive parts, one per rank. Every rank makes all random draws for
+the complete batch, from the same generator, and keeps its part: so a run on any number of ranks, and one resumed on
+another number, computes the same. With one process every function here is the identity.
 
 Legend: R ranks, B clips of the global batch, b = B / R of a rank.
 """
@@ -28,10 +28,10 @@ Made = TypeVar("Made")
 Item = TypeVar("Item")
 
 PATIENCE = timedelta(hours=12)
-"""How long a rank waits for the others: as long as rank 0 may measure."""
+"""How long a rank waits for the others: as long as rank 0 may take to measure."""
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
-_stepping = False  # whether the batch is one of all ranks (`in_step`)
+_stepping = False  # whether the batch spans all ranks (`in_step`)
 
 
 class RankError(EvatokError, RuntimeError):
@@ -39,7 +39,7 @@ class RankError(EvatokError, RuntimeError):
 
 
 def rank() -> int:
-    """This process's number, 0 of a run on its own."""
+    """This process's rank, 0 for a run on its own."""
     return dist.get_rank() if _together() else 0
 
 
@@ -49,14 +49,14 @@ def count() -> int:
 
 
 def take_device(on: str) -> None:
-    """Let "cuda" mean this rank's own GPU."""
+    """Map "cuda" to this rank's own GPU."""
     if on == "cuda" and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 @contextmanager
 def together(on: str) -> Iterator[None]:
-    """Join the processes that `torchrun` or `accelerate launch` started, each on its own device; else do nothing.
+    """Join the processes started by `torchrun` or `accelerate launch`, each on its own device; otherwise do nothing.
 
     Raises:
         RankError: `accelerate` is not installed, or another rank ended.
@@ -82,7 +82,7 @@ def together(on: str) -> Iterator[None]:
 
 @contextmanager
 def in_step() -> Iterator[None]:
-    """Within, the batch is one of all ranks: a training step. What rank 0 measures alone lies outside."""
+    """Within, the batch spans all ranks: a training step. What rank 0 measures by itself lies outside."""
     global _stepping
     before, _stepping = _stepping, True
     try:
@@ -100,13 +100,13 @@ def parts() -> int:
 
 
 def part() -> int:
-    """The number of the part under way."""
+    """The index of the current part."""
     piece = pieces.current()
     return rank() * piece.of + piece.number if piece and _stepping else rank()
 
 
 def share(values: Values, dim: int = 0) -> Values:
-    """This rank's part of values for the global batch, (B, ...) -> (b, ...), B along `dim`.
+    """Return this rank's part of values for the global batch, (B, ...) -> (b, ...), B along `dim`.
 
     Raises:
         RankError: B is not a multiple of R.
@@ -121,12 +121,12 @@ def share(values: Values, dim: int = 0) -> Values:
 
 
 def whole(size: int) -> int:
-    """The size of the global batch, of which this rank has `size` clips."""
+    """Return the size of the global batch, of which this rank has `size` clips."""
     return size * parts()
 
 
 def mean(value: torch.Tensor, of: torch.Tensor | int) -> torch.Tensor:
-    """A mean over `of` things, weighted so that the mean over ranks is that over the things of all ranks."""
+    """Weight a mean over `of` things such that the mean over ranks is the mean over the things of all ranks."""
     if parts() == 1:
         return value
     number = of.float() if isinstance(of, torch.Tensor) else value.new_full((), of, dtype=torch.float32)
@@ -135,16 +135,16 @@ def mean(value: torch.Tensor, of: torch.Tensor | int) -> torch.Tensor:
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
-    """The sum over ranks, differentiable: every rank's loss may depend on it, and on all alike."""
+    """Sum over ranks, differentiable: every rank's loss may depend on it, and on all equally."""
     if parts() == 1:
         return value
-    if pieces.current():  # the others' gradients would be equal to this one's
+    if pieces.current():  # the others' gradients would equal this one's
         return _summed(value) + parts() * (value - value.detach())
     return _Total.apply(value)
 
 
 def _summed(value: torch.Tensor) -> torch.Tensor:
-    """The sum over all parts, without a gradient; in a rehearsal, in which it is not known yet, this part's own."""
+    """Sum over all parts without a gradient; in a rehearsal, when it is still unknown, this part's own."""
     piece = pieces.current()
     if piece and piece.rehearsed:
         piece.ledger.add(value)
@@ -157,7 +157,7 @@ def _summed(value: torch.Tensor) -> torch.Tensor:
 
 
 def rehearsed(ledger: pieces.Ledger) -> None:
-    """Add up over ranks what all pieces contributed."""
+    """Sum over ranks what all pieces contributed."""
     for value in ledger.sums if count() > 1 else ():
         dist.all_reduce(value)
     ledger.complete = True
@@ -165,7 +165,7 @@ def rehearsed(ledger: pieces.Ledger) -> None:
 
 @torch.no_grad()
 def average(value: torch.Tensor) -> torch.Tensor:
-    """The mean over ranks, without a gradient."""
+    """Average over ranks, without a gradient."""
     if parts() == 1:
         return value
     if pieces.current():
@@ -177,7 +177,7 @@ def average(value: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Replace gradients by their means over ranks."""
+    """Average gradients over ranks, in place."""
     if parts() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -197,13 +197,13 @@ def all_true(holds: bool | torch.Tensor) -> bool:
 
 
 def part_of(work: Sequence[Item]) -> Sequence[Item]:
-    """This rank's consecutive part of a list of things to do, whatever their number."""
+    """Return this rank's consecutive part of a list of work, of any length."""
     begin, end = (len(work) * number // count() for number in (rank(), rank() + 1))
     return work[begin:end]
 
 
 def first(make: Callable[[], Made]) -> Made:
-    """What `make` returns, called by rank 0 before the others: what it leaves on disk they find."""
+    """Return what `make` returns, called by rank 0 before the others: they find its files on disk."""
     if count() == 1 or rank() == 0:
         made = make()
         wait()
@@ -213,12 +213,12 @@ def first(make: Callable[[], Made]) -> Made:
 
 
 def wait() -> None:
-    """Wait until all ranks have come here."""
+    """Wait until all ranks arrive here."""
     from_first(None)
 
 
 def from_first(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Return rank 0's value on every rank."""
     if count() == 1:
         return value
     held = [value]
@@ -227,7 +227,7 @@ def from_first(value: Any) -> Any:
 
 
 def gathered(value: Any) -> list[Any]:
-    """Every rank's value, in their order."""
+    """Return every rank's value, in rank order."""
     if count() == 1:
         return [value]
     held: list[Any] = [None] * count()
@@ -236,7 +236,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def check_alike(what: str, value: Any) -> None:
-    """Raise RankError, on every rank, where `value` is not the same on all."""
+    """Raise RankError, on every rank, if `value` differs between ranks."""
     held = gathered(value)
     odd = [number for number, other in enumerate(held) if other != held[0]]
     if odd:
@@ -262,5 +262,5 @@ def _together() -> bool:
 
 
 def device() -> str:
-    """Where tensors lie that ranks exchange."""
+    """Return the device of tensors exchanged between ranks."""
     return "cuda" if dist.get_backend() == "nccl" else "cpu"

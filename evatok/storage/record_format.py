@@ -1,4 +1,4 @@
-"""The form of a record: what each of its fields holds, checked when it is made and when it is read."""
+"""The format of a record: what each field holds, checked on creation and on reading."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Artifact:
 
     @classmethod
     def of(cls, path: Path | str, root: Path = REPOSITORY) -> Artifact:
-        """The artifact at `path`. Raises RecordError where it lies outside `root`."""
+        """Return the artifact at `path`. Raises RecordError if it lies outside `root`."""
         resolved = Path(path).resolve()
         if not resolved.is_relative_to(root.resolve()):
             raise RecordError(f"artifact {resolved.name} lies outside the repository: move it there")
@@ -87,7 +87,7 @@ def new_record(
     artifacts: Mapping[str, Artifact | Mapping[str, str]] | None = None,
     supersedes: str | None = None,
 ) -> Record:
-    """A checked record named `<kind>-<UTC time>-<8 hex of its content>`; absolute paths in it are reduced.
+    """Create a checked record named `<kind>-<UTC time>-<8 hex of its content>`, reducing absolute paths in it.
 
     Raises RecordError for NaN or infinity, an unknown status, an incomplete metric, a value JSON cannot hold.
     """
@@ -108,7 +108,7 @@ def new_record(
 
 
 def plain(value: Any, where: str = "value", nonfinite_as_null: bool = False) -> Any:
-    """`value` in JSON's own types: tuples become lists, arrays and tensors numbers or lists, paths text.
+    """Convert `value` to JSON types: tuples become lists, arrays and tensors numbers or lists, paths text.
 
     NaN and infinity raise, or become None where `nonfinite_as_null`. Raises RecordError naming the entry
     (`where` and the keys below it) that JSON cannot hold.
@@ -133,7 +133,7 @@ def plain(value: Any, where: str = "value", nonfinite_as_null: bool = False) -> 
 
 
 def _exact(value: Any) -> Any:
-    """Subclasses of str and int (enumerations, numpy strings) as the type itself."""
+    """Convert subclasses of str and int (enumerations, numpy strings) to the type itself."""
     return str(value) if isinstance(value, str) else int(value)
 
 
@@ -142,7 +142,7 @@ def _as_dict(item: Any) -> dict[str, Any]:
 
 
 def stamped(content: Mapping[str, Any], moment: datetime) -> Record:
-    """The record of this content, made at a moment (UTC)."""
+    """Return the record of this content, created at a moment (UTC)."""
     kind = content["kind"]
     content = {**content, "created": moment.isoformat(timespec="microseconds")}
     return checked({"id": f"{kind}-{moment:%Y%m%dT%H%M%S}-{_digest(content)}", **content}, f"new {kind} record")
@@ -154,7 +154,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def checked(content: Any, where: str) -> Record:
-    """The record that `content` spells. Raises RecordError naming `where` and the first wrong field."""
+    """Build a record from `content`. Raises RecordError naming `where` and the first wrong field."""
     values = _values(content, Record, where)
     plain(values, where)
     _check(
@@ -209,7 +209,7 @@ _ACCEPTED: dict[str, tuple[type, ...]] = {
 
 
 def _values(content: Any, schema: type, where: str) -> dict[str, Any]:
-    """`content` as the fields of the dataclass `schema`: all there, none unknown, each of its type."""
+    """Return `content` as fields of the dataclass `schema`: all present, none unknown, each of its type."""
     _check(isinstance(content, dict), f"{where} is not a JSON object")
     known = {field.name: field for field in fields(schema)}
     _refuse(where, "unknown field", content.keys() - known.keys())

@@ -1,8 +1,8 @@
 """Records of measured numbers: one JSON file per set of numbers, written once, checked when read.
 
-A record's id ends in a hash of its content, so a file edited by hand no longer fits its name. Records are
-only ever added: a wrong or outdated one is superseded by another that names it. Paths inside a record are relative to
-the repository, never absolute, so that a record means the same on every machine.
+A record's id ends in a hash of its content, so a file edited by hand no longer matches its name. Records are only ever
+added: a wrong or outdated one is superseded by another that names it. Paths inside a record are relative to the
+repository, never absolute, so that a record means the same on every machine.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _log = logging.getLogger("evatok.records")
 def write(record: Record, folder: Path | str) -> Path:
     """Write `<folder>/<id>.json` in one step and return its path.
 
-    The newest record of a kind is the one written last, whatever the clock says: where it reads a time before the
-    newest one of the folder, the record is stamped right after that one, under the id that goes with it.
+    The newest record of a kind is the one written last, whatever the clock says: if the clock is behind the newest
+    record in the folder, the new one is stamped right after it, with a matching id.
 
-    Raises RecordError where the record is invalid, exists already, or supersedes one that `folder` lacks.
+    Raises RecordError if the record is invalid, already exists, or supersedes one missing from `folder`.
     """
     folder = Path(folder)
     record = checked(asdict(record), record.id)
@@ -84,7 +84,7 @@ def write(record: Record, folder: Path | str) -> Path:
 def write_once(
     record: Record, folder: Path | str, *, free: Container[str] = (), outcome: str = ""
 ) -> tuple[Path, bool]:
-    """Write a record, unless `folder` holds one of the same numbers already: its path, and whether it is new.
+    """Write a record unless `folder` already holds the same numbers; return its path and whether it is new.
 
     Records are the same if kind, status, protocol, model (but for `run` and `supersedes_because`), configuration and
     artifacts by content are equal, and numbers agree up to rounding. Timings (unit "s") are not compared, and
@@ -98,7 +98,7 @@ def write_once(
     folder = Path(folder)
     with sole_writer(lock_of(folder, "once"), f"records folder {folder}", wait=True):
         with sole_writer(lock_of(folder), f"records folder {folder}", wait=True):
-            remove_abandoned(folder)  # a killed command's, and its lock, for this one may have nothing to write
+            remove_abandoned(folder)  # a killed command's file and lock, as this one may have nothing to write
         found = query(folder, record.kind)
         for earlier in reversed(found):
             if _same(record, earlier, free):
@@ -107,7 +107,7 @@ def write_once(
 
 
 def newest(folder: Path | str, kind: str) -> Record | None:
-    """The record of a kind that was written last; None where there is none."""
+    """Return the record of a kind written last; None if there is none."""
     found = query(folder, kind, superseded=True)
     return found[-1] if found else None
 
@@ -120,7 +120,7 @@ def _in_order(found: Iterable[Record], superseded: bool) -> list[Record]:
 
 
 def _after(earlier: Record | None, record: Record) -> Record:
-    """The record itself, or stamped a microsecond after an earlier one that the clock puts later."""
+    """Return the record, stamped a microsecond after an earlier one if the clock puts it before that."""
     if earlier is None or earlier.created < record.created:
         return record
     moment = datetime.fromisoformat(earlier.created) + timedelta(microseconds=1)
@@ -135,7 +135,7 @@ def _after(earlier: Record | None, record: Record) -> Record:
 
 
 def _superseding(record: Record, found: list[Record], outcome: str, free: Container[str]) -> Record:
-    """The record itself, or one that supersedes the newest of `found` whose outcome it overwrote, and says why."""
+    """Return the record, or one that supersedes the newest of `found` whose outcome it overwrote, with the reason."""
     if record.supersedes is not None or outcome not in record.artifacts:
         return record
     path = record.artifacts[outcome].path
@@ -152,11 +152,11 @@ def _superseding(record: Record, found: list[Record], outcome: str, free: Contai
 
 
 _LATER = {"fp16": False, "short": "skip", "random_start": False}
-"""Keys that configurations did not always have, and the values that mean what was done without them."""
+"""Keys added to configurations later, and the values equivalent to their absence."""
 
 
 def _asked(record: Record, free: Container[str]) -> dict[str, Any]:
-    """The part of a configuration that decides numbers; keys that came later count only where they say something."""
+    """Return the part of a configuration that affects numbers; later keys count only if they change something."""
     asked = {key: value for key, value in record.config.items() if key not in free}
     return {key: value for key, value in asked.items() if key not in _LATER or value != _LATER[key]}
 
@@ -175,7 +175,7 @@ def _same(one: Record, other: Record, free: Container[str]) -> bool:
 
 
 def _agree(one: Any, other: Any) -> bool:
-    """Equal, numbers up to rounding: other devices and numbers of threads add up in another order."""
+    """Whether both are equal, numbers up to rounding: other devices and thread counts sum in another order."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -186,9 +186,9 @@ def _agree(one: Any, other: Any) -> bool:
 
 
 def read(path: Path | str) -> Record:
-    """The record at `path`. Raises RecordError naming the file and the field that is missing or wrong."""
+    """Read the record at `path`. Raises RecordError naming the file and the missing or wrong field."""
     path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if path.exists() and not path.is_file():  # a pipe would block
         raise RecordError(f"{path}: not a regular file, so not a record; move it away")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -210,10 +210,10 @@ def query(
     superseded: bool = False,
     **protocol: Any,
 ) -> list[Record]:
-    """The records in `folder` that match, newest last; an absent folder holds none.
+    """Return the matching records in `folder`, newest last; a missing folder holds none.
 
-    `protocol` filters compare with the entries of a record's protocol. Superseded records are left out unless
-    `superseded` is True. Of a kind, no other file is read. Raises RecordError for one that is not a valid record.
+    `protocol` filters compare with the entries of a record's protocol. Superseded records are omitted unless
+    `superseded` is True. If a kind is given, no other file is read. Raises RecordError for an invalid record.
     """
     names = "*.json" if kind is None else f"{kind}-*.json"
     everything = _in_order((read(path) for path in Path(folder).glob(names)), superseded)

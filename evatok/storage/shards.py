@@ -55,7 +55,7 @@ class ShardStore:
     """A folder of shards: named arrays with a header that holds their key.
 
     Attributes:
-        damaged: names of the shards found damaged, and computed again, since the store was opened.
+        damaged: names of the shards found damaged, and recomputed, since the store was opened.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -137,7 +137,7 @@ def computed(
     shards, resumed = [], 0
     if store is not None and _ranks() > 1:
         pieces = list(pieces)
-        resumed -= _computed_by_ranks(store, pieces, key, make, size)  # what is read below, but was not there before
+        resumed -= _computed_by_ranks(store, pieces, key, make, size)  # what is read below but did not exist before
     for piece in pieces:
         if store is None:
             shards.append(make(piece, tick))
@@ -157,10 +157,10 @@ def computed(
 
 
 def _ranks() -> int:
-    """The number of processes of a distributed run that have joined each other; stage 2's do not."""
+    """Number of joined processes in a distributed run; stage 2's do not join."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return 1
-    from evatok.storage import ranks  # here: it imports torch, which not every command needs
+    from evatok.storage import ranks  # imported here: it loads torch, which not every command needs
 
     return ranks.count()
 

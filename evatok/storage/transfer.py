@@ -1,4 +1,4 @@
-"""Move what was made on the CPU to a device without waiting for the device."""
+"""Move CPU tensors to a device without waiting for the device."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """A CPU tensor on a device: copied from pinned memory, in the order of the device's work, while the CPU goes on.
+    """Copy a CPU tensor to a device from pinned memory, in stream order, without blocking the CPU.
 
-    A plain `to(device)` waits until everything that was asked of the device before is done.
+    A plain `to(device)` waits for all work queued on the device before.
     """
     return _copied(tensor, torch.device(device))
 

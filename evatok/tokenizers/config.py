@@ -24,8 +24,8 @@ class TokenizerConfig:
 
     `patch` is (frames, height, width); a temporal block is one patch deep in time. `front` is what lies between pixels
     and patch features: "linear", the paper's for videos, or "cnn", its for images (supplement H), whose shape the last
-    fields give (`evatok.models.convolutions.ConvolutionShape`). `shortcut`, which the paper's has not, adds the linear
-    front to the convolutions, so that a small network begins as the linear one.
+    fields give (`evatok.models.convolutions.ConvolutionShape`). `shortcut`, which the paper lacks, adds the linear
+    front to the convolutions, so that a small network starts as the linear one.
     """
 
     levels: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -59,7 +59,7 @@ class TokenizerConfig:
             raise ValueError(f"a shortcut passes the convolutions of front cnn, front {self.front} has none")
 
     def _check_convolutions(self) -> None:
-        """Raise ValueError for a convolutional front that cannot be: it sees all of a clip's pixels, later ones too."""
+        """Raise ValueError for an invalid convolutional front: it sees all of a clip's pixels, including later ones."""
         stride = self.convolutions.stride
         if self.frames != 1:
             raise ValueError(f"front cnn codes images of 1 frame, not clips of {self.frames}: choose front linear")
@@ -92,7 +92,7 @@ class TokenizerConfig:
 
     @property
     def convolutions(self) -> ConvolutionShape:
-        """Shape of the front "cnn"."""
+        """Shape of the "cnn" front."""
         return ConvolutionShape(self.channels, self.multipliers, self.convolution_blocks, self.map_channels)
 
     @property
@@ -129,7 +129,7 @@ TOKENIZER_SIZES: dict[str, TokenizerConfig] = {
 }
 
 IMAGE_LEVELS = (32, 64, 96, 128, 192, 256, 384, 512)
-"""Of the paper's images (supplement H), on a map of 16 x 16."""
+"""The paper's image tokenizers (supplement H), on a map of 16 x 16."""
 
 IMAGE_SIZES: dict[str, TokenizerConfig] = {
     # CPU, an hour or two: 64x64 images, whose 8x8 map is a quarter of the paper's, and so are the levels.
@@ -156,10 +156,10 @@ IMAGE_SIZES: dict[str, TokenizerConfig] = {
         channels=64,
         convolution_blocks=1,
     ),
-    # GigaTok-S-B: 232M with the head of its alignment, which it counts.
+    # GigaTok-S-B: 232M including its alignment head.
     "paper": TokenizerConfig(levels=IMAGE_LEVELS, frames=1, size=256, patch=(1, 16, 16), front="cnn"),
 }
-"""Tokenizers of images, videos of one frame and one block (supplement H)."""
+"""Image tokenizers, for videos of one frame and one block (supplement H)."""
 
 MODALITIES: dict[str, dict[str, TokenizerConfig]] = {"video": TOKENIZER_SIZES, "image": IMAGE_SIZES}
 

@@ -119,9 +119,9 @@ class AdaptiveTokenizer(Trained, nn.Module):
         return batch.ungroup([self.decoder(part, rows)[0] for part, rows in batch.split(values)]).clamp(0, 1)
 
     def direct(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (B, 3, 1, H, W), not clamped, through the convolutions alone, past Q-Formers and codebook.
+        """Reconstruct clips (B, 3, 1, H, W), not clamped, by the convolutions only, bypassing Q-Formers and codebook.
 
-        GigaTok trains them so in its first steps. Raises ValueError for a tokenizer without convolutions.
+        GigaTok trains this way in its first steps. Raises ValueError for a tokenizer without convolutions.
         """
         if self.config.front != "cnn":
             raise ValueError("front linear has no convolutions to reconstruct by directly")
@@ -133,7 +133,7 @@ class AdaptiveTokenizer(Trained, nn.Module):
         return torch.cat([rows.flat(self.encoder(self.encoder.embed(clips[part]), rows)) for part, rows in groups])
 
     def _groups_of(self, clips: torch.Tensor, lengths: torch.Tensor, groups: int, sparse: bool) -> Groups:
-        """Lay clips out under their assignments. From assignments on the CPU, a GPU is not waited for."""
+        """Lay clips out under their assignments. Assignments on the CPU avoid a GPU synchronisation."""
         if len(clips) != len(lengths):
             raise ValueError(f"one assignment per clip is needed: {len(lengths)} assignments for {len(clips)} clips")
         return Groups.of(self.layout(lengths.cpu()), groups, sparse).to(clips.device)

@@ -35,7 +35,7 @@ class Groups:
     def of(cls, batch: Layout, groups: int, sparse: bool) -> Groups:
         """Split a batch; with `sparse`, a group's clips are laid out in one row without padding.
 
-        What is asked of lengths is best asked of a layout on the CPU, before it is moved (`to`).
+        Queries on lengths are cheapest on a CPU layout, before it is moved (`to`).
 
         Raises:
             ValueError: fewer than one group, or more groups than clips.
@@ -54,7 +54,7 @@ class Groups:
         return cls(batch, order, parts, tuple(at.in_one_row() if sparse else at for at in layouts), places)
 
     def to(self, device: torch.device | str) -> Groups:
-        """The same on a device."""
+        """Return the same groups on a device."""
         return Groups(
             self.batch.to(device),
             moved(self.order, device),

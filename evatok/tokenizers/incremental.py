@@ -108,7 +108,7 @@ class BlockwiseTokenizer:
         self._wider: dict[int, BlockwiseTokenizer] = {}
 
     def wide(self, width: int) -> BlockwiseTokenizer:
-        """Return the session for `width` prefixes per clip, a clip's rows adjacent; made once per width."""
+        """Return the session for `width` prefixes per clip, a clip's rows adjacent; built once per width."""
         if width == 1:
             return self
         if width not in self._wider:

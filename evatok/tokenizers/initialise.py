@@ -36,7 +36,7 @@ def initialise(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
 
 
 def _start_as_linear(tokenizer: AdaptiveTokenizer, clips: torch.Tensor) -> None:
-    """Let the linear path do all the work at first: what the convolutions add to it starts at nothing."""
+    """Let the linear path do all the work at first: the convolutions start with zero contribution."""
     entrance, exit_ = tokenizer.encoder.image_embedding, tokenizer.decoder.image_rendering
     assert entrance.linear is not None
     assert exit_.linear is not None

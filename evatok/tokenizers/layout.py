@@ -49,7 +49,7 @@ class Layout:
 
     @cached_property
     def tokens(self) -> torch.Tensor:
-        """(M,) places of the tokens among all B * N, row after row."""
+        """Return (M,) indices of the tokens among all B * N, row by row."""
         return self.valid.flatten().nonzero()[:, 0]
 
     @cached_property
@@ -58,7 +58,7 @@ class Layout:
         return len(self.tokens)
 
     def to(self, device: torch.device | str) -> Layout:
-        """The same on a device, which need not be asked afterwards where tokens are."""
+        """Return the same layout on a device, caching token indices to avoid a later synchronisation."""
         fields = (self.lengths, self.clip, self.block, self.slot, self.valid, self.first)
         lengths, clip, block, slot, valid, first = (moved(field, device) for field in fields)
         there = Layout(lengths, clip, block, slot, valid, first, self.one_row)
@@ -66,11 +66,11 @@ class Layout:
         return there
 
     def flat(self, x: torch.Tensor) -> torch.Tensor:
-        """What belongs to the tokens of (B, N, ...), without padding: (M, ...)."""
+        """Select the tokens' entries of (B, N, ...), without padding: (M, ...)."""
         return x.flatten(0, 1)[self.tokens]
 
     def packed(self, flat: torch.Tensor) -> torch.Tensor:
-        """Put (M, ...), row after row, in this layout's rows: (B, N, ...), zero in the padding."""
+        """Scatter (M, ...), row by row, into this layout's rows: (B, N, ...), zero in the padding."""
         padded = flat.new_zeros(self.valid.numel(), *flat.shape[1:])
         return padded.index_copy(0, self.tokens, flat).unflatten(0, self.valid.shape)
 

@@ -1,6 +1,6 @@
 """The two halves of the tokenizer: a Q-Former encoder from patches to tokens, a Q-Former decoder back to pixels.
 
-Pixels become patch features, and these pixels again, by one linear map, or, of images, by convolutions.
+One linear map, or convolutions for images, turn pixels into patch features and back.
 
 Legend: B clips, K temporal blocks, P patches per block, S slots (the highest level), N tokens of the longest clip in
 the batch, D width (encoder's or decoder's).
@@ -119,7 +119,7 @@ class Decoder(nn.Module):
 
     @property
     def last_layer(self) -> torch.Tensor:
-        """The weight from which pixels come, by whose gradients VQGAN's rule weighs the adversarial term."""
+        """The weight that produces the pixels, whose gradients VQGAN's rule uses to weight the adversarial term."""
         return self.image_rendering.decoder.leave.weight if self.config.front == "cnn" else self.unpatchify.weight
 
 
@@ -139,7 +139,7 @@ class ImageEmbedding(nn.Module):
         return patches if self.linear is None else patches + self.linear(patchify(clips, self.config) - 0.5)
 
     def map_of(self, clips: torch.Tensor) -> torch.Tensor:
-        """The map (B, map channels, h, w) of clips (B, 3, 1, H, W)."""
+        """Return the map (B, map channels, h, w) of clips (B, 3, 1, H, W)."""
         return self.encoder(2 * clips[:, :, 0] - 1)
 
 
@@ -160,7 +160,7 @@ class ImageRendering(nn.Module):
         return made if self.linear is None else made + unpatchify(self.linear(patches_B1PD).float(), self.config)
 
     def of_map(self, map_BChw: torch.Tensor) -> torch.Tensor:
-        """Clips (B, 3, 1, H, W) of maps (B, map channels, h, w)."""
+        """Return clips (B, 3, 1, H, W) of maps (B, map channels, h, w)."""
         return (self.decoder(map_BChw).float()[:, :, None] + 1) / 2
 
 

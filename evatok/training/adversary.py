@@ -29,15 +29,15 @@ class AdversaryConfig:
 
     Attributes:
         loss: "hinge" (GigaTok, with its semantic discriminator) or "non_saturating" (LARP, with its transformer).
-        start: first step in which the discriminator learns.
-        warmup: steps from `start` on in which it learns, but does not weigh in the tokenizer's loss.
+        start: first step in which the discriminator is trained.
+        warmup: steps from `start` on in which it is trained but excluded from the tokenizer's loss.
         interval: steps between updates of the discriminator, from `start` on (LARP: 5).
         learning_rate: Adam's, constant (LARP: 3e-5).
         lecam: weight of the LeCam regulariser in the discriminator's loss (LARP: 0.001); 0 disables it.
         lecam_decay: decay of its running means per discriminator step (LeCam: 0.999).
         smoothing: draw real labels from [1 - smoothing, 1]; only for "non_saturating".
         augment: apply DiffAug to the clips that the discriminator sees.
-        frames: successive frames of each clip that it sees, from a place drawn anew for every clip and update; 0: all.
+        frames: consecutive frames per clip that it sees, from a start redrawn for every clip and update; 0: all.
     """
 
     loss: str = "hinge"
@@ -80,7 +80,7 @@ class Adversary:
         self.mean_fake: torch.Tensor | float = 0.0
 
     def active(self, step: int) -> bool:
-        """Whether the discriminator learns at this step, or may."""
+        """Whether the discriminator is trained at this step, or may be."""
         return step >= self.config.start
 
     def learns(self, step: int) -> bool:
@@ -115,7 +115,7 @@ class Adversary:
         return terms
 
     def skip(self, step: int, generator: torch.Generator) -> None:
-        """Take the draws from the step's generator that `learn` would."""
+        """Consume the same draws from the step's generator as `learn`."""
         if self.learns(step):
             self._own_generator(generator)
 
@@ -177,7 +177,7 @@ class Adversary:
         self.optimiser.zero_grad()
 
     def _running_mean(self, mean: torch.Tensor | float, new: torch.Tensor) -> torch.Tensor:
-        """In float64, in which the state keeps it."""
+        """Update a running mean in float64, the precision of the saved state."""
         return self.config.lecam_decay * mean + (1 - self.config.lecam_decay) * new.double()
 
     def _own_generator(self, generator: torch.Generator) -> torch.Generator:

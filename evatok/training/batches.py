@@ -1,6 +1,6 @@
-"""Training batches: which clips a step takes, mirrored or not, from memory or decoded as they are needed.
+"""Training batches: which clips a step takes, mirrored or not, from memory or decoded on the fly.
 
-Everything about the batch of step s depends on the seed and s alone. Of several ranks each takes its part of it.
+The batch of step s depends only on the seed and s. With several ranks, each takes its part of it.
 
 Legend: N clips of a set, B clips of a rank's part of a batch, T frames, H x W pixels.
 """
@@ -36,7 +36,7 @@ class Batches:
     """`batch` clips per step in an order reshuffled each epoch, with `flip` half of them mirrored.
 
     Attributes:
-        order: another choice of a step's clips than every clip once per epoch.
+        order: a different selection of a step's clips from the default of every clip once per epoch.
     """
 
     clips: ClipSet
@@ -53,7 +53,7 @@ class Batches:
         return to_network(self.take(step, generator).pixels, self.device)
 
     def take(self, step: int, generator: torch.Generator) -> Batch:
-        """Return the clips of a step as they are kept, with what else is known of them."""
+        """Return the clips of a step as stored, with their rows and mirroring."""
         clips, rows = self._taken(step)
         mirrored = ranks.share(half_of(ranks.whole(len(rows)), generator)) & self.flip
         return Batch(mirror(clips, mirrored), rows, mirrored)
@@ -69,17 +69,17 @@ class Batches:
         return self.clips.clips[rows], rows
 
     def _streamed(self, clips: StreamedClips, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Take a step's clips from workers, which are started anew where the step is not the one after the last."""
+        """Take a step's clips from workers, restarting them if the step does not follow the last one."""
         following, batches = self._stream or (None, None)
         if batches is None or following != step:
-            self._stream = None  # its workers end before others begin
+            self._stream = None  # its workers end before others start
             batches = clips.batches(self._numbers, step)
         taken = next(batches)
         self._stream = (step + 1, batches)
         return taken
 
     def _numbers(self, step: int) -> tuple[int, np.ndarray]:
-        """A step's epoch and its clips' numbers in the listing, in which broken files keep their places."""
+        """Return a step's epoch and its clips' listing indices, in which broken files keep their positions."""
         clips = self.clips.clips
         assert isinstance(clips, StreamedClips)
         epoch = step // max(1, clips.listed // self.batch)

@@ -15,7 +15,7 @@ from evatok.training.recipe import TrainingError
 
 
 class Window:
-    """The terms of the steps since the last log line, which are only looked at when that is written."""
+    """The terms of the steps since the last log line, read from the device only when that is written."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, torch.Tensor]] = []
@@ -24,9 +24,9 @@ class Window:
         self.steps.append({name: _alone(value.detach()) for name, value in terms.items()})
 
     def close(self) -> dict[str, float]:
-        """Return the means, over all ranks, and start over.
+        """Return the means over all ranks, and start over.
 
-        A step that was left out has no norm of gradients.
+        A skipped step has no gradient norm.
         """
         means = {name: reduce(add, values, 0.0) / len(values) for name, values in self._values().items() if values}
         if ranks.count() > 1:
@@ -39,7 +39,7 @@ class Window:
         return means
 
     def _values(self) -> dict[str, list[float]]:
-        """The values of each term in the steps in which it occurred."""
+        """Return the values of each term over the steps in which it occurred."""
         names = dict.fromkeys(name for step in self.steps for name in step)
         found = {}
         for name in names:
@@ -52,7 +52,7 @@ class Window:
 
 
 def _alone(value: torch.Tensor) -> torch.Tensor:
-    """A value that does not keep a larger tensor, of which it is a part, in memory."""
+    """Detach a value from the storage of a larger tensor it may be a view of."""
     return value.clone() if value.untyped_storage().nbytes() > value.element_size() else value
 
 
@@ -76,8 +76,8 @@ def append_line(path: Path, line: dict[str, float]) -> None:
 def drop_lines_after(path: Path, step: int) -> None:
     """Drop lines written after the state that training resumes from, and a line truncated by a kill.
 
-    A file that is not there stays so. Raises TrainingError where lines up to that state are missing or damaged: a kill
-    cannot have done that, and nobody should notice only at the end that they are gone.
+    A missing file stays missing. Raises TrainingError if lines up to that state are missing or damaged: a kill cannot
+    cause that, and it should be noticed before the end.
     """
     if not path.exists():
         return

@@ -118,7 +118,7 @@ class SemanticDiscriminator(nn.Module):
         kernel: width of the heads' convolutions (StyleGAN-T, GigaTok: 9); odd.
 
     Raises:
-        DiscriminatorError: a layer that the encoder does not have, or an even kernel.
+        DiscriminatorError: a layer out of range, or an even kernel.
     """
 
     def __init__(self, encoder: FrozenEncoder, layers: Sequence[int], kernel: int = 9) -> None:
@@ -218,7 +218,7 @@ class VirtualBatchNorm(nn.Module):
 
 
 def pieces_fit(batch: int, parts: int) -> bool:
-    """Whether no virtual batch lies in two of the parts that a global batch is computed in."""
+    """Whether no virtual batch spans two of the parts a global batch is computed in."""
     return parts == 1 or (batch % VirtualBatchNorm.CLIPS == 0 and batch // parts % VirtualBatchNorm.CLIPS == 0)
 
 
@@ -228,7 +228,7 @@ def _standardise(x_BDL: torch.Tensor) -> torch.Tensor:
 
 
 def _standardise_over_ranks(x_BDL: torch.Tensor, most: int) -> torch.Tensor:
-    """The same for a rank's part of a batch, whose virtual batches (V of them) may lie on several ranks."""
+    """Standardise a rank's part of a batch, whose virtual batches (V of them) may span several ranks."""
     clips = ranks.whole(len(x_BDL))
     parts = torch.arange(clips).tensor_split(-(-clips // most))
     of_B = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])

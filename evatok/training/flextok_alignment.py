@@ -27,9 +27,9 @@ from evatok.training.alignment import AlignmentError
 class Teacher:
     """A frozen encoder's standardised features on the decoder's patches.
 
-    Encoders of video code a whole number of steps per latent frame, whose features are concatenated; they see no
-    causal first frame, which then has no target. Encoders of images code every frame, and a latent frame's target is
-    the mean over its own frames.
+    Video encoders yield an integer number of steps per latent frame, whose features are concatenated; they do not see a
+    causal first frame, which then has no target. Image encoders process every frame, and a latent frame's target is the
+    mean over its frames.
 
     Attributes:
         frames: T' latent frames with a target, the last ones.
@@ -54,7 +54,7 @@ class Teacher:
         self.mean, self.deviation = torch.zeros(self.width), torch.ones(self.width)
 
     def fit(self, clips: np.ndarray, device: torch.device | str, batch: int = 16) -> Teacher:
-        """Standardise to the features of uint8 clips (N, F, H, W, 3); returns itself."""
+        """Standardise to the features of uint8 clips (N, F, H, W, 3); return itself."""
         parts = [self.raw(part) for part, _ in network_batches(clips, batch, device)]
         features = torch.cat(parts).flatten(0, 2).double()
         self.mean = features.mean(0).float()
@@ -66,7 +66,7 @@ class Teacher:
         return self.standardised(self.raw(clips))
 
     def standardised(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (..., S) with the mean and the deviation of the training clips taken out."""
+        """Standardise features (..., S) with the training clips' mean and deviation."""
         return (features - moved(self.mean, features.device)) / moved(self.deviation, features.device)
 
     @torch.no_grad()
@@ -84,7 +84,7 @@ class Teacher:
 
 
 class ReadoutHead(nn.Module):
-    """Decoder features (B, T, P, D) to (B, T', P, S): a transformer of two layers over patches, causal in time as the
+    """Decoder features (B, T, P, D) to (B, T', P, S): a two-layer transformer over patches, causal in time like the
     decoder is (F.1), and a linear map. It is used in training only: a finished tokenizer does not have it."""
 
     def __init__(self, config: VideoFlexTokConfig, teacher: Teacher, depth: int = 2) -> None:

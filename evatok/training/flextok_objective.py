@@ -50,7 +50,7 @@ class Draws:
         first_sigma: (B,) those of a given first frame, small.
         noise: of the latents' shape.
         longest: of the lengths.
-        complete: whether all frames keep so many tokens.
+        complete: whether all frames keep that many tokens.
     """
 
     lengths: torch.Tensor
@@ -73,7 +73,7 @@ class FlexObjective:
         alignment_weight: of the alignment with `teacher`.
         first_probability: share of clips whose first latent frame is given; 0 in stage 1.
         first_noise: half of the given frames have noise up to this level.
-        frozen_encoder: leave encoder and quantiser as they are (stage 2).
+        frozen_encoder: keep encoder and quantiser frozen (stage 2).
         bf16: autocast of the network; losses are float32.
     """
 
@@ -111,7 +111,7 @@ class FlexObjective:
         return total, {**terms, "tokens": draws.lengths.sum(1).float().mean()}
 
     def _targets(self, teacher: Teacher, batch: Batch, clips: torch.Tensor) -> torch.Tensor:
-        """What the teacher sees in the clips: as stored, or else computed."""
+        """Return the teacher's features of the clips, stored or computed."""
         if self.stored:
             return self.stored.targets(batch.rows, batch.mirrored, clips.device)
         with autocast(clips.device, self.bf16):
@@ -142,7 +142,7 @@ class FlexObjective:
 
     @staticmethod
     def noised(latents: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Latents at their clips' noise levels, given first frames at their own."""
+        """Return latents at their clips' noise levels, given first frames at their own."""
         noisy = between(latents, draws.noise, draws.sigma)
         if draws.given is None:
             return noisy

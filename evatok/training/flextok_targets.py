@@ -1,6 +1,6 @@
-"""Alignment targets of a training set, computed once: a frozen encoder costs more than a toy's own step.
+"""Alignment targets of a training set, computed once: a frozen encoder costs more than a toy training step.
 
-Features are stored in float16, plain and mirrored, as a training with `flip` sees each clip in both ways. Shards are
+Features are stored in float16, plain and mirrored, since training with `flip` sees each clip both ways. Shards are
 keyed by pixels, encoder, grid and precision, so trainings on one set share them.
 
 Legend: N clips, V variants (1, or 2 with mirroring), B clips of a batch, T' latent frames, P patches, S values.
@@ -27,7 +27,7 @@ _OF_THE_GRID = ("frames", "size", "patch", "stride")
 
 
 class StoredTargets:
-    """Standardised targets of a set's clips by their numbers.
+    """Standardised targets of a set's clips, by index.
 
     Attributes:
         features: a list of V arrays (N, T', P, S) in float16, not standardised.
@@ -50,10 +50,10 @@ class StoredTargets:
         batch: int = 16,
         tick: Tick | None = None,
     ) -> StoredTargets:
-        """Features of uint8 clips (N, F, H, W, 3), those that the store holds read from it.
+        """Compute features of uint8 clips (N, F, H, W, 3), reading those the store already holds.
 
         Args:
-            mirrored: of every clip mirrored left to right as well.
+            mirrored: also for every clip mirrored left to right.
             bf16: autocast of the encoder.
             store: `alignment` in the cache folder by default.
             tick: called with the number of clips and variants done.
@@ -75,7 +75,7 @@ class StoredTargets:
         return cls(teacher, variants)
 
     def targets(self, rows: np.ndarray, mirrored: np.ndarray, device: torch.device | str) -> torch.Tensor:
-        """(B, T', P, S) of clips `rows` (B,), mirrored where `mirrored` (B,) says so."""
+        """Return (B, T', P, S) of clips `rows` (B,), mirrored where `mirrored` (B,) is True."""
         pairs = zip(rows.tolist(), mirrored.tolist(), strict=True)
         raw = np.stack([self.features[int(flipped)][row] for row, flipped in pairs])
         return self.teacher.standardised(moved(torch.from_numpy(raw), device).float())
@@ -96,7 +96,7 @@ def _maker(
 
 
 def _identity(teacher: Teacher) -> dict[str, Any]:
-    """Everything but pixels and precision that decides a teacher's features."""
+    """Return everything but pixels and precision that determines a teacher's features."""
     shape = asdict(teacher.config)
     return {
         "what": "alignment",

@@ -1,4 +1,4 @@
-"""The gradients of a training step: of a batch at once, in pieces, over ranks, in float16 with a scaled loss."""
+"""Gradients of a training step: of a whole batch or in pieces, over ranks, in float16 with a scaled loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evatok.training.sharding import whole
 
 
 class Gradients:
-    """Computes the loss of a step, its terms, and its gradients, which are added to those of the module."""
+    """Computes the loss of a step, its terms and its gradients, which are accumulated into the module's."""
 
     def __init__(self, module: nn.Module, step_loss: Callable[..., Any], recipe: Recipe) -> None:
         self.module, self.step_loss, self.recipe = module, step_loss, recipe
@@ -27,7 +27,7 @@ class Gradients:
         self.scaler = torch.amp.GradScaler(device, enabled=recipe.fp16)
 
     def __call__(self, step: int) -> Terms:
-        """The terms of the step, `loss` among them, which has to be finite (`evatok.training.watch`)."""
+        """Return the terms of the step, including `loss`, which must be finite (`evatok.training.watch`)."""
         parts = [self._part(step, piece) for piece in self._pieces(step)]
         if len(parts) == 1:
             return parts[0]
@@ -39,10 +39,10 @@ class Gradients:
             detached = {name: value.detach() for name, value in {**terms, "loss": loss}.items()}
             watch.expect(torch.isfinite(detached["loss"]), lambda: _of_loss(step, detached))
             self.scaler.scale(loss / (piece.of if piece else 1)).backward()
-        return dict(detached)  # to which the caller adds
+        return dict(detached)  # the caller adds to it
 
     def _pieces(self, step: int) -> Iterator[pieces.Piece | None]:
-        """The pieces of a step, rehearsed where its terms depend on one another."""
+        """Yield the pieces of a step, rehearsed if its terms depend on one another."""
         count, ledger = self.recipe.accumulate, pieces.Ledger()
         if count == 1:
             yield None
@@ -59,14 +59,14 @@ class Gradients:
             yield pieces.Piece(number, count, ledger)
 
     def _alone(self, piece: pieces.Piece | None) -> AbstractContextManager[Any]:
-        """Gradients are averaged over ranks once, with the last piece's."""
+        """Average gradients over ranks only once, with the last piece."""
         return nullcontext() if piece is None or piece.last else unsynchronised(self.call)
 
     def descend(self, step: int, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> Terms:
-        """One step of the optimiser along the clipped gradients; returns their norm before, which has to be finite.
+        """Step the optimiser along the clipped gradients; return their norm before clipping, which must be finite.
 
-        With `fp16` a step whose gradients overflow is left out (`left_out`), and the scale lowered; only at a scale of
-        1 they have to be finite.
+        With `fp16` a step whose gradients overflow is skipped (`left_out`) and the scale lowered; only at a scale of 1
+        must they be finite.
         """
         self.scaler.unscale_(optimiser)
         norm = whole(nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm))
@@ -95,7 +95,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def seeded(seed: int, step: int) -> torch.Generator:
-    """The generator of a step, with the global one, from which layers such as dropout draw, seeded alike."""
+    """Return the generator of a step, and seed the global one alike, which layers such as dropout draw from."""
     generator = step_generator(seed, step)
     torch.manual_seed(int(generator.initial_seed() % 2**63))
     return generator

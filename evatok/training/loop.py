@@ -97,7 +97,7 @@ def train(
     end = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
     if end < recipe.steps and end % recipe.log_every:
         raise TrainingError(f"stop_at {end} must be a multiple of log_every {recipe.log_every}")
-    leads = ranks.rank() == 0  # of several ranks, the one that writes
+    leads = ranks.rank() == 0  # with several ranks, the first one writes
     folder.mkdir(parents=True, exist_ok=True)
     averaged = copy.deepcopy(module).requires_grad_(False)
     shipped = averaged
@@ -134,7 +134,7 @@ def train(
                 trained.save(folder / "state.pt", step + 1, spent + elapsed)
             bar.update()
             if time_is_up or step + 1 == end:
-                ranks.wait()  # for the first to save
+                ranks.wait()  # until the first rank has saved
             if time_is_up and step + 1 < end:
                 raise SliceEnded(step + 1, recipe.steps)
     if sharded:

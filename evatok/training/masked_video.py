@@ -1,6 +1,6 @@
-"""VideoMAE (Tong et al. 2022): its sizes, start, hidden patches, errors of reconstruction, and the folder it ships as.
+"""VideoMAE (Tong et al. 2022): sizes, initialisation, masking, reconstruction errors, and the folder it ships as.
 
-Nine tenths of the patches are hidden and reconstructed from the rest.
+Nine tenths of the patches are masked and reconstructed from the rest.
 
 Legend: B clips of a batch, T frames, H x W pixels. A `config` has the keys `masking`, the share of the places to hide,
 `tubes`, `device` and `bf16`.
@@ -24,7 +24,7 @@ from evatok.storage import checksums, ranks
 from evatok.storage.files import replacing_folder, write_json
 from evatok.tokenizers.initialise import sine_cosine
 
-# Shapes in the words of transformers' VideoMAEConfig.
+# Shapes in the terms of transformers' VideoMAEConfig.
 VIDEOMAE_SIZES: dict[str, dict[str, Any]] = {
     # 8 x 4 x 4 tokens of 16 x 64 x 64 clips: to the toy tokenizer's grid as V-JEPA 2's is to the paper's. One decoder
     # layer costs VideoMAE about a point and halves a CPU's step.
@@ -72,7 +72,7 @@ VIDEOMAE_SIZES: dict[str, dict[str, Any]] = {
 def hidden_patch_error(
     module: Any, pixels: np.ndarray, config: dict[str, Any], generator: torch.Generator
 ) -> torch.Tensor:
-    """Mean squared error () of a network on the hidden patches of clips (B, T, H, W, 3)."""
+    """Mean squared error () of a network on the masked patches of clips (B, T, H, W, 3)."""
     clips = to_network(pixels, config["device"]).transpose(1, 2)
     mean, deviation = (clips.new_tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_DEVIATION))
     hidden = hidden_places(len(clips), module.config, config, generator).to(clips.device)
@@ -83,7 +83,7 @@ def hidden_patch_error(
 def mean_colour_error(
     module: Any, pixels: np.ndarray, config: dict[str, Any], generator: torch.Generator
 ) -> torch.Tensor:
-    """Return the same error () for hidden patches painted in the mean colour of the visible ones: no network."""
+    """Return the same error () when masked patches are filled with the mean colour of the visible ones: no network."""
     patches = patch_pixels(to_network(pixels, config["device"]), module.config)
     hidden = hidden_places(len(patches), module.config, config, generator).to(patches.device)
     errors = []
@@ -93,7 +93,7 @@ def mean_colour_error(
 
 
 def patch_pixels(clips: torch.Tensor, shape: Any) -> torch.Tensor:
-    """What is to be reconstructed of clips (B, 3, T, H, W) in [0, 1]: (B, tokens, pixels of a patch, 3)."""
+    """Return the reconstruction target of clips (B, 3, T, H, W) in [0, 1]: (B, tokens, pixels of a patch, 3)."""
     t, side = shape.tubelet_size, shape.patch_size
     patches = rearrange(clips, "b c (k t) (y h) (x w) -> b (k y x) (t h w) c", t=t, h=side, w=side)
     if not shape.norm_pix_loss:
@@ -102,13 +102,13 @@ def patch_pixels(clips: torch.Tensor, shape: Any) -> torch.Tensor:
 
 
 def hidden_places(batch: int, shape: Any, config: dict[str, Any], generator: torch.Generator) -> torch.Tensor:
-    """(B, tokens) booleans, true where hidden: equally many in every clip.
+    """Draw (B, tokens) booleans, True where masked: the same number in every clip.
 
-    With `tubes`, the same places of every step in time.
+    With `tubes`, the same positions at every time step.
 
     Args:
         shape: a VideoMAEConfig.
-        config: `masking`, the share of the places to hide - at least one is hidden and one is seen - and `tubes`.
+        config: `masking`, the share of positions to mask - at least one is masked and one visible - and `tubes`.
     """
     steps, places = shape.num_frames // shape.tubelet_size, (shape.image_size // shape.patch_size) ** 2
     choices = places if config["tubes"] else steps * places
@@ -118,7 +118,7 @@ def hidden_places(batch: int, shape: Any, config: dict[str, Any], generator: tor
 
 
 def ship(encoder: Any, folder: Path) -> None:
-    """Write an encoder in half precision as a folder that transformers reads, in place of an older one."""
+    """Write an encoder in half precision as a folder that transformers reads, replacing an older one."""
     shape = encoder.config
     pixels = {
         "image_processor_type": "VideoMAEImageProcessor",
@@ -139,7 +139,7 @@ def untrained(sizes: dict[str, Any], *, seed: int, normalise_patches: bool) -> A
 
     Args:
         sizes: one of VIDEOMAE_SIZES.
-        normalise_patches: reconstruct patches normalised by themselves instead of pixels.
+        normalise_patches: reconstruct per-patch normalised pixels.
     """
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
@@ -153,11 +153,11 @@ def untrained(sizes: dict[str, Any], *, seed: int, normalise_patches: bool) -> A
 
 @torch.no_grad()
 def _start(network: Any) -> None:
-    """Initialise so that a small network learns in minutes; the model stays VideoMAE's.
+    """Initialise so that a small network trains in minutes; the model stays VideoMAE's.
 
-    transformers' own start (deviation 0.02) is made to be overwritten and slow to leave. Linear maps begin as in
-    VideoMAE's code; attention looks first at what is near and alike; and the decoder, which does not ship, knows
-    a patch's place by its row, column and time instead of by its number.
+    transformers' default initialisation (deviation 0.02) is slow to train from. Linear maps start as in VideoMAE's
+    code; attention first looks at near and similar patches; and the decoder, which does not ship, encodes a patch's
+    position by row, column and time instead of by index.
     """
     from transformers.models.videomae.modeling_videomae import VideoMAESelfAttention
 

@@ -1,4 +1,4 @@
-"""The discriminator of VQGAN and GigaTok for images: one logit per overlapping patch, by convolutions (PatchGAN).
+"""The discriminator of VQGAN and GigaTok for images: one logit per overlapping patch, convolutional (PatchGAN).
 
 Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017; Esser et al., VQGAN,
 arXiv 2012.09841.
@@ -22,7 +22,7 @@ PATCH_SIZES: dict[str, dict[str, int]] = {
 class PatchDiscriminator(nn.Module):
     """Map images, clips (B, 3, T, H, W) in [0, 1], to logits (B, X), one per patch of each frame.
 
-    A patch has 70 pixels along a side, with two layers 34.
+    A patch has 70 pixels along a side, or 34 with two layers.
 
     Args:
         channels: of the first layer.
@@ -38,14 +38,14 @@ class PatchDiscriminator(nn.Module):
             stack += [nn.Conv2d(widths[layer - 1], widths[layer], 4, stride, 1, bias=False)]
             stack += [nn.BatchNorm2d(widths[layer]), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*stack, nn.Conv2d(widths[-1], 1, 4, 1, 1))
-        self.least = 2 ** (layers + 2)  # pixels along a side, of which one logit is left
+        self.least = 2 ** (layers + 2)  # pixels along a side that leave one logit
         self.apply(_start)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Return logits (B, X), float32.
 
         Raises:
-            DiscriminatorError: images that are too small to leave a patch.
+            DiscriminatorError: images smaller than a patch.
         """
         if min(clips.shape[-2:]) < self.least:
             raise DiscriminatorError(
@@ -56,7 +56,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def _start(module: nn.Module) -> None:
-    """Start as pix2pix does: small weights, so that logits begin near zero."""
+    """Initialise as in pix2pix: small weights, so that logits start near zero."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

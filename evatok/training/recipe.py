@@ -1,4 +1,4 @@
-"""How to optimise: steps, learning rates and their schedule, as every training states them."""
+"""How to optimise: steps, learning rates and their schedule, shared by all trainings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Recipe:
     `schedule` is "cosine", or "wsd" (warm-up, stable, decay): constant for the first 80 % of the steps, then annealed
     to the final rate by one minus the square root of the completed fraction of the rest. A rank computes its part of a
     batch in `accumulate` pieces (`evatok.storage.pieces`); with `fp16` the loss is scaled, and a step whose gradient
-    overflows is left out. With `fsdp` several ranks split the network (`evatok.training.sharding`).
+    overflows is skipped. With `fsdp` several ranks split the network (`evatok.training.sharding`).
     """
 
     steps: int

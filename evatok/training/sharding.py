@@ -1,6 +1,6 @@
-"""Fully sharded training (FSDP2): every rank keeps a part of the parameters, gradients, moments and moving average.
+"""Fully sharded training (FSDP2): every rank holds a shard of parameters, gradients, moments and moving average.
 
-A layer's parameters are gathered when it computes, and its gradients averaged into their parts. Saved states hold whole
+A layer's parameters are gathered when it computes, and its gradients reduced into shards. Saved states hold full
 tensors, so that a run resumes on any number of ranks, sharded or not.
 """
 
@@ -17,12 +17,12 @@ from evatok.storage import ranks
 
 
 def shard(module: nn.Module) -> None:
-    """Split a network, layer by layer, over all ranks.
+    """Shard a network, layer by layer, over all ranks.
 
     Args:
-        module: with its layers as `layers`, and a method `loss` that a training calls in the place of `forward`.
+        module: with its layers as `layers`, and a method `loss` that training calls instead of `forward`.
     """
-    from torch.distributed.device_mesh import init_device_mesh  # here and below: most trainings never need them
+    from torch.distributed.device_mesh import init_device_mesh  # imported here and below: most trainings never need it
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     device = next(module.parameters()).device.type
@@ -44,7 +44,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 @contextmanager
 def unreduced(module: nn.Module) -> Iterator[None]:
-    """Within, gradients are not averaged over ranks yet."""
+    """Within, gradients are not yet reduced over ranks."""
     sharded: Any = module
     sharded.set_requires_gradient_sync(False)
     try:
@@ -54,7 +54,7 @@ def unreduced(module: nn.Module) -> Iterator[None]:
 
 
 def whole(state: Any) -> Any:
-    """The same nested state with whole tensors; all ranks have to ask for it."""
+    """Return the same nested state with full tensors; a collective call of all ranks."""
     if hasattr(state, "full_tensor"):
         return state.full_tensor().detach().cpu()
     if isinstance(state, dict):
@@ -65,18 +65,18 @@ def whole(state: Any) -> Any:
 
 
 def own(module: nn.Module) -> Any:
-    """Parts (of a module's parameters, or of their means) as plain tensors."""
+    """Return local shards (of a module's parameters, or of their means) as plain tensors."""
     return [p.to_local() if hasattr(p, "to_local") else p for p in module.parameters()]
 
 
 def split(state: dict[str, Any], module: nn.Module) -> dict[str, Any]:
-    """A module's whole state as its parts."""
+    """Split a module's full state into its shards."""
     like = module.state_dict()
     return {name: part_of(value, like[name]) for name, value in state.items()}
 
 
 def split_moments(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state as the parts of its parameters."""
+    """Split an optimiser's full state into the shards of its parameters."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     moments = {
         number: {name: part_of(value, parameters[number]) if value.ndim else value for name, value in held.items()}
@@ -86,7 +86,7 @@ def split_moments(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> di
 
 
 def part_of(value: torch.Tensor, like: Any) -> torch.Tensor:
-    """This rank's part of a whole tensor, where `like` is split."""
+    """Return this rank's shard of a full tensor, split like `like`."""
     if not hasattr(like, "device_mesh"):
         return value
     from torch.distributed.tensor import distribute_tensor

@@ -1,8 +1,8 @@
-"""Conditions that every step has to meet, looked at when the curve is written or the state saved.
+"""Conditions that every step must meet, checked when the curve is written or the state saved.
 
-To look at a number a program waits until the device has computed it, and to look in every step keeps the device idle in
-each of them. So a step only notes what has to hold, and the loop looks at all of it at once before it writes anything:
-a state that breaks a condition is never saved.
+Reading a number waits until the device has computed it, and reading in every step would idle the device in each of
+them. So a step only notes its conditions, and the loop checks all of them at once before it writes anything: a state
+that violates a condition is never saved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evatok.training.recipe import TrainingError
 
 
 class Watch:
-    """The conditions since the last look."""
+    """The conditions since the last check."""
 
     def __init__(self) -> None:
         self._noted: list[tuple[torch.Tensor, Callable[[], str]]] = []
@@ -36,7 +36,7 @@ class Watch:
         self._noted.append((holds.detach(), told))
 
     def look(self) -> None:
-        """Raise TrainingError, on every rank, for the first condition that does not hold."""
+        """Raise TrainingError, on every rank, for the first violated condition."""
         noted, self._noted = self._noted, []
         held = torch.stack([holds for holds, _ in noted]).tolist() if noted else []
         if ranks.all_true(all(held)):
@@ -50,13 +50,13 @@ _current: Watch | None = None
 
 
 def expect(holds: torch.Tensor, told: Callable[[], str]) -> None:
-    """Note that a step is in order if `holds` (), a boolean; outside a training loop, look at once.
+    """Note that a step is valid if `holds` (), a boolean; outside a training loop, check immediately.
 
     Args:
-        told: what is wrong otherwise.
+        told: description of the violation.
 
     Raises:
-        TrainingError: outside a loop, if it does not hold.
+        TrainingError: outside a loop, if violated.
     """
     if _current is not None:
         _current.note(holds, told)

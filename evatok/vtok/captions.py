@@ -1,4 +1,4 @@
-"""Captions as numbers of words, for whatever reads or writes videos by them.
+"""Captions as word indices, for networks that read videos or generate them.
 
 Legend: N captions, W words of the longest.
 """
@@ -21,7 +21,7 @@ class CaptionError(EvatokError, ValueError):
 
 
 def numbers(captions: Iterable[str]) -> np.ndarray:
-    """(N, `LONGEST`) places of the words in the vocabulary, `PADDING` after the last.
+    """Return (N, `LONGEST`) vocabulary indices of the words, `PADDING` after the last.
 
     Raises:
         CaptionError: an empty caption, a word that is not in the vocabulary, or too many words.

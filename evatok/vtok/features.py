@@ -1,7 +1,7 @@
-"""Features that strategies read: those of the frozen image encoder, and for Video-LaViT's a motion field.
+"""Features that strategies read: the frozen image encoder's, plus a motion field for Video-LaViT's.
 
-Complete grids of all frames are half a megabyte per clip, and no strategy needs them: kept are the first frame's grid
-and 4 x 4 cells of every frame, in float16, in the cache of features, shard by shard.
+Complete grids of all frames are half a megabyte per clip, and no strategy needs them: stored are the first frame's grid
+and 4 x 4 cells of every frame, in float16, in the feature cache, shard by shard.
 
 Legend: B clips, T frames, S steps of motion, h x w cells of a frame, D width.
 """
@@ -22,10 +22,10 @@ from evatok.models.classifier import SCALES, motion_pyramid
 from evatok.storage.shards import Arrays, ShardStore, Tick, computed, ranges
 from evatok.vtok.strategies import LAVIT_FRAMES, StrategyError
 
-CELLS, SIDE = 8, 4  # cells along each axis: of the first frame, and what is kept of every frame
+CELLS, SIDE = 8, 4  # cells along each axis: of the first frame, and stored for every frame
 MOTION_SIDE, MOTION_CHANNELS = 8, 4 * len(SCALES)
 _SHARD = 50  # clips
-_VERSION = "1"  # of what is kept; a change recomputes all features
+_VERSION = "1"  # of what is stored; a change recomputes all features
 _SHRINK = 2  # motion is estimated at half size, where fast motion is slower
 
 
@@ -34,7 +34,7 @@ class Encoder(Protocol):
 
     Attributes:
         width: D.
-        identity: what no other encoder has, for caches and records.
+        identity: unique to this encoder, for caches and records.
     """
 
     @property
@@ -53,7 +53,7 @@ class Features:
     Attributes:
         first: (B, 8, 8, D) of the first frame.
         frames: (B, T, 4, 4, D) of every frame, pooled.
-        motion: (B, S, 8, 8, M) of steps between 16 frames; None where the clips have fewer.
+        motion: (B, S, 8, 8, M) of steps between 16 frames; None if the clips have fewer.
     """
 
     first: torch.Tensor
@@ -64,7 +64,7 @@ class Features:
         return len(self.first)
 
     def only(self, rows: np.ndarray) -> Features:
-        """Select clips, as they are kept."""
+        """Select clips, as stored."""
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         motion = None if self.motion is None else self.motion[index]
         return Features(self.first[index], self.frames[index], motion)
@@ -128,7 +128,7 @@ def _motion(pixels: np.ndarray, device: torch.device | str) -> torch.Tensor:
 
 
 def check(features: Features) -> None:
-    """Raise StrategyError for features of another shape than a strategy reads."""
+    """Raise StrategyError for features of a shape no strategy reads."""
     first, frames = features.first, features.frames
     if first.ndim != 4 or frames.ndim != 5 or len(first) != len(frames) or first.shape[-1] != frames.shape[-1]:
         raise StrategyError(

@@ -1,9 +1,8 @@
 """F: the frozen image encoder of key frames and residuals, trained on single frames and their captions.
 
-It takes CLIP's part in the paper: supervised by language, on images only. Each cell of its grid predicts
-logits of word pairs (colour and shape, colour and fill, colour and size); a pair counts as seen if any cell
-sees it, by logsumexp over the cells. A second head reconstructs each cell's patch from its feature, so that
-positions within a cell are kept.
+It plays CLIP's role in the paper: supervised by language, on images only. Each cell of its grid predicts logits of word
+pairs (colour and shape, colour and fill, colour and size); a pair counts as seen if any cell sees it, by logsumexp over
+the cells. A second head reconstructs each cell's patch from its feature, so that positions within a cell are preserved.
 
 Legend: N frames, P pairs of words, h x w cells, D width.
 """
@@ -32,13 +31,13 @@ PAIRS: tuple[tuple[str, str], ...] = tuple(
     (colour, word) for words in (SHAPES, FILLS, tuple(SIZES)) for colour in COLOURS for word in words
 )
 """The P pairs: every colour with every shape, every fill and every size."""
-CELL = 8  # pixels a side
+CELL = 8  # pixels per side
 _GROUPS = 8
-_POSITIVE = 4.0  # weight of a pair that is there: most are not
+_POSITIVE = 4.0  # weight of a positive pair: most are negative
 
 
 class ImageEncoderError(EvatokError, ValueError):
-    """Frames or captions that the image encoder cannot take."""
+    """Frames or captions the image encoder does not support."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class ImageEncoder(Trained, nn.Module):
         return self.layers(frames - 0.5)
 
     def losses(self, frames: torch.Tensor, said_NP: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute what training minimises: `words`, cross-entropy of the pairs; `patches`, L1 of the reconstruction."""
+        """Compute the training losses: `words`, cross-entropy of the pairs; `patches`, L1 of the reconstruction."""
         grid = self.raw(frames)
         weight = torch.full((said_NP.shape[1],), _POSITIVE, device=said_NP.device)
         words = F.binary_cross_entropy_with_logits(self.seen(grid), said_NP.float(), pos_weight=weight)
@@ -131,14 +130,14 @@ class ImageEncoder(Trained, nn.Module):
 
     @torch.no_grad()
     def standardise(self, frames: torch.Tensor) -> None:
-        """Set mean and deviation from the features of frames."""
+        """Set mean and deviation from the features of these frames."""
         values = self.raw(frames).transpose(0, 1).flatten(1)
         self.mean.copy_(values.mean(1))
         self.deviation.copy_(values.std(1).clamp_min(1e-6))
 
 
 def said(captions: list[str]) -> np.ndarray:
-    """(N, P) booleans: which pairs of words the captions of stills say of some object.
+    """Return (N, P) booleans: which word pairs the captions of stills use for some object.
 
     Raises:
         ImageEncoderError: a caption that names no object as the set's captions do.

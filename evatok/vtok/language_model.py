@@ -1,8 +1,8 @@
 """A small causal language model that reads visual tokens and answers questions about them.
 
-All questions of a clip are packed after one visual prefix: each sees the prefix and its own words but no other
-question, so that the answers equal those of one question at a time (`visual_first`; the paper prints the text first,
-Eq. 6, which would need a prefix for each). An answer is one symbol, the likeliest at a question's last word.
+All questions about a clip are packed after one visual prefix: each sees the prefix and its own words but no other
+question, so that the answers equal those of asking one question at a time (`visual_first`; the paper prints the text
+first, Eq. 6, which would need a prefix for each). An answer is one symbol, the likeliest at a question's last word.
 
 Legend: B clips, L visual tokens, Q questions, W words of all questions together, V symbols, D width.
 """
@@ -37,7 +37,7 @@ class LanguageModelError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Shape of a model: `channels` of the features it reads, `width` D, `layers`, `heads`."""
+    """Model shape: `channels` of the features it reads, `width` D, `layers`, `heads`."""
 
     channels: int = 64
     width: int = 64
@@ -92,7 +92,7 @@ class VideoLanguageModel(Trained, nn.Module):
         return model
 
     def start_from(self, other: VideoLanguageModel) -> list[str]:
-        """Copy the weights of `other`, whatever its strategy; returns the parameters that start fresh."""
+        """Copy the weights of `other`, whatever its strategy; return the parameters that start fresh."""
         own, theirs = self.state_dict(), other.state_dict()
         fresh = self.visual.start_from(other.visual)
         text = {name: value for name, value in theirs.items() if not name.startswith("visual.")}
@@ -106,7 +106,7 @@ class VideoLanguageModel(Trained, nn.Module):
         """(B, Q, V) logits of the symbol that follows each question.
 
         Args:
-            words_BW: the numbers of the words of all questions, one after the other.
+            words_BW: word indices of all questions, concatenated.
             lengths: words of each question, the same for every clip.
         """
         visual = self.visual(features)
@@ -123,7 +123,7 @@ class VideoLanguageModel(Trained, nn.Module):
 
 @lru_cache(maxsize=64)
 def packed_mask(prefix: int, lengths: tuple[int, ...]) -> torch.Tensor:
-    """(prefix + W, prefix + W) booleans, true where a row may look: causal, and never into another question."""
+    """Return (prefix + W, prefix + W), True where a row may look: causal, and never into another question."""
     total = prefix + sum(lengths)
     segment = torch.cat([torch.zeros(prefix), *(torch.full((n,), at + 1.0) for at, n in enumerate(lengths))])
     same = (segment[:, None] == segment[None]) | (segment[None] == 0)

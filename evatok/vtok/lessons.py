@@ -17,18 +17,18 @@ from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS, PLACES, vocabul
 from evatok.vtok.features import Features
 from evatok.vtok.language_model import LONGEST, LanguageModelError, VideoLanguageModel
 
-BATCH = 50  # clips that are answered at a time
+BATCH = 50  # clips answered per batch
 _ANSWERS = {**OPTIONS, **PLACES, camera_text.CATEGORY: camera_text.OPTIONS}
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """The questions of N clips, Q each, in the order of `categories`, where one may stand several times.
+    """Questions about N clips, Q each, in the order of `categories`, where a category may appear several times.
 
     Attributes:
-        words: (N, W) numbers of their words, one question after the other.
+        words: (N, W) indices of their words, questions concatenated.
         lengths: words of each question; those of one category are equally long in every clip.
-        answers: (N, Q) numbers of the symbols that answer them.
+        answers: (N, Q) indices of the answering symbols.
         needs: (N, Q) what must be seen to answer (`scene_text.NEEDS`).
     """
 
@@ -43,7 +43,7 @@ class Lessons:
 
     @classmethod
     def of(cls, labels: pd.DataFrame, *, further: bool = False) -> Lessons:
-        """The questions among a set's labels, one of each category.
+        """Collect the questions among a set's labels, one per category.
 
         Args:
             further: with those that ask for a category again (columns q_position_2, ...), and with lessons of where
@@ -67,11 +67,11 @@ class Lessons:
         )
 
     def take(self, rows: np.ndarray) -> Lessons:
-        """Those of some clips."""
+        """Select some clips."""
         return Lessons(self.categories, self.words[rows], self.lengths, self.answers[rows], self.needs[rows])
 
     def drawn(self, most: int, random: np.random.Generator) -> Lessons:
-        """At most so many of each category, drawn anew for all clips together, in their order."""
+        """Draw at most this many per category, anew and for all clips together, keeping their order."""
         named = np.array(self.categories)
         kept = [random.permutation(np.flatnonzero(named == name))[:most] for name in dict.fromkeys(self.categories)]
         columns = np.sort(np.concatenate(kept))
@@ -82,7 +82,7 @@ class Lessons:
 
 
 def loss(model: VideoLanguageModel, features: Features, lessons: Lessons) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of the answers over the whole vocabulary, and the share of answers that are likeliest."""
+    """Compute the cross-entropy of the answers over the whole vocabulary, and the share of correct answers."""
     device = next(model.parameters()).device
     logits = model(features, torch.from_numpy(lessons.words).to(device), lessons.lengths)
     answers = torch.from_numpy(lessons.answers).to(device)
@@ -92,7 +92,7 @@ def loss(model: VideoLanguageModel, features: Features, lessons: Lessons) -> tup
 
 @torch.no_grad()
 def answered(model: VideoLanguageModel, features: Features, lessons: Lessons) -> np.ndarray:
-    """(N, Q) numbers of the likeliest option of each question."""
+    """Return (N, Q) indices of the likeliest option of each question."""
     device = next(model.parameters()).device
     places = _numbers()
     options = [torch.tensor([places[option] for option in _ANSWERS[name]]) for name in lessons.categories]
@@ -109,7 +109,7 @@ def answered(model: VideoLanguageModel, features: Features, lessons: Lessons) ->
 
 
 def _columns(labels: pd.DataFrame, category: str, further: bool) -> list[str]:
-    """What the questions of a category are called in the labels: position, position_2, ..."""
+    """Return the label columns of a category's questions: position, position_2, ..."""
     found = [category, *(f"{category}_{number}" for number in range(2, len(labels.columns)) if further)]
     return [column for column in found if f"q_{column}" in labels]
 
@@ -119,10 +119,10 @@ def _category(column: str) -> str:
 
 
 def _asked(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """(N, words) and (N,) of the questions and answers of one column."""
+    """Return (N, words) and (N,): questions and answers of one column."""
     places, category = _numbers(), _category(column)
     texts = labels[f"q_{column}"].astype(str)
-    known = {text: _words_of(text, places) for text in texts.unique()}  # a set asks the same again and again
+    known = {text: _words_of(text, places) for text in texts.unique()}  # a set repeats the same questions many times
     split = [known[text] for text in texts]
     odd = next((number for number, words in enumerate(split) if len(words) != len(split[0])), None)
     if odd is not None or len(split[0]) > LONGEST:
@@ -138,7 +138,7 @@ def _asked(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _words_of(text: str, places: dict[str, int]) -> list[int]:
-    """A text as the fewest known phrases from left to right, the longest first.
+    """Split a text into the fewest known phrases from left to right, longest first.
 
     Raises:
         LanguageModelError: a word that no phrase begins with.

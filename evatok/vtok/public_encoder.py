@@ -1,7 +1,7 @@
-"""F as a public image encoder: CLIP, which the paper's models read, or another that sees every picture by itself.
+"""F as a public image encoder: CLIP, which the paper's models use, or another that processes single images.
 
-Features are those of the last layer but one, as LLaVA reads them, pooled to 8 x 8 cells: of CLIP-L/336's 24 x 24
-patches, windows of 3 x 3.
+Features are those of the second-to-last layer, as in LLaVA, pooled to 8 x 8 cells: for CLIP-L/336's 24 x 24 patches,
+windows of 3 x 3.
 
 Legend: N frames, D width.
 """
@@ -46,12 +46,12 @@ class PublicEncoder(nn.Module):
 
 
 def encoder_of(source: str | Path, device: torch.device | str = "cpu") -> Encoder:
-    """The image encoder at a path: a folder, or name on the hub, of a public one, or a checkpoint trained here.
+    """Load the image encoder at a path: a public one's folder or hub name, or a checkpoint trained here.
 
     Raises:
         ImageEncoderError: see `PublicEncoder`.
         EncoderError: a folder that cannot be loaded.
-        CheckpointError: no checkpoint of an image encoder.
+        CheckpointError: not a checkpoint of an image encoder.
     """
     if Path(source).suffix == ".safetensors":
         return ImageEncoder.load(source, device)

@@ -1,7 +1,7 @@
 """Score answers: accuracy by category and by what must be seen, and paired differences between rows with intervals.
 
 Two rows that answered the same questions are compared clip by clip, as a clip's questions are easy or hard together:
-draws are of clips. With several seeds a row is the mean of its seeds; the interval is over clips only.
+the bootstrap draws clips. With several seeds a row is the mean of its seeds; the interval is over clips only.
 
 Legend: N clips, Q questions of a clip.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from evatok.metrics.bootstrap import Interval
 
 RIGHT, ASKED = "right", "needs"
-"""What a file of outcomes holds: (N, Q) answers that are right, and the place of their need in NEEDS; -1: not asked."""
+"""Contents of an outcome file: (N, Q) correct answers, and the index of their need in NEEDS; -1: not asked."""
 AVERAGE = "accuracy"
 _SCORED_AS = {camera_text.CATEGORY: "motion"}
-"""Categories of other sets by the one of moving shapes under which they are scored."""
-DRAWS = 1000  # of clips, for an interval
+"""Categories of other sets, mapped to the moving-shapes category they are scored under."""
+DRAWS = 1000  # of clips, per interval
 
 
 class ScoringError(EvatokError, ValueError):
@@ -37,11 +37,11 @@ class ScoringError(EvatokError, ValueError):
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Which questions were answered rightly.
+    """Which questions were answered correctly.
 
     Attributes:
-        right: (N, Q) shares in [0, 1]: 0 or 1 of one row, between them of the mean of several.
-        needs: (N, Q) places in NEEDS; -1 where a clip was not asked for that category.
+        right: (N, Q) shares in [0, 1]: 0 or 1 for one row, in between for the mean of several.
+        needs: (N, Q) indices into NEEDS; -1 where a clip has no question of that category.
     """
 
     right: np.ndarray
@@ -55,7 +55,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, right: np.ndarray, needs: np.ndarray, categories: Sequence[str]) -> Outcomes:
-        """Those of questions of some categories alone, with needs by name; what a camera does counts as motion."""
+        """Build from questions of some categories, with needs by name; what a camera does counts as motion."""
         places = [CATEGORIES.index(_SCORED_AS.get(name, name)) for name in categories]
         held = np.zeros((len(right), len(CATEGORIES)))
         asked = np.full(held.shape, -1, dtype=np.int64)
@@ -65,14 +65,14 @@ class Outcomes:
 
     @classmethod
     def mean(cls, several: Sequence[Outcomes]) -> Outcomes:
-        """The mean row of several that answered the same questions. Raises ScoringError for others."""
+        """Average several rows that answered the same questions. Raises ScoringError for others."""
         first = several[0]
         for other in several[1:]:
             check_same(first, other)
         return cls(np.mean([one.right for one in several], axis=0), first.needs)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """For a file beside a record, as `evatok.evaluation.per_clip` keeps them."""
+        """Return the arrays of the file beside a record, in the format of `evatok.evaluation.per_clip`."""
         return {RIGHT: self.right.astype(np.int8), ASKED: self.needs.astype(np.int8)}
 
     @classmethod
@@ -80,7 +80,7 @@ class Outcomes:
         return cls(arrays[RIGHT].astype(np.float64), arrays[ASKED].astype(np.int64))
 
     def mask(self, metric: str = AVERAGE) -> np.ndarray:
-        """(N, Q) booleans: the questions of `accuracy` or `accuracy.<category or need>`.
+        """Return (N, Q) booleans: the questions of `accuracy` or `accuracy.<category or need>`.
 
         Raises:
             ScoringError: no such category or need.
@@ -96,7 +96,7 @@ class Outcomes:
         raise ScoringError(f"no category or need {part!r}; choose one of {', '.join((*CATEGORIES, *NEEDS))}")
 
     def metrics(self) -> dict[str, Metric]:
-        """Accuracy in percent over all, each category and each need, with half its 95 % interval as spread."""
+        """Compute accuracy in percent over all, each category and each need, with half its 95 % interval as spread."""
         found = {}
         for name in METRICS:
             mask = self.mask(name)
@@ -111,7 +111,7 @@ METRICS = (AVERAGE, *(f"{AVERAGE}.{name}" for name in (*CATEGORIES, *NEEDS)))
 
 
 def difference(one: Outcomes, other: Outcomes, metric: str = AVERAGE) -> Interval:
-    """Accuracy of `one` less that of `other` in points, with its 95 % interval over draws of the same clips from both.
+    """Return the accuracy of `one` minus `other` in points, with its 95 % interval over paired draws of the same clips.
 
     Raises:
         ScoringError: rows of other questions, or none of this kind.
@@ -123,13 +123,13 @@ def difference(one: Outcomes, other: Outcomes, metric: str = AVERAGE) -> Interva
 
 
 def check_same(one: Outcomes, other: Outcomes) -> None:
-    """Raise ScoringError where two rows did not answer the same questions."""
+    """Raise ScoringError if two rows did not answer the same questions."""
     if not np.array_equal(one.needs, other.needs):
         raise ScoringError("rows answered different questions: only answers to the same ones are compared")
 
 
 def _interval(one: Outcomes, other: Outcomes | None, metric: str) -> Interval:
-    from evatok.metrics.bootstrap import bootstrap_statistic  # PyTorch comes with it
+    from evatok.metrics.bootstrap import bootstrap_statistic  # imports PyTorch
 
     mask = one.mask(metric)
     gain = one.right - (0 if other is None else other.right)

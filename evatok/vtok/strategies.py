@@ -20,8 +20,8 @@ from evatok.storage import checkpoints
 KINDS = ("none", "key", "frames", "vtok", "lavit", "omni")
 RESIDUALS = ("grid", "mean", "absolute", "previous", "shuffled", "pooled")
 SECONDS = 5.0
-LAVIT_FRAMES, LAVIT_GRID = 16, (5, 3, 3)  # frames of the motion field; its tokens along time, down and right
-OMNI_TUBES, OMNI_FRAMES, OMNI_CELLS = 4, 4, 16  # tubes of the frames after the first, frames and tokens of each
+LAVIT_FRAMES, LAVIT_GRID = 16, (5, 3, 3)  # frames of the motion field; its tokens along time, rows and columns
+OMNI_TUBES, OMNI_FRAMES, OMNI_CELLS = 4, 4, 16  # tubes of the frames after the first; frames and tokens per tube
 
 
 class StrategyError(EvatokError, ValueError):
@@ -33,9 +33,9 @@ class Strategy:
     """One way to turn the frames of a clip into tokens.
 
     Attributes:
-        kind: "none" (text alone), "key" (the first frame alone), "frames" (evenly spaced frames), "vtok"; "lavit" (a
-            key frame and a motion field's tokens) and "omni" (a key frame and tubes of later frames) are our readings
-            of Video-LaViT's and OmniTokenizer's strategies.
+        kind: "none" (text only), "key" (the first frame alone), "frames" (evenly spaced frames), "vtok"; "lavit" (a key
+            frame and a motion field's tokens) and "omni" (a key frame and tubes of later frames) are our readings of
+            Video-LaViT's and OmniTokenizer's strategies.
         key: S, tokens of a frame: a square number up to 64.
         fps: motion tokens per second of "vtok".
         residual: what "vtok" makes a motion token of: "grid" (Eq. 14: features of a frame less those of the key frame,
@@ -83,7 +83,7 @@ class Strategy:
 
     @property
     def name(self) -> str:
-        """A short name that no other strategy has, as tables and folders use it."""
+        """A unique short name, used in tables and folders."""
         if self.kind in ("none", "lavit", "omni"):
             return self.kind
         if self.kind == "key":
@@ -93,7 +93,7 @@ class Strategy:
         return f"vtok-{self.key}-{self.fps}fps" + ("" if self.residual == "grid" else f"-{self.residual}")
 
     def length(self, seconds: float = SECONDS) -> int:
-        """L of a clip of so many seconds.
+        """Return L for a clip of this many seconds.
 
         Raises:
             StrategyError: no whole number of motion tokens.
@@ -108,7 +108,7 @@ class Strategy:
         return self.key + more[self.kind]
 
     def picks(self, clip_frames: int, seconds: float = SECONDS) -> np.ndarray:
-        """(T,) numbers of the frames read from a clip of `clip_frames` evenly spaced ones, first and last included.
+        """Return (T,) indices of the frames read from `clip_frames` evenly spaced ones, first and last included.
 
         Raises:
             StrategyError: too few frames, or of another rate than motion tokens are made at.

@@ -1,4 +1,4 @@
-"""Product-quantised codes of raw tokens, and what is left of a token after them.
+"""Product-quantised codes of raw tokens, and the tokens reconstructed from them.
 
 The paper's tokens are continuous (Eq. 1), yet a softmax over "a unified vocabulary" writes them (Eqs. 5, 10). Here a
 token is four symbols of 256 each, so that both are literally true: an MLP leads to four groups of eight numbers, each
@@ -29,7 +29,7 @@ _COMMITMENT = 0.25
 
 
 class TokenCodeError(EvatokError, ValueError):
-    """Tokens that no coder is for, or codes out of range."""
+    """Tokens without a coder, or codes out of range."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class Coder(nn.Module):
 
     def quantise(self, latents: torch.Tensor) -> Coded:
         """Codes of latents (N, Z)."""
-        if not len(latents):  # a mean over no tokens would not be a number
+        if not len(latents):  # the mean over no tokens would be NaN
             return Coded(latents.new_zeros(0, GROUPS, dtype=torch.int64), latents, latents, latents.sum())
         found = [book(part) for book, part in zip(self.books, latents.split(DIMENSION, -1), strict=True)]
         values, codes, losses = zip(*found, strict=True)
         return Coded(torch.stack(codes, -1), torch.cat(values, -1), latents, torch.stack(losses).mean())
 
     def codebooks(self) -> list[Codebook]:
-        """One a group."""
+        """One codebook per group."""
         return list(self.books)  # type: ignore[arg-type]
 
     def values_of(self, codes: torch.Tensor) -> torch.Tensor:
@@ -99,12 +99,12 @@ class TokenCoder(nn.Module):
         self.coders = nn.ModuleDict({kind: Coder(width, hidden) for kind, width in widths(channels).items()})
 
     def of(self, kind: str) -> Coder:
-        """The coder of a kind (`SPATIAL`, or `motion_kind` of a strategy)."""
+        """Return the coder of a kind (`SPATIAL`, or `motion_kind` of a strategy)."""
         found: Coder = self.coders[kind]  # type: ignore[assignment]
         return found
 
     def coded(self, raw: RawTokens, strategy: Strategy) -> tuple[Coded, Coded]:
-        """Codes of the spatial tokens and of the motion tokens, all clips' tokens in one row."""
+        """Return codes of the spatial tokens and of the motion tokens, all clips' tokens concatenated."""
         spatial, motion = self.of(SPATIAL), self.of(motion_kind(strategy))
         return (
             spatial.quantise(spatial.latents(raw.spatial.flatten(0, 1))),
@@ -129,7 +129,7 @@ class TokenCoder(nn.Module):
         """Raw tokens of values (B, L, Z), codebook entries or latents; L may end early, as while tokens are written.
 
         Args:
-            frames: of the clips that the tokens are of.
+            frames: per clip of these tokens.
         """
         count = spatial_tokens(strategy)
         spatial = self.of(SPATIAL).back(values[:, :count])
@@ -149,10 +149,10 @@ def widths(channels: int) -> dict[str, int]:
 
 
 def motion_kind(strategy: Strategy) -> str:
-    """The kind of a strategy's motion tokens; `SPATIAL` where there are none.
+    """Return the kind of a strategy's motion tokens; `SPATIAL` if it has none.
 
     Raises:
-        TokenCodeError: a control whose motion tokens are not residuals (Eq. 14): no coder learns them.
+        TokenCodeError: a control whose motion tokens are not residuals (Eq. 14): they have no coder.
     """
     if strategy.kind == "vtok" and strategy.residual != "grid":
         raise TokenCodeError(f"tokens of {strategy.name} have no codes: only residual=grid (Eq. 14) is generated")
@@ -160,7 +160,7 @@ def motion_kind(strategy: Strategy) -> str:
 
 
 def spatial_tokens(strategy: Strategy) -> int:
-    """How many of a strategy's tokens are cells of frames; they come first."""
+    """Return how many of a strategy's tokens are cells of frames; they come first."""
     if strategy.kind in ("none", "frames"):
         return strategy.length()
     return strategy.key

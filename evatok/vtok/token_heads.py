@@ -1,8 +1,8 @@
 """Heads that write the next visual token from a language model's state: codes, a flow, or a mean.
 
-`codes` is the default: four softmaxes in turn, each seeing the symbols before it, so that the product is the likelihood
-of Eq. 10. The paper's tokens are continuous and it names no head; `flow` (MAR, arXiv 2406.11838) and `mse` are other
-readings, on the coder's latents before quantisation.
+`codes` is the default: four softmaxes in sequence, each seeing the symbols before it, so that the product is the
+likelihood of Eq. 10. The paper's tokens are continuous and it names no head; `flow` (MAR, arXiv 2406.11838) and `mse`
+are other interpretations, on the coder's latents before quantisation.
 
 Legend: B clips, L tokens, D width, G groups, V symbols of a group, Z numbers of a latent.
 """
@@ -47,7 +47,7 @@ class Head(nn.Module):
 
     @abstractmethod
     def loss(self, states: torch.Tensor, tokens: Tokens, generator: torch.Generator) -> torch.Tensor:
-        """What is minimised, ()."""
+        """The training loss, ()."""
 
     @abstractmethod
     def draw(self, state_BD: torch.Tensor, coder: Coder, noise: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -123,7 +123,7 @@ class FlowHead(Head):
 
 
 class MeanHead(Head):
-    """The mean latent, by squared error: it averages over all that could follow."""
+    """The mean latent, by squared error: it averages over all possible continuations."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class MeanHead(Head):
 
 
 def head_of(kind: str, width: int) -> Head:
-    """A head by its name, one of `HEADS`."""
+    """Build a head by name, one of `HEADS`."""
     if kind == "codes":
         return CodeHead(width)
     return FlowHead(width) if kind == "flow" else MeanHead(width)

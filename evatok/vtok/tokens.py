@@ -1,8 +1,8 @@
 """Visual tokens of every strategy, from features of the frozen image encoder: the language model's projector.
 
-Spatial tokens go through phi, residuals through g (Eqs. 13 and 14), both two-layer MLPs that are trained with the
-language model. A token's position is the sum of where it lies in the frame, when it is, and what kind it is; the table
-of places is shared by all granularities, pooled as features are.
+Spatial tokens go through phi, residuals through g (Eqs. 13 and 14), both two-layer MLPs trained with the language
+model. A token's position is the sum of its location in the frame, its time, and its kind; the location table is shared
+by all granularities, pooled as features are.
 
 Legend: B clips, T frames, L tokens, S spatial tokens of a frame, s = sqrt(S), C channels of a feature, G numbers of
 what a motion token is made of, D width.
@@ -23,10 +23,10 @@ from evatok.vtok import features as held
 from evatok.vtok.features import MOTION_CHANNELS, SIDE, Features, pooled
 from evatok.vtok.strategies import LAVIT_GRID, OMNI_FRAMES, OMNI_TUBES, Strategy, StrategyError
 
-CELLS = 8  # cells along each axis in the table of places
-MOMENTS = 61  # entries of the table of times: 12 per second for 5 s
+CELLS = 8  # cells along each axis in the location table
+MOMENTS = 61  # entries of the time table: 12 per second for 5 s
 _KEY, _MOTION = 0, 1  # kinds
-_STRENGTH = 0.5  # of the codes that positions start from, beside features of deviation 1
+_STRENGTH = 0.5  # scale of the initial position codes, relative to features of deviation 1
 
 
 Raw = tuple[torch.Tensor, torch.Tensor | None]
@@ -38,8 +38,8 @@ class RawTokens:
 
     Attributes:
         spatial: (B, n, C) cells of frames, in order.
-        motion: (B, m, G) what follows them; m may be 0. A motion field that is to be convolved is (B, S, h, w, M).
-        frames: of the clips that they are made from.
+        motion: (B, m, G) what follows them; m may be 0. A motion field to be convolved is (B, S, h, w, M).
+        frames: per clip they are made from.
     """
 
     spatial: torch.Tensor
@@ -50,7 +50,7 @@ class RawTokens:
 class VideoTokens(nn.Module):
     """Features of clips to visual tokens (B, L, D) by one strategy.
 
-    Parameters that strategies share have the same names, so that what was learned with one starts another
+    Parameters shared between strategies have the same names, so that weights trained with one can initialise another
     (`start_from`).
     """
 
@@ -70,25 +70,25 @@ class VideoTokens(nn.Module):
         return cls(Strategy.from_dict({"kind": kind, **settings}), channels, width)
 
     def start_from(self, other: VideoTokens) -> list[str]:
-        """Take over all parameters that `other` has in the same shape; returns the names of those it lacks."""
+        """Copy all parameters that `other` has in the same shape; return the names of those it lacks."""
         theirs, own = other.state_dict(), self.state_dict()
         shared = {name: value for name, value in theirs.items() if name in own and own[name].shape == value.shape}
         self.load_state_dict({**own, **shared})
         return sorted(own.keys() - shared.keys())
 
     def forward(self, features: Features) -> torch.Tensor:
-        """(B, L, D). Raises StrategyError for features that the strategy cannot be made of."""
+        """Return (B, L, D). Raises StrategyError for features the strategy cannot use."""
         return self.embed(self.raw(features))
 
     def embed(self, raw: RawTokens) -> torch.Tensor:
-        """(B, L, D) of raw tokens: projected, with their places."""
+        """Return (B, L, D) of raw tokens: projected, with positions."""
         pooled_later = self.strategy.residual == "pooled" and self.strategy.kind == "vtok"
         later = (self.project if pooled_later else self.motion)(raw.motion)
         tokens = torch.cat([self.project(raw.spatial), later], dim=1)
         return tokens + placed(self.strategy, raw.frames, self.cells, self.moments, self.kinds)
 
     def raw(self, features: Features) -> RawTokens:
-        """What the projector sees of each token. Raises StrategyError as `forward` does."""
+        """Return the projector's input for each token. Raises StrategyError as `forward` does."""
         held.check(features)
         makers = {
             "none": self._none,
@@ -100,7 +100,7 @@ class VideoTokens(nn.Module):
         }
         count = features.frames.shape[1]
         spatial, motion = makers[self.strategy.kind](features)
-        # A projector of no token still needs its width.
+        # A projector without tokens still needs a width.
         none = features.first.new_zeros(len(features), 0, motion_width(self.strategy, features.first.shape[-1]))
         return RawTokens(spatial, none if motion is None else motion, count)
 
@@ -111,7 +111,7 @@ class VideoTokens(nn.Module):
         return pooled(features.first, self.strategy.side).flatten(1, 2), None
 
     def _frames(self, features: Features) -> Raw:
-        """Each picked frame as S tokens; finer than 4 x 4 is kept of the first frame alone."""
+        """Return each picked frame as S tokens; grids finer than 4 x 4 are stored for the first frame only."""
         side = self.strategy.side
         if side > SIDE:
             raise StrategyError(f"{self.strategy.name}: later frames are kept at {SIDE} x {SIDE} cells, key <= 16")
@@ -119,7 +119,7 @@ class VideoTokens(nn.Module):
         return pooled(features.frames[:, picks], side).flatten(1, 3), None
 
     def _vtok(self, features: Features) -> Raw:
-        """The key frame's tokens, then one for each later frame, of what it changes (Eqs. 13 to 15)."""
+        """Return the key frame's tokens, then one per later frame, encoding its change (Eqs. 13 to 15)."""
         frames = features.frames[:, self.strategy.picks(features.frames.shape[1])]
         motion = frames[:, 1:].mean((2, 3)) if self.strategy.residual == "pooled" else self._residuals(frames)
         if self.strategy.residual == "shuffled":
@@ -128,7 +128,7 @@ class VideoTokens(nn.Module):
         return self._key(features)[0], motion
 
     def _residuals(self, frames: torch.Tensor) -> torch.Tensor:
-        """(B, T - 1, ...) what g sees of each later frame."""
+        """Return (B, T - 1, ...), the input of g for each later frame."""
         later, residual = frames[:, 1:], self.strategy.residual
         change = (
             later if residual == "absolute" else later - (frames[:, :-1] if residual == "previous" else frames[:, :1])
@@ -136,14 +136,14 @@ class VideoTokens(nn.Module):
         return change.mean((2, 3)) if self.strategy.residual == "mean" else change.flatten(2)
 
     def _lavit(self, features: Features) -> Raw:
-        """The key frame's tokens, then the motion field, which a convolution over space and time makes tokens of."""
+        """Return the key frame's tokens, then the motion field's, made by a convolution over space and time."""
         if features.motion is None:
             raise StrategyError(f"{self.strategy.name} reads a motion field of 16 frames, the clips have fewer")
         field = field_cells(features.motion) if self.cell_by_cell else features.motion
         return self._key(features)[0], field
 
     def _omni(self, features: Features) -> Raw:
-        """The key frame's tokens, then those of tubes of four later frames each, cell by cell."""
+        """Return the key frame's tokens, then those of tubes of four later frames each, cell by cell."""
         picks = self.strategy.picks(features.frames.shape[1])[1:]
         tubes = rearrange(features.frames[:, picks], "b (u f) h w c -> b (u h w) (f c)", u=OMNI_TUBES, f=OMNI_FRAMES)
         return self._key(features)[0], tubes
@@ -152,12 +152,12 @@ class VideoTokens(nn.Module):
 def placed(
     strategy: Strategy, frames: int, cells: torch.Tensor, moments: torch.Tensor, kinds: torch.Tensor
 ) -> torch.Tensor:
-    """(L, D) of where, when and what the tokens of a strategy are, in their order.
+    """Return (L, D) positions of a strategy's tokens in order: location, time and kind.
 
     Args:
-        frames: of the clip that they are made from.
-        cells: (8, 8, D), the table of places.
-        moments: (61, D), the table of times.
+        frames: per clip they are made from.
+        cells: (8, 8, D), the location table.
+        moments: (61, D), the time table.
         kinds: (2, D), spatial tokens and motion tokens.
     """
 
@@ -182,14 +182,14 @@ def placed(
 
 
 def motion_width(strategy: Strategy, channels: int) -> int:
-    """G, numbers of what a motion token is made of, cell by cell for "lavit"; C for a strategy that has none."""
+    """Return G, the input width of a motion token, cell by cell for "lavit"; C for a strategy without any."""
     if strategy.kind == "vtok" and strategy.residual not in ("mean", "pooled"):
         return SIDE * SIDE * channels
     return {"lavit": MOTION_CHANNELS, "omni": OMNI_FRAMES * channels}.get(strategy.kind, channels)
 
 
 def field_cells(motion: torch.Tensor) -> torch.Tensor:
-    """(B, 45, M) of a motion field (B, S, h, w, M), averaged over its cells: without a convolution of its own."""
+    """Return (B, 45, M) of a motion field (B, S, h, w, M), averaged over its cells instead of convolved."""
     small = F.adaptive_avg_pool3d(rearrange(motion, "b s h w m -> b m s h w"), LAVIT_GRID)
     return rearrange(small, "b m t h w -> b (t h w) m")
 
@@ -220,7 +220,7 @@ class _MotionField(nn.Module):
 
 
 def _moment(pick: int, count: int) -> int:
-    """The entry in the table of times of frame `pick` among `count`."""
+    """Return the time-table entry of frame `pick` among `count`."""
     return round(pick / max(count - 1, 1) * (MOMENTS - 1))
 
 
@@ -229,7 +229,7 @@ def mlp(inputs: int, width: int) -> nn.Sequential:
 
 
 def _motion_projector(strategy: Strategy, channels: int, width: int, cell_by_cell: bool) -> nn.Module:
-    """g, or what a strategy has in its place."""
+    """Build g, or the strategy's equivalent."""
     if strategy.kind == "lavit" and not cell_by_cell:
         return _MotionField(width)
     if strategy.kind in ("lavit", "omni") or (strategy.kind == "vtok" and strategy.residual != "pooled"):

@@ -1,10 +1,10 @@
-"""The frozen video decoder: noise to clips by rectified flow, under visual tokens and a caption (Eq. 11).
+"""The frozen video decoder: noise to clips by rectified flow, conditioned on visual tokens and a caption (Eq. 11).
 
-It takes HunyuanVideo's part: one decoder for all strategies, trained once on true tokens and captions with conditions
-dropped at random, then frozen, so that rows of a table differ in their tokens alone. Conditions are a sequence that
-every layer attends to: the words of the caption after a small encoder of its own, the tokens, and one that is always
-there. Latents are principal components of 4 x 8 x 8 pixels; a clip whose frames are no multiple of 4 ends with copies
-of its last frame, which are cut off again.
+It plays HunyuanVideo's role: one decoder for all strategies, trained once on true tokens and captions with conditions
+dropped at random, then frozen, so that rows of a table differ only in their tokens. Conditions are a sequence that
+every layer attends to: the caption's words after a small encoder, the tokens, and one that is always present. Latents
+are principal components of 4 x 8 x 8 pixels; a clip whose number of frames is not a multiple of 4 is padded with copies
+of its last frame, which are cropped after decoding.
 
 Legend: B clips, F frames, T x P patches of latents with V values each, M conditions, W words, L tokens, D width.
 """
@@ -37,18 +37,18 @@ from evatok.vtok.strategies import Strategy
 from evatok.vtok.token_codes import SPATIAL, TokenCoder, motion_kind, widths
 from evatok.vtok.tokens import CELLS, MOMENTS, RawTokens, mlp, placed
 
-_LEAST = 0.05  # noise level below which a velocity is not divided any further: the last of 20 steps
+_LEAST = 0.05  # noise level below which a velocity is divided no further: that of the last of 20 steps
 
 
 class VideoDecoderError(EvatokError, ValueError):
-    """Clips, captions or tokens that the decoder does not take."""
+    """Clips, captions or tokens the decoder does not accept."""
 
 
 @dataclass(frozen=True)
 class VideoDecoderConfig:
     """Shape of a decoder: clips of `frames` and `size` pixels, `channels` C of the image encoder's features.
 
-    `latents` are the numbers kept of 4 x 8 x 8 pixels, `patch` positions a side make one patch.
+    `latents` is the number of components kept of 4 x 8 x 8 pixels, `patch` the patch's side in latent positions.
     """
 
     frames: int = 31
@@ -66,7 +66,7 @@ class VideoDecoderConfig:
 
     @property
     def padded(self) -> int:
-        """Frames with the copies of the last one."""
+        """Number of frames including padding copies of the last one."""
         return -(-self.frames // PatchPCA.stride[0]) * PatchPCA.stride[0]
 
     @property
@@ -103,7 +103,7 @@ class Block(nn.Module):
 
 
 class Conditions(nn.Module):
-    """Captions and raw tokens of any strategy to a sequence (B, M, D) and which of it is there (B, M)."""
+    """Captions and raw tokens of any strategy to a sequence (B, M, D) and its mask (B, M)."""
 
     def __init__(self, config: VideoDecoderConfig) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Conditions(nn.Module):
     def forward(
         self, captions_BW: torch.Tensor, raw: RawTokens, strategy: Strategy, kept: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`kept`: (B,) clips whose caption counts, and (B,) those whose tokens do."""
+        """`kept`: (B,) clips whose caption is used, and (B,) those whose tokens are."""
         kind = motion_kind(strategy)
         visual = torch.cat([self.projectors[SPATIAL](raw.spatial), self.projectors[kind](raw.motion)], 1)
         visual = visual + placed(strategy, raw.frames, self.cells, self.moments, self.kinds[kind])
@@ -136,7 +136,7 @@ class Conditions(nn.Module):
 
 
 class VideoDecoder(Trained, nn.Module):
-    """Raw tokens and captions to clips; holds the coder of the tokens, which it was trained with."""
+    """Raw tokens and captions to clips; holds the coder of the tokens it was trained with."""
 
     KIND = "vtok_decoder"
 
@@ -218,7 +218,7 @@ class VideoDecoder(Trained, nn.Module):
         guidance: float = 1.0,
         seed: int = 0,
     ) -> torch.Tensor:
-        """Clips (B, 3, F, H, W) in [0, 1], one a caption.
+        """Sample clips (B, 3, F, H, W) in [0, 1], one per caption.
 
         Args:
             indices: (B,) numbers of the clips: noise is drawn from the seed and a clip's number.
@@ -227,8 +227,8 @@ class VideoDecoder(Trained, nn.Module):
             guidance: above 1, velocities move away from those without conditions.
 
         Raises:
-            VideoDecoderError: another number of captions than of tokens' clips.
-            FlowError: less than one step, or a velocity that is not finite.
+            VideoDecoderError: different numbers of captions and of token sequences.
+            FlowError: fewer than one step, or a velocity that is not finite.
         """
         if not len(captions_BW) == len(raw.spatial) == len(indices):
             raise VideoDecoderError(
@@ -252,5 +252,5 @@ class VideoDecoder(Trained, nn.Module):
 
 
 def filled(clips: torch.Tensor, frames: int) -> torch.Tensor:
-    """Clips (B, 3, F, H, W) with copies of the last frame up to `frames`."""
+    """Pad clips (B, 3, F, H, W) with copies of the last frame up to `frames`."""
     return torch.cat([clips, clips[:, :, -1:].expand(-1, -1, frames - clips.shape[2], -1, -1)], 2)

@@ -1,8 +1,8 @@
-"""The language model as a writer: a caption, then the visual tokens of a clip, one after another (Eqs. 8 to 10).
+"""The language model as a writer: a caption, then a clip's visual tokens, one after another (Eqs. 8 to 10).
 
-It is the model of stages A and B with one more kind of position, that of a caption's words, and a head. What it wrote
-goes back through the same projector that reads true tokens. Codes are discrete, so that no gradient of the video
-decoder's loss (Eq. 11) reaches the model.
+It is the model of stages A and B with an additional kind of position, for caption words, and a head. What it writes
+goes back through the same projector that reads true tokens. Codes are discrete, so no gradient of the video decoder's
+loss (Eq. 11) reaches the model.
 
 Legend: B clips, W words of a caption, L tokens, D width, Z numbers of a token's value.
 """
@@ -39,7 +39,7 @@ class VideoWriter(Trained, nn.Module):
         if head not in HEADS:
             raise LanguageModelError(f"head {head!r} is not one of {', '.join(HEADS)}")
         self.config, self.strategy, self.head_name = config, strategy, head
-        motion_kind(strategy)  # refuses a strategy without codes
+        motion_kind(strategy)  # rejects a strategy without codes
         self.language = VideoLanguageModel(config, strategy)
         self.language.visual = VideoTokens(strategy, config.channels, config.width, cell_by_cell=True)
         self.positions = nn.Parameter(0.02 * torch.randn(LONGEST, config.width))
@@ -58,7 +58,7 @@ class VideoWriter(Trained, nn.Module):
         return writer
 
     def states(self, captions_BW: torch.Tensor, raw: RawTokens) -> torch.Tensor:
-        """(B, L, D) from which each token is written: it sees the caption and the tokens before."""
+        """Return (B, L, D) states from which each token is written, given the caption and the previous tokens."""
         visual = self.language.visual.embed(raw)
         prefix, there = self._prefix(captions_BW)
         x = torch.cat([prefix, visual[:, :-1]], 1)
@@ -71,7 +71,7 @@ class VideoWriter(Trained, nn.Module):
     def loss(
         self, captions_BW: torch.Tensor, tokens: Tokens, coder: TokenCoder, frames: int, generator: torch.Generator
     ) -> torch.Tensor:
-        """What the head minimises on true tokens, ()."""
+        """The head's training loss on true tokens, ()."""
         read = tokens.values if self.head.discrete else tokens.latents
         raw = coder.raw(read, self.strategy, frames)
         return self.head.loss(self.states(captions_BW, raw), tokens, generator)
@@ -87,7 +87,7 @@ class VideoWriter(Trained, nn.Module):
         seed: int = 0,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Values (B, L, Z) of tokens; clip i draws from (seed, i), whatever batch it is in."""
+        """Return values (B, L, Z) of tokens; clip i draws from (seed, i), whatever its batch."""
         strategy, count = self.strategy, self.strategy.length()
         visual = self.language.visual
         places = placed(strategy, frames, visual.cells, visual.moments, visual.kinds)
@@ -109,7 +109,7 @@ class VideoWriter(Trained, nn.Module):
         return torch.stack(written, 1) if written else x.new_zeros(len(x), 0, 0)
 
     def _prefix(self, captions_BW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 1 + W + 1, D) of the start, the caption and the mark after it, and which of it is there."""
+        """Return (B, 1 + W + 1, D): start, caption and end mark, and which positions are valid."""
         language, said = self.language, captions_BW != PADDING
         text = language.embedding(captions_BW.clamp_min(0)) + self.positions
         ends = [part.expand(len(text), 1, -1) for part in (language.start, self.begin)]
@@ -117,7 +117,7 @@ class VideoWriter(Trained, nn.Module):
         return torch.cat([ends[0], text, ends[1]], 1), torch.cat([there, said, there], 1)
 
     def _advance(self, x: torch.Tensor, past: list[KeysValues | None], mask: torch.Tensor) -> torch.Tensor:
-        """States of the elements x (B, n, D) after all before them, whose keys and values are in `past`."""
+        """Return states of elements x (B, n, D) after all previous ones, whose keys and values are in `past`."""
         for number, module in enumerate(self.language.layers):
             layer: Layer = module  # type: ignore[assignment]
             normed = layer.attention_norm(x)
@@ -128,7 +128,7 @@ class VideoWriter(Trained, nn.Module):
         return self.language.norm(x)
 
     def _noise(self, generators: list[torch.Generator]) -> torch.Tensor:
-        """(B, *noise_shape) for one token: uniform for codes, normal else."""
+        """Return (B, *noise_shape) for one token: uniform for codes, otherwise normal."""
         draw = torch.rand if self.head.discrete else torch.randn
         return torch.stack([draw(self.head.noise_shape, generator=one) for one in generators])
 

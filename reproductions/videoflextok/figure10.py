@@ -1,4 +1,4 @@
-"""VideoFlexTok Fig. 10: full and time-causal attention of the decoder, reconstructions and generations at each length.
+"""VideoFlexTok Fig. 10: full against time-causal decoder attention, reconstruction and generation at each length.
 
     python reproductions/videoflextok/figure10.py            seconds; no GPU, no download, no PyTorch
 

@@ -1,4 +1,4 @@
-"""VideoFlexTok Figure 11: the order of tokens at equal numbers of them, with and without guidance of the generator.
+"""VideoFlexTok Figure 11: the order of tokens at an equal number of tokens, with and without generator guidance.
 
     python reproductions/videoflextok/figure11.py            seconds; no GPU, no download, no PyTorch
 
@@ -26,7 +26,7 @@ def _name(tokens: str, guidance: float) -> str:
 
 
 def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
-    """Coarse to fine beats raster order."""
+    """Coarse-to-fine order beats raster order."""
     signs = [claims.better(rows, "time-first", "3D grid", "gfvd", "better without guidance (plot)")]
     for guidance in GUIDANCE:
         pair = _name("time-first", guidance), _name("3D grid", guidance)

@@ -3,7 +3,7 @@
     python reproductions/videoflextok/figure12.py            seconds; no GPU, no download, no PyTorch
 
 Reads the records of `evatok.experiments.evaluate` of the tokenizer that has most of them, and writes
-results/figures/videoflextok_figure12.{svg,csv}: tokens are given, so that only what steps buy at each length is seen.
+results/figures/videoflextok_figure12.{svg,csv}: tokens are given, which isolates the effect of steps at each length.
 The paper's plot, gFVD against the cost of generator and decoder together, is drawn from records of
 `evatok.experiments.sample` (videoflextok_figure12_generation).
 
@@ -37,7 +37,7 @@ def claims_of(found: Sequence[Record]) -> list[Sign]:
 
 
 def run(results: Path) -> None:
-    """Both halves."""
+    """Build both halves."""
     run_decoder(results)
     found = flextok_front.points_of(flextok_generation.sampled(results / "records"))
     if found:
@@ -49,7 +49,7 @@ def run(results: Path) -> None:
 
 
 def run_decoder(results: Path) -> None:
-    """The half of given tokens."""
+    """Build the half with given tokens."""
     found = flextok.of_one_tokenizer(flextok.measured(results / "records"))
     frame = flextok.frame_of(found, ("rfvd",))
     if len(frame):

@@ -1,11 +1,11 @@
-"""VideoFlexTok Fig. 2 in numbers: what more tokens per latent frame bring, from none to all, sampled and in one step.
+"""VideoFlexTok Fig. 2 in numbers: the gain from more tokens per latent frame, from none to all, many or one step.
 
     python reproductions/videoflextok/figure2.py            seconds; no GPU, no download, no PyTorch
 
 Reads the records of `evatok.experiments.evaluate` of the tokenizer that has most of them, under both protocols of the
 validation clips (pixels and rFVD; image features), and writes results/figures/videoflextok_figure2.{svg,csv}. 0 tokens,
-a control that the paper lacks, are samples that no clip had a say in; one step is the mean of what the tokens leave
-open. Clips of `evatok.experiments.videoflextok_shown` become videoflextok_figure2_clips.{png,webp}.
+a control that the paper lacks, are unconditional samples; one step is the mean of what the tokens leave open. Clips of
+`evatok.experiments.videoflextok_shown` become videoflextok_figure2_clips.{png,webp}.
 
 Expected (paper, pictures): every doubling adds detail, and every length decodes to a plausible clip.
 """
@@ -62,7 +62,7 @@ def run(results: Path) -> None:
 
 
 def _points(records: Sequence[Record]) -> list[Record]:
-    """Points of one tokenizer, those with samples and those with one step."""
+    """Return the points of one tokenizer, with samples and with one step."""
     return [record for record in flextok.of_one_tokenizer(records) if record.model["flow_steps"] in STEPS]
 
 

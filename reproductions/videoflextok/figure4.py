@@ -1,11 +1,11 @@
-"""VideoFlexTok Fig. 4: tokens of one clip with the first frame of another: whose motion, and whose look?
+"""VideoFlexTok Fig. 4: tokens of one clip with another's first frame: whose motion, and whose appearance?
 
     python reproductions/videoflextok/figure4.py            seconds; no GPU, no download, no PyTorch
 
 Reads the newest record of `evatok.experiments.videoflextok_transfer`. The paper edits a first frame and shows pictures;
 here each clip borrows the first frame of the next one.
 
-Expected (paper, pictures): the motion of the tokens' clip, the look of the first frame.
+Expected (paper, pictures): the motion of the tokens' clip, the appearance of the first frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""VideoFlexTok Fig. 8: long clips that a generator writes from few tokens: do they join, and keep to their class?
+"""VideoFlexTok Fig. 8: long clips generated from few tokens: do they join, and keep their class?
 
     python reproductions/videoflextok/figure8.py            seconds; no GPU, no download, no PyTorch
 

@@ -1,4 +1,4 @@
-"""VideoFlexTok F.1: what the second stage brings, full attention on a frozen encoder, against a control.
+"""VideoFlexTok F.1: the effect of the second stage, full attention on a frozen encoder, against a control.
 
     python reproductions/videoflextok/stage2.py            seconds; no GPU, no download, no PyTorch
 

@@ -1,4 +1,4 @@
-"""VideoFlexTok Table 1: systems, each at its own tokens: ours, the 3D grid, EVATok of fixed and adaptive length.
+"""VideoFlexTok Table 1: systems, each with its own tokens: ours, the 3D grid, EVATok of fixed and adaptive length.
 
     python reproductions/videoflextok/table1.py            seconds; no GPU, no download, no PyTorch
 

@@ -28,7 +28,7 @@ SPEC = FlexSpec(OURS, {"stage": 2, "decoder_mask": "full"})
 
 
 def choose(folder: Path) -> Chosen:
-    """The rows: ours, the nearest of EVATok's, and those of the paper alone."""
+    """Return the rows: ours, the nearest of EVATok's, and the paper-only ones."""
     chosen = flextok.choose(flextok.measured(folder), [SPEC])
     rows = {OURS: chosen.rows[OURS], OTHER: Row(Spec(OTHER, None))}
     if rows[OURS].records:

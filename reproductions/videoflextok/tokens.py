@@ -18,11 +18,11 @@ from evatok.reporting.tables import Cell
 ITEM = "VideoFlexTok's token arithmetic"
 SOURCE = "arithmetic"
 WITHIN = 0.01
-"""How far a computed number of parameters may be from the paper's rounded one."""
+"""Tolerance of a computed number of parameters against the paper's rounded one."""
 
 
 def claims_of(found: dict[tuple[str, str], float], paper: dict[tuple[str, str], float]) -> list[Sign]:
-    """Every number of the paper's, exactly; parameters within 1 %."""
+    """Every number of the paper, exactly; parameters within 1 %."""
     signs = []
     for (row, metric), value in paper.items():
         ours = found[(row, metric)]

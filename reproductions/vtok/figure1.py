@@ -1,4 +1,4 @@
-"""VTok Fig. 1 from the length formula: tokens of a clip by its length, for frame sampling and for VTok.
+"""VTok Fig. 1 from the length formula: tokens of a clip by its duration, for frame sampling and for VTok.
 
     python reproductions/vtok/figure1.py            seconds; no records, no GPU, no download
 
@@ -24,7 +24,7 @@ FRAMES_A_SECOND = (1, 2, 6)  # of frame sampling
 
 
 def lengths() -> pd.DataFrame:
-    """Tokens by strategy and seconds."""
+    """Return tokens by strategy and seconds."""
     rows = []
     for seconds in SECONDS:
         for fps in FRAMES_A_SECOND:

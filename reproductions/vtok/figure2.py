@@ -1,4 +1,4 @@
-"""VTok Fig. 2 on moving-shapes: prompts, samples, a question of each and the ruler's answers, as a sheet and moving.
+"""VTok Fig. 2 on moving-shapes: prompts, samples, a question about each and the ruler's answers, still and moving.
 
     python reproductions/vtok/figure2.py            seconds; no GPU, no download
 
@@ -28,7 +28,7 @@ ROWS = ("none", "frames8", "vtok")
 
 
 def prompts() -> vtok_figures.Prompts:
-    """The first prompts with their questions, answers and real clips."""
+    """Return the first prompts with their questions, answers and real clips."""
     protocol = protocols.get(triples.ONE_EACH)
     asked, real = triples.triples_of(protocol, COUNT), protocols.clips_of(protocol, limit=COUNT)
     first = [questions[0] for questions in asked.questions]

@@ -1,4 +1,4 @@
-"""VTok Table 1 on moving-shapes: clips made of captions, judged by the ruler; the two dual-branch strategies.
+"""VTok Table 1 on moving-shapes: clips generated from captions, judged by the ruler; the two dual-branch strategies.
 
     python reproductions/vtok/table1.py            seconds; no GPU, no download
 

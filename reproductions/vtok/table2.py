@@ -1,4 +1,4 @@
-"""VTok Table 2: VBench's columns as dashes, and what stands in for them on samples for moving-shapes' captions.
+"""VTok Table 2: VBench's columns as dashes, and their substitutes on samples for moving-shapes' captions.
 
     python reproductions/vtok/table2.py            seconds; no GPU, no download
 

@@ -1,10 +1,10 @@
-"""VTok Table 4 in the paper's sense: strategies of generation, judged by what their samples show.
+"""VTok Table 4 in the paper's sense: generation strategies, judged by what their samples show.
 
     python reproductions/vtok/table4_generation.py            seconds; no GPU, no download
 
 Reads the records of `evatok.experiments.vtok_align` (`python reproductions/vtok/generation.py` makes them). Before
-anything is claimed, clips that the decoder makes of true tokens must answer 75 % of the questions rightly. `flow` and
-`mse` are other readings of how the paper's continuous tokens are written.
+anything is claimed, clips that the decoder makes of true tokens must answer 75 % of the questions correctly. `flow` and
+`mse` are other interpretations of how the paper's continuous tokens are written.
 
 Expected (paper, TV-Align): no tokens 40.5 < 4 frames 42.0 < 8 frames 42.4 < VTok 43.9 %.
 """
@@ -20,7 +20,7 @@ from evatok.reporting.vtok_tables import Rows, VtokTable, above
 
 
 def claims(rows: Rows) -> list[Sign]:
-    """The paper's order, VTok's lead of at least five points over no tokens, and what codes are worth."""
+    """The paper's order, VTok's lead of at least five points over no tokens, and the value of codes."""
     return gated(
         rows,
         [

@@ -1,13 +1,13 @@
-"""VTok Table 5, ours in its understanding form: how many tokens for the key frame, how many a second for motion.
+"""VTok Table 5, ours in its understanding form: tokens for the key frame, and motion tokens per second.
 
     python reproductions/vtok/table5.py            seconds; no GPU, no download
 
 Reads the records of `evatok.experiments.vtok_understanding` (`python reproductions/vtok/understanding.py` makes them).
 The paper's table is of generated videos. It labels the rows of motion "frames per motion token", but its token counts
-are those of so many motion tokens a second; and prints 30 where 1 + 30 are 31.
+match that many motion tokens per second; and it prints 30 where 1 + 30 is 31.
 
-Expected (paper, TV-Align): key frame 1 / 4 / 9 / 16 / 25 tokens 41.9 / 42.8 / 43.3 / 43.9 / 44.0 %;
-motion 3 / 6 / 12 a second 42.6 / 43.9 / 44.1 %.
+Expected (paper, TV-Align): key frame 1 / 4 / 9 / 16 / 25 tokens 41.9 / 42.8 / 43.3 / 43.9 / 44.0 %; motion 3 / 6 / 12
+per second 42.6 / 43.9 / 44.1 %.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python reproductions/vtok/table5_generation.py            seconds; no GPU, no download
 
 Reads the records of `evatok.experiments.vtok_align` (`python reproductions/vtok/generation.py` makes them). The
-decoder's clips have 6 frames a second, so that motion 12 a second has no row here.
+decoder's clips have 6 frames per second, so motion at 12 per second has no row here.
 
-Expected (paper, TV-Align): key frame 1 / 4 / 9 / 16 / 25 tokens 41.9 / 42.8 / 43.3 / 43.9 / 44.0 %;
-motion 3 / 6 a second 42.6 / 43.9.
+Expected (paper, TV-Align): key frame 1 / 4 / 9 / 16 / 25 tokens 41.9 / 42.8 / 43.3 / 43.9 / 44.0 %; motion 3 / 6 per
+second 42.6 / 43.9.
 """
 
 from __future__ import annotations

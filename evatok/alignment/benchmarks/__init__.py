@@ -1,7 +1,7 @@
-"""Multiple-choice questions about videos that a user brings, put to a vision-language model that the user names.
+"""Multiple-choice questions about a user's videos, put to a vision-language model of the user's choice.
 
-Seven benchmarks of VTok's Table 3 and the form of its TV-Align: readers of what their authors publish, the wording of a
-question, and scoring by the likelihood of the options' letters. Nothing is downloaded.
+Seven benchmarks of VTok's Table 3 and the format of its TV-Align: readers of the published annotations, question
+wording, and scoring by the likelihood of the options' letters. Nothing is downloaded.
 """
 
 from evatok.alignment.benchmarks.items import BenchmarkError, Item

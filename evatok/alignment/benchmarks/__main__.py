@@ -1,13 +1,14 @@
 """Run a benchmark of video understanding: `python -m evatok.alignment.benchmarks mvbench --model FOLDER ...`.
 
     python -m evatok.alignment.benchmarks mvbench --annotations json/ --videos video/ --model Qwen2.5-VL-7B-Instruct
-    python -m evatok.alignment.benchmarks video-mme-with-subtitles --subtitles subtitle/ ...
-    python -m evatok.alignment.benchmarks vtok-tv-align --annotations triples.csv --videos samples/ --model FOLDER
-    python -m evatok.alignment.benchmarks mvbench ... --prompts prompts.csv         what would be asked, without a model
+    python -m evatok.alignment.benchmarks video-mme-with-subtitles --subtitles subtitle/ ... python -m
+    evatok.alignment.benchmarks vtok-tv-align --annotations triples.csv --videos samples/ --model FOLDER python -m
+    evatok.alignment.benchmarks mvbench ... --prompts prompts.csv write the prompts, without a model
 
-Data and model are the user's. The triples of TV-Align's form are a CSV of clip, prompt, category, question, options
-(joined by " | ") and answer, as `python -m evatok.alignment --prompts` writes them. Accuracy is of the likeliest
-letter, over all questions and by group, with half its 95 % interval; every question's outcome stays beside the record.
+The user provides data and model. The triples of TV-Align's format are a CSV of clip, prompt, category, question,
+options (joined by " | ") and answer, as `python -m evatok.alignment --prompts` writes them. Accuracy is that of the
+likeliest letter, over all questions and by group, with half its 95 % interval; every question's outcome is stored
+beside the record.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ KIND = "benchmark"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; exits after one line on stderr with 2 for an error."""
+    """Run the command; on an error, exit with 2 after one line on stderr."""
     options = _parser().parse_args(argv)
     with errors.one_line(NAME, debug=options.debug):
         return run(options)
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.prompts}: {len(items)} questions")
         return 0
     started = time.monotonic()
-    videos = [video_of(item, options.videos) for item in items]  # one that lacks is told before hours of work
+    videos = [video_of(item, options.videos) for item in items]  # report a missing one before hours of work
     model = VisionLanguageModel.load(options.model, options.device)
     right = answered(model, items, prompts, videos, options.frames or protocol.frames)
     metrics = accuracies(right, [item.group for item in items], [item.video for item in items])
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 def answered(
     model: VisionLanguageModel, items: list[Item], prompts: list[str], videos: list[Path], frames: int
 ) -> np.ndarray:
-    """(N,) whether each question is answered rightly."""
+    """Return (N,) whether each question is answered correctly."""
     right = np.zeros(len(items), dtype=bool)
     for number, item in enumerate(tqdm(items, model.identity["name"], unit="question", disable=None)):
         seen = even_frames(videos[number], frames, item.start, item.end)
@@ -123,17 +124,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("protocol", choices=sorted(READERS), help="the benchmark")
     parser.add_argument("--annotations", type=Path, required=True, help="its annotation file, or a folder of several")
-    parser.add_argument("--videos", type=Path, default=Path(), help="folder of its videos (default: the current one)")
+    parser.add_argument("--videos", type=Path, default=Path(), help="folder of its videos (default: current folder)")
     parser.add_argument("--subtitles", type=Path, help="folder of its subtitles, VIDEO.srt")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, help="folder of a vision-language model in Hugging Face's format")
-    what.add_argument("--prompts", type=Path, metavar="CSV", help="write what is asked to this file and exit")
-    parser.add_argument("--frames", type=int, default=0, help="even frames per video (default: the protocol's)")
+    what.add_argument("--prompts", type=Path, metavar="CSV", help="write the prompts to this file and exit")
+    parser.add_argument("--frames", type=int, default=0, help="evenly spaced frames per video (default: protocol's)")
     parser.add_argument("--limit", type=int, help="only the first questions; not comparable")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     parser.add_argument("--status", choices=records.STATUSES, default="paper", help="status of the record")
     parser.add_argument("--records", type=_folder, default=Path("results/records"), help="folder; '': none")
-    parser.add_argument("--per-clip", type=Path, default=Path("results/per_clip"), help="folder of the outcomes")
+    parser.add_argument("--per-clip", type=Path, default=Path("results/per_clip"), help="folder of question outcomes")
     parser.add_argument("--debug", action="store_true", help="show an error's traceback")
     return parser
 

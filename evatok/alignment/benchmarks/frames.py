@@ -1,4 +1,4 @@
-"""Even frames of a user's video, at its own size and shape."""
+"""Evenly spaced frames of a user's video, at its own size and aspect ratio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evatok.data.probe import VideoError, opened, probe, tick, upright
 
 
 def video_of(item: Item, folder: Path) -> Path:
-    """The file of a question's video.
+    """Return the file of a question's video.
 
     Raises:
         BenchmarkError: no such file in the folder.
@@ -33,9 +33,9 @@ def video_of(item: Item, folder: Path) -> Path:
 
 
 def even_frames(path: Path, count: int, start: float = 0.0, end: float = np.inf) -> np.ndarray:
-    """`count` frames (T, H, W, 3) uint8 of the seconds from `start` to `end`, first and last included.
+    """Read `count` frames (T, H, W, 3) uint8 between seconds `start` and `end`, first and last included.
 
-    A video of fewer frames gives all that it has.
+    A video with fewer frames yields all of them.
 
     Raises:
         VideoError: a file that cannot be read, or none of its frames in these seconds.

@@ -20,11 +20,11 @@ class Item:
     """A multiple-choice question about a video.
 
     Attributes:
-        name: what no other question of the benchmark is called.
-        video: of the file, relative to the folder of videos; without a suffix, any video's will do.
-        answer: number of the right option.
-        group: what scores are also told by: task, length or category.
-        start, end: seconds between which the video is looked at.
+        name: unique within the benchmark.
+        video: file relative to the video folder; without a suffix, any video suffix matches.
+        answer: index of the correct option.
+        group: task, length or category by which scores are also reported.
+        start, end: seconds of the video to use.
         subtitles: file of subtitles, relative to their folder, without suffix; "" for none.
 
     Raises:

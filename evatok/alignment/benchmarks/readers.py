@@ -1,6 +1,6 @@
 """Read the annotations of a benchmark as its authors publish them: JSON, JSON lines, CSV or Parquet, one file or more.
 
-Open questions, which Video-MMMU and MMVU hold too, have no options and are left out; how many is told.
+Open questions, which Video-MMMU and MMVU also contain, have no options and are skipped; their number is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 
 class Place(NamedTuple):
-    """Where a row stands: its file, without suffix, and its number there."""
+    """Location of a row: its file, without suffix, and its index there."""
 
     file: str
     number: int
@@ -35,14 +35,14 @@ _MULTIPLE_CHOICE = ("multiple-choice", "perception")
 
 
 def read(protocol: str, path: Path) -> tuple[list[Item], int]:
-    """The questions of a benchmark, and how many more are not of multiple choice.
+    """Read the questions of a benchmark; also return how many others are not multiple choice.
 
     Args:
         protocol: a key of READERS.
         path: an annotation file, or a folder of several.
 
     Raises:
-        BenchmarkError: no such benchmark or file, a row without what it needs, or two questions of one name.
+        BenchmarkError: an unknown benchmark or file, an incomplete row, or two questions with one name.
     """
     if protocol not in READERS:
         raise BenchmarkError(f"protocol {protocol} has no questions of a user's to read; {', '.join(READERS)} have")
@@ -91,7 +91,7 @@ def mmvu(row: Row, place: Place) -> Iterator[Item]:
 
 
 def mvbench(row: Row, place: Place) -> Iterator[Item]:
-    """MVBench: a file per task, rows without a name; the answer is an option's text, some name a piece of the video."""
+    """MVBench: a file per task, rows without a name; the answer is an option's text, some rows name a video segment."""
     options = tuple(map(str, row["candidates"]))
     if str(row["answer"]) not in options:
         raise ValueError(f"the answer {row['answer']!r} is not among its options: {', '.join(options)}")
@@ -173,7 +173,7 @@ def _records(table: pd.DataFrame) -> list[Row]:
 
 
 def _listed(options: Any) -> list[str]:
-    """Options as a list, an array, its text, or joined by bars."""
+    """Return options given as a list, an array, its text, or joined by bars."""
     if isinstance(options, str):
         listed = ast.literal_eval(options) if options.startswith("[") else options.split(" | ")
         return [str(option) for option in listed]
@@ -183,7 +183,7 @@ def _listed(options: Any) -> list[str]:
 
 
 def _stripped(options: list[str]) -> tuple[str, ...]:
-    """Without letters in front, where all of them have theirs."""
+    """Strip leading letters if all options have theirs."""
     own = all(option.lstrip("(").startswith(letter) for option, letter in zip(options, LETTERS, strict=False))
     lettered = own and all(_LETTERED.match(option) for option in options)
     return tuple(_LETTERED.sub("", option) if lettered else option for option in options)

@@ -1,4 +1,4 @@
-"""Accuracy over a benchmark's questions and by group. Questions about one video are drawn together for an interval."""
+"""Accuracy over a benchmark's questions and by group. For intervals, questions about one video are drawn together."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from evatok.vtok.scoring import AVERAGE, DRAWS
 
 
 def accuracies(right: np.ndarray, groups: Sequence[str], videos: Sequence[str] = ()) -> dict[str, Metric]:
-    """Accuracy in percent over all questions and of each group, with half its 95 % interval as spread.
+    """Compute accuracy in percent over all questions and per group, with half its 95 % interval as spread.
 
     Args:
         right: (N,) booleans.
-        videos: what question is about which; empty: each about its own.
+        videos: the video of each question; empty: all different.
     """
     named = np.array(list(groups), dtype=str)
     about = np.array(list(videos) or [str(number) for number in range(len(right))], dtype=str)
@@ -30,7 +30,7 @@ def accuracies(right: np.ndarray, groups: Sequence[str], videos: Sequence[str] =
 
 
 def outcomes(items: Sequence[Item], right: np.ndarray) -> dict[str, np.ndarray]:
-    """For a file beside a record: what was asked, and whether the answer is right."""
+    """Build the file beside a record: what was asked, and whether the answer is correct."""
     return {"right": right.astype(np.int8), "question": np.array([item.name for item in items], dtype=str)}
 
 

@@ -1,7 +1,7 @@
-"""A vision-language model as reader of videos: a folder in Hugging Face's format, such as Qwen2.5-VL or LLaVA-NeXT.
+"""A vision-language model that reads videos: a folder in Hugging Face's format, such as Qwen2.5-VL or LLaVA-NeXT.
 
-The question is put through the model's own chat template with the frames as one video; the answer is the likeliest of
-the options' letters as the first word of the reply.
+The question goes through the model's own chat template with the frames as one video; the answer is the most likely
+option letter as the first word of the reply.
 
 Legend: T frames, O options.
 """
@@ -55,7 +55,7 @@ class VisionLanguageModel:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BenchmarkError(f"{folder}: cannot be loaded ({reason}); {_MISSING}") from error
         if info["missing_keys"]:
-            # transformers would continue with random weights in their place.
+            # transformers would continue with random weights instead.
             raise BenchmarkError(f"{folder}: {len(info['missing_keys'])} weights are missing; download it again")
         if getattr(processor, "video_processor", None) is None:
             raise BenchmarkError(f"{folder}: its processor ({type(processor).__name__}) takes no videos")
@@ -72,18 +72,18 @@ class VisionLanguageModel:
         content = [{"type": "video"}, {"type": "text", "text": prompt}]
         told = [{"role": "user", "content": content}]
         text = self.processor.apply_chat_template(told, add_generation_prompt=True, tokenize=False)
-        # Frames are chosen already: the processor's own sampling would drop some.
+        # Frames are already chosen: the processor's own sampling would drop some.
         video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         given = self.processor(text=[text], videos=[video], return_tensors="pt", do_sample_frames=False)
         logits = self.model(**given.to(self.device), use_cache=False).logits[0, -1].float()
         return logits.log_softmax(-1)[self._numbers(letters)].cpu().numpy()
 
     def answer(self, frames: np.ndarray, prompt: str, letters: str) -> int:
-        """Number of the likeliest option; arguments as of `likelihoods`."""
+        """Return the index of the likeliest option; arguments as in `likelihoods`."""
         return int(self.likelihoods(frames, prompt, letters).argmax())
 
     def _numbers(self, letters: str) -> list[int]:
-        """The token of each letter. Raises BenchmarkError where two share one, so that they cannot be told apart."""
+        """Return the token of each letter. Raises BenchmarkError if two share one and cannot be told apart."""
         tokenizer = self.processor.tokenizer
         found = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in letters]
         firsts = [numbers[0] for numbers in found if numbers]

@@ -1,6 +1,6 @@
-"""How a question is put: one wording per benchmark, after its authors' own where they give one.
+"""Prompt wording: one per benchmark, following its authors' where they give one.
 
-VTok names none; its Table 3 cannot be repeated to the digit for that reason too.
+VTok states none; this is one reason why its Table 3 cannot be reproduced to the digit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TIMES = re.compile(r"^\d+$|-->")
 
 @dataclass(frozen=True)
 class Wording:
-    """Text before the question, how an option is written, and text after them."""
+    """Text before the question, the format of an option, and text after them."""
 
     before: str = ""
     option: str = "{letter}. {text}"
@@ -37,11 +37,11 @@ WORDINGS: dict[str, Wording] = {
     "mvbench": Wording("Question: ", "({letter}) {text}", "\nOnly give the best option."),
     "lvbench": Wording(option="({letter}) {text}", after="\nAnswer the question with the option letter."),
 }
-"""By protocol; the others are asked as `Wording()` says."""
+"""By protocol; the others use `Wording()`."""
 
 
 def prompt_of(protocol: str, item: Item, subtitles: Path | None = None) -> str:
-    """The text of a question with its options.
+    """Return the text of a question with its options.
 
     Args:
         subtitles: folder of files SUBTITLES.srt, which video-mme-with-subtitles needs.
@@ -60,7 +60,7 @@ def prompt_of(protocol: str, item: Item, subtitles: Path | None = None) -> str:
 
 
 def _told(item: Item, folder: Path | None) -> str:
-    """The subtitles of a video, as Video-MME words them; some videos have none."""
+    """Return a video's subtitles, as Video-MME words them; some videos have none."""
     if folder is None or not folder.is_dir():
         raise BenchmarkError(f"{WITH_SUBTITLES} needs a folder of subtitles: --subtitles FOLDER")
     path = folder / f"{item.subtitles}.srt"

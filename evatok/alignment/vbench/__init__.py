@@ -1,10 +1,10 @@
-"""VBench's results as VTok's Table 2 shows them, from the files that VBench (Huang et al., CVPR 2024) itself writes.
+"""VBench results as in VTok's Table 2, from the files that VBench (Huang et al., CVPR 2024) itself writes.
 
-Its prompts and networks are not here. Its files hold a score in [0, 1] for each of sixteen dimensions. Each is brought
-to its published range; quality is the weighted mean of seven of them, semantic that of nine, and total weighs quality
-four times. With a dimension missing there is no such mean: VBench itself counts it as zero, which no reader can see.
-In VTok's Table 2 only the cited HunyuanVideo has the total that these weights make of its quality and semantic; the
-totals of frame sampling and VTok are printed 0.40 and 0.75 points higher than they would be.
+Its prompts and networks are not included. Its files hold a score in [0, 1] for each of sixteen dimensions. Each is
+normalised to its published range; quality is the weighted mean of seven of them, semantic that of nine, and total
+weights quality four times. With a dimension missing there is no such mean: VBench itself counts it as zero, which no
+reader can see. In VTok's Table 2 only the cited HunyuanVideo has the total these weights give for its quality and
+semantic scores; the printed totals of frame sampling and VTok are 0.40 and 0.75 points higher than they would be.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from evatok.storage.files import ordinary
 
 
 class VBenchError(EvatokError, ValueError):
-    """Files that are no results of VBench."""
+    """Files that are not VBench results."""
 
 
 class Range(NamedTuple):
-    """What of a dimension counts as 0 and as 1, and its weight."""
+    """The scores of a dimension that count as 0 and as 1, and its weight."""
 
     low: float = 0.0
     high: float = 1.0
@@ -54,7 +54,7 @@ QUALITY_WEIGHT = 4  # of quality in the total, beside 1 of semantic
 
 
 def read(paths: Sequence[Path]) -> dict[str, float]:
-    """The score of each dimension, in [0, 1].
+    """Read the score of each dimension, in [0, 1].
 
     Raises:
         VBenchError: no JSON, none of VBench's dimensions, one of them twice, or a score out of range.
@@ -71,7 +71,7 @@ def read(paths: Sequence[Path]) -> dict[str, float]:
 
 
 def summary(scores: Mapping[str, float]) -> dict[str, float]:
-    """Quality, semantic and total in percent, as far as their dimensions are there."""
+    """Compute quality, semantic and total in percent, where their dimensions are complete."""
     parts = {"quality": QUALITY, "semantic": SEMANTIC}
     found = {name: _mean(scores, ranges) for name, ranges in parts.items() if ranges.keys() <= scores.keys()}
     if len(found) == len(parts):
@@ -92,7 +92,7 @@ def _scores(path: Path) -> dict[str, float]:
 
 
 def _score(path: Path, name: str, value: Any) -> float:
-    """The first entry of a dimension's list, before those of the videos."""
+    """Return the first entry of a dimension's list, before those of the videos."""
     score = value[0] if isinstance(value, list) and value else value
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise VBenchError(f"{path}: {name} is {score!r}, which is no score from 0 to 1")

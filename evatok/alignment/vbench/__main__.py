@@ -24,14 +24,14 @@ KIND = "vbench"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; exits after one line on stderr with 2 for an error."""
+    """Run the command; on an error, exit with 2 after one line on stderr."""
     options = _parser().parse_args(argv)
     with errors.one_line(NAME):
         return run(options)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the columns beside the paper's, and leave a record."""
+    """Print the columns beside the paper's, and write a record."""
     scores = read(options.files)
     values = {**summary(scores), **{name: 100 * score for name, score in scores.items()}}
     lacking = sorted({**QUALITY, **SEMANTIC}.keys() - scores.keys())

@@ -1,1 +1,1 @@
-"""The clip sets that any machine can render: Freedoom, Arcade, and the two mixed."""
+"""Clip sets that any machine can render: Freedoom, Arcade, and a mix of the two."""

@@ -31,15 +31,15 @@ GAMES: tuple[str, ...] = tuple(
     video_cube video_pinball wizard_of_wor word_zapper yars_revenge zaxxon
     """.split()  # noqa: SIM905 - a paragraph, not 89 lines
 )
-"""The kept games in class order; a game's place is its class."""
+"""The kept games in class order; a game's index is its class."""
 
 HELD_OUT_GAMES: tuple[str, ...] = GAMES[2::3]
-"""A third of the games, which no embedded training set holds: unseen by the proxy as well as by the routers."""
+"""A third of the games, held out of every embedded training set: unseen by the proxy and by the routers."""
 
 SEEN_GAMES: tuple[str, ...] = tuple(game for game in GAMES if game not in HELD_OUT_GAMES)
 
 CRASHING_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
-"""Two-player games: loading one ends the whole process, so not even a try may name them."""
+"""Two-player games: loading one ends the whole process, so they must not even be tried."""
 
 NEAR_STATIC_GAMES = frozenset(
     """
@@ -47,7 +47,7 @@ NEAR_STATIC_GAMES = frozenset(
     human_cannonball klax pitfall2 tic_tac_toe_3d tutankham video_chess
     """.split()  # noqa: SIM905
 )
-"""Games in which a random player makes hardly anything move."""
+"""Games in which a random player hardly makes anything move."""
 
 RECIPE: dict[str, Any] = {
     "version": 1,
@@ -59,10 +59,10 @@ RECIPE: dict[str, Any] = {
     "actions": "minimal",
     "sticky_actions": 0.0,  # the emulator's own action repeat is off: holding is ours
     "fire_presses": 3,  # at every start of a game, each pressed and released for one clip frame
-    "burn_in": (30, 600),  # emulator frames played before the first one kept, both ends included
+    "burn_in": (30, 600),  # emulator frames played before the first kept one, both ends inclusive
     "flicker": "maximum of the last two emulator frames",
     "resize": "area",  # the whole screen, squeezed to a square
-    "blank_spread": 2.0,  # a clip whose pixels all have a standard deviation below this is played again
+    "blank_spread": 2.0,  # a clip whose pixels all have a standard deviation below this is replayed
     "attempts": 8,
 }
 """Everything besides seed, index, frames and size that determines a clip's bytes; part of a set's manifest."""
@@ -74,14 +74,14 @@ def recipe_of(games: tuple[str, ...]) -> dict[str, Any]:
 
 
 REEL = 16
-"""Clips a reel: any number would do, since every clip is an episode of its own."""
+"""Clips per reel: arbitrary, since every clip is its own episode."""
 
 _NOOP, _FIRE = 0, 1
-_STREAM = 0xA4CADE  # separates these random streams from others that start from the same (seed, index)
+_STREAM = 0xA4CADE  # separates these random streams from others seeded with the same (seed, index)
 
 
 def recipe_versions() -> dict[str, str]:
-    """The version of `ale-py`, whose emulator and game files the clips also depend on.
+    """Return the version of `ale-py`, whose emulator and game files the clips also depend on.
 
     Raises ImportError when the package is not installed.
     """
@@ -116,7 +116,7 @@ def arcade_clip(
 
 
 class _Episode:
-    """One game from power-on to the last frame kept, played by a player who draws from `rng`."""
+    """One game from power-on to the last kept frame, played by a player who draws from `rng`."""
 
     def __init__(self, game: str, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -139,12 +139,12 @@ class _Episode:
         return clip
 
     def labels(self) -> dict[str, str | int]:
-        """What is known about the recorded clip, see `arcade_clip`."""
+        """Return the labels of the recorded clip, see `arcade_clip`."""
         motion = Counter(self.held).most_common(1)[0][0]
         return {"motion": motion, "mode": self.mode, "difficulty": self.difficulty, "cuts": self.cuts}
 
     def _start_in_random_mode(self, game: str) -> int:
-        """Start the game and return its mode; a two-player mode is over at once, so the next one is tried."""
+        """Start the game and return its mode; a two-player mode ends at once, so the next one is tried."""
         for mode in self.rng.permutation(sorted(self.ale.getAvailableModes())).tolist():
             self.ale.setMode(mode)
             self._start_game()
@@ -153,7 +153,7 @@ class _Episode:
         raise RuntimeError(f"{game} is over as soon as it starts, in every mode the emulator offers")
 
     def _start_game(self) -> None:
-        """Reset and press FIRE: many games wait for it on their title screen, some for more than one."""
+        """Reset and press FIRE: many games wait for it on their title screen, some repeatedly."""
         self.ale.reset_game()
         for action in (_FIRE, _NOOP) * RECIPE["fire_presses"]:
             self._act(action, RECIPE["frame_skip"])
@@ -167,7 +167,7 @@ class _Episode:
             self._act(self.action, 1)
 
     def _next_frame(self) -> np.ndarray:
-        """One clip frame, uint8 (screen height, screen width, 3); a game that is over starts again: a cut.
+        """Return one clip frame, uint8 (screen height, screen width, 3); a game that is over restarts: a cut.
 
         Sprites that flicker are drawn in every second emulator frame only: the maximum of two shows them all.
         """
@@ -201,9 +201,9 @@ def _ale() -> ModuleType:
 
 
 def _power_on(game: str, emulator_seed: int) -> Any:
-    """A fresh emulator with `game` loaded. A fresh one for every clip: nothing is left of the clip before."""
+    """Return a fresh emulator with `game` loaded, so that nothing carries over from the previous clip."""
     ale_py = _ale()
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else a banner for every emulator
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # otherwise every emulator prints a banner
     ale = ale_py.ALEInterface()
     ale.setInt("random_seed", emulator_seed)
     ale.setFloat("repeat_action_probability", RECIPE["sticky_actions"])
@@ -213,7 +213,7 @@ def _power_on(game: str, emulator_seed: int) -> Any:
 
 @lru_cache(maxsize=1)
 def _rom_folder() -> Path:
-    """The wheel's own game files: ALE_ROMS_DIR, which its look-up would follow, must not change a clip."""
+    """Return the wheel's own game files: ALE_ROMS_DIR, which its look-up would follow, must not change a clip."""
     location = importlib.import_module("ale_py.roms").__file__
     assert location is not None
     return Path(location).parent
@@ -232,7 +232,7 @@ def _area_resize(image: np.ndarray, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _coverage(length: int, size: int) -> np.ndarray:
-    """(size, length): how much of output cell i lies on input pixel j, in units of 1/size of a pixel."""
+    """(size, length): share of output cell i covered by input pixel j, in units of 1/size of a pixel."""
     start_out = np.arange(size)[:, None] * length
     start_in = np.arange(length)[None, :] * size
     overlap = np.minimum(start_out + length, start_in + size) - np.maximum(start_out, start_in)
@@ -242,7 +242,7 @@ def _coverage(length: int, size: int) -> np.ndarray:
 def arcade_reel(
     stream: int, number: int, size: int = 64, frames: int = 16, games: tuple[str, ...] = GAMES
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Reel `number` of a random stream: clips number * REEL and on, as `arcade_clip` makes them."""
+    """Render reel `number` of a random stream: clips number * REEL and on, as in `arcade_clip`."""
     shots = [arcade_clip(stream, number * REEL + i, frames=frames, size=size, games=games) for i in range(REEL)]
     return np.stack([clip for clip, _ in shots]), [labels for _, labels in shots]
 

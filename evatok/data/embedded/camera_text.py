@@ -1,6 +1,6 @@
-"""What is asked about Freedoom's clips: one question, what the camera does, answered by the clip's motion label.
+"""The question about Freedoom's clips: what the camera does, answered by the clip's motion label.
 
-Most cameras rest: clips are to be chosen `balanced`, as many of each motion as there are of the rarest.
+Most cameras rest: clips should be chosen `balanced`, as many of each motion as of the rarest.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import pandas as pd
 
 CATEGORY = "camera"
 PHRASES = ("what does", "the camera do ?")
-OPTIONS = ("idle", "walk", "run", "pan", "turn", "strafe")  # `freedoom.MOTIONS`, which PyTorch would come with
+OPTIONS = ("idle", "walk", "run", "pan", "turn", "strafe")  # `freedoom.MOTIONS`, whose import loads PyTorch
 _RESTS = "idle"
 
 
 def asked(labels: pd.DataFrame) -> pd.DataFrame:
-    """The question, its answer and its need of every clip, in columns as those of `moving_shapes`.
+    """Return question, answer and need of every clip, in columns like those of `moving_shapes`.
 
-    A camera at rest shows one picture, so that its first frame looks like all others (need `key`); any motion takes
-    the path of several frames (`path`).
+    A camera at rest shows one picture, so its first frame suffices (need `key`); any motion takes several frames
+    (`path`).
     """
     motion = labels["motion"].astype(str)
     need = np.where(motion == _RESTS, "key", "path")
@@ -26,7 +26,7 @@ def asked(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def balanced(labels: pd.DataFrame) -> np.ndarray:
-    """Numbers of the first clips of each motion, in order, as many of each as there are of the rarest."""
+    """Return indices of the first clips of each motion, in order, as many of each as of the rarest."""
     motion = labels["motion"].astype(str).reset_index(drop=True)
     place = motion.groupby(motion).cumcount()
     least = motion.value_counts().reindex(list(OPTIONS), fill_value=0).min()

@@ -1,8 +1,8 @@
 """The Freedoom set: first-person clips rendered on the spot by ViZDoom from the free game files in its wheel.
 
-A clip is a function of (stream, index) alone. Clips come in reels of 32, each one life of the game process, which
-any number of processes can make in any order. A simple policy walks through one of 68 maps; what it does, frame
-by frame, is the clip's motion label. Training, validation and test clips come from different maps.
+A clip is a function of (stream, index) alone. Clips come in reels of 32, each one life of the game process, which any
+number of processes can render in any order. A simple policy walks through one of 68 maps; its action per frame gives
+the clip's motion label. Training, validation and test clips come from different maps.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ MAPS = {
 }
 REEL = 32
 
-# A map's place in its game file decides its split, modulo 7: 50 maps train, 9 validate, 9 test. Clips of one map share
+# A map's index in its game file, modulo 7, decides its split: 50 maps train, 9 validate, 9 test. Clips of one map share
 # walls, textures and starting poses, so splits that shared maps would share pictures.
 _CYCLE = 7
 _PLACES = {"train": (0, 1, 2, 3, 4), "validation": (5,), "test": (6,)}
 
-# Motion -> (probability, shortest, longest duration in frames). The shares are even but for a camera at rest, so that
+# Motion -> (probability, shortest, longest duration in frames). Shares are equal except for a camera at rest, so that
 # classes are balanced. Frame differences then have the quartiles of real clips at 8 frames per second (3.1, 6.1 and
 # 10.0 of 255, against 3.0, 6.2 and 13.1), which is what the recipe was chosen by.
 MOTIONS: dict[str, tuple[float, int, int]] = {
@@ -70,8 +70,8 @@ RECIPE: dict[str, Any] = {
     "resize": "area",
 }
 
-# All maps in every split, and a camera at rest in three frames of four. Superseded, because clips of different splits
-# began on the same pictures and four in five classes were "idle"; kept for what was measured on its clips.
+# All maps in every split, and a camera at rest in three of four frames. Superseded, because clips of different splits
+# started on the same pictures and four in five classes were "idle"; kept for what was measured on its clips.
 RECIPE_2: dict[str, Any] = {
     **{key: value for key, value in RECIPE.items() if key != "places"},
     "version": 2,
@@ -98,8 +98,8 @@ _ATTEMPTS = 20
 _FOLDER = "evatok-vizdoom-"
 _ABANDONED = 3600.0  # seconds
 
-# The engine fills the sections that a settings file lacks with paths in `_vizdoom`, and makes that folder in its
-# current one, a temporary one. Sections that are there but empty keep it from doing so.
+# The engine fills sections missing from a settings file with paths in `_vizdoom`, and creates that folder in its
+# working folder, a temporary one. Sections that exist but are empty prevent that.
 _SECTIONS = (
     *("IWADSearch.Directories", "FileSearch.Directories", "Doom.AutoExec", "Heretic.AutoExec"),
     *("Hexen.AutoExec", "Strife.AutoExec", "Chex.AutoExec"),
@@ -108,12 +108,12 @@ _SETTINGS = "".join(f"[{section}]\n" for section in _SECTIONS)
 
 
 def recipe_versions() -> dict[str, str]:
-    """Versions of the packages that decide the pixels."""
+    """Return the versions of the packages that determine the pixels."""
     return {"vizdoom": version("vizdoom")}
 
 
 def maps_of(split: str, wad: str, recipe: dict[str, Any] = RECIPE) -> list[str]:
-    """The maps of a game file from which clips of a split are made: no two splits share one, but in recipe 2."""
+    """Return the maps of a split in a game file: no two splits share one, except in recipe 2."""
     places = recipe.get("places", {}).get(split, range(_CYCLE))
     return [level for place, level in enumerate(MAPS[wad]) if place % _CYCLE in places]
 
@@ -121,14 +121,13 @@ def maps_of(split: str, wad: str, recipe: dict[str, Any] = RECIPE) -> list[str]:
 def freedoom_reel(
     stream: int, number: int, size: int = 64, frames: int = 16, recipe: dict[str, Any] = RECIPE
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Reel `number` of a random stream: uint8 (REEL, frames, size, size, 3) and one dict of labels per clip.
+    """Render reel `number` of a random stream: uint8 (REEL, frames, size, size, 3) and one dict of labels per clip.
 
     The stream also names the split (`evatok.data.reels.stream`), and so the maps.
 
-    Clip i of the stream is clip i % REEL of reel i // REEL. A reel is one life of the game process, because the
-    phase of animated textures carries over from episode to episode: a clip made by itself would differ from the same
-    clip made after others.
-    Raises ClipSetError where the temporary folder is mounted noexec.
+    Clip i of the stream is clip i % REEL of reel i // REEL. A reel is one life of the game process, because the phase
+    of animated textures carries over from episode to episode: a clip rendered by itself would differ from the same clip
+    rendered after others. Raises ClipSetError if the temporary folder is mounted noexec.
     """
     rng = np.random.default_rng(np.random.SeedSequence([stream, number]))
     wad = WADS[number % len(WADS)]
@@ -151,7 +150,7 @@ def _good_episode(
 def _episode(
     game: Any, maps: list[str], recipe: dict[str, Any], rng: np.random.Generator, size: int, frames: int
 ) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """One clip and its labels; None where the player left the level or fell before the clip was full."""
+    """Render one clip and its labels; None if the player left the level or fell before the clip was complete."""
     level = str(rng.choice(maps))
     game.set_doom_map(level)
     game.set_seed(int(rng.integers(2**31)))
@@ -193,7 +192,7 @@ def _game(wad: str, *, large: bool) -> Iterator[Any]:
 
 
 def _remove_abandoned() -> None:
-    """Remove folders of players that were killed before their keeper ran; an hour later, as a pid says little more."""
+    """Remove folders of players killed before their keeper ran, after an hour, as a pid alone is not reliable."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         player = folder.name.removeprefix(_FOLDER).partition("-")[0]
         with suppress(OSError):
@@ -202,9 +201,9 @@ def _remove_abandoned() -> None:
 
 
 def _launcher(folder: Path) -> Path:
-    """What is started as the game: a keeper, in whose hands the game and its folder outlive no kill of this process.
+    """Return the command to start as the game: a keeper, so that game and folder never outlive this process.
 
-    Raises ClipSetError for a folder in which nothing can be executed.
+    Raises ClipSetError for a folder mounted noexec.
     """
     import vizdoom
 
@@ -252,7 +251,7 @@ def _warp_to_an_object(game: Any, rng: np.random.Generator) -> None:
 
 
 def _face_the_open(game: Any) -> None:
-    """Turn once around and stop at the heading with the deepest view."""
+    """Turn around once and stop at the heading with the deepest view."""
     headings = RECIPE["headings"]
     depths = []
     for _ in range(headings):
@@ -265,7 +264,7 @@ def _face_the_open(game: Any) -> None:
 
 
 def _plan(recipe: dict[str, Any], rng: np.random.Generator, frames: int) -> list[tuple[str, list[float]]]:
-    """A motion and a button vector for each frame."""
+    """Draw a motion and a button vector for each frame."""
     motions = recipe["motions"]
     names = list(motions)
     chances = [motions[name][0] for name in names]

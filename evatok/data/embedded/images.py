@@ -1,4 +1,4 @@
-"""The images set: one frame of each clip of the mixed set, for tokenizers of images.
+"""The images set: one frame of each clip of the mixed set, for image tokenizers.
 
 The supplement's images are a one-block video (Section H), and so are these: clips of one frame. Training, validation
 and test images come from different maps of Freedoom and different episodes of the Arcade games.
@@ -26,12 +26,12 @@ _OF_MOTION = ("motion", "motions", "cuts")
 
 
 def images_reel(stream: int, number: int, size: int = 64, frames: int = 1) -> Reel:
-    """Reel `number` of a random stream: uint8 (REEL, 1, size, size, 3) and one dict of labels per image.
+    """Render reel `number` of a random stream: uint8 (REEL, 1, size, size, 3) and one dict of labels per image.
 
-    Labels are the mixed set's but for those of motion, and `label`, the game, which all splits share.
+    Labels are the mixed set's without those of motion, plus `label`, the game, which all splits share.
 
     Raises:
-        ClipSetError: another number of frames than 1.
+        ClipSetError: a number of frames other than 1.
     """
     if frames != 1:
         raise ClipSetError(f"images: an image has 1 frame, {frames} requested (set frames=1, or --frames 1)")

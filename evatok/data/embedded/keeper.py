@@ -1,11 +1,11 @@
-"""The parent of a game process: ends the game, and removes its folder, as soon as the one who plays it is gone.
+"""The parent of a game process: ends the game and removes its folder as soon as the player process is gone.
 
 Run by path with the bare interpreter, so it imports nothing of the project:
 
     python -I -S keeper.py FOLDER PLAYER_PID GAME [ARGUMENT ...]
 
-The game runs in FOLDER, where it may leave what it likes. On Linux the kernel tells of the player's end; elsewhere the
-player is looked for every half second. Ctrl-C is left to the player, who then closes the game.
+The game runs in FOLDER, where it may leave any files. On Linux the kernel signals the player's end; elsewhere the
+player is polled every half second. Ctrl-C is left to the player, which then closes the game.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _LOOK = 0.5
 
 
 def main(folder: str, player: int, command: list[str]) -> int:
-    """Run the game to its end, or the player's; returns the game's exit code."""
+    """Run the game to its end, or the player's; return the game's exit code."""
     told: list[int] = []  # signals to end; they interrupt nothing, so that no clean-up is left half done
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -43,7 +43,7 @@ def main(folder: str, player: int, command: list[str]) -> int:
             ended = game.wait(_LOOK)
     if ended is not None and not told and _plays(player):
         return ended
-    game.kill()  # or it has ended itself, as its player is gone
+    game.kill()  # or it has already ended, as its player is gone
     game.wait()
     _clean(folder, command)
     return 1
@@ -63,7 +63,7 @@ def _die_with_keeper() -> None:
 
 
 def _clean(folder: str, command: list[str]) -> None:
-    """Remove the folder and the shared memory through which player and game spoke."""
+    """Remove the folder and the shared memory between player and game."""
     shutil.rmtree(folder, ignore_errors=True)
     if "+viz_instance_id" in command:
         name = command[command.index("+viz_instance_id") + 1]

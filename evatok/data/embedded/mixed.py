@@ -1,8 +1,8 @@
-"""The mixed set: three Freedoom clips to one of Arcade, for tokenizers that are to code both well.
+"""The mixed set: three Freedoom clips to one of Arcade, for tokenizers that should encode both well.
 
-The paper scores its unseen clips (UCF-101) with a proxy that knows their kind, under a router that never saw one
-(main paper Sec. 4.2). A proxy trained on this set stands in the same place. A third of the games is held out of it, so
-that clips exist which not even the proxy has seen.
+The paper scores its unseen clips (UCF-101) with a proxy that knows their domain, under a router that never saw it (main
+paper Sec. 4.2). A proxy trained on this set is in the same position. A third of the games is held out, so that some
+clips are unseen even by the proxy.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ RECIPE: dict[str, Any] = {
 
 
 def recipe_versions() -> dict[str, str]:
-    """Versions of the packages that decide the pixels. Raises ImportError without `ale-py`."""
+    """Return the versions of the packages that determine the pixels. Raises ImportError without `ale-py`."""
     return {**freedoom.recipe_versions(), **arcade.recipe_versions()}
 
 
 def mixed_reel(stream: int, number: int, size: int = 64, frames: int = 16) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Reel `number` of a random stream: uint8 (REEL, frames, size, size, 3) and one dict of labels per clip.
+    """Render reel `number` of a random stream: uint8 (REEL, frames, size, size, 3) and one dict of labels per clip.
 
     Its clips are those of the same streams of the two sets, each in its own order; the label `set` says which.
     """

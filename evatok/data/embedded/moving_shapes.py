@@ -40,8 +40,8 @@ RECIPE: dict[str, Any] = {
     "noise": scene_drawing.NOISE,
     "accepted": f"the ruler {scene_ruler.Ruler.version} answers all questions from {CHECKED_FRAMES} frames",
 }
-PAIRS_ASKED = 6  # of a still, for each category of pairs
-PLACES_ASKED = 2  # objects of a still whose row and column are asked for
+PAIRS_ASKED = 6  # per still, for each category about pairs
+PLACES_ASKED = 2  # objects per still whose row and column are asked for
 
 STILLS_RECIPE: dict[str, Any] = {
     **RECIPE,
@@ -54,22 +54,22 @@ _STILL_STREAM = 0x57111  # separates the stills' scenes from the clips'
 
 
 def recipe_versions() -> dict[str, str]:
-    """Versions of the packages that decide the pixels: numpy's generators keep their streams, so none does."""
+    """Return the versions of packages that determine the pixels: none, as numpy's generators keep their streams."""
     return {}
 
 
 def moving_shapes_reel(stream: int, number: int, size: int = 64, frames: int = 16) -> Reel:
-    """Reel `number` of a random stream: uint8 (REEL, frames, size, size, 3) and one dict of labels per clip."""
+    """Render reel `number` of a random stream: uint8 (REEL, frames, size, size, 3) and one dict of labels per clip."""
     made = [scene_of(stream, number * REEL + place) for place in range(REEL)]
     clips = np.stack([scene_drawing.draw(scene, frames, size) for scene, _, _ in made])
     return clips, [_labels(*one) for one in made]
 
 
 def stills_reel(stream: int, number: int, size: int = 64, frames: int = 1) -> Reel:
-    """Reel `number` of stills: uint8 (REEL, 1, size, size, 3), with the questions that a still can answer.
+    """Render reel `number` of stills: uint8 (REEL, 1, size, size, 3), with the questions a still can answer.
 
     Raises:
-        ClipSetError: another number of frames than 1.
+        ClipSetError: a number of frames other than 1.
     """
     if frames != 1:
         raise ClipSetError(
@@ -80,7 +80,7 @@ def stills_reel(stream: int, number: int, size: int = 64, frames: int = 1) -> Re
 
 
 def scene_of(stream: int, index: int) -> tuple[Scene, list[Question], str]:
-    """The scene of an index, its seven questions and its caption: the first attempt that the ruler confirms."""
+    """Return the scene of an index, its seven questions and its caption: the first attempt that the ruler confirms."""
     for attempt in range(_ATTEMPTS):
         random = np.random.default_rng([stream, index, attempt])
         scene, asked = _asked(random)
@@ -92,7 +92,7 @@ def scene_of(stream: int, index: int) -> tuple[Scene, list[Question], str]:
 
 
 def _asked(random: np.random.Generator) -> tuple[Scene, Asked]:
-    """A scene about which all seven questions can be asked, with what they ask."""
+    """Draw a scene about which all seven questions can be asked, with their subjects."""
     while True:
         scene = scenes.draw_scene(random)
         asked = scene_text.choose(scene, random)
@@ -101,7 +101,7 @@ def _asked(random: np.random.Generator) -> tuple[Scene, Asked]:
 
 
 def _still(stream: int, index: int, size: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """One frame and its labels. Those of motion stay empty: a still shows none."""
+    """Return one frame and its labels. Those of motion stay empty: a still shows none."""
     random = np.random.default_rng([_STILL_STREAM, stream, index])
     while True:
         scene = scenes.draw_scene(random).frozen(float(random.uniform(0, scenes.SECONDS)))
@@ -117,7 +117,7 @@ def _still(stream: int, index: int, size: int) -> tuple[np.ndarray, dict[str, An
 
 
 def _pairs(still: Scene, random: np.random.Generator, number: int) -> dict[str, str]:
-    """The labels of one more question of each category of pairs, about objects drawn anew."""
+    """Return the labels of one more question per category about pairs, with newly drawn objects."""
     asked = None
     while asked is None:
         asked = scene_text.choose(still, random)
@@ -125,7 +125,7 @@ def _pairs(still: Scene, random: np.random.Generator, number: int) -> dict[str, 
 
 
 def _places(still: Scene, random: np.random.Generator) -> dict[str, str]:
-    """The labels of lessons of where single objects are: q_row, q_column, q_row_2 and so on."""
+    """Return the labels of location questions about single objects: q_row, q_column, q_row_2 and so on."""
     told: dict[str, str] = {}
     for place, number in enumerate(random.permutation(still.present(0.0))[:PLACES_ASKED].tolist(), start=1):
         when = ("start", "end")[random.integers(2)]

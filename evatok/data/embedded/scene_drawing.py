@@ -1,4 +1,4 @@
-"""Draw a scene: signed distances with one pixel of antialiasing, on a gradient with sensor noise that moves.
+"""Draw a scene: signed distances with one pixel of antialiasing, on a gradient with moving sensor noise.
 
 Legend: T frames, S x S pixels.
 """
@@ -11,16 +11,16 @@ import numpy as np
 
 from evatok.data.embedded.scenes import COLOURS, SIDE, Scene, Thing, times_of
 
-RING = 1.5  # pixels of a hollow shape's wall
-ARM = 0.45  # of a cross: half an arm's width, in radii
+RING = 1.5  # wall width of a hollow shape, in pixels
+ARM = 0.45  # half an arm's width of a cross, in radii
 NOISE = 3.0  # deviation of the sensor noise, of 255
-_TILE = SIDE + 16  # the noise is one fixed tile, seen through another window in every frame
+_TILE = SIDE + 16  # the noise is one fixed tile, seen through a different window in every frame
 
 
 def draw(scene: Scene, frames: int, size: int = SIDE) -> np.ndarray:
     """uint8 (T, S, S, 3): `frames` evenly spaced frames of the scene's five seconds.
 
-    A frame depends on its time alone: every second of 61 frames is the frame of 31 at the same time.
+    A frame depends only on its time: every second of 61 frames equals the frame of 31 at the same time.
     """
     times, scale = times_of(frames), size / SIDE
     across = (np.arange(size, dtype=np.float32) + 0.5) / scale - 0.5
@@ -33,7 +33,7 @@ def draw(scene: Scene, frames: int, size: int = SIDE) -> np.ndarray:
 
 
 def distance(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Signed distance in pixels of points (x, y) from the edge of a shape about 0, below 0 inside; broadcasts."""
+    """Signed distance in pixels of points (x, y) from the edge of a centred shape, negative inside; broadcasts."""
     if shape == "circle":
         return np.sqrt(x * x + y * y) - radius
     if shape == "square":

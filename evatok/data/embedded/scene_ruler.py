@@ -1,8 +1,8 @@
 """The ruler of `moving-shapes`: answers questions about a clip from its pixels, by rules and templates only.
 
-Each pixel is taken for background plus a share of the palette's colour that explains it best. The share, cut out around
-the object of a colour, is compared with drawn shapes of all radii, solid and hollow; what moves how is told from the
-path of its centre. Nothing is trained, so it judges clips of any origin, and it is not told how a clip was made.
+Each pixel is explained as background plus a share of the best-fitting palette colour. The share, cropped around the
+object of a colour, is compared with drawn shapes of all radii, solid and hollow; motion is read from the path of its
+centre. Nothing is trained, so it judges clips of any origin, and it does not know how a clip was made.
 
 Legend: T frames, S x S pixels, C colours of the palette, W the side of a cut-out, M templates.
 """
@@ -18,20 +18,20 @@ from evatok.data.embedded.scene_drawing import coverage
 from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
 from evatok.data.embedded.scenes import COLOURS, COMPASS, SECONDS, SHAPES, SIDE, SIZES
 
-_BACKGROUND = 125  # brightest channel that a background pixel may have; every colour of the palette has a brighter one
+_BACKGROUND = 125  # brightest channel allowed in a background pixel; every palette colour has a brighter one
 _FAR = 45.0  # of 255: a pixel further from every mixture of background and colour shows neither
 _SEEN = 0.3  # smallest share of a colour that counts
-_LEAST = 12.0  # pixels of a colour that make an object
+_LEAST = 12.0  # minimum pixels of a colour that make an object
 _WINDOW = 25  # W
 _RADII = np.arange(4.0, 11.01, 0.5)
 _SHIFTS = (-0.25, 0.25)
-_FIRST, _LAST = 0.45, 4.55  # seconds before and after which no scene changes but by motion
+_FIRST, _LAST = 0.45, 4.55  # seconds before and after which scenes change only by motion
 _RESTS, _ROUND, _ARRIVES, _AWAY, _QUICK, _TURNS = 2.0, 0.3, 0.6, 0.4, 1.15, 6
 
 
 @dataclass(frozen=True)
 class Track:
-    """One object through a clip: T frames, of which `seen` (T,) are those that show it.
+    """One object through a clip: T frames, of which `seen` (T,) show it.
 
     `centre` is (T, 2), right and down in pixels of a 64 x 64 picture; `radius` (T,) and `hollow` (T,) are those of the
     best template of its shape.
@@ -50,10 +50,10 @@ class Ruler:
     name, version = "ruler", "1"
 
     def answers(self, clips: np.ndarray, questions: list[list[str]]) -> list[list[str]]:
-        """Answers to the texts asked of each uint8 clip (N, T, 64, 64, 3); "" where a clip does not show what is asked.
+        """Answer the questions about each uint8 clip (N, T, 64, 64, 3); "" if a clip does not show the answer.
 
         Raises:
-            ValueError: another shape of clips, or a question of no known form.
+            ValueError: clips of another shape, or a question of an unknown form.
         """
         if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[2:] != (SIDE, SIDE, 3):
             raise ValueError(
@@ -69,17 +69,17 @@ def _answers(clip: np.ndarray, texts: list[str]) -> list[str]:
 
 
 def measure(clip: np.ndarray) -> dict[str, Track]:
-    """The objects of a clip (T, 64, 64, 3) by colour."""
+    """Find the objects of a clip (T, 64, 64, 3) by colour."""
     shares = _shares(clip.astype(np.float32))
     seen = shares.sum(axis=(2, 3)) >= _LEAST
     return {name: _track(share, where) for name, share, where in zip(COLOURS, shares, seen, strict=True) if where.any()}
 
 
 def answer(tracks: dict[str, Track], text: str) -> str:
-    """The answer to one question about the objects of a clip; "" where they do not show what is asked.
+    """Answer one question about the objects of a clip; "" if they do not show it.
 
     Raises:
-        ValueError: a question of no known form.
+        ValueError: a question of an unknown form.
     """
     words = text.split()
     named = [word for word in words if word in COLOURS]
@@ -103,7 +103,7 @@ def answer(tracks: dict[str, Track], text: str) -> str:
 
 
 def category_of(text: str) -> str:
-    """The category that a question's words belong to. Raises ValueError for a question of no known form."""
+    """Return the category of a question. Raises ValueError for an unknown form."""
     begins = {
         "how many objects": "counting",
         "which way does": "direction",
@@ -138,7 +138,7 @@ def _shares(clip: np.ndarray) -> np.ndarray:
 
 
 def _background(clip: np.ndarray) -> np.ndarray:
-    """(S, S, 3) the plane that fits all pixels too dark for an object; dark grey where there are too few."""
+    """Fit (S, S, 3), a plane through all pixels too dark for an object; dark grey if there are too few."""
     dark = np.maximum(np.maximum(clip[..., 0], clip[..., 1]), clip[..., 2]) < _BACKGROUND
     size = clip.shape[1]
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
@@ -153,7 +153,7 @@ def _background(clip: np.ndarray) -> np.ndarray:
 
 
 def _track(share: np.ndarray, seen: np.ndarray) -> Track:
-    """The object of one colour from its shares (T, S, S)."""
+    """Track the object of one colour from its shares (T, S, S)."""
     total = np.maximum(share.sum((1, 2)), 1e-6)
     axis = np.arange(share.shape[1], dtype=np.float32)
     centre = np.stack([share.sum(1) @ axis, share.sum(2) @ axis], axis=1) / total[:, None]
@@ -171,7 +171,7 @@ def _track(share: np.ndarray, seen: np.ndarray) -> Track:
 
 
 def _box_centre(share: np.ndarray) -> tuple[int, int]:
-    """(row, column) of the middle of what is at least half covered."""
+    """Return the centre (row, column) of the region at least half covered."""
     held = share > 0.5 if (share > 0.5).any() else share > 0
     if not held.any():
         return 0, 0
@@ -180,7 +180,7 @@ def _box_centre(share: np.ndarray) -> tuple[int, int]:
 
 
 def _cut(share: np.ndarray, centre: tuple[int, int]) -> np.ndarray:
-    """(W, W) of a share (S, S) about a pixel, 0 beyond the picture."""
+    """Crop (W, W) of a share (S, S) around a pixel, 0 beyond the picture."""
     half = _WINDOW // 2
     padded = np.pad(share, half)
     return padded[centre[0] : centre[0] + _WINDOW, centre[1] : centre[1] + _WINDOW]
@@ -205,7 +205,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray, list[tuple[str, float, bool]]]
 
 
 def _there(track: Track, when: int) -> bool:
-    """Whether it is seen in the first (0) or last (-1) frame."""
+    """Whether it is visible in the first (0) or last (-1) frame."""
     return bool(track.seen[when])
 
 
@@ -222,12 +222,12 @@ def _compared(one: Track, other: Track, when: int) -> str:
 
 
 def _size_of(track: Track, when: int) -> float:
-    """The radius among the set's sizes that is nearest to the median of the first or last half second."""
+    """Return the set's radius closest to the median of the first or last half second."""
     return min(SIZES.values(), key=lambda radius: abs(radius - float(np.median(track.radius[_near(track, when)]))))
 
 
 def _near(track: Track, when: int) -> np.ndarray:
-    """(T,) the frames of the first (0) or last (-1) half second that show it; all that do where none of these does."""
+    """(T,) frames of the first (0) or last (-1) half second that show it; all that do if none of these does."""
     times = _times(track)
     part = track.seen & (times <= _FIRST if when == 0 else times >= _LAST)
     return part if part.any() else track.seen
@@ -243,7 +243,7 @@ def _state(track: Track) -> str:
 
 
 def _of_the_moving(tracks: dict[str, Track], category: str) -> str:
-    """Colour, direction or motion of the object that gets furthest from where it is first seen."""
+    """Return colour, direction or motion of the object that moves furthest from where it first appears."""
     if not tracks:
         return ""
     reach = {colour: _distances(track).max() for colour, track in tracks.items()}
@@ -255,7 +255,7 @@ def _of_the_moving(tracks: dict[str, Track], category: str) -> str:
 
 
 def _motion(track: Track) -> tuple[str, str]:
-    """The motion and the direction that a path shows."""
+    """Classify motion and direction of a path."""
     path, times, away = track.centre[track.seen], _times(track)[track.seen], _distances(track)
     furthest = float(away.max())
     if furthest < _RESTS:
@@ -277,7 +277,7 @@ def _motion(track: Track) -> tuple[str, str]:
 
 
 def _distances(track: Track) -> np.ndarray:
-    """Distance in pixels from where it is first seen, one per frame in which it is seen."""
+    """Distance in pixels from the first appearance, one per frame in which it is visible."""
     path = track.centre[track.seen]
     return np.linalg.norm(path - path[0], axis=1)
 

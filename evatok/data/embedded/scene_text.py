@@ -1,13 +1,11 @@
-"""What is said and asked about a scene: one caption, and one question of each of seven categories with its answer.
+"""Text about a scene: one caption, and one question per category of seven, with its answer.
 
-The caption names every fact that the questions ask for, so that a clip made from it alone can be put to them; places,
-times and background are left to whoever draws. Words come from a closed vocabulary.
+The caption names every fact the questions ask for, so that a clip generated from it alone can be questioned; places,
+times and background are left to the generator. Words come from a closed vocabulary.
 
 `need` of a question tells what must be seen to answer it:
-    key    the first frame, standing still, gives the same answer
-    brief  a motion or a change of fill that is shorter than 1.1 s, or to and fro as fast
-    path   a slow motion
-    late   another frame than the first, of any time after the change
+    key the first frame, standing still, gives the same answer brief a motion or a change of fill that is shorter than
+    1.1 s, or to and fro as fast path a slow motion late another frame than the first, of any time after the change
 """
 
 from __future__ import annotations
@@ -29,19 +27,19 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "state": ("stays solid", "stays hollow", "becomes solid", "becomes hollow", "flickers"),
     "motion": MOTIONS,
 }
-"""The answers of each category; a question has all of its category's to choose from."""
+"""The answers of each category; a question offers all of its category's."""
 CATEGORIES = tuple(OPTIONS)
 NEEDS = ("key", "late", "path", "brief")
 STILL = ("counting", "position", "size", "colour", "state")
-"""Categories that a single frame is asked for: it shows no motion."""
+"""Categories that a single frame can answer: it shows no motion."""
 PAIRS = ("position", "size")
-"""Categories that are about two objects."""
+"""Categories about two objects."""
 BANDS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 PLACES: dict[str, tuple[str, ...]] = {"row": BANDS, "column": BANDS}
-"""Lessons of where one object is: its row and its column in an 8 x 8 grid. They belong to no category."""
+"""Location questions about one object: its row and column in an 8 x 8 grid. They belong to no category."""
 
 _WHEN = {"start": 0.0, "end": SECONDS}
-_CLEAR = 1.3  # how much longer the larger of two axes must be to be the way from one object to another
+_CLEAR = 1.3  # how much longer one axis must be to count as the direction between two objects
 _BRIEF = ("darts", "shakes")
 _QUESTIONS = {
     "counting": ("how many objects", "are there at the end ?"),
@@ -52,7 +50,7 @@ _QUESTIONS = {
 
 @dataclass(frozen=True)
 class Question:
-    """A question as the phrases it is made of, its answer, and what must be seen to find it (`NEEDS`)."""
+    """A question as its phrases, its answer, and what must be seen to find it (`NEEDS`)."""
 
     category: str
     phrases: tuple[str, ...]
@@ -70,16 +68,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the questions of a scene are about: numbers of objects, and times ("start", "end")."""
+    """Subjects of a scene's questions: object indices, and times ("start", "end")."""
 
     position: tuple[int, int, str]
     size: tuple[int, int, str]
-    colour: int | None  # the one whose shape is named; None asks for the moving object
+    colour: int | None  # the one whose shape is asked for; None asks for the moving object
     changing: int
 
 
 def choose(scene: Scene, random: np.random.Generator) -> Asked | None:
-    """What to ask about a scene; None where two objects are never clearly beside each other."""
+    """Choose the subjects of a scene's questions; None if two objects are never clearly beside each other."""
     spots: list[tuple[int, int, str]] = []
     for when in random.permutation(list(_WHEN)):
         held = scene.present(_WHEN[str(when)])
@@ -103,7 +101,7 @@ def choose(scene: Scene, random: np.random.Generator) -> Asked | None:
 
 
 def questions(scene: Scene, asked: Asked, categories: Iterable[str] = CATEGORIES) -> list[Question]:
-    """One question of each category, in order."""
+    """Return one question per category, in order."""
     found = {
         "counting": _counting(scene),
         "direction": _moving(scene, "direction"),
@@ -117,7 +115,7 @@ def questions(scene: Scene, asked: Asked, categories: Iterable[str] = CATEGORIES
 
 
 def place_lessons(scene: Scene, number: int, when: str) -> list[Question]:
-    """In which row, and in which column, the centre of an object of a scene that stands still lies."""
+    """Return row and column questions about an object of a still scene."""
     right, down = scene.things[number].places(np.array([_WHEN[when]]))[0].tolist()
     bands = {"row": BANDS[int(down * len(BANDS) / SIDE)], "column": BANDS[int(right * len(BANDS) / SIDE)]}
     told = (scene.things[number].colour, f"one at the {when} ?")
@@ -125,7 +123,7 @@ def place_lessons(scene: Scene, number: int, when: str) -> list[Question]:
 
 
 def caption(scene: Scene, asked: Asked, random: np.random.Generator) -> str:
-    """All facts that can be asked for, in fixed clauses; the order of the objects is drawn."""
+    """State all facts that can be asked for, in fixed clauses; the order of the objects is drawn."""
     first = [number for number in random.permutation(len(scene.things)).tolist() if not scene.things[number].appears]
     clauses = [" , ".join(f"a {_looks(scene.things[number])}" for number in first)]
     one, other, when = asked.position
@@ -138,7 +136,7 @@ def caption(scene: Scene, asked: Asked, random: np.random.Generator) -> str:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every phrase of a question, every answer and every word of a caption, once, in a fixed order.
+    """Return every phrase of a question, every answer and every caption word, once, in a fixed order.
 
     Those about a camera come last, so that one model can be asked about both sets.
     """
@@ -211,21 +209,21 @@ def _need_of_motion(scene: Scene) -> str:
 
 
 def _beside(scene: Scene, one: int, other: int, when: str) -> str | None:
-    """Where `one` is from `other`; None where both axes are about as long."""
+    """Return where `one` is from `other`; None if both axes are about as long."""
     apart = _apart(scene, one, other, when)
     longer, shorter = max(map(abs, apart)), min(map(abs, apart))
     return _way(apart) if longer >= _CLEAR * shorter else None
 
 
 def _apart(scene: Scene, one: int, other: int, when: str) -> tuple[float, float]:
-    """Pixels from `other` right and down to `one`."""
+    """Return the offset in pixels of `one` from `other`, right and down."""
     time = np.array([_WHEN[when]])
     right, down = (scene.things[one].places(time) - scene.things[other].places(time))[0].tolist()
     return right, down
 
 
 def _way(apart: tuple[float, float]) -> str:
-    """The answer that the longer axis gives."""
+    """Return the answer given by the longer axis."""
     right, down = apart
     if abs(right) > abs(down):
         return "right" if right > 0 else "left"
@@ -246,7 +244,7 @@ def _name(scene: Scene, number: int) -> str:
 
 
 def _acts(scene: Scene) -> str:
-    """The clause of the actor: its motion and its growth."""
+    """Describe the actor: its motion and its growth."""
     actor, name = scene.actor, _name(scene, scene.roles.actor)
     way = actor.motion.direction
     deeds = {
@@ -267,7 +265,7 @@ def _acts(scene: Scene) -> str:
 
 
 def _events(scene: Scene) -> list[str]:
-    """Who comes or goes, and whose fill changes."""
+    """Describe who comes or goes, and whose fill changes."""
     told = []
     if scene.roles.guest is not None:
         guest = scene.things[scene.roles.guest]

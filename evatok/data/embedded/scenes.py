@@ -1,4 +1,4 @@
-"""Scenes of `moving-shapes`: coloured shapes of which one moves, one may come or go, and one may change its fill.
+"""Scenes of `moving-shapes`: coloured shapes of which one moves, one may come or go, and one may change fill.
 
 A scene is a function of (stream, index, attempt) alone and lives in continuous time, so that every frame rate shows the
 same five seconds. Nothing here knows pixels (`scene_drawing`) or words (`scene_text`).
@@ -24,15 +24,15 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "cyan": (70, 210, 220),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-SIZES = {"small": 5.0, "medium": 7.0, "large": 9.5}  # radius: half the side of the box around a shape
+SIZES = {"small": 5.0, "medium": 7.0, "large": 9.5}  # radius: half the side of a shape's bounding box
 COMPASS = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")  # clockwise on the screen
 MOTIONS = ("stays", "goes", "returns", "darts", "circles", "shakes")
 EVENTS = ("none", "appears", "vanishes")
 FILL_CHANGES = ("constant", "switches", "flickers")
 
 _GAP = 2.0  # between the boxes of any two objects at any time
-_GROWTH = 1.5  # seconds that a change of size takes
-_PLACINGS = 12  # tries to place an object before all sizes and ways are drawn anew
+_GROWTH = 1.5  # duration of a change of size, in seconds
+_PLACINGS = 12  # tries to place an object before all sizes and directions are redrawn
 _OUT_AND_BACK = ("returns", "darts")
 
 
@@ -70,7 +70,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it looks like at the start, where it is then, and from when until when it is there.
+    """One object: its initial appearance and position, and when it is present.
 
     `grows_to` names another size that it takes on over 1.5 s from `grows_at` on; `hollow` is its fill at the start,
     which is the other one between each pair of `flips`.
@@ -102,7 +102,7 @@ class Thing:
         return np.array(self.start) + self.motion.offsets(times)
 
     def present(self, times: np.ndarray) -> np.ndarray:
-        """(T,) whether it is there."""
+        """(T,) whether it is present."""
         return (times >= self.appears) & (times < self.vanishes)
 
     def hollows(self, times: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class Thing:
         return flipped ^ self.hollow
 
     def frozen(self, time: float) -> Thing:
-        """The same as it is at `time`, and nothing of it ever changes; between two sizes it has the nearer one."""
+        """Return the object as it is at `time`, frozen; between two sizes it gets the nearer one."""
         now = np.array([time])
         radius, place = float(self.radii(now)[0]), self.places(now)[0]
         size = min(SIZES, key=lambda name: abs(SIZES[name] - radius))
@@ -122,7 +122,7 @@ class Thing:
 
 
 class Roles(NamedTuple):
-    """Numbers of the objects that have a part: who moves, who comes or goes (None: nobody), whose fill may change."""
+    """Object indices by role: who moves, who comes or goes (None: nobody), whose fill may change."""
 
     actor: int
     guest: int | None
@@ -131,7 +131,7 @@ class Roles(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """K objects, their parts, and what decides the background."""
+    """K objects, their roles, and what determines the background."""
 
     things: tuple[Thing, ...]
     roles: Roles
@@ -145,11 +145,11 @@ class Scene:
         return self.things[self.roles.actor]
 
     def present(self, time: float) -> list[int]:
-        """Numbers of the objects that are there at `time`."""
+        """Return indices of the objects present at `time`."""
         return [number for number, thing in enumerate(self.things) if thing.present(np.array([time]))[0]]
 
     def frozen(self, time: float) -> Scene:
-        """The scene that stands still as this one is at `time`, with the objects that are there then."""
+        """Return the still scene equal to this one at `time`, with the objects present then."""
         held = self.present(time)
         things = tuple(self.things[number].frozen(time) for number in held)
         actor = held.index(self.roles.actor)
@@ -163,10 +163,10 @@ def times_of(frames: int) -> np.ndarray:
 
 
 def draw_scene(random: np.random.Generator) -> Scene:
-    """A scene drawn from `random`: 2 to 4 objects, a motion, perhaps an event, a growth and a change of fill.
+    """Draw a scene from `random`: 2 to 4 objects, a motion, optionally an event, a growth and a change of fill.
 
-    Number of objects, event and motion are drawn once; all else is drawn until there is room for it, so that crowded
-    and far-moving scenes are as frequent as any.
+    Number of objects, event and motion are drawn once; all else is redrawn until everything fits, so that crowded and
+    far-moving scenes are as frequent as any.
     """
     count, event, motion = int(random.integers(2, 5)), EVENTS[random.integers(3)], MOTIONS[random.integers(6)]
     while True:
@@ -186,7 +186,7 @@ def draw_scene(random: np.random.Generator) -> Scene:
 
 
 def _cast(random: np.random.Generator, count: int, event: str, motion: str) -> tuple[list[Thing], Roles]:
-    """`count` objects without places, object 0 the actor, and who has which part."""
+    """Draw `count` objects without positions, object 0 being the actor, and the roles."""
     colours = random.permutation(list(COLOURS))[:count]
     shapes = [*random.permutation(SHAPES), SHAPES[random.integers(4)]][:count]
     still = Motion("stays", "nowhere")
@@ -237,7 +237,7 @@ def _motion(random: np.random.Generator, name: str) -> Motion:
 
 
 def _flips(random: np.random.Generator) -> tuple[tuple[float, float], ...]:
-    """When a fill is the other one: never, from some time on, or for 0.3 to 0.6 s."""
+    """Draw when a fill is inverted: never, from some time on, or for 0.3 to 0.6 s."""
     change = FILL_CHANGES[random.integers(len(FILL_CHANGES))]
     begin, lasting = float(random.uniform(0.6, 3.9)), float(random.uniform(0.3, 0.6))
     if change == "constant":
@@ -246,7 +246,7 @@ def _flips(random: np.random.Generator) -> tuple[tuple[float, float], ...]:
 
 
 def _placed(things: list[Thing], random: np.random.Generator) -> tuple[Thing, ...] | None:
-    """The objects at places where none ever leaves the picture or touches another; None where there is no room."""
+    """Place the objects so that none ever leaves the picture or touches another; None if there is no room."""
     times = times_of(61)
     placed: list[Thing] = []
     paths: list[tuple[np.ndarray, np.ndarray]] = []
@@ -270,7 +270,7 @@ def _free_place(
     radii: np.ndarray,
     paths: list[tuple[np.ndarray, np.ndarray]],
 ) -> np.ndarray | None:
-    """A start (2,) between `low` and `high` from which no other path is touched; None where none is found."""
+    """Find a start (2,) between `low` and `high` from which no other path is touched; None if there is none."""
     if (low > high).any():
         return None
     for _ in range(_PLACINGS):
@@ -281,5 +281,5 @@ def _free_place(
 
 
 def _touch(path: np.ndarray, radii: np.ndarray, other_path: np.ndarray, other_radii: np.ndarray) -> bool:
-    """Whether the boxes around two paths (T, 2) come closer than the gap at any time."""
+    """Whether the boxes around two paths (T, 2) ever come closer than the gap."""
     return bool((np.abs(path - other_path).max(axis=1) < radii + other_radii + _GAP).any())

@@ -75,10 +75,10 @@ _EMBEDDED: dict[str, Any] = {
 }
 
 _EMBEDDED_VIDEO: dict[str, Any] = {**_EMBEDDED, "version": 2, "data": "freedoom", "data_version": 3}
-"""Version 1 was on recipe 2 of the clips, in which splits share maps and the camera mostly rests."""
+"""Version 1 used recipe 2 of the clips, in which splits share maps and the camera is mostly at rest."""
 
 _SEEN_GAMES: dict[str, Any] = {"data": "arcade-seen", "data_version": 1}
-"""Version 1 was on all games, before a third of them was held out."""
+"""Version 1 used all games, before a third of them was held out."""
 
 _EMBEDDED_GENERATED: dict[str, Any] = {
     **_EMBEDDED_VIDEO,
@@ -100,7 +100,7 @@ _VIDEOFLEXTOK_K600: dict[str, Any] = {
 
 
 def _shared(fields: dict[str, Any]) -> Protocol:
-    """A protocol by its fields, with what all embedded sets share if it is of one."""
+    """Build a protocol from its fields, plus what all embedded sets share if it is one of them."""
     return _protocol(**{**(_EMBEDDED if sets.is_embedded(fields["data"]) else {}), **fields})
 
 

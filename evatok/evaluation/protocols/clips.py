@@ -21,7 +21,7 @@ from evatok.data.still_image import picture_of
 from evatok.evaluation.protocols.protocol import RESIZES, Protocol, ProtocolError
 from evatok.storage.files import cache_folder
 
-LONG = 16  # times that a frame may be longer than it is wide: the whole of it is resized before the centre is cut out
+LONG = 16  # maximum aspect ratio: the whole frame is resized before the centre is cropped
 
 
 def clips_of(
@@ -33,11 +33,11 @@ def clips_of(
         data: for data sets that are not embedded: a manifest CSV, a folder of class folders, tar shards or tables of
             videos (`evatok.data.containers`), from which clips are chosen and resized by the protocol (once, into the
             cache), or a set already built by this protocol.
-        seed: of another clip choice than the protocol's own, to see how much the choice changes a value.
+        seed: for another clip choice than the protocol's own, to see how much the choice changes a value.
 
     Raises:
         ProtocolError: data for an embedded set, no data for any other, or nothing at that path.
-        ClipSetError, ManifestError, VideoError: clips that cannot be made.
+        ClipSetError, ManifestError, VideoError: clips that cannot be created.
     """
     seed = protocol.clip_seed if seed is None else seed
     count = limit or protocol.clips or 0
@@ -52,7 +52,7 @@ def clips_of(
 
 
 def _clips_at(protocol: Protocol, data: str | Path, count: int, seed: int) -> ClipSet:
-    """The clips of a data set that is not embedded."""
+    """Return the clips of a data set that is not embedded."""
     path = Path(data)
     if not str(data) or not path.exists():
         cause = f"{data} does not exist" if data else "it is not shipped"
@@ -117,7 +117,7 @@ def decode(protocol: Protocol, path: Path | str, count: int, seed: int) -> ClipS
 
 
 def _images(rows: pd.DataFrame, protocol: Protocol) -> tuple[np.ndarray, pd.DataFrame]:
-    """Images (N, 1, S, S, 3) uint8 of these rows, and their labels. Raises VideoError for one that cannot be read."""
+    """Load images (N, 1, S, S, 3) uint8 of these rows, and their labels. Raises VideoError for an unreadable one."""
     pixels = np.empty((len(rows), 1, protocol.size, protocol.size, 3), dtype=np.uint8)
     for index, path in enumerate(tqdm(rows["path"], "decode", unit="image", disable=None)):
         pixels[index, 0] = square(picture_of(path), protocol.size, protocol.resize)

@@ -1,4 +1,4 @@
-"""Fields of the protocols of images, clips of one frame; those of embedded ones add to what all embedded sets share."""
+"""Protocol fields of images, clips of one frame; embedded ones extend the fields all embedded sets share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN: dict[str, Any] = {
     "unknown": ("clips",),
     "note": "Whatever images a user has, as table4 --data decodes them: rows of one set compare, sets never do.",
 }
-"""Of a user's own images, at 64 x 64 pixels."""
+"""For a user's own images, at 64 x 64 pixels."""
 
 _IMAGENET: dict[str, Any] = {
     "version": 1,

@@ -1,7 +1,7 @@
-"""Fields of the protocols of VTok: questions about videos, and VBench; those of embedded sets add to what all share.
+"""Fields of VTok's protocols: questions about videos, and VBench; embedded sets extend the fields they all share.
 
-Of the benchmarks of Table 3 the data are the user's (`evatok.alignment.benchmarks`), N counts questions, and the paper
-says neither how many frames its models see nor how they are asked.
+The benchmarks of Table 3 use the user's data (`evatok.alignment.benchmarks`), N counts questions, and the paper states
+neither how many frames its models see nor how the questions are asked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _USERS: dict[str, Any] = {**_ASKED, "version": 1, "clip_choice": "first", "citat
 
 
 def _benchmark(name: str, split: str, questions: int | None, note: str, *unknown: str) -> dict[str, Any]:
-    """A benchmark of Table 3, by even frames of the picture's own shape."""
+    """Build a benchmark of Table 3, with evenly spaced frames in their own aspect ratio."""
     return {
         **_USERS,
         "name": name,

@@ -4,7 +4,7 @@
     codec = PatchPCA.fit(uint8_clips)  # (N, F, H, W, 3)
     latents = codec.encode(clips)      # (B, 3, F, H, W) in [0, 1]
 
-A tokenizer is of use only with the codec that it was trained on, which it knows by its `identity`.
+A tokenizer only works with the codec it was trained on, identified by its `identity`.
 """
 
 from evatok.models.latents.codec import LatentCodec, LatentError, latent_frames, weights_sha256

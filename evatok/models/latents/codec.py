@@ -16,7 +16,7 @@ from evatok.errors import EvatokError
 
 
 class LatentError(EvatokError, ValueError):
-    """Clips or latents that a codec does not take, or a codec whose weights cannot be used."""
+    """Clips or latents a codec does not support, or a codec whose weights are unusable."""
 
 
 class LatentCodec(nn.Module):
@@ -37,13 +37,13 @@ class LatentCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, T, h, w, C) float32. Raises LatentError for clips whose shape the stride does not divide."""
+        """Encode to (B, T, h, w, C) float32. Raises LatentError for clips whose shape the stride does not divide."""
         self.check_clips(clips)
         return self._encode(clips)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, frames: int) -> torch.Tensor:
-        """Clips (B, 3, `frames`, H, W), not clamped. Raises LatentError for latents that give no such clips."""
+        """Decode to clips (B, 3, `frames`, H, W), not clamped. Raises LatentError for latents of another shape."""
         if latents.ndim != 5 or latents.shape[-1] != self.channels:
             raise LatentError(f"latents must be (B, T, h, w, {self.channels}), got {tuple(latents.shape)}")
         if latent_frames(frames, self.stride[0]) != latents.shape[1]:
@@ -55,11 +55,11 @@ class LatentCodec(nn.Module):
         return self._decode(latents, frames)
 
     def identity(self) -> str:
-        """sha256 of the codec's weights: a tokenizer is of use only with the codec that it was trained on."""
+        """sha256 of the codec's weights: a tokenizer only works with the codec it was trained on."""
         raise NotImplementedError
 
     def check_clips(self, clips: torch.Tensor) -> None:
-        """Raise LatentError unless these are clips that the codec takes."""
+        """Raise LatentError unless the codec supports these clips."""
         _, rows, columns = self.stride
         if clips.ndim != 5 or clips.shape[1] != 3:
             raise LatentError(f"clips must be (B, 3, F, H, W), got {tuple(clips.shape)}")
@@ -75,7 +75,7 @@ class LatentCodec(nn.Module):
 
 
 def latent_frames(frames: int, every: int = 4) -> int:
-    """T of clips of `frames` frames. Raises LatentError unless these are 4T, or 4T - 3 with a causal first frame."""
+    """Return T for clips of `frames` frames. Raises LatentError unless 4T, or 4T - 3 with a causal first frame."""
     if frames < 1 or frames % every not in (0, 1):
         near = max(1, frames // every) * every
         raise LatentError(
@@ -86,12 +86,12 @@ def latent_frames(frames: int, every: int = 4) -> int:
 
 
 def is_causal(frames: int, every: int = 4) -> bool:
-    """Whether clips of so many frames have a first latent frame of a single frame."""
+    """Whether clips of this many frames have a first latent frame of a single frame."""
     return frames % every == 1
 
 
 def weights_sha256(weights: Mapping[str, torch.Tensor], told: Mapping[str, Any] | None = None) -> str:
-    """sha256 of tensors by name, in any precision, and of what else is `told` of them."""
+    """Hash tensors by name, in any precision, with further facts `told`."""
     digest = hashlib.sha256(repr(sorted((told or {}).items())).encode())
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()

@@ -1,8 +1,8 @@
 """A linear latent codec: the principal components of 4x8x8 patches, fitted in seconds.
 
-It has the shape of VidTok's KL autoencoder, (4, 8, 8) pixels to 16 channels, so a toy tokenizer meets the sequence
-lengths of the paper's without any autoencoder having been trained. What the components do not span is lost, and that
-bounds the PSNR of every tokenizer on top of it.
+It has the geometry of VidTok's KL autoencoder, (4, 8, 8) pixels to 16 channels, so a toy tokenizer has the paper's
+sequence lengths without a trained autoencoder. What the components do not span is lost, which bounds the PSNR of every
+tokenizer on top of it.
 
 Legend: B clips, F frames, T latent frames of h x w positions, C channels, V = 3 * 4 * 8 * 8 values per patch.
 """
@@ -63,7 +63,7 @@ class PatchPCA(LatentCodec):
         variance, axes = torch.linalg.eigh(square / total - mean[:, None] * mean)
         deviation = variance.flip(0)[:channels].clamp_min(1e-10).sqrt()
         scale = deviation**SCALING
-        # Half precision is what a checkpoint keeps: rounded now, the codec is the same before and after.
+        # Checkpoints store half precision: rounded now, the codec is the same before and after.
         codec.axes.copy_(axes.flip(1)[:, :channels].half())
         codec.mean.copy_(mean.half())
         codec.scale.copy_((scale * (deviation / scale).square().mean().sqrt()).half())

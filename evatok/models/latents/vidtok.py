@@ -28,7 +28,7 @@ _NEEDS = "VidTok latents need diffusers: pip install 'diffusers>=0.40' requests"
 class VidTok(LatentCodec):
     """Mean latents of a causal KL autoencoder, standardised per channel.
 
-    The network's weights stay the user's file: they are no part of a tokenizer's checkpoint, which names their hash.
+    The network's weights stay in the user's file: a tokenizer's checkpoint only names their hash.
 
     Args:
         network: diffusers' AutoencoderVidTok, causal, with the regulariser "kl".
@@ -56,7 +56,7 @@ class VidTok(LatentCodec):
 
     @classmethod
     def load(cls, folder: Path | str) -> VidTok:
-        """From a folder in diffusers' format, with a file evatok.json that says {"version": "1.1"}.
+        """Load from a folder in diffusers' format, with a file evatok.json that says {"version": "1.1"}.
 
         Raises:
             ImportError: diffusers is not installed.
@@ -79,11 +79,11 @@ class VidTok(LatentCodec):
 
     @torch.no_grad()
     def standardise(self, clips: torch.Tensor) -> VidTok:
-        """Set mean and deviation to those of the latents of clips (B, 3, F, H, W) in [0, 1]; returns itself."""
+        """Set mean and deviation to those of the latents of clips (B, 3, F, H, W) in [0, 1]; return itself."""
         self.mean.zero_()
         self.deviation.fill_(1.0)
         latents = self.encode(clips).flatten(0, 3)
-        # Half precision is what a checkpoint keeps.
+        # Checkpoints store half precision.
         self.mean.copy_(latents.mean(0).half())
         self.deviation.copy_(latents.std(0).clamp_min(1e-3).half())
         return self

@@ -1,6 +1,6 @@
 """Transformer blocks of VideoFlexTok, after FlexTok: pre-norm without gain, q/k norm, gated MLP, adaLN-zero.
 
-A block of width w has 12 w^2 parameters, and modulation for tokens and for latents apart another 2 * 6 w^2.
+A block of width w has 12 w^2 parameters, and separate modulation for tokens and latents another 2 * 6 w^2.
 
 Legend: B clips, N elements, R of them tokens, D width, H heads, C = D / H.
 """
@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """SiLU-gated MLP with a hidden width of 8/3 of its own, so that it has as many parameters as a plain 4x MLP."""
+    """SiLU-gated MLP with a hidden width of 8/3 the width, so that it has as many parameters as a plain 4x MLP."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class ModulatedBlock(Block):
     def forward(  # type: ignore[override]  # a block that needs a condition
         self, x_BND: torch.Tensor, mask: torch.Tensor | None, condition_BD: torch.Tensor, tokens: int
     ) -> torch.Tensor:
-        """`tokens`: how many of the elements, the first ones, are tokens."""
+        """`tokens`: how many elements, counted from the first, are tokens."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self._modulations(condition_BD, x_BND.shape[1], tokens)
         attended = self.attention(norm(x_BND) * (1 + scale) + shift, mask)
         x_BND = x_BND + gate * attended

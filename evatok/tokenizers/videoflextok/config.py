@@ -21,11 +21,11 @@ grid: no registers: patches themselves are quantised, K = P, and there is no ord
 
 DECODER_MASKS = ("causal", "full")
 DROPS = ("truncate", "mask")
-"""What stands for a dropped token in the decoder: nothing, or a learned mask token (the paper's)."""
+"""What replaces a dropped token in the decoder: nothing, or a learned mask token (the paper's)."""
 
 
 class FlexTokError(EvatokError, ValueError):
-    """A configuration that cannot be built, or clips, lengths or codes that do not fit the tokenizer."""
+    """An invalid configuration, or clips, lengths or codes that do not fit the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class VideoFlexTokConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VideoFlexTokConfig:
-        """From JSON, where tuples have become lists."""
+        """Build from JSON, in which tuples are lists."""
         return checkpoints.shaped(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,17 +94,17 @@ class VideoFlexTokConfig:
 
     @property
     def blocks(self) -> int:
-        """T, latent frames of a clip."""
+        """T, the number of latent frames per clip."""
         return latent_frames(self.frames, self.stride[0])
 
     @property
     def causal_first(self) -> bool:
-        """Whether the first latent frame codes a single frame."""
+        """Whether the first latent frame encodes a single frame."""
         return is_causal(self.frames, self.stride[0])
 
     @property
     def first_frames(self) -> int:
-        """Frames that the first latent frame codes."""
+        """Number of frames that the first latent frame encodes."""
         return 1 if self.causal_first else self.stride[0]
 
     @property

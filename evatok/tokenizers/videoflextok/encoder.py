@@ -19,8 +19,8 @@ from evatok.tokenizers.videoflextok.order import Order, encoder_mask
 class RegisterEncoder(nn.Module):
     """Patches (B, T, P, V) of latents to features (B, T, k, D).
 
-    With the form "flat" tokens belong to no latent frame: of T * K registers the first T * k are run, and come back
-    in T rows of k.
+    With the form "flat", tokens belong to no latent frame: the first T * k of T * K registers are run, and returned as
+    T rows of k.
     """
 
     pyramid: torch.Tensor | None
@@ -40,7 +40,7 @@ class RegisterEncoder(nn.Module):
 
     @property
     def needs_all(self) -> bool:
-        """Whether codes depend on registers of higher rank, so that all have to be run for the first few."""
+        """Whether codes depend on registers of higher rank, so that all must be run for the first few."""
         return self.config.form in ("time-causal", "grid")
 
     def forward(self, patches_BTPV: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -81,7 +81,7 @@ class RegisterEncoder(nn.Module):
         return start + pooled
 
     def _of_run(self, table_TKD: torch.Tensor, run: int) -> torch.Tensor:
-        """A table's rows of the tokens that are run, (T, run, D)."""
+        """Select a table's rows of the registers that are run, (T, run, D)."""
         return rows_of(table_TKD, run, flat=self.config.form == "flat")
 
 

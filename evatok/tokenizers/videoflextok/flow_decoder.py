@@ -23,12 +23,12 @@ class Condition:
     """What the decoder is conditioned on, besides noised latents.
 
     Attributes:
-        values: (B, T, k, D) of the tokens, as the quantiser gives them to the decoder.
+        values: (B, T, k, D) of the tokens, as output by the quantiser.
         lengths: (B, T) how many of them are kept in each frame; the others are dropped.
         null: (B,) clips whose tokens are dropped (guidance, or a length of 0); None for none.
         given: (B,) clips whose first latent frame is given clean: it makes that frame's tokens superfluous, and they
             are replaced; None for none.
-        complete: whether all tokens are kept, if that is known without asking the device; None: not known.
+        complete: whether all tokens are kept, if known without a device synchronisation; None: unknown.
     """
 
     values: torch.Tensor
@@ -95,7 +95,7 @@ class FlowDecoder(nn.Module):
         return None if mask is None else moved(mask, device)
 
     def _tokens(self, condition: Condition) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Tokens (B, T * k, D) with their positions, and which are present (B, T * k); None where all are."""
+        """Return tokens (B, T * k, D) with positions, and which are present (B, T * k); None if all are."""
         values, lengths = condition.values, condition.lengths
         _, frames, count, _ = values.shape
         # Without tokens one null token per frame remains; how many a clip has must not depend on its batch.

@@ -46,7 +46,7 @@ class NoiseLevels:
             raise FlowError(f"noise levels need a positive deviation and a share between 0 and 1, got {self}")
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """(count,) levels in (0, 1), from a generator on the CPU."""
+        """Draw (count,) levels in (0, 1), from a generator on the CPU."""
         normal = torch.randn(count, generator=generator) * self.deviation
         shifted = torch.rand(count, generator=generator) >= self.unshifted
         return torch.sigmoid(normal + self.mean * shifted)
@@ -109,7 +109,7 @@ def euler(
         hold: applied before every step and at the end, to keep given parts as they are.
 
     Raises:
-        FlowError: less than one step, or a velocity that is not finite.
+        FlowError: fewer than one step, or a velocity that is not finite.
     """
     if steps < 1:
         raise FlowError(f"the number of flow steps must be at least 1, got {steps}")

@@ -20,9 +20,9 @@ from evatok.tokenizers.videoflextok.encoder import register_pooling
 from evatok.tokenizers.videoflextok.model import FlexNetwork
 
 SPREAD = 0.8
-"""Deviation that the leading features have at the quantiser's tanh."""
+"""Deviation of the leading features at the quantiser's tanh."""
 OWN = 0.5
-"""Deviation of what a register has of its own, beside what it is pooled from."""
+"""Deviation of a register's own part, besides what it is pooled from."""
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def initialise(network: FlexNetwork, latents: torch.Tensor, batch: int = 32) -> 
 
 
 def _start_block(block: Block, depth: int) -> None:
-    """Queries equal to keys, so that elements first look at what is alike; small residual branches, open gates."""
+    """Set queries equal to keys, so that elements first attend to similar ones; small residual branches, open gates."""
     attention, width = block.attention, block.attention.out.in_features
     weight = attention.query_key_value.weight
     nn.init.orthogonal_(weight[:width])
@@ -55,7 +55,7 @@ def _start_block(block: Block, depth: int) -> None:
 
 
 def _place_tokens(network: FlexNetwork) -> None:
-    """Give tokens the positions of the patches they were pooled from."""
+    """Give tokens the positions of the patches they are pooled from."""
     decoder, config = network.decoder, network.config
     nn.init.normal_(decoder.token_position, std=OWN)
     pooling = register_pooling(config)

@@ -21,7 +21,7 @@ from evatok.tokenizers.videoflextok.model import VideoFlexTok, pack, unpack
 
 @dataclass(frozen=True)
 class LongCodes:
-    """Codes of every chunk; those of shared latent frames are in the first chunk that has them, if `conditioned`."""
+    """Codes of every chunk; if `conditioned`, those of shared latent frames are in the first chunk that has them."""
 
     chunks: tuple[Codes, ...]
     conditioned: bool
@@ -33,15 +33,15 @@ class LongCodes:
 
 
 def latent_frames_of(config: VideoFlexTokConfig, frames: int) -> int:
-    """Latent frames of a clip in chunks, each counted once. Raises FlexTokError as `chunk_starts` does."""
+    """Count the latent frames of a clip in chunks, each once. Raises FlexTokError as `chunk_starts` does."""
     return config.blocks + (len(chunk_starts(config, frames)) - 1) * (config.blocks - 1)
 
 
 def chunk_starts(config: VideoFlexTokConfig, frames: int) -> list[int]:
-    """First frames of the chunks of a clip of `frames` frames.
+    """Return the first frame of each chunk of a clip of `frames` frames.
 
     Raises:
-        FlexTokError: a number of frames that chunks do not fill.
+        FlexTokError: a number of frames that chunks do not divide.
     """
     step = config.frames - config.first_frames
     count, rest = divmod(frames - config.frames, step) if step else (0, frames - config.frames)
@@ -55,19 +55,19 @@ def chunk_starts(config: VideoFlexTokConfig, frames: int) -> list[int]:
 
 
 def seams(config: VideoFlexTokConfig, frames: int) -> list[int]:
-    """First frames that each later chunk adds."""
+    """Return the first new frame of each later chunk."""
     return [start + config.first_frames for start in chunk_starts(config, frames)[1:]]
 
 
 @torch.no_grad()
 def encode_long(tokenizer: VideoFlexTok, clips: torch.Tensor, tokens: int, *, conditioned: bool = True) -> LongCodes:
-    """Codes of clips (B, 3, L, H, W) with `tokens` per latent frame.
+    """Encode clips (B, 3, L, H, W) with `tokens` per latent frame.
 
     Args:
-        conditioned: drop tokens of latent frames that the previous chunk codes too; else chunks are independent.
+        conditioned: drop tokens of latent frames shared with the previous chunk; otherwise chunks are independent.
 
     Raises:
-        FlexTokError: clips that chunks do not fill, or a form whose tokens belong to no latent frame.
+        FlexTokError: clips that chunks do not divide, or a form whose tokens belong to no latent frame.
     """
     config = tokenizer.config
     if conditioned and config.form == "flat":
@@ -90,7 +90,7 @@ def decode_long(
     seed: int = 0,
     indices: np.ndarray | None = None,
 ) -> torch.Tensor:
-    """Clips (B, 3, L, H, W) in [0, 1]; see `VideoFlexTok.decode`. Each chunk has noise of its own."""
+    """Decode to clips (B, 3, L, H, W) in [0, 1]; see `VideoFlexTok.decode`. Each chunk has its own noise."""
     shared = tokenizer.config.first_frames
     made: list[torch.Tensor] = []
     for number, chunk in enumerate(codes.chunks):
@@ -102,10 +102,10 @@ def decode_long(
 
 
 def joined(codes: LongCodes) -> Codes:
-    """Codes of all latent frames of conditioned chunks, in their order, as of one long clip: lengths (B, T).
+    """Return codes of all latent frames of conditioned chunks, in order, as one long clip: lengths (B, T).
 
     Raises:
-        FlexTokError: independent chunks, which code shared frames twice.
+        FlexTokError: independent chunks, which encode shared frames twice.
     """
     if not codes.conditioned:
         raise FlexTokError("independent chunks code shared latent frames twice: encode them with conditioned=True")
@@ -115,10 +115,10 @@ def joined(codes: LongCodes) -> Codes:
 
 
 def parted(config: VideoFlexTokConfig, codes: Codes) -> LongCodes:
-    """Chunks of the codes of a long clip, see `joined`; as many tokens in every latent frame.
+    """Split the codes of a long clip into chunks, see `joined`; every latent frame has the same number of tokens.
 
     Raises:
-        FlexTokError: latent frames that chunks do not fill, or lengths that differ.
+        FlexTokError: latent frames that chunks do not divide, or lengths that differ.
     """
     lengths, step = codes.lengths, config.blocks - 1
     count, rest = divmod(lengths.shape[1] - 1, step) if step else (0, 1)
@@ -139,7 +139,7 @@ def parted(config: VideoFlexTokConfig, codes: Codes) -> LongCodes:
 def seam_ratio(clips: torch.Tensor, at: list[int]) -> torch.Tensor:
     """(B,) mean change into the frames `at` over the mean change into all other frames, of clips (B, 3, L, H, W).
 
-    1 where seams do not show; above where they jump. NaN for clips that do not change elsewhere.
+    1 if seams do not show; above 1 if they jump. NaN for clips that do not change elsewhere.
     """
     change = clips.float().diff(dim=2).abs().mean(dim=(1, 3, 4))
     is_seam = torch.zeros(change.shape[1], dtype=torch.bool, device=clips.device)
@@ -149,7 +149,7 @@ def seam_ratio(clips: torch.Tensor, at: list[int]) -> torch.Tensor:
 
 
 def _without_first(codes: Codes) -> Codes:
-    """The same codes without those of the first latent frame."""
+    """Return the same codes without those of the first latent frame."""
     lengths = codes.lengths.clone()
     lengths[:, 0] = 0
     return pack(unpack(codes, codes.lengths), lengths)

@@ -1,7 +1,8 @@
 """VideoFlexTok: clips to any number of tokens per latent frame, and back by flow matching (arXiv 2604.12887).
 
-The network works on latents, the tokenizer on clips: a latent codec stands between. Codes and lengths are those of
-every tokenizer here (`Codes`): lengths (B, T) are tokens per latent frame, and codes are packed frame after frame.
+The network works on latents, the tokenizer on clips, with a latent codec in between. Codes and lengths have the same
+format as in every tokenizer here (`Codes`): lengths (B, T) are tokens per latent frame, and codes are packed frame by
+frame.
 
 Legend: B clips, F frames, T latent frames of h x w positions with C channels, P patches per frame of V values, K the
 most tokens per frame, k those of the longest in a batch, D the decoder's width.
@@ -107,7 +108,7 @@ class VideoFlexTok(Trained, nn.Module):
         return tokenizer
 
     def check_weights(self, path: Path) -> None:
-        """Raise LatentError for another codec than the one that the tokenizer was trained on."""
+        """Raise LatentError for a codec other than the one the tokenizer was trained on."""
         expected, given = self.config.codec_sha256, self.codec.identity()
         if given != expected:
             raise LatentError(
@@ -116,7 +117,7 @@ class VideoFlexTok(Trained, nn.Module):
             )
 
     def lengths(self, tokens: int, clips: int) -> torch.Tensor:
-        """(B, T) with `tokens` per latent frame. Raises FlexTokError where the tokenizer has no such length."""
+        """Return (B, T) with `tokens` per latent frame. Raises FlexTokError for an unsupported length."""
         return self.checked(torch.full((clips, self.config.blocks), tokens))
 
     def checked(self, lengths: torch.Tensor, *, first_given: bool = False) -> torch.Tensor:
@@ -149,10 +150,10 @@ class VideoFlexTok(Trained, nn.Module):
 
     @torch.no_grad()
     def encode(self, clips: torch.Tensor, lengths: torch.Tensor) -> Codes:
-        """Codes of clips, lengths (B, T) tokens per latent frame.
+        """Encode clips under lengths (B, T), tokens per latent frame.
 
         Raises:
-            FlexTokError: clips of another shape than the tokenizer's, lengths it does not have.
+            FlexTokError: clips of another shape than the tokenizer's, or unsupported lengths.
         """
         self._check_clips(clips)
         self.checked(lengths)
@@ -186,7 +187,7 @@ class VideoFlexTok(Trained, nn.Module):
 
         Raises:
             FlexTokError: codes that do not match the lengths, or a first frame of another size.
-            FlowError: less than one step, or a velocity that is not finite.
+            FlowError: fewer than one step, or a velocity that is not finite.
         """
         given = None if first is None else self._first_latents(first, len(codes.lengths))
         condition = self._condition(codes, given is not None)
@@ -249,7 +250,7 @@ class VideoFlexTok(Trained, nn.Module):
 
 
 def pack(grid: torch.Tensor, lengths: torch.Tensor) -> Codes:
-    """Codes of tokens in a grid (B, T, k), packed to the left frame after frame; padding is 0."""
+    """Pack the codes of a grid (B, T, k) to the left, frame by frame; padding is 0."""
     lengths = lengths.to(grid.device)
     kept = kept_tokens(lengths, grid.shape[2])
     totals = lengths.sum(1)
@@ -259,10 +260,10 @@ def pack(grid: torch.Tensor, lengths: torch.Tensor) -> Codes:
 
 
 def unpack(codes: Codes, filled: torch.Tensor) -> torch.Tensor:
-    """Codes in a grid (B, T, k), k at least 1, with 0 where a frame has none.
+    """Unpack codes into a grid (B, T, k), k at least 1, with 0 where a frame has none.
 
     Args:
-        filled: (B, T) lengths that the grid is to hold; those of `codes`, or more where frames have no codes.
+        filled: (B, T) lengths of the grid: those of `codes`, or more where frames have no codes.
 
     Raises:
         FlexTokError: another number of codes than the lengths ask for.

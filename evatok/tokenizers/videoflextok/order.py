@@ -1,8 +1,8 @@
 """The order of patches and tokens, and their attention masks (Sec. 3.1, 3.2 and F.1).
 
 The paper interleaves: the encoder reads [p_1, r_1, ..., p_T, r_T], the decoder [r_1, x_1, ..., r_T, x_T]. Attention
-knows no order but what positions and masks tell it, so tensors here hold all patches first and then all tokens, or the
-other way round, and the interleaving is in the masks. Only these masks decide what a tokenizer is causal in.
+knows no order but that of positions and masks, so tensors here hold all patches first and then all tokens, or vice
+versa, and the interleaving is in the masks. These masks alone decide in what sense a tokenizer is causal.
 
 Legend: T latent frames, P patches per frame, k tokens per frame, N = T * (P + k) elements; all masks are boolean
 (N queries, N keys), True where a query may look.
@@ -25,7 +25,7 @@ class Order:
 
     @classmethod
     def of(cls, frames: int, patches: int, tokens: int, *, tokens_first: bool, flat: bool = False) -> Order:
-        """T frames of P patches and of `tokens` tokens.
+        """Order T frames of P patches and `tokens` tokens each.
 
         Args:
             tokens_first: tokens before patches (the decoder's), else after them (the encoder's).
@@ -63,7 +63,7 @@ def encoder_mask(order: Order, form: str) -> torch.Tensor:
 
 
 def decoder_mask(order: Order, mask: str) -> torch.Tensor | None:
-    """(N, N) for "causal": frames up to the own, all of them; None for "full", where everything is seen.
+    """Return (N, N) for "causal": frames up to its own, in full; None for "full", where everything is visible.
 
     Flat tokens see all tokens and no patch, and every patch sees them all.
     """
@@ -74,14 +74,13 @@ def decoder_mask(order: Order, mask: str) -> torch.Tensor | None:
 
 
 def patch_mask(frames: int, patches: int) -> torch.Tensor:
-    """(T * P, T * P): patches see those of frames up to their own, as the alignment head does."""
+    """Return (T * P, T * P): patches see those of frames up to their own, as in the alignment head."""
     frame, _ = _grid(frames, patches)
     return frame[None, :] <= frame[:, None]
 
 
 def with_absent(mask: torch.Tensor | None, present_BN: torch.Tensor) -> torch.Tensor:
-    """(B, 1, N, N) of a mask (N, N) or None: nobody sees what is absent of a clip but an absent element itself,
-    which has to see something and is seen by nobody."""
+    """Return (B, 1, N, N) from a mask (N, N) or None: absent elements are visible only to themselves."""
     own = torch.eye(present_BN.shape[1], dtype=torch.bool, device=present_BN.device)
     seen = present_BN[:, None, :] | own
     return (seen if mask is None else seen & mask)[:, None]
