@@ -13,9 +13,10 @@ compared as is, with its n.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,31 @@ DECIDES = (
     "Tokens are counted over n clips and compared as they are."
 )
 NO_INTERVAL = "no interval measured"
+
+
+class Gain(NamedTuple):
+    """By how many points one row is ahead of another, with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def told(self) -> str:
+        return f"{self.value:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
+    def above(self, least: float = 0.0) -> str:
+        """Judge the claim of a gain of more than `least` points: the entire interval lies above."""
+        return HOLDS if self.low > least else FAILS if self.high < least else UNSURE
+
+    def within(self, margin: float) -> str:
+        """Judge the claim that both differ by at most `margin` points: the entire interval lies inside."""
+        if max(-self.low, self.high) <= margin:
+            return HOLDS
+        return FAILS if self.low > margin or self.high < -margin else UNSURE
+
+
+Clips = Callable[[np.ndarray], Gain]
 
 
 @dataclass(frozen=True)
@@ -158,6 +184,29 @@ def _over_seeds(
         return None
     gains = np.array([value - values[1][seed] for seed, value in values[0].items()]) * (1 if higher else -1)
     return around(float(gains.mean()), half_interval(gains))
+
+
+def gain_of(ours: Mapping[int, np.ndarray], theirs: Mapping[int, np.ndarray], clips: Clips) -> Gain:
+    """Return the mean gain of measurements by seed, with its 95 % interval over seeds and over clips.
+
+    Over the seeds that both sides have, if these are several: Student's interval of the differences seed by seed,
+    widened where the interval of their mean over clips reaches further, as few seeds may agree by chance. Otherwise
+    over all pairs: what the intervals of all of them span.
+
+    Args:
+        ours, theirs: (N, ...) values of the same N clips or captions by seed.
+        clips: the mean of differences (N, ...) with its interval over clips.
+    """
+    shared = sorted(ours.keys() & theirs.keys())
+    if len(shared) < 2:
+        found = [clips(one - other) for one in ours.values() for other in theirs.values()]
+        mean = float(np.mean([gain.value for gain in found]))
+        return Gain(mean, min(gain.low for gain in found), max(gain.high for gain in found))
+    differences = [ours[seed] - theirs[seed] for seed in shared]
+    over_clips = clips(np.mean(differences, axis=0))
+    half = half_interval(np.array([clips(difference).value for difference in differences]))
+    low, high = over_clips.value - half, over_clips.value + half
+    return Gain(over_clips.value, min(low, over_clips.low), max(high, over_clips.high))
 
 
 def joint(one: float | None, other: float | None) -> float | None:

@@ -1,12 +1,13 @@
 """Rows of VTok's tables: how each is trained, which records make it up, and its outcomes.
 
 A table only shows records of one kind: equal image encoder, start, steps, clips and language model size. Of several
-such sets it takes the one that fills the most rows; among ties, the newest. A row's seeds are averaged.
+such sets it takes the one that fills the most rows; among ties, the newest, then the longest training. A row's seeds
+are averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,12 @@ CAMERA_CLIPS = 4800
 """Training clips of Freedoom, not all of whose frequent motions are asked about."""
 LONGER = {"train_clips": 16000, "steps": 6000}
 """Four times the usual clips and steps: do frames learn motion then?"""
-SEEDS = (0, 1)
-TRAINED = ("steps", "train_clips", "batch", "learning_rate", "width", "layers", "heads", "size")
-"""Configuration shared by the rows of one table; a row measured without training need not match in steps."""
+SEEDS = (0, 1, 2)
+TRAINED = (
+    *("train_clips", "batch", "learning_rate", "final_learning_rate", "warmup", "ema"),
+    *("width", "layers", "heads", "size"),
+)
+"""Configuration shared by the rows of one table, besides the steps."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,11 @@ CONTROLS = ("key", "frames11x4", "absolute", "mean", "previous", "shuffled")
 
 @dataclass(frozen=True)
 class Shown:
-    """A row as measured: one record per seed; `outcomes` (mean over seeds) is None if outcome files are missing."""
+    """A row as measured: one record per seed; `outcomes` by seed, empty if outcome files are missing."""
 
     spec: RowSpec
     records: list[Record] = field(default_factory=list)
-    outcomes: Outcomes | None = None
+    outcomes: Mapping[int, Outcomes] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -164,7 +168,7 @@ def shown(
         sets.setdefault(family.set_of(record), []).append(record)
     best: dict[str, list[Record]] = {}
     order = sorted(sets.values(), key=lambda held: max(record.created for record in held))
-    for held in order:
+    for held in (alike for members in order for alike in _by_steps(members)):
         rows = {name: _seeds(family.specs[name], held) for name in names}
         if sum(map(bool, rows.values())) >= sum(map(bool, best.values())):
             best = rows
@@ -174,15 +178,19 @@ def shown(
 def set_of(record: Record) -> str:
     """Return image encoder, stage A and training settings of an understanding row."""
     parents: Mapping[str, str] = record.model["parents"]
-    told = {key: record.config[key] for key in TRAINED if key != "steps"}
+    told = {key: record.config[key] for key in TRAINED}
     return f"{parents.get('image_encoder')} {parents.get('stills')} {sorted(told.items())}"
 
 
+def _by_steps(held: list[Record]) -> Iterator[list[Record]]:
+    """Yield the records of each number of training steps, ascending, with those that were measured untrained."""
+    for steps in sorted({_steps(record) for record in held if _steps(record)}) or [0]:
+        yield [record for record in held if _steps(record) in (0, steps)]
+
+
 def _seeds(spec: RowSpec, held: list[Record]) -> list[Record]:
-    """Return the newest record per seed, all of the longest training."""
-    fits = [record for record in held if spec.fits(record)]
-    longest = max(map(_steps, fits), default=0)
-    by_seed = {record.config["seed"]: record for record in fits if _steps(record) == longest}
+    """Return the newest record per seed."""
+    by_seed = {record.config["seed"]: record for record in held if spec.fits(record)}
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 
@@ -192,9 +200,9 @@ def _steps(record: Record) -> int:
 
 
 def _shown(spec: RowSpec, held: list[Record], root: Path) -> Shown:
-    arrays = [per_clip.read(record, root) for record in held]
-    outcomes = [Outcomes.from_arrays(one) for one in arrays if one is not None]
-    return Shown(spec, held, Outcomes.mean(outcomes) if held and len(outcomes) == len(held) else None)
+    arrays = {record.config["seed"]: per_clip.read(record, root) for record in held}
+    outcomes = {seed: Outcomes.from_arrays(one) for seed, one in arrays.items() if one is not None}
+    return Shown(spec, held, outcomes if len(outcomes) == len(held) else {})
 
 
 _SCRIPT = "python reproductions/vtok/understanding.py"

@@ -11,20 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from evatok import errors
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
 from evatok.reporting import claims, tables
-from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE, Sign
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, Gain, Sign
 from evatok.reporting.final_tables import results_folder
 from evatok.reporting.tables import Cell
 from evatok.reporting.vtok_rows import SEEDS, UNDERSTANDING, Family, Shown, shown
-from evatok.vtok.scoring import AVERAGE, difference
+from evatok.vtok.scoring import AVERAGE, check_same, lead
 
 DECIDES = (
-    f"{claims.RULE}. Differences are in points and of the same questions (means of the seeds); intervals are of draws "
-    "of the same clips from both rows, so they are over clips and not over trainings."
+    f"{claims.RULE}. Differences are in points and of the same questions. Intervals are Student's over the differences "
+    "seed by seed, widened where draws of the same clips from both rows reach further; where two rows have fewer than "
+    "two seeds in common, they are of such draws, spanning every seed."
 )
 Rows = Mapping[str, Shown]
 
@@ -95,7 +97,7 @@ def overview(rows: Rows, paper: Mapping[tuple[str, str], float], against: str) -
             "row": row.spec.label,
             "tokens (paper)": f"{row.tokens} ({_number(paper.get((name, 'tokens')), 0)})",
             "average % (paper)": f"{_measured(row, AVERAGE)} ({_number(paper.get((name, AVERAGE)))})",
-            f"less {rows[against].spec.label}": "" if name == against else _gain(row, rows[against]),
+            f"less {rows[against].spec.label}": "" if name == against else _told(gain(row, rows[against])),
             "seeds": str(len(row.records)),
         }
         for name, row in rows.items()
@@ -112,29 +114,42 @@ def parts(rows: Rows, names: Sequence[str]) -> str:
     return tables.markdown(pd.DataFrame(lines))
 
 
+def gain(row: Shown, other: Shown, metric: str = AVERAGE) -> Gain | None:
+    """Compare two rows in points by `claims.gain_of`; None if either has no outcomes.
+
+    Raises:
+        ScoringError: rows of other questions, or none of this kind.
+    """
+    if not (row.outcomes and other.outcomes):
+        return None
+    first = next(iter(row.outcomes.values()))
+    for outcomes in (*row.outcomes.values(), *other.outcomes.values()):
+        check_same(first, outcomes)
+
+    def clips(difference: np.ndarray) -> Gain:
+        found = lead(difference, first.mask(metric))
+        return Gain(found.value, found.low, found.high)
+
+    ours, theirs = ({seed: one.right for seed, one in each.outcomes.items()} for each in (row, other))
+    return claims.gain_of(ours, theirs, clips)
+
+
 def above(rows: Rows, first: str, second: str, paper: str, *, metric: str = AVERAGE, least: float = 0.0) -> Sign:
     """`first` is better than `second` by more than `least` points: the interval lies entirely above it."""
     what = metric.removeprefix(f"{AVERAGE}.").replace(AVERAGE, "average")
     more = f" by {least:g} points" if least else ""
     name = f"{rows[first].spec.label} above {rows[second].spec.label}{more}, {what}"
-    one, other = rows[first].outcomes, rows[second].outcomes
-    if one is None or other is None:
+    found = gain(rows[first], rows[second], metric)
+    if found is None:
         return Sign(name, paper, "-", UNKNOWN)
-    gain = difference(one, other, metric)
-    told = f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
-    return Sign(name, paper, told, HOLDS if gain.low > least else FAILS if gain.high < least else UNSURE)
+    return Sign(name, paper, found.told, found.above(least))
 
 
 def alike(rows: Rows, first: str, second: str, paper: str, within: float, metric: str = AVERAGE) -> Sign:
     """The two differ by at most `within` points: the whole interval lies inside."""
     name = f"{rows[first].spec.label} within {within:g} points of {rows[second].spec.label}"
-    one, other = rows[first].outcomes, rows[second].outcomes
-    if one is None or other is None:
-        return Sign(name, paper, "-", UNKNOWN)
-    gain = difference(one, other, metric)
-    told = f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
-    inside, outside = max(-gain.low, gain.high) <= within, gain.low > within or gain.high < -within
-    return Sign(name, paper, told, HOLDS if inside else FAILS if outside else UNSURE)
+    found = gain(rows[first], rows[second], metric)
+    return Sign(name, paper, "-", UNKNOWN) if found is None else Sign(name, paper, found.told, found.within(within))
 
 
 def reaches(rows: Rows, name: str, metric: str, least: float, why: str = "-") -> Sign:
@@ -166,9 +181,9 @@ def _cell(name: str, row: Shown, metric: str, paper: float | None) -> Cell:
     value = float(row.tokens) if metric == "tokens" else row.value(metric)
     if not row.records:
         return Cell(name, metric, paper, None, _unit(metric), None, "paper-only", None)
-    record = row.records[-1]
-    count = record.metrics[metric].n if metric in record.metrics else 0
-    return Cell(name, metric, paper, value, _unit(metric), count, record.status, record.id)
+    last, ids = row.records[-1], " ".join(record.id for record in row.records)
+    count = last.metrics[metric].n if metric in last.metrics else 0
+    return Cell(name, metric, paper, value, _unit(metric), count, last.status, ids, row.deviation(metric))
 
 
 def _unit(metric: str) -> str:
@@ -180,11 +195,8 @@ def _measured(row: Shown, metric: str) -> str:
     return _number(row.value(metric)) + ("" if deviation is None else f" ± {deviation:.1f}")
 
 
-def _gain(row: Shown, other: Shown) -> str:
-    if row.outcomes is None or other.outcomes is None:
-        return "-"
-    found = difference(row.outcomes, other.outcomes)
-    return f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+def _told(found: Gain | None) -> str:
+    return "-" if found is None else found.told
 
 
 def _number(value: float | None, decimals: int = 1) -> str:

@@ -17,7 +17,7 @@ from evatok import errors
 from evatok.evaluation import per_clip
 from evatok.metrics import catalogue
 from evatok.reporting import claims, tables
-from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE, Sign
+from evatok.reporting.claims import UNKNOWN, Gain, Sign
 from evatok.reporting.final_tables import results_folder
 from evatok.reporting.tables import Cell
 from evatok.reporting.vtok_generated import GENERATION, gated
@@ -86,40 +86,36 @@ def _more(rows: Mapping[str, Shown], first: str, second: str, paper: str, root: 
     gain = _gain(rows[first], rows[second], "dynamic_degree", root)
     if gain is None:
         return Sign(name, paper, "-", UNKNOWN)
-    _, low, high = gain
-    return Sign(name, paper, _told(gain), HOLDS if low > 0 else FAILS if high < 0 else UNSURE)
+    return Sign(name, paper, gain.told, gain.above())
 
 
 def _even(rows: Mapping[str, Shown], first: str, second: str, paper: str, root: Path) -> Sign:
     name = f"{rows[first].spec.label} within {_ALIKE} points of {rows[second].spec.label}, smoothness"
     gain = _gain(rows[first], rows[second], "motion_smoothness", root)
-    if gain is None:
-        return Sign(name, paper, "-", UNKNOWN)
-    _, low, high = gain
-    outside = low > _ALIKE or high < -_ALIKE
-    return Sign(name, paper, _told(gain), HOLDS if max(-low, high) <= _ALIKE else FAILS if outside else UNSURE)
+    return Sign(name, paper, "-", UNKNOWN) if gain is None else Sign(name, paper, gain.told, gain.within(_ALIKE))
 
 
-def _gain(one: Shown, other: Shown, metric: str, root: Path) -> tuple[float, float, float] | None:
-    """Return the difference of means over seeds, in points, with its interval over captions; None without samples."""
+def _gain(one: Shown, other: Shown, metric: str, root: Path) -> Gain | None:
+    """Compare samples for the same captions by `claims.gain_of`; None without samples."""
     from evatok.metrics.bootstrap import bootstrap_statistic  # imports PyTorch
 
-    both = [_samples(row, metric, root) for row in (one, other)]
-    if both[0] is None or both[1] is None or len(both[0]) != len(both[1]):
+    ours, theirs = (_samples(row, metric, root) for row in (one, other))
+    if not (ours and theirs) or len({len(values) for values in (*ours.values(), *theirs.values())}) > 1:
         return None
-    found = bootstrap_statistic(100 * (both[0] - both[1]), lambda drawn: drawn.mean(), draws=DRAWS)
-    return found.value, found.low, found.high
+
+    def clips(difference: np.ndarray) -> Gain:
+        found = bootstrap_statistic(100 * difference, lambda drawn: drawn.mean(), draws=DRAWS)
+        return Gain(found.value, found.low, found.high)
+
+    return claims.gain_of(ours, theirs, clips)
 
 
-def _samples(row: Shown, metric: str, root: Path) -> np.ndarray | None:
-    """Return (N,) means over the seeds."""
-    held = [per_clip.read(record, root) for record in row.records]
-    values = [arrays[_FILES[metric]].astype(np.float64) for arrays in held if arrays and _FILES[metric] in arrays]
-    return np.mean(values, axis=0) if values and len(values) == len(held) else None
-
-
-def _told(gain: tuple[float, float, float]) -> str:
-    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*gain)
+def _samples(row: Shown, metric: str, root: Path) -> dict[int, np.ndarray]:
+    """Return (N,) values per caption by seed; none unless every seed has them."""
+    held = {record.config["seed"]: per_clip.read(record, root) or {} for record in row.records}
+    name = _FILES[metric]
+    values = {seed: arrays[name].astype(np.float64) for seed, arrays in held.items() if name in arrays}
+    return values if len(values) == len(held) else {}
 
 
 def _lines(rows: Mapping[str, Shown], paper: Mapping[tuple[str, str], float]) -> pd.DataFrame:
@@ -141,8 +137,9 @@ def _cell(name: str, metric: str, row: Shown, paper: Mapping[tuple[str, str], fl
     unit = "" if metric == "gfvd" else "%"
     if not row.records or key is None or row.value(key) is None:
         return Cell(name, metric, published, None, unit, None, "paper-only", None)
-    record = row.records[-1]
-    return Cell(name, metric, published, row.value(key), unit, record.metrics[key].n, record.status, record.id)
+    last, ids = row.records[-1], " ".join(record.id for record in row.records)
+    count = last.metrics[key].n
+    return Cell(name, metric, published, row.value(key), unit, count, last.status, ids, row.deviation(key))
 
 
 def _number(value: float | None, decimals: int = 1) -> str:

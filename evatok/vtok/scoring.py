@@ -1,7 +1,7 @@
 """Score answers: accuracy by category and by what must be seen, and paired differences between rows with intervals.
 
 Two rows that answered the same questions are compared clip by clip, as a clip's questions are easy or hard together:
-the bootstrap draws clips. With several seeds a row is the mean of its seeds; the interval is over clips only.
+the bootstrap draws clips, so that its interval is over clips and not over trainings.
 
 Legend: N clips, Q questions of a clip.
 """
@@ -40,7 +40,7 @@ class Outcomes:
     """Which questions were answered correctly.
 
     Attributes:
-        right: (N, Q) shares in [0, 1]: 0 or 1 for one row, in between for the mean of several.
+        right: (N, Q) 0 or 1.
         needs: (N, Q) indices into NEEDS; -1 where a clip has no question of that category.
     """
 
@@ -62,14 +62,6 @@ class Outcomes:
         held[:, places] = right
         asked[:, places] = np.vectorize(NEEDS.index)(needs)
         return cls(held, asked)
-
-    @classmethod
-    def mean(cls, several: Sequence[Outcomes]) -> Outcomes:
-        """Average several rows that answered the same questions. Raises ScoringError for others."""
-        first = several[0]
-        for other in several[1:]:
-            check_same(first, other)
-        return cls(np.mean([one.right for one in several], axis=0), first.needs)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays of the file beside a record, in the format of `evatok.evaluation.per_clip`."""
@@ -101,7 +93,7 @@ class Outcomes:
         for name in METRICS:
             mask = self.mask(name)
             if mask.any():
-                interval = _interval(self, None, name) if len(self.right) > 1 else None
+                interval = lead(self.right, mask) if len(self.right) > 1 else None
                 half = None if interval is None else (interval.high - interval.low) / 2
                 found[name] = catalogue.of("accuracy").measured(_share(self.right, mask), int(mask.sum()), half)
         return found
@@ -110,31 +102,26 @@ class Outcomes:
 METRICS = (AVERAGE, *(f"{AVERAGE}.{name}" for name in (*CATEGORIES, *NEEDS)))
 
 
-def difference(one: Outcomes, other: Outcomes, metric: str = AVERAGE) -> Interval:
-    """Return the accuracy of `one` minus `other` in points, with its 95 % interval over paired draws of the same clips.
+def lead(gains: np.ndarray, mask: np.ndarray) -> Interval:
+    """Return the mean of gains (N, Q) over the questions of a mask (N, Q), in points, with its 95 % interval.
+
+    The interval is of draws of clips: for a row's gains over another these are paired.
 
     Raises:
-        ScoringError: rows of other questions, or none of this kind.
+        ScoringError: no question is of this kind.
     """
-    check_same(one, other)
-    if not one.mask(metric).any():
-        raise ScoringError(f"no question behind {metric}")
-    return _interval(one, other, metric)
+    from evatok.metrics.bootstrap import bootstrap_statistic  # imports PyTorch
+
+    if not mask.any():
+        raise ScoringError("no question is of the kind that rows are compared by")
+    rows = np.stack([(gains * mask).sum(1), mask.sum(1)], axis=1)
+    return bootstrap_statistic(rows, lambda drawn: 100 * drawn[:, 0].sum() / max(1.0, drawn[:, 1].sum()), draws=DRAWS)
 
 
 def check_same(one: Outcomes, other: Outcomes) -> None:
     """Raise ScoringError if two rows did not answer the same questions."""
     if not np.array_equal(one.needs, other.needs):
         raise ScoringError("rows answered different questions: only answers to the same ones are compared")
-
-
-def _interval(one: Outcomes, other: Outcomes | None, metric: str) -> Interval:
-    from evatok.metrics.bootstrap import bootstrap_statistic  # imports PyTorch
-
-    mask = one.mask(metric)
-    gain = one.right - (0 if other is None else other.right)
-    rows = np.stack([(gain * mask).sum(1), mask.sum(1)], axis=1)
-    return bootstrap_statistic(rows, lambda drawn: 100 * drawn[:, 0].sum() / max(1.0, drawn[:, 1].sum()), draws=DRAWS)
 
 
 def _share(right: np.ndarray, mask: np.ndarray) -> float:

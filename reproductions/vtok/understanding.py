@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--of", choices=[name for name in FAMILIES if name], default="", help="other rows, see above")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="only these rows")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="default: 0 1")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="default: 0 1 2")
     parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock budget (0: none)")
     parser.add_argument("--quick", action="store_true", help="a handful of steps and clips")
     return parser

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evatok.data.embedded.scene_text import CATEGORIES
 from evatok.evaluation import per_clip, protocols
@@ -13,12 +14,13 @@ from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
 from evatok.reporting.vtok_rows import BY_NAME, CAMERA_BY_NAME, ROWS, SEEDS, shown
 from evatok.storage import records
 from evatok.vtok import scoring
-from evatok.vtok.scoring import Outcomes
+from evatok.vtok.scoring import Outcomes, lead
 from reproductions.vtok import figure1, freedoom, table3, table4, table5, understanding
 from tests.factories import ENVIRONMENT
 
 TRAINED = {"steps": 1500, "train_clips": 4000, "batch": 48, "learning_rate": 1.5e-3, "width": 64}
-CONFIG = {**TRAINED, "layers": 3, "heads": 4, "size": "toy", "start": "stills.safetensors"}
+SCHEDULE = {"final_learning_rate": 2e-5, "warmup": 50, "ema": 0.99}
+CONFIG = {**TRAINED, **SCHEDULE, "layers": 3, "heads": 4, "size": "toy", "start": "stills.safetensors"}
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +63,12 @@ def rows_of(folder: Path, *names: str):
     return shown(folder / "records", names, folder)
 
 
-def test_rows_are_means_of_seeds_and_differences_are_paired(put, tmp_path):
+def test_rows_are_means_of_seeds_and_differences_are_of_each_seed(put, tmp_path):
     for seed in SEEDS:
         put("vtok", 0.6 + 0.02 * seed, seed)
-        put("frames8", 0.5, seed)
+        put("frames8", 0.5 + 0.02 * seed, seed)
     rows = rows_of(tmp_path, "vtok", "frames8", "none")
-    assert [record.config["seed"] for record in rows["vtok"].records] == [0, 1]
+    assert [record.config["seed"] for record in rows["vtok"].records] == list(SEEDS)
     each = [record.metrics["accuracy"].value for record in rows["vtok"].records]
     assert rows["vtok"].value("accuracy") == pytest.approx(np.mean(each))
     assert each[0] < each[1]
@@ -78,6 +80,67 @@ def test_rows_are_means_of_seeds_and_differences_are_paired(put, tmp_path):
     assert vtok_tables.alike(rows, "vtok", "frames8", "-", within=3).verdict == FAILS
     assert vtok_tables.alike(rows, "vtok", "vtok", "-", within=3).verdict == HOLDS
     assert vtok_tables.reaches(rows, "vtok", "accuracy.motion", 99).verdict == FAILS
+
+
+def test_seeds_that_disagree_decide_nothing_however_many_clips_they_saw(put, tmp_path):
+    """The rule of `claims`: the spread over trainings decides, where there are several."""
+    for seed, ours in enumerate((0.9, 0.55, 0.6)):
+        put("vtok", ours, seed)
+        put("frames8", 0.5, seed)
+    rows = rows_of(tmp_path, "vtok", "frames8")
+    gains = [
+        one.metrics["accuracy"].value - other.metrics["accuracy"].value
+        for one, other in zip(rows["vtok"].records, rows["frames8"].records, strict=True)
+    ]
+    assert min(gains) > 0
+    expected = stats.t.interval(0.95, 2, np.mean(gains), stats.sem(gains))
+    found = vtok_tables.gain(rows["vtok"], rows["frames8"])
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert vtok_tables.above(rows, "vtok", "frames8", "-").verdict == UNSURE
+
+
+def test_seeds_that_agree_by_chance_leave_the_interval_over_clips(put, tmp_path):
+    for seed in (0, 1):
+        put("vtok", 0.51, seed)
+        put("frames8", 0.5, seed)
+    rows = rows_of(tmp_path, "vtok", "frames8")
+    ours, theirs = rows["vtok"].outcomes[0], rows["frames8"].outcomes[0]
+    alone = lead(ours.right - theirs.right, ours.mask())
+    assert alone.low < alone.value < alone.high
+    assert vtok_tables.gain(rows["vtok"], rows["frames8"]) == (alone.value, alone.low, alone.high)
+
+
+def test_one_seed_against_several_has_to_be_ahead_of_each(put, tmp_path):
+    put("vtok", 0.7)
+    for seed, other in enumerate((0.5, 0.7)):
+        put("frames8", other, seed)
+    rows = rows_of(tmp_path, "vtok", "frames8")
+    found = vtok_tables.gain(rows["vtok"], rows["frames8"])
+    ours = rows["vtok"].outcomes[0]
+    each = [lead(ours.right - other.right, ours.mask()) for other in rows["frames8"].outcomes.values()]
+    assert (found.low, found.high) == (min(one.low for one in each), max(one.high for one in each))
+    assert each[0].low > 0
+    assert vtok_tables.above(rows, "vtok", "frames8", "-").verdict == UNSURE
+
+
+def test_a_row_of_a_longer_training_does_not_meet_shorter_ones(put, tmp_path):
+    put("frames8", 0.5)
+    put("vtok", 0.6)
+    put("swap", 0.4)
+    put("vtok", 0.9, config={"steps": 9000})
+    rows = rows_of(tmp_path, "vtok", "frames8", "swap")
+    assert rows["vtok"].value("accuracy") == pytest.approx(60, abs=2)
+    assert rows["swap"].records, "measured without a training of its own"
+    put("frames8", 0.7, config={"steps": 9000})
+    assert rows_of(tmp_path, "vtok", "frames8")["vtok"].value("accuracy") == pytest.approx(90, abs=2), "of ties"
+    put("frames8", 0.9, config={"ema": 0.5})
+    assert rows_of(tmp_path, "vtok", "frames8")["frames8"].value("accuracy") == pytest.approx(70, abs=2)
+
+
+def test_a_mean_of_seeds_names_the_record_of_each(put, tmp_path):
+    made = [put("vtok", 0.6 + 0.1 * seed, seed) for seed in SEEDS]
+    (cell, *_) = vtok_tables.cells_of(rows_of(tmp_path, "vtok"), {}, ())
+    assert cell.record.split() == [record.id for record in made]
 
 
 def test_records_of_other_trainings_do_not_mix(put, tmp_path):
