@@ -31,14 +31,14 @@ HOLDS, FAILS, UNSURE, UNKNOWN = "holds", "does not hold", "undecided", "not meas
 TOKENIZER_SAVES = 0.244
 """Tokens the paper's router saves against the uniform row: 24.4 % (UCF-101) and 29.6 % (WebVid)."""
 RULE = (
-    "A claim holds where the whole 95 % interval of the difference lies on its side, does not hold where it lies on "
-    "the other side, and is otherwise undecided, as it is without an interval"
+    "A claim holds if the entire 95 % interval of the difference supports it, does not hold if the entire interval "
+    "contradicts it, and is undecided otherwise or without an interval"
 )
 DECIDES = (
-    f"{RULE}. Paired intervals (+ is better) are of draws of the same clips from both rows (spanning those of every "
-    "seed of one row), or of the differences seed by seed where both rows have the same training seeds; the "
-    "half-interval after ± is the root of the summed squares of both rows' own, as if they were of different clips. "
-    "Tokens are counted over n clips and compared as they are."
+    f"{RULE}. Paired intervals (+ is better) come from draws of the same clips in both rows (the span over every seed "
+    "of one row), or from the differences seed by seed if both rows have the same training seeds; a half-interval "
+    "after ± is the root of the summed squares of both rows' own, as if they were of different clips. Token counts over "
+    "n clips are compared directly."
 )
 NO_INTERVAL = "no interval measured"
 

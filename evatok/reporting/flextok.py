@@ -29,6 +29,8 @@ EQUAL_BITS = 0.25
 """Bits per pixel count as equal if they differ by no more than this share."""
 MEASURED = {PROTOCOL: "psnr,l1,rfvd", FEATURES: ""}
 """Metrics a command requests under each protocol; "": all of the protocol's."""
+SHOWN = {"stage": 2, "decoder_mask": "full"}
+"""How the tokenizer was trained that figures and Table 8 show."""
 SAMPLED = 20
 """Flow steps of samples, unless a table varies them."""
 LONGEST = {"toy": 16, "small": 64, "paper": 256}
@@ -119,16 +121,17 @@ def caption(item: str, chosen: Chosen, note: str = "") -> str:
     """State what is compared with what."""
     if not chosen.common:
         return f"{item}. No record fills any of its rows yet; in brackets the paper's values."
-    seeds = max(len(row.records) for row in chosen.rows.values())
-    spread = (
-        f"means over up to {seeds} training seeds (n), after ± the standard deviation over them"
-        if seeds > 1
-        else "one training seed, after ± half the 95 % interval over clips where there is one"
-    )
+    stage = " of stage 2" if chosen.common.get("stage") == 2 else ""
+    counts = {len(row.records) for row in chosen.rows.values() if row.records}
+    alone = "after ± half the 95 % interval over clips where there is one"
+    spread = f"one training seed, {alone}"
+    if max(counts) > 1:
+        spread = f"means over up to {max(counts)} seeds of the training (n), after ± the standard deviation over them"
+        spread += f"; of one seed {alone}" if 1 in counts else ""
+    measured = f"{chosen.common['size']} size after {chosen.common['steps']} steps{stage}, measured under {PROTOCOL}"
     return (
-        f"{item}. Ours (paper): {chosen.common['size']} size after {chosen.common['steps']} steps, measured under "
-        f"{PROTOCOL}; {spread}. {note}{' ' if note else ''}Rows compare with each other; ours and the paper's are of "
-        "other clips, sizes and trainings."
+        f"{item}. Ours (paper): {measured}; {spread}. {note}{' ' if note else ''}Rows compare with each other; ours and "
+        "the paper's are of other clips, sizes and trainings."
     )
 
 
@@ -167,7 +170,7 @@ def publish(table: FlexTable, results: Path) -> None:
 
 @dataclass(frozen=True)
 class RecordTable:
-    """A table from one record, the newest of its own experiment (kind videoflextok_<experiment>).
+    """A table from one record of its own experiment (kind videoflextok_<experiment>): of most clips, the newest.
 
     Attributes:
         caption_of: what follows the item's name in the caption.
@@ -186,12 +189,18 @@ class RecordTable:
 def publish_record(table: RecordTable, results: Path) -> None:
     """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, or the commands to make them."""
     name, signs = f"videoflextok_{table.name}", list[Sign]()
-    found = records.query(results / "records", kind=f"videoflextok_{table.experiment}")[-1:]
+    found = of_most_clips(records.query(results / "records", kind=f"videoflextok_{table.experiment}"))
     for record in found:
         tables.Table(name, f"{table.item}. {table.caption_of(record)}", table.cells_of(record)).publish(results)
         signs += table.claims_of(record)
     publish_claims(signs, name, table.item, results)
     final_tables.tell([] if found else [f"  {table.command}"])
+
+
+def of_most_clips(found: Sequence[Record]) -> list[Record]:
+    """The newest of the records of most clips, so that a trial on a few is none of a table; none of none."""
+    most = max((record.protocol["clips"] for record in found), default=0)
+    return [record for record in found if record.protocol["clips"] == most][-1:]
 
 
 def publish_rows(spec: TableSpec, chosen: Chosen, text: str, results: Path) -> None:
@@ -200,23 +209,42 @@ def publish_rows(spec: TableSpec, chosen: Chosen, text: str, results: Path) -> N
     tables.Table(spec.name, text, cells, shown=final_tables.shown, tail=final_tables.tail).publish(results)
 
 
-def publish_claims(found: list[Sign], name: str, item: str, results: Path) -> None:
-    """Write <name>_signs.csv and .md and print them; nothing if no record supports a claim."""
+def publish_claims(found: list[Sign], name: str, item: str, results: Path, note: str = "") -> None:
+    """Write <name>_signs.csv and .md and print them, with `note` first; nothing if no record allows a claim."""
     if found:
-        claims.publish(found, results, f"{name}_signs", item.partition(",")[0], claims.DECIDES)
+        claims.publish(found, results, f"{name}_signs", item.partition(",")[0], f"{note}{claims.DECIDES}")
 
 
-def of_one_tokenizer(found: Sequence[Record]) -> list[Record]:
-    """Return unguided records of the checkpoint with the most points (length, steps); the newest per point."""
+def told_of(found: Sequence[Record]) -> str:
+    """Describe the one tokenizer that records are of, as a note to its claims."""
+    if not found:
+        return ""
+    model = found[0].model
+    facts, file = model["facts"], Path(found[0].config["checkpoint"]).name
+    training = f"stage {facts['stage']}, {facts['decoder_mask']} attention in the decoder, seed {facts['seed']}"
+    return f"All of one tokenizer, `{file}` ({training}; sha256 {model['sha256'][:12]}). "
+
+
+def of_one_tokenizer(*protocols: Sequence[Record]) -> list[list[Record]]:
+    """Return unguided records of one tokenizer, a list per protocol: the newest at each point (length, steps).
+
+    That of stage 2 with full attention has precedence, as in Table 8; of several the one that has most points, then the
+    newest.
+    """
     points: dict[str, dict[tuple[Any, ...], Record]] = defaultdict(dict)
-    for record in found:
-        model = record.model
-        if model["assignment"] == "uniform" and model["flow_guidance"] == 1.0:
-            points[model["sha256"]][(model["row"][0], model["flow_steps"])] = record
-    if not points:
-        return []
-    best = max(points.values(), key=lambda held: (len(held), max(record.created for record in held.values())))
-    return [best[point] for point in sorted(best)]
+    for index, found in enumerate(protocols):
+        for record in found:
+            model = record.model
+            if model["assignment"] == "uniform" and model["flow_guidance"] == 1.0:
+                points[model["sha256"]][(index, model["row"][0], model["flow_steps"])] = record
+    best = max(points.values(), key=_precedence, default={})
+    return [[best[point] for point in sorted(best) if point[0] == index] for index in range(len(protocols))]
+
+
+def _precedence(held: Mapping[Any, Record]) -> tuple[bool, int, str]:
+    facts = next(iter(held.values())).model["facts"]
+    shown = all(facts.get(key) == value for key, value in SHOWN.items())
+    return shown, len(held), max(record.created for record in held.values())
 
 
 def rivals(folder: Path, ours: Record) -> list[Record]:

@@ -13,9 +13,9 @@ GENERATOR_SAVES = 0.26
 TIME_SHARE = 0.9
 """Share of the token savings that should carry over to sampling time."""
 DECIDES = (
-    f"{RULE}: the gFVD and the time of one sampling have none. Paired intervals (+ is better) are of draws of the same "
-    "clips from both rows; the half-interval after ± is the root of the summed squares of both rows' own. Tokens are "
-    "counted over n samples, or means of n seeds, and compared as they are."
+    f"{RULE}, as for the gFVD and the time of one sampling. Paired intervals (+ is better) come from draws of the same "
+    "clips in both rows; a half-interval after ± is the root of the summed squares of both rows' own. Token counts "
+    "over n samples, or means over n seeds, are compared directly."
 )
 
 

@@ -30,17 +30,17 @@ HIGHLIGHTS = (
         "validation: router better than best_uniform, proxy-reward percentile",
     ),
     Highlight(
-        "So does a router on what pooling loses, at the weight at which assignments save the paper's share",
+        "A router on pooling statistics beats it too, at the weight that saves the paper's share of tokens",
         "table3",
         "test: pyramid_router better than best_uniform, proxy-reward percentile",
     ),
     Highlight(
-        "The paper's router with ST-LPIPS for quality, the nearest to its LPIPS",
+        "The paper's router beats it with ST-LPIPS as the quality, the closest to its LPIPS",
         "table3_st_lpips",
         "validation: router better than best_uniform, proxy-reward percentile",
     ),
     Highlight(
-        "Control: on games that no router saw, it beats the single assignment that is best for them all",
+        "Control: on games no router saw, the router beats the single assignment that is best overall",
         "table3_wq1.2",
         "unseen: router better than best_fixed, proxy-reward percentile",
     ),
@@ -54,7 +54,11 @@ HIGHLIGHTS = (
         "main_table1",
         "B2 takes 24.4 % fewer tokens than A2",
     ),
-    Highlight("It is no worse for it, by ST-LPIPS (the paper: LPIPS)", "main_table1", "B2 no worse than A2, ST-LPIPS"),
+    Highlight(
+        "The adaptive final tokenizer is no worse by ST-LPIPS (the paper: LPIPS)",
+        "main_table1",
+        "B2 no worse than A2, ST-LPIPS",
+    ),
     Highlight(
         "The generator on the adaptive tokenizer has no worse gFVD", "main_table2", "router no worse than uniform, gfvd"
     ),
@@ -69,22 +73,22 @@ HIGHLIGHTS = (
         "stages 1-3 of 1-4 is less than half of the wall time",
     ),
     Highlight(
-        "VideoFlexTok: 16 tokens per latent frame show more than 4 do, by rFVD",
+        "VideoFlexTok: 16 tokens per latent frame have a better rFVD than 4",
         "videoflextok_figure2",
         "16 tokens, 20 steps better than 4 tokens, 20 steps, rFVD",
     ),
     Highlight(
-        "VideoFlexTok has a better rFVD than EVATok at equal bits",
+        "VideoFlexTok has a better rFVD than EVATok at nearly equal bits",
         "videoflextok_table8",
         "VideoFlexTok better than EVATok, uniform, rFVD",
     ),
     Highlight(
-        "VTok: 46 tokens answer more questions about a clip than eight frames' 128, once these learned motion",
+        "VTok: 46 tokens answer more questions than eight frames' 128, after a training in which frames learn motion",
         "vtok_longer",
         "VTok: key frame 16, motion 6 a second above 8 even frames, average",
     ),
     Highlight(
-        "So they do about what happens late in a clip",
+        "VTok answers more questions about late events too",
         "vtok_longer",
         "VTok: key frame 16, motion 6 a second above 8 even frames, late",
     ),
@@ -118,8 +122,8 @@ INTRODUCTION = """# Results
 
 Written by `python reproductions/readme.py` from the tables in `tables/`, which `python -m reproductions` rebuilds from
 the records in `records/`; tests hold all of them together. Our models and clips are of toy size (16x64x64 clips, CPU):
-compare signs and ratios with the paper's, not absolute values. `../reproductions/README.md` says of each item what is
-seen, what is not, and why."""
+compare signs and ratios with the paper's, not absolute values. `../reproductions/README.md` explains what each item
+reproduces, what it does not, and why."""
 CLAIMS = f"{claims.RULE}."
 VALUES = "Every value of the papers that was measured here, and rows that the papers lack (a dash in `paper`)."
 SPEED = """Every row is a ratio within one run: a plain baseline and ours, timed round-robin (`python -m

@@ -24,9 +24,9 @@ from evatok.reporting.vtok_rows import SEEDS, UNDERSTANDING, Family, Shown, show
 from evatok.vtok.scoring import AVERAGE, check_same, lead
 
 DECIDES = (
-    f"{claims.RULE}. Differences are in points and of the same questions. Intervals are Student's over the differences "
-    "seed by seed, widened where draws of the same clips from both rows reach further; where two rows have fewer than "
-    "two seeds in common, they are of such draws, spanning every seed."
+    f"{claims.RULE}. Differences are in points, on the same questions. Intervals are Student's over the differences "
+    "seed by seed, widened if draws of the same clips in both rows reach further; rows with fewer than two seeds in "
+    "common have the span of such draws over every seed."
 )
 Rows = Mapping[str, Shown]
 

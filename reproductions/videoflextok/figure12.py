@@ -50,12 +50,12 @@ def run(results: Path) -> None:
 
 def run_decoder(results: Path) -> None:
     """Build the half with given tokens."""
-    found = flextok.of_one_tokenizer(flextok.measured(results / "records"))
+    (found,) = flextok.of_one_tokenizer(flextok.measured(results / "records"))
     frame = flextok.frame_of(found, ("rfvd",))
     if len(frame):
         flextok_curves.draw_costs(frame, DECODER, results / "figures", "videoflextok_figure12")
         print(frame.pivot_table(index="tokens", columns="flow_steps", values="value").to_markdown() + "\n")
-    flextok.publish_claims(claims_of(found), "videoflextok_figure12", ITEM, results)
+    flextok.publish_claims(claims_of(found), "videoflextok_figure12", ITEM, results, flextok.told_of(found))
     final_tables.tell(flextok.missing_points(found, STEPS, CHECKPOINT))
 
 

@@ -2,9 +2,9 @@
 
     python reproductions/videoflextok/figure2.py            seconds; no GPU, no download, no PyTorch
 
-Reads the records of `evatok.experiments.evaluate` of the tokenizer that has most of them, under both protocols of the
-validation clips (pixels and rFVD; image features), and writes results/figures/videoflextok_figure2.{svg,csv}. 0 tokens,
-a control that the paper lacks, are unconditional samples; one step is the mean of what the tokens leave open. Clips of
+Reads the records of `evatok.experiments.evaluate` of stage 2's tokenizer, under both protocols of the validation
+clips (pixels and rFVD; image features), and writes results/figures/videoflextok_figure2.{svg,csv}. 0 tokens, a
+control that the paper lacks, are unconditional samples; one step is the mean of what the tokens leave open. Clips of
 `evatok.experiments.videoflextok_shown` become videoflextok_figure2_clips.{png,webp}.
 
 Expected (paper, pictures): every doubling adds detail, and every length decodes to a plausible clip.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from evatok.reporting import final_tables, flextok, flextok_curves, flextok_pictures
 from evatok.reporting.claims import Sign
+from evatok.reporting.final_rows import PROTOCOL
 from evatok.storage.records import Record
 
 ITEM = "VideoFlexTok Figure 2, quality at every number of tokens"
@@ -44,16 +45,13 @@ def claims_of(found: Sequence[Record], panels: Sequence[str], perceptual: str) -
 
 
 def run(results: Path) -> None:
-    found = _points(flextok.measured(results / "records"))
-    seen = _points(flextok.measured(results / "records", flextok.FEATURES))
-    if found:
-        seen = [record for record in seen if record.model["sha256"] == found[0].model["sha256"]]
+    found, seen = _points(results / "records")
     if found or seen:
         frame = flextok.frame_of([*found, *seen], (*PANELS, *FEATURE_PANELS))
         flextok_curves.draw(frame, PANELS | FEATURE_PANELS, results / "figures", "videoflextok_figure2")
         print(frame.pivot_table(index=["flow_steps", "tokens"], columns="metric", values="value").to_markdown() + "\n")
     signs = claims_of(found, tuple(PANELS), "rfvd") + claims_of(seen, tuple(FEATURE_PANELS), "feature_frechet")
-    flextok.publish_claims(signs, "videoflextok_figure2", ITEM, results)
+    flextok.publish_claims(signs, "videoflextok_figure2", ITEM, results, flextok.told_of([*found, *seen]))
     shown = flextok_pictures.draw(results, "videoflextok-reconstructed.npz", "videoflextok_figure2_clips")
     checkpoint = found[0].config["checkpoint"] if found else CHECKPOINT
     lacking = flextok.missing_points(found, STEPS, checkpoint)
@@ -61,9 +59,14 @@ def run(results: Path) -> None:
     final_tables.tell(lacking + flextok.missing_points(seen, STEPS, checkpoint, flextok.FEATURES))
 
 
-def _points(records: Sequence[Record]) -> list[Record]:
-    """Return the points of one tokenizer, with samples and with one step."""
-    return [record for record in flextok.of_one_tokenizer(records) if record.model["flow_steps"] in STEPS]
+def _points(folder: Path) -> tuple[list[Record], list[Record]]:
+    """Return points of one tokenizer with samples or one step, by pixels and rFVD, and by image features."""
+    pixels, features = (
+        [record for record in flextok.measured(folder, protocol) if record.model["flow_steps"] in STEPS]
+        for protocol in (PROTOCOL, flextok.FEATURES)
+    )
+    found, seen = flextok.of_one_tokenizer(pixels, features)
+    return found, seen
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -128,6 +128,25 @@ def test_table_8_compares_with_the_evatok_row_of_the_nearest_bits(measured, resu
     assert set(csv(results, "table8_signs").verdict) == {HOLDS}
 
 
+def test_table_8_says_which_rival_this_is_and_how_equal_the_bits_are(measured, results):
+    measured({"psnr": 20.0, "rfvd": 80.0, "bits_per_pixel": 0.0125}, {"stage": 2, "decoder_mask": "full"})
+    other = {"psnr": 23.0, "rfvd": 150.0, "bits_per_pixel": 0.014}
+    measured(other, {"assignment": "random"}, system="adaptive tokenizer", row=[32])
+    assert table8.main(["--results", str(results)]) == 0
+    text = (results / "tables" / "videoflextok_table8.md").read_text()
+    assert "`flex.safetensors` at 32 tokens per block, has the nearest bits per pixel (+12 %; within 25 %" in text
+    assert "after 100 steps of stage 2" in text
+
+
+def test_a_caption_tells_both_meanings_of_a_spread(measured, results):
+    for seed in range(2):
+        measured({"psnr": 20.0 + seed, "l1": 0.05, "rfvd": 90.0}, {"form": "flat", "seed": seed})
+    measured({"psnr": 19.0, "l1": 0.06, "rfvd": 120.0})
+    assert table2.main(["--results", str(results)]) == 0
+    text = (results / "tables" / "videoflextok_table2.md").read_text()
+    assert "± the standard deviation over them; of one seed after ± half the 95 % interval over clips" in text
+
+
 def test_a_rival_of_many_more_bits_stands_in_no_table_of_equal_bits(measured, results, capsys):
     measured({"psnr": 20.0, "rfvd": 80.0, "bits_per_pixel": 0.016}, {"stage": 2, "decoder_mask": "full"})
     other = {"psnr": 23.0, "rfvd": 150.0, "bits_per_pixel": 0.05}
@@ -164,25 +183,63 @@ def test_figures_draw_one_tokenizer_and_name_the_points_it_lacks(measured, resul
     assert "assignment=uniform:4 flow_steps=20" not in told.partition("What would fill")[2]
 
 
-def test_seams_are_judged_with_their_intervals(results):
-    def seam(value: float) -> Metric:
-        return Metric(value, "", 16, "lower", 0.1)
+def test_figures_show_the_tokenizer_of_table_8_and_not_its_control_of_more_points(measured, results):
+    """All of one tokenizer, by pixels and by features, whichever was measured most or last."""
+    ours, control = ({"stage": 2, "decoder_mask": mask} for mask in ("full", "causal"))
+    for row, rfvd in ((4, 60.0), (16, 50.0)):
+        measured({"psnr": 20.0 + row, "l1": 1 / row, "rfvd": rfvd}, ours, row=[row])
+    measured({"feature_agreement": 0.5, "feature_frechet": 9.0}, ours, protocol="embedded-features", row=[4])
+    for row in (1, 2, 4, 8, 16):
+        other = {"sha256": "c" * 64, "row": [row]}
+        measured({"psnr": 30.0, "l1": 0.01, "rfvd": 1.0}, control, **other)
+        measured({"feature_agreement": 0.9, "feature_frechet": 1.0}, control, protocol="embedded-features", **other)
+    assert figure2.main(["--results", str(results)]) == 0
+    drawn = pd.read_csv(results / "figures" / "videoflextok_figure2.csv")
+    assert set(drawn.tokens[drawn.metric == "rfvd"]) == {4, 16}
+    assert drawn.value[drawn.metric == "feature_frechet"].tolist() == [9.0]
+    text = (results / "tables" / "videoflextok_figure2_signs.md").read_text()
+    assert "`flex.safetensors` (stage 2, full attention in the decoder, seed 0; sha256 aaaaaaaaaaaa)" in text
+    assert figure12.main(["--results", str(results)]) == 0
+    assert set(pd.read_csv(results / "figures" / "videoflextok_figure12.csv").value) == {50.0, 60.0}
 
-    metrics = {"seam_ratio_real": seam(1.0), "seam_ratio_k4_conditioned": seam(1.2), "seam_ratio_k4_alone": seam(2.5)}
-    metrics["tokens_k4_conditioned"] = Metric(64, "tokens", 16, "lower", 0.0)
-    record = records.new_record(
-        kind="videoflextok_long",
-        status="toy",
-        protocol={"frames": 64},
-        model={"sha256": "a"},
-        metrics=metrics,
-        config={},
-        environment=dict.fromkeys(records.ENVIRONMENT_KEYS, ""),
-    )
-    records.write(record, results / "records")
+
+@pytest.fixture
+def long_clips(results) -> Callable[..., records.Record]:
+    """Writes a record of long clips: (seam ratio of conditioned chunks, clips) -> the record."""
+
+    def write(seam: float, clips: int = 16) -> records.Record:
+        def ratio(value: float) -> Metric:
+            return Metric(value, "", clips, "lower", 0.1)
+
+        conditioned = {"seam_ratio_k4_conditioned": ratio(seam), "seam_ratio_k4_alone": ratio(2.5)}
+        tokens = {"tokens_k4_conditioned": Metric(64, "tokens", clips, "lower", 0.0)}
+        record = records.new_record(
+            kind="videoflextok_long",
+            status="toy",
+            protocol={"frames": 64, "clips": clips},
+            model={"sha256": "a"},
+            metrics={"seam_ratio_real": ratio(1.0), **conditioned, **tokens},
+            config={},
+            environment=dict.fromkeys(records.ENVIRONMENT_KEYS, ""),
+        )
+        records.write(record, results / "records")
+        return record
+
+    return write
+
+
+def test_seams_are_judged_with_their_intervals(long_clips, results):
+    long_clips(1.2)
     assert long.main(["--results", str(results)]) == 0
     assert csv(results, "long_signs").verdict.tolist() == [HOLDS, HOLDS]
     assert csv(results, "long").set_index(["row", "metric"]).ours["4 tokens, alone", "seam_ratio"] == 2.5
+
+
+def test_a_later_trial_on_fewer_clips_does_not_replace_a_measurement(long_clips, results):
+    long_clips(1.9)
+    measurement, _ = long_clips(1.2), long_clips(1.0, clips=2)
+    assert long.main(["--results", str(results)]) == 0
+    assert set(csv(results, "long").record) == {measurement.id}
 
 
 def test_the_papers_token_arithmetic_and_sizes_come_out(results):
