@@ -36,9 +36,9 @@ RULE = (
 )
 DECIDES = (
     f"{RULE}. Paired intervals (+ is better) come from draws of the same clips in both rows (the span over every seed "
-    "of one row), or from the differences seed by seed if both rows have the same training seeds; a half-interval "
-    "after ± is the root of the summed squares of both rows' own, as if they were of different clips. Token counts over "
-    "n clips are compared directly."
+    "of one row), or from the differences seed by seed if both rows have the same training seeds. A half-interval "
+    "after ± is the root of the summed squares of both rows' own, as if they were of different clips. Token counts "
+    "over n clips are compared directly."
 )
 NO_INTERVAL = "no interval measured"
 

@@ -128,10 +128,10 @@ def caption(item: str, chosen: Chosen, note: str = "") -> str:
     if max(counts) > 1:
         spread = f"means over up to {max(counts)} seeds of the training (n), after ± the standard deviation over them"
         spread += f"; of one seed {alone}" if 1 in counts else ""
-    measured = f"{chosen.common['size']} size after {chosen.common['steps']} steps{stage}, measured under {PROTOCOL}"
+    training = f"{chosen.common['size']} size after {chosen.common['steps']} steps{stage}"
     return (
-        f"{item}. Ours (paper): {measured}; {spread}. {note}{' ' if note else ''}Rows compare with each other; ours and "
-        "the paper's are of other clips, sizes and trainings."
+        f"{item}. Ours (paper): {training}, measured under {PROTOCOL}; {spread}. {note}{' ' if note else ''}"
+        "Rows compare with each other; ours and the paper's are of other clips, sizes and trainings."
     )
 
 
