@@ -3,7 +3,7 @@
 2   an error: the line names the file, key or device, and the way out
 130 Ctrl-C, 143 SIGTERM: everything saved so far is kept, and the same command resumes from it
 
-`--debug` shows the traceback.
+`--debug`, an option of every command (`evatok.storage.arguments.with_debug`), shows the traceback.
 """
 
 from __future__ import annotations

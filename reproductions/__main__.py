@@ -9,7 +9,6 @@ Each is a script in this folder and can be run by itself, with its own options.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import difflib
 import importlib
@@ -17,7 +16,7 @@ import sys
 from pathlib import Path
 
 from evatok import errors
-from evatok.storage import records
+from evatok.reporting import command_line
 
 FOLDER = Path(__file__).resolve().parent
 TRAINS = ("toy", "vtok/understanding", "vtok/generation")
@@ -57,10 +56,9 @@ def run(name: str, options: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to rebuild (default: all)")
     parser.add_argument("--list", action="store_true", help="list them")
-    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
     arguments = parser.parse_args(argv)
     known = items()
     if arguments.list:
@@ -72,9 +70,12 @@ def main(argv: list[str] | None = None) -> int:
             hint = f"did you mean {near[0]}?" if near else "--list names them"
             print(f"reproductions: nothing is called {name!r}; {hint}", file=sys.stderr)
             return errors.ERROR
+    with errors.one_line("reproductions", debug=arguments.debug):
+        command_line.check_results(arguments.results)
+    options = ["--results", str(arguments.results), *(["--debug"] if arguments.debug else [])]
     codes = {}
     for name in arguments.names or known:
-        codes[name] = run(name, ["--results", str(arguments.results)])
+        codes[name] = run(name, options)
         if codes[name] in (errors.INTERRUPTED, errors.TERMINATED):
             return codes[name]
     failed = [name for name, code in codes.items() if code]

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import sys
 
-from evatok import errors
 from evatok.pictures import figures
 from evatok.reporting import mask_figures
-from evatok.reporting.final_tables import results_folder
+from evatok.reporting.command_line import results_of
 
 ASSIGNMENT = (16, 8, 2, 2)
 PATCHES = 16
 
 
 def main(argv: list[str] | None = None) -> int:
-    folder = results_folder(__doc__, argv) / "figures"
     found = mask_figures.masks(ASSIGNMENT, PATCHES)
-    with errors.one_line("figure6"), figures.style():
-        path = figures.save(mask_figures.drawn(found), folder, "figure6", mask_figures.cells(found))
+    with results_of("figure6", __doc__, argv) as results, figures.style():
+        path = figures.save(mask_figures.drawn(found), results / "figures", "figure6", mask_figures.cells(found))
     print(f"supplement Figure 6, assignment {ASSIGNMENT}, {PATCHES} patches per block: {path}")
     for name, mask in found.items():
         title, query, key = mask_figures.TITLES[name]

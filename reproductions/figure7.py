@@ -19,7 +19,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evatok import errors
 from evatok.reporting import claims, command_line, curve_claims, curve_figures, image_curves
 
 NAME = "figure7"
@@ -28,7 +27,7 @@ NAME = "figure7"
 def main(argv: list[str] | None = None) -> int:
     parser = command_line.with_networks(command_line.with_own(command_line.parser(__doc__)))
     asked = command_line.with_metrics(parser, ",".join(image_curves.PANELS)).parse_args(argv)
-    with errors.one_line(NAME):
+    with command_line.one_line(NAME, asked):
         command_line.check_own(asked)
         sets, name = image_curves.SETS, NAME
         if asked.data:

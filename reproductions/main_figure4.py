@@ -20,7 +20,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evatok import errors
 from evatok.reporting import claims, command_line, curve_claims, curve_figures, tables
 
 NAME = "main_figure4"
@@ -28,7 +27,7 @@ NAME = "main_figure4"
 
 def main(argv: list[str] | None = None) -> int:
     asked = curve_figures.parser(__doc__).parse_args(argv)
-    with errors.one_line(NAME):
+    with command_line.one_line(NAME, asked):
         command_line.check_own(asked)
         sets, name = curve_figures.SETS, NAME
         if asked.data:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evatok import errors
 from evatok.reporting import command_line, curve_figures
 
 NAME = "main_figure5"
@@ -26,7 +25,7 @@ PANELS = ("psnr", "st_lpips_alex", "rfvd")
 
 def main(argv: list[str] | None = None) -> int:
     asked = curve_figures.parser(__doc__).parse_args(argv)
-    with errors.one_line(NAME):
+    with command_line.one_line(NAME, asked):
         command_line.check_own(asked)
         if not asked.data:
             show(asked.results, curve_figures.SETS, ROW, NAME)

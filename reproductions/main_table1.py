@@ -22,7 +22,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from evatok import errors
 from evatok.reporting import claims, command_line, final_tables
 from evatok.reporting.command_line import OwnClips
 from evatok.reporting.final_rows import Spec, TableSpec
@@ -62,7 +61,7 @@ def _publish(table: TableSpec, results: Path, own: OwnClips | None = None) -> No
 
 def main(argv: list[str] | None = None) -> int:
     asked = final_tables.parser(__doc__).parse_args(argv)
-    with errors.one_line(TABLE.name):
+    with command_line.one_line(TABLE.name, asked):
         if asked.data:
             from evatok.experiments.own_tables import measured
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import sys
 
-from evatok import errors
-from evatok.reporting import final_tables
+from evatok.reporting import command_line, final_tables
 from evatok.reporting.final_rows import COLUMNS, Spec, TableSpec
 
 TABLE = TableSpec(
@@ -36,7 +35,7 @@ TABLE = TableSpec(
 
 def main(argv: list[str] | None = None) -> int:
     asked = final_tables.parser(__doc__).parse_args(argv)
-    with errors.one_line(TABLE.name):
+    with command_line.one_line(TABLE.name, asked):
         own = None
         if asked.data:
             from evatok.experiments.own_tables import measured

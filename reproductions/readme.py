@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import sys
 
-from evatok import errors
 from evatok.reporting import overview
-from evatok.reporting.final_tables import results_folder
+from evatok.reporting.command_line import results_of
 from evatok.storage import records
 from evatok.storage.files import replacing
 
 
 def main(argv: list[str] | None = None) -> int:
-    results = results_folder(__doc__, argv).resolve()
-    with errors.one_line("readme"):
+    with results_of("readme", __doc__, argv) as given:
+        results = given.resolve()
         pages = {results / "README.md": overview.page(results / "tables")}
         if results == records.REPOSITORY / "results":
             readme = records.REPOSITORY / "README.md"

@@ -12,21 +12,14 @@ Expected (paper, V100s): 116 h on 64, 12.5 h on 4 x 64, 5 h on 32, 347 h on 64; 
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-from evatok import errors
-from evatok.reporting import cost_tables
-from evatok.storage import records
+from evatok.reporting import command_line, cost_tables
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=records.REPOSITORY / "results", help="folder of results")
-    parser.add_argument("--size", default="toy", help="size of the tokenizer: toy, small or paper")
-    arguments = parser.parse_args(argv)
-    with errors.one_line("table2"):
+    arguments = command_line.with_size(command_line.parser(__doc__)).parse_args(argv)
+    with command_line.one_line("table2", arguments):
         cost_tables.publish(arguments.results, arguments.size)
     return 0
 

@@ -31,19 +31,19 @@ from __future__ import annotations
 import argparse
 import sys
 
-from evatok import errors
 from evatok.evaluation import router_study
 from evatok.evaluation.router_study import Scored, Shelf
 from evatok.reporting import command_line, router_tables
 from evatok.storage.allocator import keep_freed_memory
+from evatok.storage.arguments import positive
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_line.with_search(command_line.with_networks(command_line.with_own(command_line.parser(__doc__))))
-    parser.add_argument("--workers", type=int, default=2, help="processes that render clips")
+    parser.add_argument("--workers", type=positive, default=2, help="processes that render clips")
     parser.add_argument("--stored", action="store_true", help="measure nothing, show the stored records")
     arguments = parser.parse_args(argv)
-    with errors.one_line("table3"):
+    with command_line.one_line("table3", arguments):
         command_line.check_own(arguments)
         keep_freed_memory()
         if arguments.data:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from evatok import errors
 from evatok.reporting import claims, command_line, final_tables, image_tables, tables
 from evatok.reporting.command_line import OwnClips
 
@@ -28,7 +27,7 @@ NAME = "table4"
 def main(argv: list[str] | None = None) -> int:
     parser = command_line.with_own(command_line.parser(__doc__))
     asked = command_line.with_metrics(parser, image_tables.OWN_METRICS).parse_args(argv)
-    with errors.one_line(NAME):
+    with command_line.one_line(NAME, asked):
         if asked.data:
             from evatok.experiments.own_tables import measured
 

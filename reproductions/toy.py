@@ -19,6 +19,7 @@ from typing import Any
 from evatok import errors
 from evatok.experiments import make, recipes
 from evatok.experiments.scratch_recipes import FOLDER
+from evatok.storage.arguments import with_debug
 from evatok.storage.environment import REPOSITORY
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -31,14 +32,14 @@ QUICK: dict[str, dict[str, Any]] = {
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a handful of steps and clips")
-    quick = parser.parse_args(argv).quick
+    options = with_debug(parser).parse_args(argv)
     if importlib.util.find_spec("ale_py") is None:
         print('the unseen clips need ale-py: pip install "evatok[arcade]"', file=sys.stderr)
         return 2
     started = time.monotonic()
-    with errors.one_line("toy"):
+    with errors.one_line("toy", debug=options.debug):
         for recipe in recipes.wanted(["scratch"]):
-            further = QUICK[recipe.experiment] if quick else {}
+            further = QUICK[recipe.experiment] if options.quick else {}
             print("$", shlex.join(["python", *recipe.command(**further)]), flush=True)
             if not make.is_made(recipe):
                 make.run(recipe, **further)

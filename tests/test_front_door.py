@@ -1,5 +1,6 @@
 """What a newcomer meets first: the face of the package, its one command, the examples, the pages."""
 
+import importlib
 import re
 import runpy
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import evatok
 from evatok import __main__ as command
 from evatok.storage.environment import REPOSITORY
+from evatok.vtok import pretrained
 
 
 def test_every_public_name_is_there_and_importing_the_package_is_cheap():
@@ -91,3 +93,23 @@ def test_a_router_is_found_in_the_room_of_routers():
     from evatok.routing import Router
 
     assert Router is evatok.Router
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("evatok.alignment.__main__", "evatok.alignment.benchmarks.__main__", "evatok.alignment.vbench.__main__"),
+        *("evatok.weights.__main__", "evatok.vtok.pretrained", "evatok.experiments.make", "evatok.experiments.slurm"),
+        *("reproductions.__main__", "reproductions.toy"),
+        *("reproductions.vtok.generation", "reproductions.vtok.understanding"),
+    ],
+)
+def test_every_command_takes_the_option_that_its_errors_name(module, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(module).main(["--help"])
+    assert "--debug" in capsys.readouterr().out
+
+
+def test_debug_leaves_a_script_s_error_as_it_is(tmp_path):
+    with pytest.raises(pretrained.PretrainedError):
+        pretrained.main([str(tmp_path / "a.gguf"), str(tmp_path), "--debug"])

@@ -27,6 +27,7 @@ from evatok.alignment.judge import Judge, judge_of
 from evatok.alignment.triples import Triples
 from evatok.evaluation import per_clip, protocols
 from evatok.storage import records
+from evatok.storage.arguments import folder, positive, with_debug
 from evatok.storage.environment import REPOSITORY, environment
 from evatok.storage.files import sha256_file
 from evatok.vtok.scoring import METRICS, Outcomes
@@ -125,27 +126,16 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("results/checkpoints/vtok-image-encoder-toy.safetensors"),
         help="the model's image encoder",
     )
-    parser.add_argument("--limit", type=_positive, help="only the first prompts; not comparable")
+    parser.add_argument("--limit", type=positive, help="only the first prompts; not comparable")
     parser.add_argument("--name", default="", help="name of the model that made the samples, for the record")
     parser.add_argument("--status", choices=records.STATUSES, default="toy", help="status of the record (default: toy)")
     parser.add_argument(
-        "--records", type=_folder, default=Path("results/records"), help="folder of the record; '': none"
+        "--records", type=folder, default=Path("results/records"), help="folder of the record; '': none"
     )
     parser.add_argument(
         "--per-clip", type=Path, default=Path("results/per_clip"), help="folder of per-question outcomes"
     )
-    parser.add_argument("--debug", action="store_true", help="show an error's traceback")
-    return parser
-
-
-def _folder(text: str) -> Path | None:
-    return Path(text) if text else None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

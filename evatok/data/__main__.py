@@ -14,13 +14,13 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import pandas as pd
 
 from evatok import errors
 from evatok.data import clips, reels, sets, splits
 from evatok.data.clips import ClipSet, ClipSetError
 from evatok.pictures.contact_sheet import contact_sheet
+from evatok.storage.arguments import positive, rate, whole, with_debug
 from evatok.storage.files import cache_folder, ordinary
 
 COUNTED = ("label", "motion", "game", "map")  # columns of labels worth counting
@@ -87,15 +87,15 @@ def _parser() -> _Parser:
         help=f"default: validation of an embedded set, {splits.ALL} of your own",
     )
     shared.add_argument(
-        "--clips", type=_positive, help=f"number of clips (default: {CLIPS} of an embedded set, else all)"
+        "--clips", type=positive, help=f"number of clips (default: {CLIPS} of an embedded set, else all)"
     )
-    shared.add_argument("--count", type=_positive, dest="clips", help="the same as --clips")
-    shared.add_argument("--size", type=_positive, help=f"side in pixels (default: {SIZE}, or as built)")
-    shared.add_argument("--frames", type=_positive, help=f"frames per clip (default: {FRAMES}, or as built)")
-    shared.add_argument("--seed", type=_whole, default=0, help="seed of an embedded set (default: 0)")
-    shared.add_argument("--fps", type=_rate, help="frames per second sampled from a video (default: its own)")
-    shared.add_argument("--workers", type=_positive, default=2, help="number of processes (default: 2)")
-    shared.add_argument("--debug", action="store_true", help="show an error's traceback")
+    shared.add_argument("--count", type=positive, dest="clips", help="the same as --clips")
+    shared.add_argument("--size", type=positive, help=f"side in pixels (default: {SIZE}, or as built)")
+    shared.add_argument("--frames", type=positive, help=f"frames per clip (default: {FRAMES}, or as built)")
+    shared.add_argument("--seed", type=whole, default=0, help="seed of an embedded set (default: 0)")
+    shared.add_argument("--fps", type=rate, help="frames per second sampled from a video (default: its own)")
+    shared.add_argument("--workers", type=positive, default=2, help="number of processes (default: 2)")
+    with_debug(shared)
     parser = _Parser("python -m evatok.data", description="Build, check and look at clip sets.")
     commands = parser.add_subparsers(required=True, metavar="build|check|show")
     commands.add_parser("build", parents=[shared], help=build.__doc__).set_defaults(command=build)
@@ -106,28 +106,6 @@ def _parser() -> _Parser:
     showing.add_argument("--output", type=_png, default=Path("sheet.png"), help="default: sheet.png")
     showing.set_defaults(command=show)
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if _whole(text) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not (np.isfinite(rate) and rate > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return rate
 
 
 def _png(text: str) -> Path:

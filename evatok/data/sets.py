@@ -103,11 +103,12 @@ def clip_set(
         streaming: decode a user's own videos on the fly, instead of all of them first.
 
     Raises:
-        ClipSetError, ManifestError: an unknown name or split, or fewer clips than requested.
+        ClipSetError, ManifestError: an unknown name or split, a negative count, or fewer clips than requested.
         ImportError: a set with games without the package of the games.
     """
     name = str(name)
     _check_embedded(name, split, frames)
+    _check_count(name, count)
     shape: dict[str, Any] = {"size": size, "frames": frames, "fps": fps}
     return ranks.first(lambda: _clip_set(name, split, count, streaming, seed=seed, workers=workers, **shape))
 
@@ -183,6 +184,7 @@ def built(
     """
     name = str(name)
     _check_embedded(name, split, frames)
+    _check_count(name, count)
     path = Path(name)
     if is_embedded(name):
         return reels.cached(source(name), split, count, size=size, frames=frames, seed=seed)
@@ -198,8 +200,9 @@ def decode(path: Path | str, split: str, *, size: int, frames: int, fps: float |
     """Decode a manifest CSV or a folder of classes into the cache, once; failures land in failures.csv there.
 
     A video that has changed since is decoded again. `count` clips (0: all) are decoded and no more, if the cache does
-    not hold as many already.
+    not hold as many already. Raises as `clip_set` does.
     """
+    _check_count(path, count)
     rows, made_by = splits.rows_of(path, split, stills=frames == 1)
     folder = _decoded_folder(rows, split, size=size, frames=frames, fps=fps)
     held = _decoded(folder, count)
@@ -227,6 +230,13 @@ def _check_embedded(name: str, split: str, frames: int) -> None:
     if split == splits.ALL:
         told = f"embedded set {name!r} is made as long as asked, one split at a time"
         raise ClipSetError(f"{told}: {splits.ALL!r} is not one of them, only {', '.join(clips.SPLITS)}")
+
+
+def _check_count(name: Path | str, count: int) -> None:
+    """Raise ClipSetError for a negative number of clips, which no kind of set has."""
+    if count < 0:
+        told = "1 or more" if is_embedded(str(name)) else "1 or more, or 0 for all of them"
+        raise ClipSetError(f"clip set {name}: {count} clips requested; give {told}")
 
 
 def _decoded(folder: Path, count: int) -> Path | None:

@@ -47,10 +47,7 @@ class Networks:
             EvaluationError: no metric, or one that cannot be measured for pairs.
             WeightsError: network weights that are not available.
         """
-        unknown = [name for name in metrics if name not in METRICS]
-        if unknown or not metrics:
-            cause = f"{unknown[0]!r} cannot be measured" if unknown else "no metric to measure"
-            raise EvaluationError(f"{cause} for pairs of clip and assignment: choose from {', '.join(METRICS)}")
+        check_metrics(metrics)
         half = i3d_bf16 and "rfvd" in metrics
         given = {"i3d": load_i3d(device, torch.bfloat16)} if half else {}
         return cls(tuple(metrics), load_networks(metrics, device, given), "bf16" if half else "fp32")
@@ -83,6 +80,14 @@ class Networks:
 
     def precision(self, extractor: str) -> str:
         return self.i3d_precision if extractor == "i3d" else "fp32"
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raise EvaluationError for no metric, and for one that cannot be measured for pairs."""
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        cause = f"{unknown[0]!r} cannot be measured" if unknown else "no metric to measure"
+        raise EvaluationError(f"{cause} for pairs of clip and assignment: choose from {', '.join(METRICS)}")
 
 
 def features_of(extractor: str) -> str:

@@ -24,6 +24,7 @@ from evatok.experiments import recipes
 from evatok.experiments.recipes import Recipe
 from evatok.search import candidate_table
 from evatok.storage import checkpoints
+from evatok.storage.arguments import with_debug
 from evatok.storage.environment import REPOSITORY
 
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="show all recipes and groups")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and their hours")
     parser.add_argument("--again", action="store_true", help="regenerate the named ones even if they exist")
-    options = parser.parse_args(argv)
+    options = with_debug(parser).parse_args(argv)
     if options.list or not options.names:
         print(listing())
         return 0
@@ -178,5 +179,5 @@ def listing() -> str:
 
 
 if __name__ == "__main__":
-    with errors.one_line("evatok.experiments.make"):
+    with errors.one_line("evatok.experiments.make", debug="--debug" in sys.argv):
         sys.exit(main())

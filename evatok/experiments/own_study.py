@@ -105,16 +105,18 @@ def fitting(paths: Sequence[Path], proxy: Path, tokenizer: AdaptiveTokenizer) ->
 def by_reward(routers: dict[str, Router]) -> list[Comparison]:
     """Group routers by reward, in the order given; rewards that differ only in scale are numbered."""
     points: list[OperatingPoint] = []
-    names: list[str] = []
     for router in routers.values():
         if router.point not in points:
-            name = _named(router.point.metric, router.point.w_q)
-            count = sum(each.partition("_")[0] == name for each in names)
             points.append(router.point)
-            names.append(name if not count else f"{name}_{count + 1}")
+    names = [_named(point.metric, point.w_q) for point in points]
+    counts = [names[:place].count(name) for place, name in enumerate(names)]
     return [
-        Comparison(name, point, {row: router for row, router in routers.items() if router.point == point})
-        for name, point in zip(names, points, strict=True)
+        Comparison(
+            f"{name}_{count + 1}" if count else name,
+            point,
+            {row: router for row, router in routers.items() if router.point == point},
+        )
+        for name, count, point in zip(names, counts, points, strict=True)
     ]
 
 

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evatok.evaluation import protocols
+from evatok.evaluation import chosen_metrics, protocols
+from evatok.evaluation.pairs import Networks
 from evatok.experiments import evaluate
-from evatok.experiments.scored_videos import counted, own_clips, seconds_per_pair, tell_time
+from evatok.experiments.scored_videos import (
+    check_enough,
+    counted,
+    metrics_of,
+    own_clips,
+    seconds_per_pair,
+    tell_time,
+)
 from evatok.reporting.command_line import OwnClips, checkpoints_folder
 from evatok.reporting.final_rows import UNIFORM, Spec, TableSpec
 from evatok.storage import checkpoints
@@ -33,14 +41,17 @@ def measured(table: TableSpec, asked: argparse.Namespace) -> OwnClips:
     Raises:
         CheckpointError: the folder holds no row's tokenizer, or lacks the router of one.
         ClipSetError, ManifestError: clips that are unavailable.
+        CommandLineError, EvaluationError: metrics that are unknown here, or not of the tokenizers' clips.
     """
-    folder = checkpoints_folder(asked)
+    metrics, folder = metrics_of(asked), checkpoints_folder(asked)
     todo = measurements(table, folder, asked.size)
     tokenizer = AdaptiveTokenizer.load(todo[0].checkpoint)
-    clips = own_clips(asked, tokenizer.config.size, tokenizer.config.frames)
     protocol = protocol_of(tokenizer.config)
-    metrics = [name.strip() for name in asked.metrics.split(",") if name.strip()]
-    seconds = seconds_per_pair(tokenizer, clips, metrics, i3d_bf16=False) * len(clips) * len(todo)
+    chosen_metrics(protocols.get(protocol), metrics)
+    networks = Networks.load(metrics, "cpu")
+    clips = own_clips(asked, tokenizer.config.size, tokenizer.config.frames)
+    check_enough(clips, metrics)
+    seconds = seconds_per_pair(tokenizer, clips, networks) * len(clips) * len(todo)
     tell_time(f"measuring {len(todo)} tokenizers on {counted(clips)}", seconds)
     for one in todo:
         settings: dict[str, Any] = {

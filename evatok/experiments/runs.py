@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import shutil
-import sys
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import pandas as pd
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.storage import records
+from evatok.storage.arguments import with_debug
 from evatok.storage.files import ordinary, remove_abandoned, replacing, write_json, writing
 
 with warnings.catch_warnings():
@@ -180,5 +181,8 @@ def _mongo_store(address: str) -> MongoObserver:
 
 
 if __name__ == "__main__":
-    with errors.one_line("evatok.experiments.runs"):
-        print(list_runs(sys.argv[1] if len(sys.argv) > 1 else None).to_string(index=False))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="of runs (default: EVATOK_RUNS, or runs)")
+    options = with_debug(parser).parse_args()
+    with errors.one_line("evatok.experiments.runs", debug=options.debug):
+        print(list_runs(options.folder).to_string(index=False))

@@ -18,8 +18,10 @@ import numpy as np
 from evatok.data.clips import ClipSet
 from evatok.data.sets import clip_set
 from evatok.evaluation import beam_study, router_study
+from evatok.evaluation.folders import EvaluationError
 from evatok.evaluation.operating_points import Pairs, uniform_points
-from evatok.evaluation.pairs import Networks, PairRunner
+from evatok.evaluation.pairs import Networks, PairRunner, check_metrics
+from evatok.evaluation.per_clip import DISTANCES
 from evatok.evaluation.router_study import Shelf
 from evatok.evaluation.searched import Searched
 from evatok.experiments import curves as curves_experiment
@@ -37,16 +39,17 @@ FRAMES = 1  # per block, for timing estimates of a metric with a network
 _POINTS = 25  # approximate assignments per clip on the curves: many of the rules agree
 
 
-def scored_videos(asked: argparse.Namespace, study: OwnStudy) -> router_study.Scored:
+def scored_videos(asked: argparse.Namespace, study: OwnStudy, clips: ClipSet | None = None) -> router_study.Scored:
     """Score a user's videos under every candidate with the proxy: stage 2, resumably.
 
     Prints an estimate of the time first.
 
     Args:
         asked: the options of `evatok.reporting.command_line.with_own`.
+        clips: the videos, if they are loaded already.
     """
     shelf, proxy = study.shelf, study.tokenizer
-    clips = own_clips(asked, proxy.config.size, proxy.config.frames)
+    clips = clips or own_clips(asked, proxy.config.size, proxy.config.frames)
     table = table_of(shelf, study, clips)
     settings = {
         **{"tokenizer": str(study.proxy), "data": asked.data, "fps": asked.fps, "split": SPLIT, "clips": asked.clips},
@@ -91,6 +94,26 @@ def own_clips(asked: argparse.Namespace, size: int, frames: int) -> ClipSet:
     return clip_set(asked.data, SPLIT, asked.clips, size=size, frames=frames, fps=asked.fps)
 
 
+def metrics_of(asked: argparse.Namespace) -> tuple[str, ...]:
+    """Return the names in `--metrics`. Raises CommandLineError for none, and for one that is not measured here."""
+    names = tuple(name.strip() for name in asked.metrics.split(",") if name.strip())
+    try:
+        check_metrics(names)
+    except EvaluationError as error:
+        raise CommandLineError(f"--metrics {asked.metrics!r}: {error}") from error
+    return names
+
+
+def check_enough(clips: ClipSet, metrics: Sequence[str]) -> None:
+    """Raise CommandLineError for a single clip and a metric that compares sets."""
+    of_sets = [name for name in metrics if name in DISTANCES]
+    if of_sets and len(clips) < 2:
+        raise CommandLineError(
+            f"--metrics: {of_sets[0]} compares sets of at least 2 clips, and {clips.name} has {len(clips)}; give more "
+            "clips, or --metrics without it"
+        )
+
+
 def counted(clips: ClipSet) -> str:
     """Say how many clips, or images, a set has."""
     return f"{len(clips)} {'images' if clips.clips.shape[1] == 1 else 'clips'}"
@@ -119,19 +142,29 @@ def tell_time(what: str, seconds: float) -> None:
 def curves(asked: argparse.Namespace) -> dict[str, tuple[str, str]]:
     """Measure the quality-cost curves of a user's videos; return their row, and the set and split of their record.
 
+    What cannot be measured is refused before the hours of scoring.
+
     Args:
         asked: those options, and `metrics`.
+
+    Raises:
+        CommandLineError: a metric that is unknown, or compares sets, and there is one clip; routers of several rewards.
+        WeightsError: networks of metrics that are not available.
     """
+    metrics = metrics_of(asked)
     study = OwnStudy.read(asked)
-    shelf, scored = study.shelf, scored_videos(asked, study)
-    metrics = [name.strip() for name in asked.metrics.split(",") if name.strip()]
+    shelf, quality, shape = study.shelf, curve_quality(study), study.tokenizer.config
+    networks = Networks.load(metrics, "cpu", i3d_bf16=True)
+    clips = own_clips(asked, shape.size, shape.frames)
+    check_enough(clips, metrics)
+    seconds = len(clips) * seconds_per_pair(study.tokenizer, clips, networks)
+    scored = scored_videos(asked, study, clips)
     settings: dict[str, Any] = {
         **{"checkpoint": str(study.proxy), "table": str(table_of(shelf, study, scored.clips))},
-        **{"routers": ",".join(curve_routers(shelf, study)), "metric": curve_quality(study)},
+        **{"routers": ",".join(curve_routers(shelf, study)), "metric": quality},
         **{"size": shelf.size, "metrics": ",".join(metrics), "fps": asked.fps},
         **{"work": str(shelf.root / "work" / "curves"), "records_folder": str(shelf.root / "records")},
     }
-    seconds = len(scored.clips) * seconds_per_pair(study.tokenizer, scored.clips, metrics)
     tell_time(
         f"reconstructing {counted(scored.clips)} under the assignments of some {_POINTS} rules", _POINTS * seconds
     )
@@ -157,11 +190,9 @@ def curve_quality(study: OwnStudy) -> str:
     return points[0].metric
 
 
-def seconds_per_pair(
-    tokenizer: AdaptiveTokenizer, clips: ClipSet, metrics: Sequence[str], *, i3d_bf16: bool = True
-) -> float:
+def seconds_per_pair(tokenizer: AdaptiveTokenizer, clips: ClipSet, networks: Networks) -> float:
     """Measure the seconds to reconstruct and measure a clip under one assignment, on the first one."""
-    networks, candidates = Networks.load(metrics, "cpu", i3d_bf16=i3d_bf16), tokenizer.config.candidates
+    candidates = tokenizer.config.candidates
     pairs = Pairs.of(uniform_points(candidates, 1)[-1:], candidates)
     began = time.perf_counter()
     PairRunner(tokenizer, {}, clips.clips[:1], pairs, networks).measure(np.arange(1), lambda done: None)

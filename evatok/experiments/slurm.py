@@ -21,6 +21,7 @@ from typing import Any
 
 from evatok import errors
 from evatok.errors import EvatokError
+from evatok.storage.arguments import with_debug
 
 PORT = 29400
 _MARGIN = 300.0  # seconds before the end of a job when it saves and is requeued
@@ -120,12 +121,12 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(f"--{name}", default="")
     found.add_argument("--log", type=Path, default=Path("results/slurm"), help="folder of the job logs")
     found.add_argument("command", nargs=argparse.REMAINDER, help="experiment and settings")
-    return found
+    return with_debug(found)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    with errors.one_line("slurm"):
+    with errors.one_line("slurm", debug=options.debug):
         commands(options.command, options.array, Path.cwd())
         try:
             from submitit import AutoExecutor

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evatok import errors
 from evatok.metrics import catalogue
 from evatok.reporting import command_line, tables
 from evatok.reporting.command_line import OwnClips
@@ -100,8 +99,7 @@ def tell(missing: Sequence[str]) -> None:
 
 def main(spec: TableSpec, description: str | None, argv: list[str] | None = None) -> int:
     """Run the command line of a table's script."""
-    results = results_folder(description, argv)
-    with errors.one_line(spec.name):
+    with command_line.results_of(spec.name, description, argv) as results:
         publish(spec, results)
     return 0
 
@@ -109,9 +107,3 @@ def main(spec: TableSpec, description: str | None, argv: list[str] | None = None
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Build the command line of a table of tokenizers, on the embedded clips or a user's own."""
     return command_line.with_metrics(command_line.with_own(command_line.parser(description)), OWN_METRICS)
-
-
-def results_folder(description: str | None, argv: list[str] | None = None) -> Path:
-    """Return the folder that `--results` names."""
-    folder: Path = command_line.parser(description).parse_args(argv).results
-    return folder

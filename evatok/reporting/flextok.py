@@ -14,8 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from evatok import errors
-from evatok.reporting import claims, final_tables, tables
+from evatok.reporting import claims, command_line, final_tables, tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_rows import PROTOCOL, Chosen, Row, Spec, TableSpec
 from evatok.reporting.tables import Cell
@@ -317,7 +316,6 @@ def _point(key: tuple[int, int]) -> str:
 
 def main(run: Callable[[Path], None], name: str, description: str | None, argv: list[str] | None = None) -> int:
     """Run a script's command line: `run` on the folder that `--results` names."""
-    results = final_tables.results_folder(description, argv)
-    with errors.one_line(name):
+    with command_line.results_of(name, description, argv) as results:
         run(results)
     return 0

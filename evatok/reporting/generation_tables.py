@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from evatok import errors
-from evatok.reporting import claims, final_rows, final_tables, tables
+from evatok.reporting import claims, command_line, final_rows, final_tables, tables
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_rows import Chosen
 from evatok.reporting.generation_claims import DECIDES
@@ -86,8 +85,7 @@ def main(
     argv: list[str] | None = None,
 ) -> int:
     """Run the command line of a table's script; `claims_of` judges the chosen rows."""
-    results = final_tables.results_folder(description, argv)
-    with errors.one_line(table.name):
+    with command_line.results_of(table.name, description, argv) as results:
         chosen = publish(table, columns, results)
         claims.publish(claims_of(chosen.rows), results, f"{table.name}_signs", _item(table), DECIDES)
     return 0

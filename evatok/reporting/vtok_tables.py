@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evatok import errors
 from evatok.data.embedded.scene_text import CATEGORIES, NEEDS
 from evatok.reporting import claims, tables
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, Gain, Sign
-from evatok.reporting.final_tables import results_folder
+from evatok.reporting.command_line import results_of
 from evatok.reporting.tables import Cell
 from evatok.reporting.vtok_rows import SEEDS, UNDERSTANDING, Family, Shown, shown
 from evatok.vtok.scoring import AVERAGE, check_same, lead
@@ -53,8 +52,7 @@ class VtokTable:
 
 def main(table: VtokTable, doc: str | None, argv: list[str] | None = None) -> int:
     """Write a table and its verdicts from stored records; exit code 2 for an invalid record."""
-    results = results_folder(doc, argv)
-    with errors.one_line(table.name):
+    with results_of(table.name, doc, argv) as results:
         rows = shown(results / "records", table.rows, family=table.family)
         publish(table, rows, published(table), results)
     for name in table.rows:

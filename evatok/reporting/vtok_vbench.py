@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evatok import errors
 from evatok.evaluation import per_clip
 from evatok.metrics import catalogue
 from evatok.reporting import claims, tables
 from evatok.reporting.claims import UNKNOWN, Gain, Sign
-from evatok.reporting.final_tables import results_folder
+from evatok.reporting.command_line import results_of
 from evatok.reporting.tables import Cell
 from evatok.reporting.vtok_generated import GENERATION, gated
 from evatok.reporting.vtok_rows import SEEDS, Shown, shown
@@ -52,8 +51,7 @@ _ALIKE = 0.3  # points within which the paper's smoothness stays
 
 def main(doc: str | None, argv: list[str] | None = None) -> int:
     """Write the table and its verdicts from stored records; exit code 2 for an invalid record."""
-    results = results_folder(doc, argv)
-    with errors.one_line(NAME):
+    with results_of(NAME, doc, argv) as results:
         rows = shown(results / "records", (*ROWS, "true"), family=GENERATION)
         paper = tables.paper_values(NAME)
         cells = [_cell(name, metric, rows[name], paper) for name in ROWS for metric in (*VBENCH, "gfvd")]

@@ -23,6 +23,7 @@ from torch import nn
 
 from evatok import errors
 from evatok.errors import EvatokError
+from evatok.storage.arguments import with_debug
 from evatok.vtok.features import Features
 from evatok.vtok.strategies import Strategy
 from evatok.vtok.tokens import VideoTokens
@@ -181,8 +182,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gguf", type=Path, metavar="GGUF")
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    options = parser.parse_args(argv)
-    with errors.one_line("evatok.vtok.pretrained"):
+    options = with_debug(parser).parse_args(argv)
+    with errors.one_line("evatok.vtok.pretrained", debug=options.debug):
         convert(options.gguf, options.folder)
         print(options.folder)
     return 0

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from evatok import errors
+from evatok.storage.arguments import with_debug
 from evatok.weights import WeightsError
 from evatok.weights.catalogue import FILES, Finding, WeightsFile, inspect, named
 
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         files = named(options.names)
     except ValueError as error:
         parser.error(str(error))
-    with errors.one_line("evatok.weights"):
+    with errors.one_line("evatok.weights", debug=options.debug):
         if options.command == "prefetch":
             return prefetch(files)
         return verify(files, must_exist=bool(options.names)) if options.command == "verify" else show(files)
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"all of them by default: {', '.join(file.name for file in FILES)}"
     )
-    return parser
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evatok.pictures import figures
-from evatok.reporting.final_tables import results_folder
+from evatok.reporting.command_line import results_of
 from evatok.vtok import length
 
 SECONDS = (1, 2, 3, 5, 8, 10, 15, 20)
@@ -35,9 +35,8 @@ def lengths() -> pd.DataFrame:
 
 
 def main(argv: list[str] | None = None) -> int:
-    results = results_folder(__doc__, argv)
     found = lengths()
-    with figures.style():
+    with results_of("vtok_figure1", __doc__, argv) as results, figures.style():
         figure = Figure(figsize=(4.6, 3.0))
         axes = figure.subplots()
         for name, group in found.groupby("strategy", sort=False):

@@ -15,11 +15,10 @@ import sys
 
 import numpy as np
 
-from evatok import errors
 from evatok.alignment import triples
 from evatok.evaluation import protocols
 from evatok.reporting import vtok_figures
-from evatok.reporting.final_tables import results_folder
+from evatok.reporting.command_line import results_of
 from evatok.reporting.vtok_generated import MADE_BY_NAME
 from evatok.storage.environment import REPOSITORY
 
@@ -37,10 +36,9 @@ def prompts() -> vtok_figures.Prompts:
 
 
 def main(argv: list[str] | None = None) -> int:
-    results = results_folder(__doc__, argv)
     files = {row: REPOSITORY / "results" / "samples" / f"vtok-{row}.npz" for row in ROWS}
     found = {MADE_BY_NAME[row].label: path for row, path in files.items() if path.exists()}
-    with errors.one_line("vtok_figure2"):
+    with results_of("vtok_figure2", __doc__, argv) as results:
         for path in vtok_figures.draw(prompts(), found, results / "figures"):
             print(path)
     return 0

@@ -20,6 +20,7 @@ from evatok.experiments import make
 from evatok.experiments.vtok_generation_recipes import align_of
 from evatok.reporting.vtok_generated import MADE_BY_NAME
 from evatok.reporting.vtok_rows import SEEDS
+from evatok.storage.arguments import with_debug
 from evatok.storage.environment import REPOSITORY
 
 TABLES = ("table1", "table2", "table4_generation", "table5_generation", "figure2")
@@ -30,9 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(MADE_BY_NAME), metavar="ROW", help="only these rows")
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS), help="default: 0 1 2")
     parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock budget (0: none)")
-    options = parser.parse_args(argv)
+    options = with_debug(parser).parse_args(argv)
     names = [align_of(row, seed) for seed in options.seeds for row in options.only or MADE_BY_NAME]
-    with errors.one_line("generation"):
+    with errors.one_line("generation", debug=options.debug):
         make.make_in_time(names, options.minutes)
     for name in TABLES:
         subprocess.run([sys.executable, f"reproductions/vtok/{name}.py"], check=True, cwd=REPOSITORY)

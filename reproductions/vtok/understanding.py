@@ -23,6 +23,7 @@ from evatok.experiments import make
 from evatok.experiments.recipe import Recipe
 from evatok.experiments.vtok_recipes import name_of
 from evatok.reporting.vtok_rows import FAMILIES, SEEDS
+from evatok.storage.arguments import with_debug
 from evatok.storage.environment import REPOSITORY
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if odd:
         parser.error(f"no row {odd[0]!r}: {', '.join(known)}")
     names = [name_of(row, seed, options.of) for seed in options.seeds for row in options.only or known]
-    with errors.one_line("understanding"):
+    with errors.one_line("understanding", debug=options.debug):
         make.make_in_time(names, options.minutes, _quick if options.quick else None)
     for name in (options.of,) if options.of else ("table3", "table4", "table5", "figure1"):
         subprocess.run([sys.executable, f"reproductions/vtok/{name}.py"], check=True, cwd=REPOSITORY)
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="default: 0 1 2")
     parser.add_argument("--minutes", type=float, default=0.0, help="wall-clock budget (0: none)")
     parser.add_argument("--quick", action="store_true", help="a handful of steps and clips")
-    return parser
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

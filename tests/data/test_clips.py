@@ -443,3 +443,20 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
     grey_video(tmp_path / "loose" / "a.mp4", frames=6, grey=50)
     with pytest.raises(ManifestError, match="videos outside a class folder"):
         own(tmp_path / "loose")
+
+
+@pytest.mark.parametrize("ask", [sets.clip_set, sets.built])
+def test_a_negative_number_of_clips_is_refused_alike_for_every_set(ask, tmp_path: Path, cache: Path) -> None:
+    grey_video(tmp_path / "mine" / "run" / "a.mp4", frames=4)
+    shape = {"size": 16, "frames": 4}
+    for name, split, told in (
+        (str(tmp_path / "mine"), "all", "or 0 for all of them"),
+        ("freedoom", "train", "1 or more"),
+    ):
+        with pytest.raises(ClipSetError, match=f"clip set {name}: -2 clips requested; give .*{told}"):
+            ask(name, split, -2, **shape)
+    assert not cache.exists()
+    whole = sets.clip_set(str(tmp_path / "mine"), "all", 0, **shape)
+    assert len(whole) == 1
+    with pytest.raises(ClipSetError, match="-2 clips requested; give 1 or more, or 0"):
+        ask(str(whole.folder), "all", -2, **shape)

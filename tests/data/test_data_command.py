@@ -131,8 +131,8 @@ def test_show_writes_a_contact_sheet(capsys: pytest.CaptureFixture[str], tmp_pat
     ("arguments", "complaint"),
     [
         (["build", "webvid"], "evatok.data: no clip set called 'webvid': give one of freedoom, arcade"),
-        (["build", "freedoom", "--clips", "0"], "--clips: must be 1 or more"),
-        (["build", "freedoom", "--size", "big"], "must be an integer of at least 0, got 'big'"),
+        (["build", "freedoom", "--clips", "0"], "--clips: must be an integer of at least 1, got '0'"),
+        (["build", "freedoom", "--size", "big"], "must be an integer of at least 1, got 'big'"),
         (["build", "freedoom", "--seed=-1"], "must be an integer of at least 0, got '-1'"),
         (["build", "freedoom", "--fps", "nan"], "must be a number above 0, got 'nan'"),
         (["build", "freedoom", "--split", "dev"], "invalid choice: 'dev'"),

@@ -20,7 +20,10 @@ TOKENIZER = {"form": "flexible", "decoder_mask": "causal", "alignment": True}
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    return tmp_path / "results"
+    """An empty folder of results."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture

@@ -21,7 +21,10 @@ FLEX = {"form": "flexible", "decoder_mask": "causal"}
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    return tmp_path / "results"
+    """An empty folder of results."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from evatok.assignments import reward
 from evatok.assignments.reward import Scale
 from evatok.data import clips as clip_sets
 from evatok.evaluation import searched
+from evatok.experiments import own_study
 from evatok.reporting import final_rows
 from evatok.routing.trained_router import OperatingPoint, Router
 from evatok.search import candidate_table
@@ -258,3 +259,36 @@ def test_what_does_not_go_together_is_refused_in_one_line(results, mine, own, tm
     other = clip_sets.save(tmp_path / "built", gratings(3, 16, 64), pd.DataFrame({"label": ["a"] * 3}), {"name": "b"})
     line = refused(capsys, table3, "--results", results, "--data", other.folder, "--proxy", own["proxy"])
     assert "clips have shape (16, 64, 64, 3), expected (12, 16, 16, 3)" in line
+
+
+@pytest.mark.parametrize("script", [main_figure4, main_figure5, main_table1, main_table5])
+def test_an_unknown_metric_is_refused_before_anything_is_decoded(script, results, mine, capsys):
+    line = refused(capsys, script, "--results", results, "--data", mine, "--metrics", "psnr,foo")
+    assert "--metrics 'psnr,foo': 'foo' cannot be measured" in line
+    assert not (results.parent / "cache").exists()
+    assert not results.exists()
+
+
+def test_routers_of_two_rewards_are_refused_before_their_figure_is_scored(results, mine, own, tmp_path, capsys):
+    point = OperatingPoint("psnr", 1.2, Scale(30.0, 1.0, 14.0, 4.0))
+    other = saved_router(tmp_path / "other.safetensors", **SHAPE, point=point)
+    asked = ("--results", results, "--data", mine, "--metrics", "psnr", "--proxy", own["proxy"])
+    line = refused(capsys, main_figure4, *asked, "--router", own["mine-1.4"], other)
+    assert "one figure shows routers of one quality and one scale" in line
+    assert not results.exists()
+
+
+@pytest.mark.parametrize("metric", ["l1", "st_lpips_alex"])
+def test_rewards_that_differ_in_scale_alone_have_names_of_their_own(metric, tmp_path):
+    """Tables are called by these names: the second would replace the first."""
+    routers = {}
+    for number, (w_q, mean) in enumerate([(1.2, -0.3), (1.2, -0.4), (0.8, -0.3), (1.2, -0.3), (1.2, -0.5)]):
+        point = OperatingPoint(metric, w_q, Scale(mean, 0.01, 14.0, 4.0))
+        routers[f"r{number}"] = Router.load(saved_router(tmp_path / f"r{number}.safetensors", **SHAPE, point=point))
+    found = {comparison.name: list(comparison.routers) for comparison in own_study.by_reward(routers)}
+    assert found == {
+        f"{metric}-wq1.2": ["r0", "r3"],
+        f"{metric}-wq1.2_2": ["r1"],
+        f"{metric}-wq0.8": ["r2"],
+        f"{metric}-wq1.2_3": ["r4"],
+    }

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from evatok.assignments.reward import Scale
+from evatok.evaluation import pairs
 from evatok.reporting import image_tables
 from evatok.routing.trained_router import OperatingPoint, Router
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import AdaptiveTokenizer
-from reproductions import figure7, table4
+from reproductions import figure7, table2, table4
 from tests.factories import TINY_IMAGE, saved_router, saved_tokenizer
 
 SHAPE = replace(TINY_IMAGE, size=64, levels=(16, 32, 64, 96))
@@ -88,3 +89,41 @@ def test_a_folder_without_image_networks_is_refused_in_one_line(here, capsys):
             script.main([*asked(here)[:2], "--checkpoints", str(here)])
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
+
+
+def refused(capsys, script, *arguments: str) -> str:
+    """The last line of what a script says as it refuses."""
+    with pytest.raises(SystemExit, match="2"):
+        script.main(list(arguments))
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("script", [figure7, table4])
+def test_metrics_that_cannot_be_measured_are_refused_before_anything_is_decoded(script, here, capsys):
+    for metrics, told in (("foo", "'foo' cannot be measured"), (" , ", "no metric to measure")):
+        line = refused(capsys, script, *asked(here), "--metrics", metrics)
+        assert f"--metrics {metrics!r}: {told}" in line
+        assert "choose from psnr, ssim" in line
+    assert not (here / "cache").exists()
+    assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize("script", [figure7, table4])
+def test_one_image_is_no_set_whose_distance_could_be_measured(script, here, capsys, monkeypatch):
+    monkeypatch.setattr(pairs, "load_networks", lambda metrics, device, given: {})
+    line = refused(capsys, script, *asked(here), "--clips", "1", "--metrics", "psnr,rfd_efficientnet")
+    assert "--metrics: rfd_efficientnet compares sets of at least 2 clips, and mine has 1" in line
+    assert not (here / "results").exists(), "nothing was scored before"
+
+
+@pytest.mark.parametrize("script", [figure7, table4, table2])
+def test_a_size_that_does_not_exist_is_refused_with_those_that_do(script, capsys):
+    line = refused(capsys, script, "--size", "foo")
+    assert "--size" in line
+    assert all(size in line for size in ("toy", "small", "paper"))
+
+
+@pytest.mark.parametrize("count", ["-2", "0", "many"])
+def test_a_number_of_clips_below_one_is_refused(count, capsys):
+    line = refused(capsys, figure7, "--data", "mine", "--clips", count)
+    assert f"--clips/--limit: must be an integer of at least 1, got {count!r}" in line

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from evatok import errors
+from evatok.reporting.command_line import CommandLineError
 from evatok.storage import records
 from reproductions import __main__ as runner
 
@@ -84,3 +85,26 @@ def test_one_that_fails_is_named_and_stops_no_other(tmp_path, capsys):
     assert runner.main(["table1", "figure6", "--results", str(tmp_path)]) == errors.ERROR
     assert "table1 failed" in capsys.readouterr().err
     assert (tmp_path / "figures" / "figure6.svg").exists()
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, *runner.LAST])
+def test_a_folder_of_results_that_does_not_exist_is_refused_and_not_made(name, tmp_path, capsys):
+    """And `--debug` leaves the error as it is, in every script."""
+    script, asked = importlib.import_module(runner.module_of(name)), ["--results", str(tmp_path / "typo")]
+    with pytest.raises(SystemExit, match="2"):
+        script.main(asked)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--results {tmp_path / 'typo'}: there is no such folder" in line
+    with pytest.raises(CommandLineError):
+        script.main([*asked, "--debug"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_for_all_refuses_such_a_folder_once(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runner.main(["table1", "figure6", "--results", str(tmp_path / "typo")])
+    told = capsys.readouterr()
+    assert len(told.err.splitlines()) == 1
+    assert "== table1" not in told.out
+    with pytest.raises(CommandLineError):
+        runner.main(["--results", str(tmp_path / "typo"), "--debug"])

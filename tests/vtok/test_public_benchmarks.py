@@ -109,6 +109,40 @@ def test_rows_that_cannot_be_asked_are_refused_with_their_place(protocol, row, t
         read(protocol, written(tmp_path / "rows.json", [row]))
 
 
+@pytest.mark.parametrize("key", ["question", "answer"])
+@pytest.mark.parametrize("value", [None, 3])
+@pytest.mark.parametrize(
+    ("protocol", "row"),
+    [
+        ("video-mme-with-subtitles", MME),
+        ("video-mmmu", MMMU),
+        ("mmvu", MMVU),
+        ("mvbench", {**MVBENCH, "candidates": ["None", "3", "Down"]}),
+        ("lvbench", LVBENCH["qa"][0]),
+        (
+            "vtok-tv-align",
+            {"clip": 0, "category": "counting", "options": ["None", "3"], "question": "q", "answer": "3"},
+        ),
+    ],
+)
+def test_a_question_or_answer_that_is_no_text_is_refused_with_its_field(protocol, row, key, value, tmp_path):
+    """Not asked as "None", nor compared with an option that reads like the number."""
+    row = {**row, key: value}
+    path = written(tmp_path / "rows.json", [{**LVBENCH, "qa": [row]} if protocol == "lvbench" else row])
+    with pytest.raises(BenchmarkError, match=f"rows.json, row 0: .*the field '{key}' must be text, not {value}"):
+        read(protocol, path)
+
+
+@pytest.mark.parametrize("option", ["--limit", "--frames"])
+@pytest.mark.parametrize("value", ["-3", "0"])
+def test_a_number_of_questions_or_frames_below_one_is_refused(option, value, tmp_path, capsys):
+    path = written(tmp_path / "moving.json", [MVBENCH])
+    with pytest.raises(SystemExit, match="2"):
+        main(["mvbench", "--annotations", str(path), "--prompts", str(tmp_path / "asked.csv"), option, value])
+    assert f"{option}: must be an integer of at least 1, got '{value}'" in capsys.readouterr().err
+    assert not (tmp_path / "asked.csv").exists()
+
+
 def test_files_that_are_no_annotations_are_refused(tmp_path):
     with pytest.raises(BenchmarkError, match="stands there twice"):
         read("longvideobench", written(tmp_path / "twice.json", [LONG, LONG]))

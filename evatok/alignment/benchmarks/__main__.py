@@ -33,6 +33,7 @@ from evatok.alignment.benchmarks.wording import prompt_of
 from evatok.evaluation import per_clip, protocols
 from evatok.evaluation.protocols import Protocol
 from evatok.storage import records
+from evatok.storage.arguments import folder, positive, with_debug
 from evatok.storage.environment import REPOSITORY, environment
 from evatok.storage.files import sha256_file
 
@@ -129,18 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, help="folder of a vision-language model in Hugging Face's format")
     what.add_argument("--prompts", type=Path, metavar="CSV", help="write the prompts to this file and exit")
-    parser.add_argument("--frames", type=int, default=0, help="evenly spaced frames per video (default: protocol's)")
-    parser.add_argument("--limit", type=int, help="only the first questions; not comparable")
+    parser.add_argument(
+        "--frames", type=positive, default=0, help="evenly spaced frames of a video (default: protocol's)"
+    )
+    parser.add_argument("--limit", type=positive, help="only the first questions; not comparable")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     parser.add_argument("--status", choices=records.STATUSES, default="paper", help="status of the record")
-    parser.add_argument("--records", type=_folder, default=Path("results/records"), help="folder; '': none")
+    parser.add_argument("--records", type=folder, default=Path("results/records"), help="folder; '': none")
     parser.add_argument("--per-clip", type=Path, default=Path("results/per_clip"), help="folder of question outcomes")
-    parser.add_argument("--debug", action="store_true", help="show an error's traceback")
-    return parser
-
-
-def _folder(text: str) -> Path | None:
-    return Path(text) if text else None
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -42,7 +42,8 @@ def read(protocol: str, path: Path) -> tuple[list[Item], int]:
         path: an annotation file, or a folder of several.
 
     Raises:
-        BenchmarkError: an unknown benchmark or file, an incomplete row, or two questions with one name.
+        BenchmarkError: an unknown benchmark or file, an incomplete row, one whose question or answer is not text, or
+            two questions with one name.
     """
     if protocol not in READERS:
         raise BenchmarkError(f"protocol {protocol} has no questions of a user's to read; {', '.join(READERS)} have")
@@ -70,7 +71,7 @@ def video_mme(row: Row, place: Place) -> Iterator[Item]:
     """Video-MME: a row per question, options with their letters; subtitles are named as the video."""
     options = _stripped(_listed(row["options"]))
     name, video = str(row["question_id"]), str(row["videoID"])
-    yield Item(name, video, row["question"], options, _letter(row["answer"]), str(row["duration"]), subtitles=video)
+    yield Item(name, video, _text(row, "question"), options, _letter(row), str(row["duration"]), subtitles=video)
 
 
 def video_mmmu(row: Row, place: Place) -> Iterator[Item]:
@@ -78,7 +79,7 @@ def video_mmmu(row: Row, place: Place) -> Iterator[Item]:
     options = _stripped(_listed(row["options"]))
     if options and str(row.get("question_type", _MULTIPLE_CHOICE[0])) in _MULTIPLE_CHOICE:
         name = f"{place.file}/{row['id']}"
-        yield Item(name, str(row["id"]), row["question"], options, _letter(row["answer"]), place.file)
+        yield Item(name, str(row["id"]), _text(row, "question"), options, _letter(row), place.file)
 
 
 def mmvu(row: Row, place: Place) -> Iterator[Item]:
@@ -87,17 +88,15 @@ def mmvu(row: Row, place: Place) -> Iterator[Item]:
         path = PurePosixPath(str(row.get("video_path") or row["video"]))
         options = tuple(str(text) for _, text in sorted(row["choices"].items()) if text)
         video = f"{path.parent.name}/{path.name}"
-        yield Item(str(row["id"]), video, row["question"], options, _letter(row["answer"]), path.parent.name)
+        yield Item(str(row["id"]), video, _text(row, "question"), options, _letter(row), path.parent.name)
 
 
 def mvbench(row: Row, place: Place) -> Iterator[Item]:
     """MVBench: a file per task, rows without a name; the answer is an option's text, some rows name a video segment."""
     options = tuple(map(str, row["candidates"]))
-    if str(row["answer"]) not in options:
-        raise ValueError(f"the answer {row['answer']!r} is not among its options: {', '.join(options)}")
-    name, answer = f"{place.file}/{place.number}", options.index(str(row["answer"]))
+    name, answer = f"{place.file}/{place.number}", _position(row, options)
     start, end = float(row.get("start") or 0.0), float(row.get("end") or math.inf)
-    yield Item(name, str(row["video"]), row["question"], options, answer, place.file, start, end)
+    yield Item(name, str(row["video"]), _text(row, "question"), options, answer, place.file, start, end)
 
 
 def longvideobench(row: Row, place: Place) -> Iterator[Item]:
@@ -106,26 +105,26 @@ def longvideobench(row: Row, place: Place) -> Iterator[Item]:
     options = tuple(str(option) for option in given if option is not None and str(option) != "N/A")
     where = PurePosixPath(str(row.get("subtitle_path") or "")).stem
     details: dict[str, Any] = {"group": str(row["duration_group"]), "subtitles": where}
-    yield Item(str(row["id"]), str(row["video_path"]), row["question"], options, int(row["correct_choice"]), **details)
+    yield Item(
+        str(row["id"]), str(row["video_path"]), _text(row, "question"), options, int(row["correct_choice"]), **details
+    )
 
 
 def lvbench(row: Row, place: Place) -> Iterator[Item]:
     """LVBench: a row per video with its questions, whose options are part of the text."""
     for asked in row["qa"]:
-        question, *pieces = _INLINE.split(asked["question"])
+        question, *pieces = _INLINE.split(_text(asked, "question"))
         options = tuple(text.strip() for text in pieces[1::2])
         kinds = asked["question_type"]
         group = kinds if isinstance(kinds, str) else " + ".join(kinds)
-        yield Item(str(asked["uid"]), str(row["key"]), question.strip(), options, _letter(asked["answer"]), group)
+        yield Item(str(asked["uid"]), str(row["key"]), question.strip(), options, _letter(asked), group)
 
 
 def tv_align(row: Row, place: Place) -> Iterator[Item]:
     """TV-Align's form: triples (prompt, question, answer) with options and category; samples are named `clip`."""
     options = tuple(_listed(row["options"]))
-    if str(row["answer"]) not in options:
-        raise ValueError(f"the answer {row['answer']!r} is not among its options: {', '.join(options)}")
     name, group = f"{row['clip']}/{row['category']}", str(row["category"])
-    yield Item(name, str(row["clip"]), row["question"], options, options.index(str(row["answer"])), group)
+    yield Item(name, str(row["clip"]), _text(row, "question"), options, _position(row, options), group)
 
 
 READERS: dict[str, Callable[[Row, Place], Iterable[Item]]] = {
@@ -189,8 +188,26 @@ def _stripped(options: list[str]) -> tuple[str, ...]:
     return tuple(_LETTERED.sub("", option) if lettered else option for option in options)
 
 
-def _letter(answer: Any) -> int:
-    text = str(answer).strip().strip("().")
-    if len(text) != 1 or text not in LETTERS:
+def _letter(row: Row) -> int:
+    """Return the index of the option whose letter is the answer."""
+    answer = _text(row, "answer")
+    letter = answer.strip().strip("().")
+    if len(letter) != 1 or letter not in LETTERS:
         raise ValueError(f"the answer {answer!r} is not a letter")
-    return LETTERS.index(text)
+    return LETTERS.index(letter)
+
+
+def _position(row: Row, options: Sequence[str]) -> int:
+    """Return the index of the option whose text is the answer."""
+    answer = _text(row, "answer")
+    if answer not in options:
+        raise ValueError(f"the answer {answer!r} is not among its options: {', '.join(options)}")
+    return options.index(answer)
+
+
+def _text(row: Row, key: str) -> str:
+    """Return a field of text. Raises ValueError for another kind of value: a null would be asked as "None"."""
+    value = row[key]
+    if not isinstance(value, str):
+        raise ValueError(f"the field {key!r} must be text, not {value!r}")
+    return value

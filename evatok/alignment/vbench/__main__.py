@@ -16,6 +16,7 @@ from evatok.alignment.vbench import QUALITY, SEMANTIC, read, summary
 from evatok.evaluation import protocols
 from evatok.metrics import catalogue
 from evatok.storage import records
+from evatok.storage.arguments import folder, with_debug
 from evatok.storage.environment import environment
 from evatok.storage.files import sha256_file
 
@@ -26,7 +27,7 @@ KIND = "vbench"
 def main(argv: list[str] | None = None) -> int:
     """Run the command; on an error, exit with 2 after one line on stderr."""
     options = _parser().parse_args(argv)
-    with errors.one_line(NAME):
+    with errors.one_line(NAME, debug=options.debug):
         return run(options)
 
 
@@ -65,12 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="+", type=Path, help="VBench's result files")
     parser.add_argument("--name", required=True, help="name of the model that made the samples, for the record")
     parser.add_argument("--status", choices=records.STATUSES, default="paper", help="status of the record")
-    parser.add_argument("--records", type=_folder, default=Path("results/records"), help="folder; '': none")
-    return parser
-
-
-def _folder(text: str) -> Path | None:
-    return Path(text) if text else None
+    parser.add_argument("--records", type=folder, default=Path("results/records"), help="folder; '': none")
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ from tests.factories import gratings
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    return tmp_path / "results"
+    """An empty folder of results."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
