@@ -151,7 +151,7 @@ def tick(path: Path, frame: VideoFrame) -> int:
 
 
 def turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """Read from a frame's display matrix: swap axes, then mirror left to right, then top to bottom."""
+    """Return whether to swap axes, then mirror left to right, then top to bottom, by a frame's display matrix."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False

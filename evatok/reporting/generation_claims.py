@@ -33,7 +33,7 @@ def fewer_tokens(
 
 
 def time_follows_tokens(rows: Mapping[str, final_rows.Row], first: str, second: str) -> Sign:
-    """Sampling saves at least 0.9 times as large a share of time as of tokens; without a saving there is no claim."""
+    """Sampling saves at least 0.9 times as large a share of time as of tokens; fails if it saves no tokens."""
     name = f"{first} saves {TIME_SHARE:g} of its token saving in sampling time"
     values = [rows[row].value(metric) for metric in ("gtokens", "sampling_ms") for row in (first, second)]
     if any(value is None for value in values):
