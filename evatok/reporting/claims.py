@@ -175,15 +175,20 @@ def _paired(first: Row, second: Row, one: Value, other: Value) -> tuple[float, f
 def _over_seeds(
     ours: Sequence[Record], theirs: Sequence[Record], metric: str, *, higher: bool
 ) -> tuple[float, float] | None:
-    """Return the interval of the mean gain seed by seed; None unless both have one record per seed, of equal seeds."""
+    """Return the interval of the mean gain seed by seed; None unless both have the same seeds, one record each."""
+    gains = seed_by_seed(ours, theirs, metric)
+    return None if gains is None else around(float(gains.mean()) * (1 if higher else -1), half_interval(gains))
+
+
+def seed_by_seed(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> np.ndarray | None:
+    """Return our values less theirs of each training seed (n,); None unless both have the same several, once each."""
     values = [
         {record.model.get("facts", {}).get("seed"): record.metrics[metric].value for record in records}
         for records in (ours, theirs)
     ]
     if values[0].keys() != values[1].keys() or not len(values[0]) == len(ours) == len(theirs) or None in values[0]:
         return None
-    gains = np.array([value - values[1][seed] for seed, value in values[0].items()]) * (1 if higher else -1)
-    return around(float(gains.mean()), half_interval(gains))
+    return np.array([value - values[1][seed] for seed, value in values[0].items()]) if len(ours) > 1 else None
 
 
 def gain_of(ours: Mapping[int, np.ndarray], theirs: Mapping[int, np.ndarray], clips: Clips) -> Gain:

@@ -8,7 +8,7 @@ alignment, under the newest version of its protocol: the set that fills the most
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,9 +140,8 @@ def choose(folder: Path, table: TableSpec, own: OwnClips | None = None) -> Chose
             sets[(aligned, *_common(record))].append(record)
     candidates = []
     for members in sets.values():
-        routers = {record.model["router"] for record in members if record.model["assignment"] == "router"}
-        for router in sorted(routers) or [None]:
-            rows = _rows(table, [r for r in members if r.model.get("router", router) == router])
+        for part in by_router(members):
+            rows = rows_of(table, part)
             held = [record for row in rows.values() for record in row.records]
             if held:
                 steps, newest = held[0].model["facts"]["steps"], max(record.created for record in held)
@@ -169,7 +168,14 @@ def _common(record: Record) -> tuple[Any, ...]:
     return (*told, parents.get("train_clips"), record.protocol.get("hash"))
 
 
-def _rows(table: TableSpec, members: list[Record]) -> dict[str, Row]:
+def by_router(members: Sequence[Record]) -> Iterator[list[Record]]:
+    """Yield the records measured under each router, each time with those measured under none."""
+    routers = {record.model["router"] for record in members if record.model["assignment"] == "router"}
+    for router in sorted(routers) or [None]:
+        yield [record for record in members if record.model.get("router", router) == router]
+
+
+def rows_of(table: TableSpec, members: Sequence[Record]) -> dict[str, Row]:
     """Return every row of the table with its records: the newest of each training seed."""
     rows = {}
     for spec in table.specs:

@@ -1,8 +1,8 @@
 """Rows of VideoFlexTok's generator tables: `sample` records by tokenizer, order, tokens and sampling settings.
 
-Rows of one table are of generators of equal size, trained equally on equal clips, under one protocol: the set that
-fills the most rows; among ties, the newest. A value without a record is a dash, and the recipes that would fill it are
-named.
+Rows of one table are of generators of equal size, trained equally on equal clips, drawn equally but for what rows vary,
+under one protocol: the set that fills the most rows; among ties, the newest. A value without a record is a dash, and
+the recipes that would fill it are named.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evatok.reporting import claims, final_tables, flextok
+from evatok.reporting import claims, final_tables, flextok, generation_rows
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_rows import Chosen, Row, Spec, TableSpec
+from evatok.reporting.final_rows import Chosen, Row, Spec, TableSpec, half_interval
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -24,7 +24,10 @@ COLUMNS = ("gfvd", "class_consistency", "class_consistency_balanced", "gtokens")
 
 @dataclass(frozen=True)
 class GeneratorSpec(Spec):
-    """A row: the tokenizer's facts (`trained`), the order, tokens per latent frame (None: all), and guidance."""
+    """A row: the tokenizer's facts (`trained`), the order, tokens per latent frame (None: all), and guidance.
+
+    The flow decoder has no guidance, as in the tables of reconstructions.
+    """
 
     order: str = "time-first"
     kept: int | None = None
@@ -37,7 +40,8 @@ class GeneratorSpec(Spec):
         if facts.get("order") != self.order or any(told.get(k) != v for k, v in (self.trained or {}).items()):
             return False
         kept = most_tokens(record) if self.kept is None else self.kept
-        return (model["kept"], model["guidance"], model["flow_steps"]) == (kept, self.guidance, self.flow_steps)
+        asked = (kept, self.guidance, self.flow_steps)
+        return not flow_guided(record) and (model["kept"], model["guidance"], model["flow_steps"]) == asked
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,20 @@ def most_tokens(record: Record) -> int:
     return round(record.model["facts"]["tokens_per_clip"] / len(record.model["tokens_per_block"]))
 
 
+def flow_guided(record: Record) -> bool:
+    """Whether a flow decoder with guidance decoded the samples."""
+    return bool(record.model.get("flow_guidance", 1) != 1)
+
+
+def sampled_alike(record: Record) -> tuple[Any, ...]:
+    """Return what samples that stand together have in common: labels, clips, protocol, and how they were drawn."""
+    clips, protocol = record.model["parents"].get("clips"), record.protocol.get("hash")
+    return (record.model["facts"].get("label"), clips, protocol, *generation_rows.drawn(record))
+
+
 def _common(record: Record) -> tuple[Any, ...]:
-    facts, parents = record.model["facts"], record.model["parents"]
-    told = tuple(facts.get(key) for key in ("size", "model", "steps", "batch", "label"))
-    return (*told, parents.get("clips"), record.protocol.get("hash"))
+    facts = record.model["facts"]
+    return (*(facts.get(key) for key in ("size", "model", "steps", "batch")), *sampled_alike(record))
 
 
 def publish(table: GeneratorTable, results: Path) -> None:
@@ -95,19 +109,24 @@ def caption(table: GeneratorTable, chosen: Chosen) -> str:
     )
 
 
-def alike(rows: Mapping[str, Row], one: str, other: str, metric: str, paper: str) -> Sign:
-    """Claim that two rows differ by no more than two standard errors of their difference.
+def alike(rows: Mapping[str, Row], one: str, other: str, metric: str, paper: str, *, within: float) -> Sign:
+    """Claim that two rows differ by at most a share `within` of the other's value.
 
-    It takes several seeds of both; otherwise it is undecided.
+    It holds if the whole interval of the differences seed by seed lies within this margin, does not hold if it lies
+    wholly outside, and is otherwise undecided, as it is unless both rows have the same several training seeds.
     """
-    name = f"{one} and {other} do not differ, {metric}"
+    name = f"{one} within {100 * within:g} % of {other}, {metric}"
     first, second = rows[one].value(metric), rows[other].value(metric)
     if first is None or second is None:
-        return Sign(name, paper, "not measured", claims.UNKNOWN)
-    told = f"{first.value:.1f} and {second.value:.1f}"
-    counts = [len(rows[row].records) for row in (one, other)]
-    if min(counts) < 2 or first.spread is None or second.spread is None:
-        return Sign(name, paper, f"{told} (one seed)", claims.UNSURE)
-    error = (first.spread**2 / counts[0] + second.spread**2 / counts[1]) ** 0.5
-    within = abs(first.value - second.value) <= 2 * error
-    return Sign(name, paper, f"{told} (two standard errors: {2 * error:.1f})", claims.HOLDS if within else claims.FAILS)
+        return Sign(name, paper, "-", claims.UNKNOWN)
+    told, margin = f"{first.value:.1f} and {second.value:.1f}", within * abs(second.value)
+    ours, theirs = ([r for r in rows[row].records if r.id in v.ids] for row, v in ((one, first), (other, second)))
+    apart = claims.seed_by_seed(ours, theirs, first.metric)
+    if apart is None:
+        return Sign(name, paper, f"{told} ({claims.NO_INTERVAL}: not of the same several seeds)", claims.UNSURE)
+    mean, half = float(apart.mean()), half_interval(apart)
+    error = float(apart.std(ddof=1)) / len(apart) ** 0.5
+    told += f"; first less second {mean:+.1f}, standard error {error:.1f}, 95 % interval {mean - half:+.1f} to "
+    told += f"{mean + half:+.1f}; margin ± {margin:.1f}"
+    inside, outside = abs(mean) + half <= margin, abs(mean) - half > margin
+    return Sign(name, paper, told, claims.HOLDS if inside else claims.FAILS if outside else claims.UNSURE)

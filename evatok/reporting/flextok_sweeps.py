@@ -20,7 +20,7 @@ from evatok.pictures import figures
 from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_rows import Row, Spec
-from evatok.reporting.flextok_generation import most_tokens
+from evatok.reporting.flextok_generation import flow_guided, most_tokens, sampled_alike
 from evatok.storage.records import Record
 
 GRID = "3D grid"
@@ -61,7 +61,8 @@ def line_of(record: Record) -> str:
     """Return the line a record is on: the grid, or the tokens per latent frame; "" for none."""
     model, facts = record.model, record.model["facts"]
     told = facts.get("tokenizer", {})
-    if (model["guidance"], model["flow_steps"]) != (1, flextok.SAMPLED) or "trunk_parameters" not in model:
+    plain = (model["guidance"], model["flow_steps"]) == (1, flextok.SAMPLED) and not flow_guided(record)
+    if not plain or "trunk_parameters" not in model:
         return ""
     if told.get("form") == "grid":
         return GRID
@@ -72,14 +73,13 @@ def line_of(record: Record) -> str:
 
 
 def points_of(found: Sequence[Record]) -> list[Point]:
-    """Return points with equal clips and protocol, the largest such set; the newest record per seed."""
+    """Return points with equal clips, protocol and drawing, the largest such set; the newest record per seed."""
     sets: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[int, Record]]] = {}
     for record in found:
         if line := line_of(record):
             model, facts = record.model, record.model["facts"]
-            alike = (facts.get("label"), model["parents"].get("clips"), record.protocol.get("hash"))
             key = (line, model["trunk_parameters"], model["training_tokens"], model["training_flops"])
-            sets.setdefault(alike, {}).setdefault(key, {})[facts["seed"]] = record
+            sets.setdefault(sampled_alike(record), {}).setdefault(key, {})[facts["seed"]] = record
     if not sets:
         return []
     best = max(sets.values(), key=len)

@@ -1,7 +1,7 @@
 """VideoFlexTok's Table 1 in small: generators on its tokens, on its 3D grid, and on EVATok's fixed and adaptive codes.
 
-Rows are `sample` records of generators trained with equal operations on equal clips, each with the reconstructions of
-its tokenizer at the same tokens. The records are also summarised in words: which system wins where.
+Rows are `sample` records of generators trained with equal operations on equal clips and drawn equally, each with the
+reconstructions of its tokenizer at the same tokens. The records are also summarised in words: which system wins where.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evatok.metrics import catalogue
 from evatok.reporting import claims, final_tables, flextok, generation_claims, tables
 from evatok.reporting.claims import HOLDS, UNKNOWN, Sign
 from evatok.reporting.final_rows import PROTOCOL, Chosen, Row, Spec, TableSpec, Value
-from evatok.reporting.flextok_generation import GeneratorSpec
+from evatok.reporting.flextok_generation import GeneratorSpec, sampled_alike
 from evatok.reporting.generation_rows import EQUAL_COMPUTE, measures
 from evatok.storage import records
 from evatok.storage.records import Record
@@ -85,8 +85,7 @@ def choose(folder: Path) -> Chosen:
 
 def _common(record: Record) -> tuple[Any, ...]:
     facts = record.model["facts"]
-    told = tuple(facts.get(key) for key in ("size", "model", "label"))
-    return (*told, record.model["parents"].get("clips"), record.protocol.get("hash"))
+    return (facts.get("size"), facts.get("model"), *sampled_alike(record))
 
 
 def _of_equal_compute(found: Sequence[Record]) -> list[Record]:

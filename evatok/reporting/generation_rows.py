@@ -29,6 +29,8 @@ OF_TOKENIZER: dict[str, Column] = {
     "rfvd": (RECONSTRUCTION, "rfvd", 1, ""),
     "rtokens": (RECONSTRUCTION, "mean_tokens", 1, "tokens"),
 }
+DRAWN: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "flow_guidance": 1.0}
+"""How samples are drawn, besides what rows may vary (guidance, tokens, flow steps): settings, and their values off."""
 EQUAL_COMPUTE = 0.05
 """Trainings count as equal compute if steps times batch times tokens per clip differ by no more than this share."""
 
@@ -166,10 +168,10 @@ def _of_one_tokenizer(sources: dict[str, tuple[Record, ...]]) -> dict[str, tuple
 def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:
     """Return the records of each row for one task, from the set that fills the most rows."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    drawn = [record for record in everything if record.kind == "sample" and record.model["task"] == task]
-    for record in final_rows.of_newest_version(drawn):
+    found = [record for record in everything if record.kind == "sample" and record.model["task"] == task]
+    for record in final_rows.of_newest_version(found):
         if record.protocol.get("name") in table.task.sampled and not (table.guided and record.model["guidance"] == 1):
-            sets[_common(record)].append(record)
+            sets[common_of(record)].append(record)
     candidates = []
     for members in sets.values():
         for steps in {record.model["facts"]["steps"] for record in members}:
@@ -181,12 +183,17 @@ def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> 
     return max(candidates, key=lambda candidate: candidate[0])[1] if candidates else {}
 
 
-def _common(record: Record) -> tuple[Any, ...]:
+def common_of(record: Record) -> tuple[Any, ...]:
     """Return what the samples of one table have in common, except for the generator's steps."""
     facts, model = record.model["facts"], record.model
     trained = tuple(facts.get(key) for key in ("size", "model", "batch", "label"))
-    sampled = tuple(model.get(key) for key in ("guidance", "temperature", "top_k", "top_p"))
-    return (*trained, model.get("parents", {}).get("clips"), record.protocol.get("hash"), *sampled)
+    clips, protocol = model.get("parents", {}).get("clips"), record.protocol.get("hash")
+    return (*trained, clips, protocol, model.get("guidance"), *drawn(record))
+
+
+def drawn(record: Record) -> tuple[Any, ...]:
+    """Return the values of DRAWN. A setting that a record lacks, as without a flow decoder, is off."""
+    return tuple(record.model.get(name, off) for name, off in DRAWN.items())
 
 
 def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record, ...]:

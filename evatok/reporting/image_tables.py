@@ -1,19 +1,20 @@
 """Supplement Table 4: final image tokenizers at one length and with a router's, and their generators.
 
-A row's reconstructions are the evaluations of its tokenizers, one per training seed; its samples come from generators
-on any of them. One table shows tokenizers of equal size, steps, training images and protocol: the set that fills the
-most rows; among ties, the newest.
+A row's reconstructions are the evaluations of its tokenizers, one per training seed: at the length of the fixed-length
+baseline, or under the router they were trained with. Its samples come from generators on any of them, trained with the
+same assignments. One table shows tokenizers of equal size, steps, training images, router and protocol, and generators
+of equal training and sampling settings: the set that fills the most rows; among ties, the newest.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evatok.reporting import claims, final_tables
+from evatok.reporting import claims, final_rows, final_tables, generation_rows
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, Sign
 from evatok.reporting.command_line import OwnClips
 from evatok.reporting.final_rows import Row, Spec, TableSpec, Value
@@ -22,6 +23,8 @@ from evatok.storage import records
 from evatok.storage.records import Record
 
 PROTOCOLS = ("embedded-images-reconstruction", "embedded-images-generation")
+TRAINING = "stage5_generator"
+"""Kind of the records of generators' trainings, which hold their learning rates."""
 ROWS = ("uniform", "router")
 TABLE = TableSpec(
     "table4",
@@ -56,29 +59,25 @@ def choose(folder: Path, own: OwnClips | None = None) -> Chosen:
     """Return the records in `folder` that fill the most of the table; a user's own images have no samples."""
     if own:
         measured = list(filter(own.has, records.query(folder, kind="evaluate", name=own.protocol)))
-        return _fullest(measured, [])
+        return _fullest(measured, [], {})
     measured, drawn = (
         [record for record in records.query(folder, kind=kind, name=name) if record.protocol.get("comparable") is True]
         for kind, name in zip(("evaluate", "sample"), PROTOCOLS, strict=True)
     )
-    return _fullest(measured, drawn)
+    trained = records.query(folder, kind=TRAINING, superseded=True)
+    rates = {record.model.get("sha256"): record.config.get("learning_rate") for record in trained}
+    return _fullest(measured, drawn, rates)
 
 
-def _fullest(measured: list[Record], drawn: list[Record]) -> Chosen:
+def _fullest(measured: Sequence[Record], drawn: Sequence[Record], rates: Mapping[str | None, Any]) -> Chosen:
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in measured:
-        if _row_of(record):
+        if record.model.get("facts") and any(spec.fits(record) for spec in TABLE.specs):
             sets[_common(record)].append(record)
-    found = [_rows_of(members, drawn) for members in sets.values()]
+    parts = [part for members in sets.values() for part in final_rows.by_router(members)]
+    found = [Chosen(rows, _samples_on(rows, drawn, rates)) for rows in (final_rows.rows_of(TABLE, p) for p in parts)]
     empty = {name: Row(Spec(name, None)) for name in ROWS}
     return max(found, key=_filled, default=Chosen(empty, empty))
-
-
-def _row_of(record: Record) -> str:
-    """Return the row of a final image tokenizer measured as it was trained; "" for others, such as a proxy."""
-    facts, measured = record.model.get("facts") or {}, record.model.get("assignment")
-    is_final = facts.get("stage") == 4 and facts.get("modality") == "image"
-    return str(measured) if is_final and measured in ROWS and facts.get("assignment") == measured else ""
 
 
 def _common(record: Record) -> tuple[Any, ...]:
@@ -87,15 +86,24 @@ def _common(record: Record) -> tuple[Any, ...]:
     return (*told, parents.get("train_clips"), parents.get("start"), record.protocol.get("hash"))
 
 
-def _rows_of(members: list[Record], drawn: list[Record]) -> Chosen:
-    reconstructed, sampled = {}, {}
-    for name in ROWS:
-        by_seed = {r.model["facts"]["seed"]: r for r in members if _row_of(r) == name}
-        reconstructed[name] = Row(Spec(name, {}), tuple(by_seed[seed] for seed in sorted(by_seed)))
-        tokenizers = {record.model["sha256"] for record in by_seed.values()}
-        own = {r.model["parents"]["tokenizer"]: r for r in drawn if r.model["parents"]["tokenizer"] in tokenizers}
-        sampled[name] = Row(Spec(name, {}), tuple(own.values()))
-    return Chosen(reconstructed, sampled)
+def _samples_on(made: Mapping[str, Row], drawn: Sequence[Record], rates: Mapping[str | None, Any]) -> dict[str, Row]:
+    """Return the samples on the rows' tokenizers, the newest of each, from the set that fills the most rows.
+
+    A set is of equal generators, trained and sampled equally; `rates` are the peak learning rates by generator.
+    """
+    sets: dict[tuple[Any, ...], dict[str, dict[str, Record]]] = defaultdict(lambda: {name: {} for name in ROWS})
+    for name, row in made.items():
+        for sample in (sample for sample in drawn if _is_on(sample, row)):
+            told = (sample.model["facts"].get("steps"), rates.get(sample.model.get("sha256")))
+            sets[(*generation_rows.common_of(sample), *told)][name][sample.model["parents"]["tokenizer"]] = sample
+    found = [{row: Row(made[row].spec, tuple(held.values())) for row, held in one.items()} for one in sets.values()]
+    empty = {name: Row(row.spec) for name, row in made.items()}
+    return max(found, key=lambda rows: _filled(Chosen({}, rows)), default=empty)
+
+
+def _is_on(sample: Record, row: Row) -> bool:
+    """Whether a generator was trained on one of a row's tokenizers, with the assignments that the row shows."""
+    return any(generation_rows.measures(record, sample, PROTOCOLS[0]) for record in row.records)
 
 
 def _filled(chosen: Chosen) -> tuple[int, str]:
@@ -128,6 +136,9 @@ def caption(chosen: Chosen, own: OwnClips | None = None) -> str:
     under = f"{PROTOCOLS[0]} and {PROTOCOLS[1]}"
     if own:
         under = f"{own.protocol} on images of your own ({own.name}), of which nothing is generated"
+    drawn = [record.model for row in chosen.sampled.values() for record in row.records]
+    if drawn:
+        under += f"; generators of {drawn[0]['facts']['steps']} steps, sampled with guidance {drawn[0]['guidance']:g}"
     return (
         f"{item}. Ours (paper): {facts['size']} size, {facts['steps']} steps, up to {seeds} training seeds (n; after ± "
         f"their standard deviation), measured under {under}. Distances of EfficientNet features are no FID, ST-LPIPS "

@@ -6,6 +6,7 @@ Reads the records of `evatok.experiments.sample`: generators of both orders on t
 sequences can be cut after a few tokens of every latent frame, depth-first ones cannot.
 
 Expected (paper): no difference with all tokens (246.6 and 242.6), and clearly better with 4 per latent frame (151.1).
+No difference is stated as one of at most 2 %: the paper's two values are 1.6 % apart, and few tokens gain 38 %.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from evatok.reporting.flextok_generation import GeneratorSpec, GeneratorTable
 
 _2D = {"form": "flexible", "decoder_mask": "causal"}
 DEPTH, TIME, FEW = "depth-first, all tokens", "time-first, all tokens", "time-first, few tokens"
+WITHIN = 0.02
+"""Share of gFVD by which orders that do not differ may differ: what the paper calls no difference, rounded up."""
 
 
 def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
-    """Few tokens are better than all of them in either order; with all of them the orders do not differ."""
+    """Few tokens are better than all of them in either order; with all of them the orders are alike."""
     signs = [claims.better(rows, FEW, other, "gfvd", "151.1 against 246.6 and 242.6") for other in (DEPTH, TIME)]
-    return [*signs, flextok_generation.alike(rows, DEPTH, TIME, "gfvd", "246.6 and 242.6")]
+    return [*signs, flextok_generation.alike(rows, DEPTH, TIME, "gfvd", "246.6 and 242.6 (1.6 % apart)", within=WITHIN)]
 
 
 TABLE = GeneratorTable(

@@ -111,6 +111,24 @@ def test_only_trainings_of_equal_operations_are_in_the_table(sampled, results):
     assert table.paper["LARP", "gfvd"] == 87.5
 
 
+OPTIONS = {"temperature": 0.9, "top_k": 100, "top_p": 0.9}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_systems_of_one_table_are_drawn_in_one_way(sampled, results, option):
+    """Those without a flow decoder stand beside those whose flow has no guidance; other draws stand beside neither."""
+    few = sampled(60.0, "flexible", 4, flow_guidance=1.0)
+    fixed = sampled(55.0, "uniform", 64)
+    sampled(99.0, "flexible", 4, **{option: OPTIONS[option]})
+    sampled(99.0, "flexible", 4, flow_guidance=15.0)
+    sampled(99.0, "router", 45, **{option: 2 * OPTIONS[option]})
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.record["VideoFlexTok, few tokens", "gfvd"] == few.id
+    assert table.record["EVATok, fixed length", "gfvd"] == fixed.id
+    assert pd.isna(table.ours["EVATok, adaptive", "gfvd"])
+
+
 def test_without_one_of_ours_no_other_took_as_many_operations(sampled, results):
     for rule, tokens in (("uniform", 64), ("router", 45)):
         sampled(50.0, rule, tokens)
@@ -174,6 +192,15 @@ def test_the_three_sweeps_share_what_they_do_not_vary(sampled, results):
     assert told["smallest generators: 4 tokens per frame better than the 3D grid, class_consistency"] == HOLDS
     assert told["with 4 tokens per frame a fifth of the size is no worse than the 3D grid, class score"] == HOLDS
     assert len([name for name in told if name.startswith("compute-optimal")]) == 2
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "flow_guidance"])
+def test_points_of_a_sweep_are_drawn_in_one_way(sampled, results, option):
+    told = {"trunk_parameters": 10**6, "training_tokens": 1e6}
+    kept = [sampled(60.0, "flexible", tokens, **told).id for tokens in (4, 16)]
+    sampled(99.0, "flexible", 4, **{option: OPTIONS.get(option, 15.0)}, **told)
+    points = flextok_sweeps.points_of(records.query(results / "records", kind="sample"))
+    assert sorted(record.id for point in points for record in point.records) == sorted(kept)
 
 
 def test_a_smaller_generator_that_is_worse_fails(sampled, results):
