@@ -11,10 +11,11 @@ import pytest
 
 from evatok.evaluation import protocols
 from evatok.pictures import stored
-from evatok.reporting.claims import HOLDS, UNKNOWN
+from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN
 from evatok.storage import records
 from evatok.storage.records import Metric
 from reproductions.videoflextok import (
+    controls,
     figure2,
     figure9,
     figure10,
@@ -83,7 +84,9 @@ def csv(results: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(results / "tables" / f"videoflextok_{name}.csv")
 
 
-@pytest.mark.parametrize("script", [table2, table3, stage2, table8, figure2, figure9, figure10, figure12, long])
+@pytest.mark.parametrize(
+    "script", [table2, table3, stage2, table8, controls, figure2, figure9, figure10, figure12, long]
+)
 def test_without_records_a_script_says_which_commands_make_them(script, results, capsys):
     assert script.main(["--results", str(results)]) == 0
     assert "python " in capsys.readouterr().out.partition("What would fill the empty rows:")[2]
@@ -105,6 +108,19 @@ def test_table_2_takes_the_form_all_tokens_and_equal_trainings_into_account(meas
     told = capsys.readouterr().out
     assert "form=flat work=results/work/videoflextok-toy-stage1-flat" in told
     assert "assignment=uniform:16 flow_steps=1" in told
+
+
+def test_nested_dropout_is_judged_at_few_tokens_and_at_all(measured, results):
+    for row, nested, plain in ((1, 20.0, 15.0), (4, 21.0, 20.0), (16, 22.0, 24.0)):
+        for kept, psnr in (("powers", nested), ("all", plain)):
+            measured({"psnr": psnr, "l1": 0.05, "rfvd": 500 - 10 * psnr}, {"kept": kept}, row=[row])
+    measured({"psnr": 25.0, "l1": 0.04, "rfvd": 200.0}, {"form": "grid"})
+    assert controls.main(["--results", str(results)]) == 0
+    verdicts = csv(results, "controls_signs").set_index("name").verdict
+    assert list(verdicts) == [HOLDS] * 4 + [FAILS] * 2
+    table = csv(results, "controls").set_index(["row", "metric"]).ours
+    assert [table[f"not nested, {told}", "psnr"] for told in ("1 token", "4 tokens", "all tokens")] == [15, 20, 24]
+    assert table["3D grid", "psnr"] == 25
 
 
 def test_seeds_of_a_row_become_a_mean(measured, results):
