@@ -197,9 +197,9 @@ def publish_record(table: RecordTable, results: Path) -> None:
 
 
 def of_most_clips(found: Sequence[Record]) -> list[Record]:
-    """The newest of the records of most clips, so that a trial on a few is none of a table; none of none."""
-    most = max((record.protocol["clips"] for record in found), default=0)
-    return [record for record in found if record.protocol["clips"] == most][-1:]
+    """The newest of the records of most clips or samples, so that no trial on a few is a table; none of none."""
+    counts = [max(metric.n for metric in record.metrics.values()) for record in found]
+    return [record for record, count in zip(found, counts, strict=True) if count == max(counts)][-1:]
 
 
 def publish_rows(spec: TableSpec, chosen: Chosen, text: str, results: Path) -> None:
@@ -267,6 +267,19 @@ def nearest(ours: Record, others: list[Record]) -> Record | None:
 
     near = [record for record in others if "bits_per_pixel" in record.metrics and away(record) <= EQUAL_BITS]
     return min(reversed(near), key=away, default=None)
+
+
+def told_rival(ours: Row, other: Row) -> str:
+    """Say which tokenizer the rival is, and how equal its bits per pixel are; "" without one."""
+    bits = [row.value("bits_per_pixel") for row in (ours, other)]
+    if bits[0] is None or bits[1] is None:
+        return ""
+    record, more = other.records[0], 100 * (bits[1].value / bits[0].value - 1)
+    file = Path(record.config["checkpoint"]).name
+    return (
+        f"EVATok's row, `{file}` at {record.model['row'][0]} tokens per block, has the nearest bits per pixel "
+        f"({more:+.0f} %; within {100 * EQUAL_BITS:.0f} % they count as equal)."
+    )
 
 
 def frame_of(found: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:

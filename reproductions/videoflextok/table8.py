@@ -46,23 +46,10 @@ def claims_of(rows: Mapping[str, Row]) -> list[Sign]:
     ]
 
 
-def told(rows: Mapping[str, Row]) -> str:
-    """Which of EVATok's rows this is, and how equal the bits are."""
-    ours, other = rows[OURS].value("bits_per_pixel"), rows[OTHER].value("bits_per_pixel")
-    if ours is None or other is None:
-        return ""
-    record = rows[OTHER].records[0]
-    file, more = Path(record.config["checkpoint"]).name, 100 * (other.value / ours.value - 1)
-    return (
-        f"EVATok's row, `{file}` at {record.model['row'][0]} tokens per block, has the nearest bits per pixel "
-        f"({more:+.0f} %; within {100 * flextok.EQUAL_BITS:.0f} % they count as equal)."
-    )
-
-
 def run(results: Path) -> None:
     table = TableSpec("videoflextok_table8", ITEM, (), COLUMNS)
     chosen = choose(results / "records")
-    note = told(chosen.rows)
+    note = flextok.told_rival(chosen.rows[OURS], chosen.rows[OTHER])
     flextok.publish_rows(table, chosen, flextok.caption(ITEM, chosen, note), results)
     flextok.publish_claims(claims_of(chosen.rows), table.name, ITEM, results)
     missing = []
