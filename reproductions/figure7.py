@@ -1,7 +1,7 @@
 """Supplement Figure 7: quality of images against mean tokens on the proxy: uniform, best rewards and routers.
 
-    python reproductions/figure7.py seconds; no GPU, no download, no PyTorch python reproductions/figure7.py --data
-    FOLDER_OR_CSV the same on your own images; about a second per image
+    python reproductions/figure7.py                        seconds; no GPU, no download, no PyTorch
+    python reproductions/figure7.py --data FOLDER_OR_CSV   the same of your own images; about a second per image
 
 Reads the newest records of `evatok.experiments.curves` on embedded images (`python -m evatok.experiments.make
 image-curves`) and writes results/figures/figure7 and the paper's claims with verdicts as results/tables/figure7_signs.

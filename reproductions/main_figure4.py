@@ -1,7 +1,7 @@
 """Main Fig. 4: quality against mean tokens on the proxy, under uniform rows, best rewards and routers.
 
-    python reproductions/main_figure4.py seconds; no GPU, no download, no PyTorch python reproductions/main_figure4.py
-    --data FOLDER_OR_CSV the same on your own videos; seconds per clip
+    python reproductions/main_figure4.py                        seconds; no GPU, no download, no PyTorch
+    python reproductions/main_figure4.py --data FOLDER_OR_CSV   the same of your own videos; seconds per clip
 
 Reads the records of `evatok.experiments.curves`, of each set and metric the newest, and writes
 results/figures/main_figure4.{svg,csv}, the tokens each rule saves at the quality of the fixed-length baseline as

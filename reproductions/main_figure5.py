@@ -1,7 +1,7 @@
 """Main Fig. 5: the threshold rule against best rewards and uniform rows, on the proxy.
 
-    python reproductions/main_figure5.py seconds; no GPU, no download, no PyTorch python reproductions/main_figure5.py
-    --data FOLDER_OR_CSV the same on your own videos, see main_figure4.py
+    python reproductions/main_figure5.py                        seconds; no GPU, no download, no PyTorch
+    python reproductions/main_figure5.py --data FOLDER_OR_CSV   the same of your own videos, see main_figure4.py
 
 Reads the records that main Fig. 4 reads, and writes results/figures/main_figure5.{svg,csv}. The threshold rule gives
 each clip the shortest assignment whose quality meets a bound, else the longest. The paper's bound is on LPIPS and its

@@ -1,7 +1,7 @@
 """Table 3 of the supplement: how good the assignments are that a router predicts in one pass.
 
-    python reproductions/table3.py a minute or two on 2 cores, no GPU, no download python reproductions/table3.py --data
-    FOLDER_OR_CSV the same table for your own videos; seconds per clip
+    python reproductions/table3.py                        a minute or two on 2 cores, no GPU, no download
+    python reproductions/table3.py --data FOLDER_OR_CSV   the same table of your own videos; seconds per clip
 
 Regenerates the embedded validation clips from their seeds, checks that they are the clips that were scored, runs the
 shipped routers on them, and reads the stored scores of all candidates. Rows: the best uniform assignment of each

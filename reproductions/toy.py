@@ -1,7 +1,7 @@
 """Stages 1 to 3 from scratch on a CPU at toy size, ending with their own Table 3.
 
-    python reproductions/toy.py under 20 minutes on 2 cores python reproductions/toy.py --quick some minutes: tests the
-    pipeline, not the numbers
+    python reproductions/toy.py             under 20 minutes on 2 cores
+    python reproductions/toy.py --quick     some minutes: proves the path, not the numbers
 
 Runs the recipes `evatok make scratch`; everything lands in results/toy. A rerun after a kill resumes.
 """

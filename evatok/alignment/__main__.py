@@ -1,10 +1,10 @@
 """Judge samples of any text-to-video model: `python -m evatok.alignment FOLDER --protocol moving-shapes-align`.
 
-    python -m evatok.alignment --prompts prompts.csv the prompts to sample, and their questions python -m
-    evatok.alignment my_videos/ judge them: 0.mp4, 1.mp4, ... or one array (N, T, H, W, 3) python -m evatok.alignment
-    my_videos/ --judge MODEL with a model of vtok_understanding instead of the ruler python -m evatok.alignment
-    --answers qwen.csv score the answers of an external judge python -m evatok.alignment --real the real clips: the
-    upper bound
+    python -m evatok.alignment --prompts prompts.csv       the prompts to make samples of, and what is asked of them
+    python -m evatok.alignment my_videos/                  judge them: 0.mp4, 1.mp4, ... or one array (N, T, H, W, 3)
+    python -m evatok.alignment my_videos/ --judge MODEL    by a model of vtok_understanding instead of the ruler
+    python -m evatok.alignment --answers qwen.csv          score the answers of a judge elsewhere
+    python -m evatok.alignment --real                      the real clips: what could be reached at best
 
 Accuracy is reported by category and by what must be seen to answer, each with half its 95 % interval, and recorded with
 the outcome of every question. Any failure becomes one line on stderr, see `evatok.errors`.

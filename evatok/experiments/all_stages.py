@@ -4,8 +4,8 @@ Each command resumes where the last one stopped, stage after stage, and exits wh
 can be chained until all is done. Finished stages are not run again. A size means the same as in each stage by itself:
 steps, clips and batch are the stage's own unless given here.
 
-    python -m evatok.experiments.all_stages with small minutes=9 one modern GPU; repeat until it says complete python -m
-    evatok.experiments.all_stages with toy quick minutes=5 a short look on a CPU
+    python -m evatok.experiments.all_stages with small minutes=9         one modern GPU; again until it says complete
+    python -m evatok.experiments.all_stages with toy quick minutes=5     a short look on a CPU
 
 The pace of every training is printed: seconds per step, tokens per second and, on a GPU of known peak, model FLOPs
 utilisation.

@@ -3,8 +3,8 @@
 The drop from real clips to reconstructions, per class, shows what a tokenizer loses of a motion or a game. On the
 balanced rate, chance is one over the number of classes.
 
-    python -m evatok.experiments.classes_seen with toy 32 clips python -m evatok.experiments.classes_seen motions of 320
-    clips at 64 and 128 tokens per block
+    python -m evatok.experiments.classes_seen with toy    of 32 clips
+    python -m evatok.experiments.classes_seen             motions of 320 clips at 64 and 128 tokens per block
 """
 
 from __future__ import annotations

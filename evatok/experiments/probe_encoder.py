@@ -4,9 +4,9 @@ A discriminator or an alignment can only use what its encoder can tell apart. Fe
 motion counts only if individual features encode it. What every single frame shows, such as a game by its screen, does
 not test a video encoder; motions do.
 
-    python -m evatok.experiments.probe_encoder with toy 64 clips python -m evatok.experiments.probe_encoder with
-    encoder=results/checkpoints/videomae-toy python -m evatok.experiments.probe_encoder with probe_data=arcade-seen
-    'probe_labels=["game"]'
+    python -m evatok.experiments.probe_encoder with toy    of 64 clips
+    python -m evatok.experiments.probe_encoder with encoder=results/checkpoints/videomae-toy
+    python -m evatok.experiments.probe_encoder with probe_data=arcade-seen 'probe_labels=["game"]'
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Classes are equally frequent in every batch, since four in five clips of the emb
 known (the embedded set's column `motions`), the steps between frames are trained on as well. Mirroring preserves every
 motion class: pans, turns and strafes go either way. Rerun the command to resume a killed run.
 
-    python -m evatok.experiments.train_classifier with toy CPU, a minute python -m evatok.experiments.train_classifier
-    with embedded CPU, eight minutes: the shipped motion classifier python -m evatok.experiments.train_classifier with
-    games the same for games; needs evatok[arcade]
+    python -m evatok.experiments.train_classifier with toy       CPU, a minute
+    python -m evatok.experiments.train_classifier with embedded  CPU, eight minutes: the one of motions that ships
+    python -m evatok.experiments.train_classifier with games     the same of games; needs evatok[arcade]
 """
 
 from __future__ import annotations

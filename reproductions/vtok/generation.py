@@ -1,9 +1,9 @@
 """Train and sample everything that VTok's tables of generation show (1, 2, 4 and 5), and make the tables.
 
-    python reproductions/vtok/generation.py about eight hours on one core; resumes after a kill python
-    reproductions/vtok/generation.py --only vtok one row, and what it starts from python
-    reproductions/vtok/generation.py --only true the upper bound: check it first python reproductions/vtok/generation.py
-    --seeds 0 --minutes 60
+    python reproductions/vtok/generation.py                  about eight hours on one core; resumes after a kill
+    python reproductions/vtok/generation.py --only vtok      one row, and what it starts from
+    python reproductions/vtok/generation.py --only true      the ceiling: look at it first
+    python reproductions/vtok/generation.py --seeds 0 --minutes 60
 
 Runs the recipes `evatok make vtok-generation`: the decoder (1.2 s per step on one core, 5,000 steps), then for each row
 and seed a writer (0.25 s per step, 3,000 steps) from the model of stage B, and its samples (0.2 s each, 1,001).

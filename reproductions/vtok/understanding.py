@@ -1,11 +1,11 @@
 """Train everything in VTok's Tables 3 to 5, one after another, and build the tables.
 
-    python reproductions/vtok/understanding.py two to four hours on one core; resumes after a kill python
-    reproductions/vtok/understanding.py --only vtok one row, and what it starts from python
-    reproductions/vtok/understanding.py --of freedoom the rows on Freedoom's clips instead python
-    reproductions/vtok/understanding.py --of longer three rows with four times the clips and steps python
-    reproductions/vtok/understanding.py --minutes 20 stop after 20 minutes; rerun to resume python
-    reproductions/vtok/understanding.py --quick some minutes: tests the pipeline, not the numbers
+    python reproductions/vtok/understanding.py                  two to four hours on one core; resumes after a kill
+    python reproductions/vtok/understanding.py --only vtok      one row, and what it starts from
+    python reproductions/vtok/understanding.py --of freedoom    the rows on Freedoom's clips instead
+    python reproductions/vtok/understanding.py --of longer      three rows with four times the clips and steps
+    python reproductions/vtok/understanding.py --minutes 20     as far as 20 minutes reach, then again
+    python reproductions/vtok/understanding.py --quick          some minutes: proves the path, not the numbers
 
 Runs the recipes `evatok make vtok`, vtok-freedoom or vtok-longer: image encoder, stage A on stills, then each row
 (`evatok.reporting.vtok_rows.FAMILIES`) with each seed. Finished trainings are not rerun; a killed one resumes.

@@ -1,9 +1,9 @@
 """Run a benchmark of video understanding: `python -m evatok.alignment.benchmarks mvbench --model FOLDER ...`.
 
     python -m evatok.alignment.benchmarks mvbench --annotations json/ --videos video/ --model Qwen2.5-VL-7B-Instruct
-    python -m evatok.alignment.benchmarks video-mme-with-subtitles --subtitles subtitle/ ... python -m
-    evatok.alignment.benchmarks vtok-tv-align --annotations triples.csv --videos samples/ --model FOLDER python -m
-    evatok.alignment.benchmarks mvbench ... --prompts prompts.csv write the prompts, without a model
+    python -m evatok.alignment.benchmarks video-mme-with-subtitles --subtitles subtitle/ ...
+    python -m evatok.alignment.benchmarks vtok-tv-align --annotations triples.csv --videos samples/ --model FOLDER
+    python -m evatok.alignment.benchmarks mvbench ... --prompts prompts.csv         what would be asked, without a model
 
 The user provides data and model. The triples of TV-Align's format are a CSV of clip, prompt, category, question,
 options (joined by " | ") and answer, as `python -m evatok.alignment --prompts` writes them. Accuracy is that of the

@@ -4,8 +4,10 @@ The caption names every fact the questions ask for, so that a clip generated fro
 times and background are left to the generator. Words come from a closed vocabulary.
 
 `need` of a question tells what must be seen to answer it:
-    key the first frame, standing still, gives the same answer brief a motion or a change of fill that is shorter than
-    1.1 s, or to and fro as fast path a slow motion late another frame than the first, of any time after the change
+    key    the first frame, standing still, gives the same answer
+    brief  a motion or a change of fill that is shorter than 1.1 s, or to and fro as fast
+    path   a slow motion
+    late   another frame than the first, of any time after the change
 """
 
 from __future__ import annotations
