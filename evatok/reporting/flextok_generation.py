@@ -125,8 +125,8 @@ def alike(rows: Mapping[str, Row], one: str, other: str, metric: str, paper: str
     if apart is None:
         return Sign(name, paper, f"{told} ({claims.NO_INTERVAL}: not of the same several seeds)", claims.UNSURE)
     mean, half = float(apart.mean()), half_interval(apart)
+    difference = claims.Gain(mean, mean - half, mean + half)
     error = float(apart.std(ddof=1)) / len(apart) ** 0.5
-    told += f"; first less second {mean:+.1f}, standard error {error:.1f}, 95 % interval {mean - half:+.1f} to "
-    told += f"{mean + half:+.1f}; margin ± {margin:.1f}"
-    inside, outside = abs(mean) + half <= margin, abs(mean) - half > margin
-    return Sign(name, paper, told, claims.HOLDS if inside else claims.FAILS if outside else claims.UNSURE)
+    told += f"; first less second {mean:+.1f}, standard error {error:.1f}, 95 % interval {difference.low:+.1f} to "
+    told += f"{difference.high:+.1f}; margin ± {margin:.1f}"
+    return Sign(name, paper, told, difference.within(margin))
