@@ -55,3 +55,11 @@ def test_no_two_files_of_tests_have_one_name():
     """A process that is spawned finds a test's functions by the name of its file alone, and would find the other's."""
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_usage_has_a_line_per_command():
+    """What `--help` prints: rewrapping a docstring would run its commands into one paragraph."""
+    for path in [*MODULES, *(REPOSITORY / "reproductions").rglob("*.py"), *(REPOSITORY / "benchmarks").rglob("*.py")]:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for line in text.splitlines():
+            assert not line.startswith("    python ") or line.count("python ") == 1, f"{path}: {line}"
