@@ -15,7 +15,6 @@ from typing import Any
 from evatok.reporting import claims, final_tables, flextok, generation_rows
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_rows import Chosen, Row, Spec, TableSpec, half_interval
-from evatok.storage import records
 from evatok.storage.records import Record
 
 GROUP = "videoflextok-generators"
@@ -62,7 +61,7 @@ class GeneratorTable:
 
 def sampled(folder: Path) -> list[Record]:
     """Return comparable records of generators on VideoFlexTok's codes, newest last."""
-    found = records.query(folder, kind="sample")
+    found = generation_rows.samples_in(folder)
     return [r for r in found if r.model.get("facts", {}).get("order") and r.protocol.get("comparable") is True]
 
 
@@ -77,9 +76,9 @@ def flow_guided(record: Record) -> bool:
 
 
 def sampled_alike(record: Record) -> tuple[Any, ...]:
-    """Return what samples that stand together have in common: labels, clips, protocol, and how they were drawn."""
+    """Return what samples of one table have in common: labels, clips, protocol, learning rate, how they were drawn."""
     clips, protocol = record.model["parents"].get("clips"), record.protocol.get("hash")
-    return (record.model["facts"].get("label"), clips, protocol, *generation_rows.drawn(record))
+    return (record.model["facts"].get("label"), clips, protocol, *generation_rows.trained_and_drawn(record))
 
 
 def _common(record: Record) -> tuple[Any, ...]:

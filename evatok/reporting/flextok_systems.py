@@ -19,7 +19,7 @@ from evatok.reporting import claims, final_tables, flextok, generation_claims, t
 from evatok.reporting.claims import HOLDS, UNKNOWN, Sign
 from evatok.reporting.final_rows import PROTOCOL, Chosen, Row, Spec, TableSpec, Value
 from evatok.reporting.flextok_generation import GeneratorSpec, sampled_alike
-from evatok.reporting.generation_rows import EQUAL_COMPUTE, measures
+from evatok.reporting.generation_rows import EQUAL_COMPUTE, measures, of_baseline, samples_in
 from evatok.storage import records
 from evatok.storage.records import Record
 
@@ -35,11 +35,12 @@ _2D = {"form": "flexible", "decoder_mask": "causal"}
 
 @dataclass(frozen=True)
 class EvatokSpec(Spec):
-    """A row of sequences with length symbols, by their assignment."""
+    """A row of sequences with length symbols, by their assignment; uniform ones have the baseline's length."""
 
     def fits(self, record: Record) -> bool:
         facts, model = record.model["facts"], record.model
-        return "order" not in facts and model["assignment"] == self.measured and model["guidance"] == 1
+        plain = "order" not in facts and model["guidance"] == 1
+        return plain and model["assignment"] == self.measured and of_baseline(record)
 
 
 SPECS: tuple[Spec, ...] = (
@@ -72,8 +73,8 @@ class SystemRow(Row):
 
 def choose(folder: Path) -> Chosen:
     """Return the rows from the set of samples that fills the most; ours set the operations the others may take."""
-    everything = records.query(folder)
-    found = [r for r in everything if r.kind == "sample" and r.protocol.get("comparable") is True]
+    everything = records.query(folder, kind="evaluate")
+    found = [r for r in samples_in(folder) if r.protocol.get("comparable") is True]
     found = [record for record in found if record.model.get("task") == "class" and record.model.get("training_flops")]
     chosen = flextok.choose(_of_equal_compute(found), SPECS, _common)
     rows: dict[str, Row] = {}

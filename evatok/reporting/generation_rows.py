@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from evatok.reporting.final_rows import Chosen, Spec, TableSpec, Value
 from evatok.storage import records
 from evatok.storage.records import Record
 
+TRAINING = "stage5_generator"
+"""Kind of the records of generators' trainings."""
 RECONSTRUCTION, CLASS, FRAMES = "reconstruction", "class", "frames"
 """Where a column's values come from: the tokenizer, class-to-video, frame prediction."""
 Column = tuple[str, str, float, str]
@@ -138,9 +140,9 @@ def _parameters(held: Sequence[Record], factor: float, unit: str) -> Value | Non
 
 def choose(folder: Path, table: GeneratorTable, columns: Mapping[str, Column]) -> Chosen:
     """Return the records in `folder` that fill the table's rows."""
-    everything = records.query(folder)
+    everything, drawn_here = records.query(folder), samples_in(folder)
     used = {source for source, *_ in columns.values()}
-    samples = {task: _samples(everything, table, task) for task in (CLASS, FRAMES) if task in used}
+    samples = {task: _samples(drawn_here, table, task) for task in (CLASS, FRAMES) if task in used}
     rows = {}
     for spec in table.specs:
         sources = _of_one_tokenizer({task: held.get(spec.name, ()) for task, held in samples.items()})
@@ -165,10 +167,23 @@ def _of_one_tokenizer(sources: dict[str, tuple[Record, ...]]) -> dict[str, tuple
     }
 
 
-def _samples(everything: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:
+def samples_in(folder: Path, **protocol: Any) -> list[Record]:
+    """Return the `sample` records in `folder`, newest last, with their generators' peak learning rates in `model`.
+
+    A sample's record does not hold this rate; the record of the generator's training does.
+    """
+    trained = records.query(folder, kind=TRAINING, superseded=True)
+    rates = {record.model.get("sha256"): record.config.get("learning_rate") for record in trained}
+    return [
+        replace(record, model={**record.model, "learning_rate": rates.get(record.model.get("sha256"))})
+        for record in records.query(folder, kind="sample", **protocol)
+    ]
+
+
+def _samples(drawn_here: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:
     """Return the records of each row for one task, from the set that fills the most rows."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    found = [record for record in everything if record.kind == "sample" and record.model["task"] == task]
+    found = [record for record in drawn_here if record.model["task"] == task]
     for record in final_rows.of_newest_version(found):
         if record.protocol.get("name") in table.task.sampled and not (table.guided and record.model["guidance"] == 1):
             sets[common_of(record)].append(record)
@@ -188,12 +203,15 @@ def common_of(record: Record) -> tuple[Any, ...]:
     facts, model = record.model["facts"], record.model
     trained = tuple(facts.get(key) for key in ("size", "model", "batch", "label"))
     clips, protocol = model.get("parents", {}).get("clips"), record.protocol.get("hash")
-    return (*trained, clips, protocol, model.get("guidance"), *drawn(record))
+    return (*trained, clips, protocol, model.get("guidance"), *trained_and_drawn(record))
 
 
-def drawn(record: Record) -> tuple[Any, ...]:
-    """Return the values of DRAWN. A setting that a record lacks, as without a flow decoder, is off."""
-    return tuple(record.model.get(name, off) for name, off in DRAWN.items())
+def trained_and_drawn(record: Record) -> tuple[Any, ...]:
+    """Return the generator's peak learning rate and the values of DRAWN.
+
+    A setting that a record lacks, as without a flow decoder, is off.
+    """
+    return (record.model.get("learning_rate"), *(record.model.get(name, off) for name, off in DRAWN.items()))
 
 
 def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record, ...]:
@@ -201,6 +219,7 @@ def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record,
     if spec.trained is None:
         return ()
     own = [record for record in members if record.model["assignment"] == spec.measured]
+    own = [record for record in own if of_baseline(record)] or own  # older tokenizers had a shorter baseline
     if "given" in spec.trained:  # records older than this key scaled with the levels
         own = [record for record in own if record.model["facts"].get("given", "levels") == spec.trained["given"]]
         own = [record for record in own if record.model["facts"].get("prefix") == own[-1].model["facts"].get("prefix")]
@@ -214,6 +233,12 @@ def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record,
         own_steps = own[-1].model["facts"]["steps"]
         by_seed = {seed: r for seed, r in by_seed.items() if r.model["facts"]["steps"] == own_steps}
     return tuple(by_seed[seed] for seed in sorted(by_seed, key=str))
+
+
+def of_baseline(record: Record) -> bool:
+    """Whether a sample's generator writes the fixed-length baseline's tokens, or a router's."""
+    facts = record.model["facts"]
+    return record.model["assignment"] != "uniform" or set(facts["row"]) == {final_rows.UNIFORM[facts["size"]]}
 
 
 def _like_compute(one: Record, other: Record) -> bool:

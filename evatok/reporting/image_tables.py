@@ -23,8 +23,6 @@ from evatok.storage import records
 from evatok.storage.records import Record
 
 PROTOCOLS = ("embedded-images-reconstruction", "embedded-images-generation")
-TRAINING = "stage5_generator"
-"""Kind of the records of generators' trainings, which hold their learning rates."""
 ROWS = ("uniform", "router")
 TABLE = TableSpec(
     "table4",
@@ -59,23 +57,19 @@ def choose(folder: Path, own: OwnClips | None = None) -> Chosen:
     """Return the records in `folder` that fill the most of the table; a user's own images have no samples."""
     if own:
         measured = list(filter(own.has, records.query(folder, kind="evaluate", name=own.protocol)))
-        return _fullest(measured, [], {})
-    measured, drawn = (
-        [record for record in records.query(folder, kind=kind, name=name) if record.protocol.get("comparable") is True]
-        for kind, name in zip(("evaluate", "sample"), PROTOCOLS, strict=True)
-    )
-    trained = records.query(folder, kind=TRAINING, superseded=True)
-    rates = {record.model.get("sha256"): record.config.get("learning_rate") for record in trained}
-    return _fullest(measured, drawn, rates)
+        return _fullest(measured, [])
+    measured = records.query(folder, kind="evaluate", name=PROTOCOLS[0])
+    drawn = generation_rows.samples_in(folder, name=PROTOCOLS[1])
+    return _fullest(*([r for r in found if r.protocol.get("comparable") is True] for found in (measured, drawn)))
 
 
-def _fullest(measured: Sequence[Record], drawn: Sequence[Record], rates: Mapping[str | None, Any]) -> Chosen:
+def _fullest(measured: Sequence[Record], drawn: Sequence[Record]) -> Chosen:
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in measured:
         if record.model.get("facts") and any(spec.fits(record) for spec in TABLE.specs):
             sets[_common(record)].append(record)
     parts = [part for members in sets.values() for part in final_rows.by_router(members)]
-    found = [Chosen(rows, _samples_on(rows, drawn, rates)) for rows in (final_rows.rows_of(TABLE, p) for p in parts)]
+    found = [Chosen(rows, _samples_on(rows, drawn)) for rows in (final_rows.rows_of(TABLE, p) for p in parts)]
     empty = {name: Row(Spec(name, None)) for name in ROWS}
     return max(found, key=_filled, default=Chosen(empty, empty))
 
@@ -86,16 +80,16 @@ def _common(record: Record) -> tuple[Any, ...]:
     return (*told, parents.get("train_clips"), parents.get("start"), record.protocol.get("hash"))
 
 
-def _samples_on(made: Mapping[str, Row], drawn: Sequence[Record], rates: Mapping[str | None, Any]) -> dict[str, Row]:
+def _samples_on(made: Mapping[str, Row], drawn: Sequence[Record]) -> dict[str, Row]:
     """Return the samples on the rows' tokenizers, the newest of each, from the set that fills the most rows.
 
-    A set is of equal generators, trained and sampled equally; `rates` are the peak learning rates by generator.
+    A set is of equal generators, trained and sampled equally.
     """
     sets: dict[tuple[Any, ...], dict[str, dict[str, Record]]] = defaultdict(lambda: {name: {} for name in ROWS})
     for name, row in made.items():
         for sample in (sample for sample in drawn if _is_on(sample, row)):
-            told = (sample.model["facts"].get("steps"), rates.get(sample.model.get("sha256")))
-            sets[(*generation_rows.common_of(sample), *told)][name][sample.model["parents"]["tokenizer"]] = sample
+            told = (*generation_rows.common_of(sample), sample.model["facts"].get("steps"))
+            sets[told][name][sample.model["parents"]["tokenizer"]] = sample
     found = [{row: Row(made[row].spec, tuple(held.values())) for row, held in one.items()} for one in sets.values()]
     empty = {name: Row(row.spec) for name, row in made.items()}
     return max(found, key=lambda rows: _filled(Chosen({}, rows)), default=empty)

@@ -31,7 +31,13 @@ def results(tmp_path) -> Path:
 def written(results) -> Callable[..., records.Record]:
     """Writes a record of games: (kind, values, model) -> the record."""
 
-    def write(kind: str, protocol: str, values: dict[str, tuple[float, float | None]], **model: Any) -> records.Record:
+    def write(
+        kind: str,
+        protocol: str,
+        values: dict[str, tuple[float, float | None]],
+        config: dict[str, Any] | None = None,
+        **model: Any,
+    ) -> records.Record:
         told = protocols.get(protocol)
         directions = {"class_consistency": "higher"}
         metrics = {n: Metric(v, "", 320, directions.get(n, "lower"), half) for n, (v, half) in values.items()}
@@ -41,7 +47,7 @@ def written(results) -> Callable[..., records.Record]:
             protocol={**told.to_record({}, 320, None), "deviations": [], "comparable": True},
             model=model,
             metrics=metrics,
-            config={},
+            config=config or {},
             environment=dict.fromkeys(records.ENVIRONMENT_KEYS, ""),
         )
         records.write(record, results / "records")
@@ -54,7 +60,9 @@ def written(results) -> Callable[..., records.Record]:
 def sampled(written) -> Callable[..., records.Record]:
     """Writes a `sample` record: (class consistency, tokenizer form or assignment, kept, **model) -> the record."""
 
-    def write(score: float, of: str, kept: int = 16, seed: int = 0, **model: Any) -> records.Record:
+    def write(
+        score: float, of: str, kept: int = 16, seed: int = 0, row: list[int] | None = None, **model: Any
+    ) -> records.Record:
         facts: dict[str, Any] = {
             "size": "toy",
             "model": "toy",
@@ -72,12 +80,24 @@ def sampled(written) -> Callable[..., records.Record]:
             usual |= {"kept": kept, "flow_steps": 20, "tokens_per_block": [float(kept)] * 4, "training_tokens": 1.2e6}
             usual["trunk_parameters"] = 3_400_000
         else:
-            usual["assignment"], facts["row"] = of, [64]
+            usual["assignment"], facts["row"] = of, row or [64]
             parents["router"] = "r" * 64
         metrics = {"gfvd": (1000 - 10 * score, None), "class_consistency": (score, 1.0)}
         metrics["mean_tokens"] = (4.0 * kept, None)
         model = {**usual, **model}
         return written("sample", "embedded-games-generation", metrics, facts=facts, parents=parents, **model)
+
+    return write
+
+
+@pytest.fixture
+def trained(written) -> Callable[[str, float], str]:
+    """Writes a generator's training: (sha256, peak learning rate) -> the sha256."""
+
+    def write(sha256: str, rate: float) -> str:
+        config = {"learning_rate": rate}
+        written("stage5_generator", "embedded-games-generation", {"loss": (1.0, None)}, config, sha256=sha256)
+        return sha256
 
     return write
 
@@ -122,6 +142,18 @@ def test_systems_of_one_table_are_drawn_in_one_way(sampled, results, option):
     sampled(99.0, "flexible", 4, **{option: OPTIONS[option]})
     sampled(99.0, "flexible", 4, flow_guidance=15.0)
     sampled(99.0, "router", 45, **{option: 2 * OPTIONS[option]})
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.record["VideoFlexTok, few tokens", "gfvd"] == few.id
+    assert table.record["EVATok, fixed length", "gfvd"] == fixed.id
+    assert pd.isna(table.ours["EVATok, adaptive", "gfvd"])
+
+
+def test_rivals_of_another_length_or_learning_rate_are_left_out(sampled, trained, results):
+    few = sampled(60.0, "flexible", 4, sha256=trained("1" * 64, 6e-4))
+    fixed = sampled(55.0, "uniform", 64, sha256=trained("2" * 64, 6e-4))
+    sampled(99.0, "uniform", 128, sha256=trained("3" * 64, 6e-4), row=[128])
+    sampled(99.0, "router", 45, sha256=trained("4" * 64, 1e-4))
     assert table1.main(["--results", str(results)]) == 0
     table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
     assert table.record["VideoFlexTok, few tokens", "gfvd"] == few.id

@@ -28,7 +28,17 @@ def results(tmp_path):
 
 
 def sampled(
-    results, assignment, values=None, *, task="class", comparable=True, steps=1500, guidance=1.0, protocol="", **changes
+    results,
+    assignment,
+    values=None,
+    *,
+    task="class",
+    comparable=True,
+    steps=1500,
+    guidance=1.0,
+    protocol="",
+    sha256="",
+    **changes,
 ):
     """A record as sample writes it."""
     tokens = TOKENS[assignment]
@@ -57,6 +67,7 @@ def sampled(
         "parents": parents,
         "seed": 0,
     }
+    model |= {"sha256": sha256} if sha256 else {}
     model |= {"guidance": guidance, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "parameters": 5_000_000}
     model["consistency"] = {"classes": [f"game {number}" for number in range(50)]}
     return put(
@@ -129,6 +140,39 @@ def test_one_table_shows_one_way_of_training_and_sampling(results):
     assert [ids(rows[name], "class")[0] for name in TOKENS] == kept, "the fullest set, even if another is newer"
     newer = [sampled(results, name, guidance=2.5).id for name in TOKENS]
     assert [ids(rows_of(results)[name], "class")[0] for name in TOKENS] == newer, "of equally full ones the newest"
+
+
+def trained(results, sha256, rate):
+    """A record as stage5_generator writes it, of a generator with this peak learning rate."""
+    put(
+        results,
+        records.new_record(
+            kind="stage5_generator",
+            status="toy",
+            protocol={"name": "training", "hash": "t", "comparable": False},
+            model={"sha256": sha256},
+            metrics={"loss": records.Metric(1.0, "", 1, "lower")},
+            config={"learning_rate": rate},
+            environment=ENVIRONMENT,
+        ),
+    )
+    return sha256
+
+
+def test_generators_of_different_learning_rates_are_not_compared(results):
+    wanted = {}
+    for number, (name, rate) in enumerate((("router", 6e-4), ("uniform", 6e-4), ("uniform", 1e-4))):
+        own = trained(results, f"{number}" * 64, rate)
+        wanted.setdefault(name, sampled(results, name, sha256=own).id)
+    rows = rows_of(results)
+    assert {name: ids(rows[name], "class") for name in TOKENS} == {name: [held] for name, held in wanted.items()}
+
+
+def test_the_fixed_row_has_the_baseline_s_length(results):
+    wanted = {name: sampled(results, name).id for name in TOKENS}
+    sampled(results, "uniform", row=[128] * 4, tokens_per_clip=128.0)
+    rows = rows_of(results)
+    assert {name: ids(rows[name], "class") for name in TOKENS} == {name: [held] for name, held in wanted.items()}
 
 
 def test_guided_samples_have_a_table_of_their_own(results):

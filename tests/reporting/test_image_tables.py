@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evatok.reporting import curve_figures, image_curves, image_tables
+from evatok.reporting import curve_figures, generation_rows, image_curves, image_tables
 from evatok.storage import records
 from evatok.storage.records import Metric
 from reproductions import figure7, table4
@@ -88,7 +88,7 @@ def trained(folder: Path, tokenizer: str, rate: float) -> str:
     sha256 = f"generator of {tokenizer} at {rate}"
     common = {"status": "toy", "environment": ENVIRONMENT, "protocol": {"data": "images"}}
     made = {"model": {"sha256": sha256}, "config": {"learning_rate": rate}, "metrics": {"loss": metric(1.0)}}
-    records.write(records.new_record(kind=image_tables.TRAINING, **common, **made), folder)
+    records.write(records.new_record(kind=generation_rows.TRAINING, **common, **made), folder)
     return sha256
 
 
