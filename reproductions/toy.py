@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from evatok import errors
-from evatok.experiments import make, recipes
+from evatok.experiments import made, make, recipes
 from evatok.experiments.scratch_recipes import FOLDER
 from evatok.storage.arguments import with_debug
 from evatok.storage.environment import REPOSITORY
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         for recipe in recipes.wanted(["scratch"]):
             further = QUICK[recipe.experiment] if options.quick else {}
             print("$", shlex.join(["python", *recipe.command(**further)]), flush=True)
-            if not make.is_made(recipe):
+            if not made.is_made(recipe):
                 make.run(recipe, **further)
     subprocess.run([sys.executable, "reproductions/table3.py", "--results", FOLDER], check=True, cwd=REPOSITORY)
     print(f"stages 1 to 3 and their table took {(time.monotonic() - started) / 60:.1f} minutes")

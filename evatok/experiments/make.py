@@ -3,8 +3,11 @@
     python -m evatok.experiments.make --list
     python -m evatok.experiments.make --dry-run table3
     python -m evatok.experiments.make router-toy-pyramid-wq1.2
+    python -m evatok.experiments.make --unrecorded finals
 
-Existing files are not regenerated, nor are their prerequisites; delete a file, or pass --again, to do so.
+Existing files are not regenerated, nor are their prerequisites; delete a file, or pass --again, to do so. Files under
+`results/work` are not shipped, so a fresh clone trains what they need anew; with --unrecorded it makes only what no
+record tells yet.
 """
 
 from __future__ import annotations
@@ -15,17 +18,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from evatok import errors
 from evatok.errors import EvatokError
 from evatok.experiments import recipes
+from evatok.experiments.made import is_made, is_recorded, state_of
 from evatok.experiments.recipes import Recipe
-from evatok.search import candidate_table
-from evatok.storage import checkpoints
+from evatok.storage import records
 from evatok.storage.arguments import with_debug
 from evatok.storage.environment import REPOSITORY
+from evatok.storage.records import Record
 
 
 class MakeError(EvatokError, RuntimeError):
@@ -43,11 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="show all recipes and groups")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and their hours")
     parser.add_argument("--again", action="store_true", help="regenerate the named ones even if they exist")
+    parser.add_argument(
+        "--unrecorded", action="store_true", help="leave out what a record of the same configuration and inputs tells"
+    )
     options = with_debug(parser).parse_args(argv)
+    if options.again and options.unrecorded:
+        parser.error("--again makes what is there and --unrecorded leaves it out: pass one of them")
     if options.list or not options.names:
         print(listing())
         return 0
-    todo, known = to_make(options.names, again=options.again), len(recipes.wanted(options.names))
+    todo, known = _todo(options), len(recipes.wanted(options.names))
     print(f"{len(todo)} of {known} to make, about {sum(recipe.hours for recipe in todo):.1f} hours")
     for number, recipe in enumerate(todo, 1):
         for command in commands(recipe):
@@ -57,17 +65,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _todo(options: argparse.Namespace) -> list[Recipe]:
+    told = records.query(REPOSITORY / "results" / "records") if options.unrecorded else ()
+    return to_make(options.names, again=options.again, recorded=told)
+
+
 def members(name: str) -> list[Recipe]:
     """Return the recipe of this name, or a group's, without dependencies."""
     known = recipes.every_recipe()
     return [known[member] for member in recipes.groups().get(name, (name,)) if member in known]
 
 
-def to_make(names: Sequence[str], *, again: bool = False) -> list[Recipe]:
+def to_make(names: Sequence[str], *, again: bool = False, recorded: Sequence[Record] = ()) -> list[Recipe]:
     """List what to run for these recipes and groups, in order: whatever is missing or outdated.
 
     A missing file is not needed if everything made from it exists and is up to date: a shipped checkpoint does not
-    require its training clips.
+    require its training clips. Nor is a recipe that one of `recorded` tells of, unless a further one needs its file.
     """
     asked = {recipe.name for name in names for recipe in members(name)}
     wanted = recipes.wanted(names)
@@ -76,45 +89,13 @@ def to_make(names: Sequence[str], *, again: bool = False) -> list[Recipe]:
     for recipe in wanted:  # whatever depends on something outdated is outdated
         if states[recipe.name] and stale.intersection(recipe.needs):
             stale.add(recipe.name)
-    required, todo = set(asked), []
+    told = {r.name for r in wanted if r.name in asked and not stale.intersection(r.needs) and is_recorded(r, recorded)}
+    required, todo = asked - told, []
     for recipe in reversed(wanted):
         if recipe.name in stale or (not states[recipe.name] and recipe.name in required):
             required.update(recipe.needs)
             todo.append(recipe)
     return todo[::-1]
-
-
-def is_made(recipe: Recipe) -> bool:
-    """Whether its file exists and is up to date. A recipe that makes only a record is rerun, which takes seconds."""
-    return state_of(recipe) == "made"
-
-
-def state_of(recipe: Recipe) -> str:
-    """Return "made", "outdated", or "" if there is nothing.
-
-    A file is outdated if its recorded parents differ from the current ones; a candidate table also if it holds a number
-    of clips other than its recipe's.
-    """
-    path = REPOSITORY / recipe.outcome
-    if not recipe.outcome or not path.exists():
-        return ""
-    if path.suffix == ".parquet":
-        table = candidate_table.read(path)
-        own = {"tokenizer": table.origin["tokenizer"]}
-        if len(table.clips) != recipe.settings["clips"]:
-            return "outdated"
-    else:
-        own = checkpoints.load(path).parents
-    for role, parent in recipe.parents.items():
-        if (REPOSITORY / parent).exists() and own.get(role) != identity(REPOSITORY / parent):
-            return "outdated"
-    return "made"
-
-
-def identity(path: Path) -> str:
-    """Return the sha256 of a checkpoint's or a candidate table's contents."""
-    loaded = candidate_table.read(path) if path.suffix == ".parquet" else checkpoints.load(path)
-    return loaded.sha256
 
 
 def commands(recipe: Recipe, **further: Any) -> list[list[str]]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sacred.arg_parser import get_config_updates
 
-from evatok.experiments import keys, make, recipes, videoflextok_sweeps
+from evatok.experiments import keys, made, make, recipes, videoflextok_sweeps
 from evatok.experiments.recipes import Recipe, RecipeError
 from evatok.generation import flops
 from evatok.generation.grammar import Grammar
@@ -20,8 +20,9 @@ from evatok.reporting import final_commands, generation_commands
 from evatok.reporting.generation_rows import RECONSTRUCTION
 from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable
-from evatok.storage import checkpoints
+from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES
+from tests.factories import ENVIRONMENT
 
 KNOWN = recipes.every_recipe()
 
@@ -135,7 +136,8 @@ def test_files_of_two_recipes_never_share_a_name_or_a_training_folder():
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A repository with a proxy and a router; `saved(name, parents)` writes another."""
-    monkeypatch.setattr(make, "REPOSITORY", tmp_path)
+    for module in (make, made):
+        monkeypatch.setattr(module, "REPOSITORY", tmp_path)
 
     def saved(name: str, value: float = 1.0, **parents: str) -> str:
         module = torch.nn.Linear(1, 1)
@@ -147,12 +149,12 @@ def shelf(tmp_path, monkeypatch):
 
 def test_an_artefact_of_other_parents_is_outdated(shelf):
     recipe = replace(KNOWN["router-toy-hard-matched"], outcome="router.safetensors", parents={"tokenizer": "proxy"})
-    assert make.state_of(recipe) == ""
+    assert made.state_of(recipe) == ""
     proxy = shelf("proxy")
     shelf("router.safetensors", tokenizer=proxy)
-    assert make.state_of(recipe) == "made"
+    assert made.state_of(recipe) == "made"
     shelf("proxy", 2.0)
-    assert make.state_of(recipe) == "outdated"
+    assert made.state_of(recipe) == "outdated"
 
 
 def test_a_router_of_another_table_and_a_table_of_fewer_clips_are_outdated(shelf, tmp_path):
@@ -166,9 +168,9 @@ def test_a_router_of_another_table_and_a_table_of_fewer_clips_are_outdated(shelf
     router = replace(KNOWN["router-toy-hard-matched"], outcome="router.safetensors", parents=parents)
     scores = replace(KNOWN["scores-freedoom-train"], outcome="train.parquet", parents={}, settings={"clips": 3})
     shelf("router.safetensors", train_table=scored(2))
-    assert (make.state_of(router), make.state_of(scores)) == ("made", "outdated")
+    assert (made.state_of(router), made.state_of(scores)) == ("made", "outdated")
     scored(3)
-    assert (make.state_of(router), make.state_of(scores)) == ("outdated", "made")
+    assert (made.state_of(router), made.state_of(scores)) == ("outdated", "made")
 
 
 @pytest.fixture
@@ -200,6 +202,51 @@ def test_what_rests_on_something_outdated_is_made_again(chain):
     assert chain("outdated", "made", "made") == ["raw", "middle", "end", "measured"]
     assert chain("made", "outdated", "made") == ["middle", "end", "measured"]
     assert chain("", "outdated", "made") == ["raw", "middle", "end", "measured"]
+
+
+def recorded(recipe, *, sha256="", parents=None, **changes):
+    """A record as the recipe's command writes it, with some of its configuration changed."""
+    return records.new_record(
+        kind=recipe.experiment,
+        status="toy",
+        protocol={"name": "any"},
+        model={"sha256": sha256, "parents": parents or {}},
+        metrics={"psnr": records.Metric(25.0, "dB", 320, "higher")},
+        config={**recipe.settings, "batch": 16, **changes},
+        environment=ENVIRONMENT,
+    )
+
+
+def test_a_record_tells_of_a_recipe_if_it_has_its_configuration_wherever_its_pictures_went(shelf):
+    recipe = KNOWN["evaluate-final-uniform-transformer-1-uniform"]
+    assert made.is_recorded(recipe, [recorded(recipe, output="elsewhere", work="elsewhere", show=0)])
+    assert not made.is_recorded(recipe, [recorded(recipe, metrics="psnr")])
+    assert not made.is_recorded(recipe, [recorded(recipe, checkpoint="results/work/other.safetensors")])
+    assert not made.is_recorded(recipe, [recorded(KNOWN["classes-seen-final-uniform"])])
+
+
+def test_a_record_of_a_file_since_replaced_tells_nothing_of_the_new_one(shelf):
+    recipe = Recipe("measured", "evaluate", {"checkpoint": "final.safetensors", "router": "router.safetensors"})
+    final, router = shelf("final.safetensors"), shelf("router.safetensors", 2.0)
+    assert made.is_recorded(recipe, [recorded(recipe, sha256=final, parents={"router": router})])
+    assert not made.is_recorded(recipe, [recorded(recipe, sha256="older", parents={"router": router})])
+    assert not made.is_recorded(recipe, [recorded(recipe, sha256=final, parents={"router": "older"})])
+    assert made.is_recorded(recipe, [recorded(recipe, sha256=final)]), "it used no router"
+    started = Recipe("seams", "videoflextok_long", {"tokenizer": "final.safetensors"})
+    assert made.is_recorded(started, [recorded(started, sha256=final, parents={"tokenizer": "its start"})])
+
+
+def test_what_a_record_tells_is_made_only_for_what_none_tells(chain, monkeypatch):
+    monkeypatch.setattr(make, "is_recorded", lambda recipe, told: recipe.name in told)
+    assert chain("", "", "", recorded=["measured"]) == []
+    assert chain("", "", "", recorded=["raw", "middle", "end"]) == ["raw", "middle", "end", "measured"]
+    assert chain("made", "outdated", "made", recorded=["measured"]) == ["middle", "end", "measured"]
+
+
+def test_again_and_unrecorded_contradict_each_other(capsys):
+    with pytest.raises(SystemExit):
+        make.main(["--again", "--unrecorded", "finals"])
+    assert "pass one of them" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_commands_of_what_is_not_made_and_runs_none(shelf, monkeypatch, capsys):
