@@ -2,6 +2,7 @@
 
 2   an error: the line names the file, key or device, and the way out
 130 Ctrl-C, 143 SIGTERM: everything saved so far is kept, and the same command resumes from it
+141 the reader of the output is gone, as in `... --list | head`: no line, as with other programs
 
 `--debug`, an option of every command (`evatok.storage.arguments.with_debug`), shows the traceback.
 """
@@ -13,6 +14,7 @@ import errno
 import multiprocessing
 import multiprocessing.util
 import os
+import select
 import signal
 import sys
 import threading
@@ -24,7 +26,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 PACKAGE = Path(__file__).resolve().parent
-ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+ERROR, INTERRUPTED, TERMINATED, UNREAD = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM, 141
 _STOPPING: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 
 LONGEST_LINE = 1500
@@ -83,9 +85,25 @@ def one_line(name: str, *, debug: bool = False) -> Iterator[None]:
         with terminable():
             yield
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            sys.exit(UNREAD)
         if debug:
             raise
         sys.exit(report(name, error))
+
+
+def _unread() -> bool:
+    """Whether nothing reads the standard output any more; then nothing further is written to it."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # replaced by something without a file
+        return False
+    waiting = select.poll()
+    waiting.register(output, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in waiting.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # what is left is flushed at exit
+    return True
 
 
 def report(name: str, error: BaseException) -> int:

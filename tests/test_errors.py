@@ -135,3 +135,20 @@ def test_an_interrupt_while_modules_are_imported_is_one_line():
     assert done.returncode == 130
     assert done.stderr.startswith("name: stopped by Ctrl-C")
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_left_ends_a_command_without_a_line():
+    """The first line is read; what follows is more than a pipe holds."""
+    script = "from evatok import errors\nwith errors.one_line('told'):\n    [print('x' * 1000) for _ in range(999)]"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == errors.UNREAD
+
+
+def test_the_broken_pipe_of_a_worker_is_told(capsys):
+    with pytest.raises(SystemExit) as ended, errors.one_line("told"):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    assert ended.value.code == errors.ERROR
+    assert "told: Broken pipe" in capsys.readouterr().err
