@@ -39,8 +39,16 @@ class ModelJudge:
 
     name = "model"
 
-    def __init__(self, model: VideoLanguageModel, encoder: ImageEncoder, sha256: str, store: ShardStore) -> None:
-        self.model, self.encoder, self.version, self.store = model, encoder, sha256[:16], store
+    def __init__(
+        self,
+        model: VideoLanguageModel,
+        encoder: ImageEncoder,
+        sha256: str,
+        store: ShardStore,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.model, self.encoder, self.version = model, encoder, sha256[:16]
+        self.store, self.device = store, device
 
     @classmethod
     def load(cls, path: Path, encoder_path: Path, device: torch.device | str = "cpu") -> ModelJudge:
@@ -54,11 +62,11 @@ class ModelJudge:
         model = VideoLanguageModel.load(path, device)
         if model.checkpoint.parents.get("image_encoder") != encoder.checkpoint.sha256:
             raise ScoringError(f"{path} was trained on features of another image encoder than {encoder_path}")
-        return cls(model, encoder, model.checkpoint.sha256, ShardStore.of_features())
+        return cls(model, encoder, model.checkpoint.sha256, ShardStore.of_features(), device)
 
     def answers(self, clips: np.ndarray, questions: list[list[str]]) -> list[list[str]]:
         """Answer by likelihood, category by category."""
-        features = features_of(self.encoder, ClipSet(clips, pd.DataFrame(), {}), store=self.store)
+        features = features_of(self.encoder, ClipSet(clips, pd.DataFrame(), {}), device=self.device, store=self.store)
         found: list[list[str]] = [[""] * len(texts) for texts in questions]
         by_category: dict[str, list[tuple[int, int]]] = {name: [] for name in CATEGORIES}
         for row, texts in enumerate(questions):

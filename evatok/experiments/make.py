@@ -30,6 +30,8 @@ from evatok.storage.arguments import with_debug
 from evatok.storage.environment import REPOSITORY
 from evatok.storage.records import Record
 
+RECORDS = REPOSITORY / "results" / "records"
+
 
 class MakeError(EvatokError, RuntimeError):
     """A recipe whose command failed."""
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _todo(options: argparse.Namespace) -> list[Recipe]:
-    told = records.query(REPOSITORY / "results" / "records") if options.unrecorded else ()
+    told = records.query(RECORDS) if options.unrecorded else ()
     return to_make(options.names, again=options.again, recorded=told)
 
 
@@ -133,10 +135,13 @@ def make_in_time(
 ) -> None:
     """Make what is missing of these and their prerequisites, in order, until `minutes` (0: no limit) have passed.
 
-    `further` overrides settings of a recipe. Raises MakeError as `run` does.
+    Unlike `main`, it does not measure anew what a record tells of today's files. `further` overrides settings of a
+    recipe. Raises MakeError as `run` does.
     """
     deadline = time.monotonic() + 60 * minutes if minutes else None
     for recipe in to_make(list(names)):
+        if not (recipe.outcome or further) and is_recorded(recipe, records.query(RECORDS, recipe.experiment)):
+            continue
         left = (deadline - time.monotonic()) / 60 if deadline else 0.0
         if deadline and left <= 0:
             return

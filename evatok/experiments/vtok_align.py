@@ -36,7 +36,7 @@ from evatok.storage import records
 from evatok.storage.files import replacing
 from evatok.storage.records import Metric
 from evatok.storage.shards import Arrays, ShardStore
-from evatok.vtok.scoring import Outcomes
+from evatok.vtok.scoring import AVERAGE, Outcomes
 
 ex = tracking.experiment("vtok_align", __doc__, keys.RUN)
 
@@ -136,7 +136,9 @@ def judged(config: dict[str, Any], asked: Triples, clips: np.ndarray, real: Clip
     told = {"name": judge.name, "version": judge.version}
     if config["second_judge"]:
         second = judge_of(config["second_judge"], Path(config["encoder"]), config["device"])
-        metrics["agreement"] = _agreement(second, asked, clips, given)
+        metrics |= _agreement(second, asked, clips, given)
+        real_right = Outcomes(*triples.right(asked, second.answers(true, asked.texts))).metrics()[AVERAGE]
+        metrics["second_accuracy"] = catalogue.of("second_accuracy").measured(real_right.value, real_right.n)
         told["second"] = second.version
     if config["fvd"]:
         metrics["gfvd"] = _gfvd(clips, true, config["device"])
@@ -147,8 +149,8 @@ def _percent(name: str, values: np.ndarray) -> Metric:
     return catalogue.of(name).measured(100 * float(values.mean()), len(values))
 
 
-def _agreement(second: Judge, asked: Triples, clips: np.ndarray, given: list[list[str]]) -> Metric:
-    """Return how often a second judge agrees with the first, over the questions the first one answers."""
+def _agreement(second: Judge, asked: Triples, clips: np.ndarray, given: list[list[str]]) -> dict[str, Metric]:
+    """Return how often a second judge agrees with the first, over the questions the first one answers, if any."""
     theirs = second.answers(clips, asked.texts)
     pairs = [
         (one, other)
@@ -157,7 +159,7 @@ def _agreement(second: Judge, asked: Triples, clips: np.ndarray, given: list[lis
         if one
     ]
     same = sum(one == other for one, other in pairs)
-    return catalogue.of("agreement").measured(100 * same / max(1, len(pairs)), len(pairs))
+    return {"agreement": catalogue.of("agreement").measured(100 * same / len(pairs), len(pairs))} if pairs else {}
 
 
 def _gfvd(clips: np.ndarray, real: np.ndarray, device: str) -> Metric:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from evatok.alignment import triples
 from evatok.data.clips import ClipSet, from_network, to_network
@@ -24,6 +25,7 @@ from evatok.data.embedded.scene_text import vocabulary
 from evatok.data.sets import clip_set
 from evatok.experiments import runner, tracking, vtok_training
 from evatok.experiments.setting import TRAINING
+from evatok.experiments.tracking import ConfigError
 from evatok.models.latents import PatchPCA
 from evatok.storage import checkpoints
 from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, flow_loss, noised, target
@@ -98,6 +100,7 @@ class DecoderTask(runner.Task[VideoDecoder]):
     steps_may_change = True
 
     def __init__(self, config: dict[str, Any]) -> None:
+        _check_shares(config)
         self.config = config
         encoder = ImageEncoder.load(config["encoder"], config["device"])
         train = clips_of(config, "train")
@@ -106,7 +109,8 @@ class DecoderTask(runner.Task[VideoDecoder]):
         self.parents = {"image_encoder": encoder.checkpoint.sha256, "train_clips": train.sha256}
         self.inputs = " ".join(self.parents.values())
         self.module = new_decoder(config, train, encoder)
-        self.objective = Objective(train, features_of(encoder, train, device=config["device"]), config)
+        features = features_of(encoder, train, device=config["device"])
+        self.objective = Objective(train, features, latents_of(self.module, train, config["device"]), config)
 
     def ship(self, averaged: VideoDecoder, path: Path, changes: dict[str, Any]) -> None:
         told = {name: self.config[name] for name in ("size", "steps")}
@@ -139,10 +143,14 @@ class DecoderTask(runner.Task[VideoDecoder]):
 
 
 class Objective:
-    """The loss of one step: clips, the tokens of a strategy, and which conditions are shown."""
+    """The loss of one step: clips, the tokens of a strategy, and which conditions are shown.
 
-    def __init__(self, clips: ClipSet, features: Features, config: dict[str, Any]) -> None:
-        self.clips, self.features, self.config = clips, features, config
+    Args:
+        latents: (N, T P, V) of the clips, float16.
+    """
+
+    def __init__(self, clips: ClipSet, features: Features, latents: torch.Tensor, config: dict[str, Any]) -> None:
+        self.clips, self.features, self.latents, self.config = clips, features, latents, config
         self.captions = torch.from_numpy(captions.numbers(clips.labels["caption"].astype(str)))
         self.levels = NoiseLevels(config["noise_mean"])
         self.readers = [reader(strategy, features) for strategy in STRATEGIES]
@@ -155,7 +163,7 @@ class Objective:
         back, terms = coded(module, raw, read.strategy)
         kept = _shown(len(rows), config, generator)
         shown = module.conditions(self.captions[rows].to(config["device"]), back, read.strategy, kept)
-        x = module.encode(to_network(np.array(self.clips.clips[rows]), config["device"]))
+        x = self.latents[rows].to(config["device"]).float()
         noise = torch.randn(x.shape, generator=generator).to(x)
         sigma = self.levels.draw(len(x), generator).to(x)
         terms["flow"] = flow_loss(module.velocity(noised(x, noise, sigma), sigma, shown), target(x, noise))
@@ -178,6 +186,18 @@ def coded(module: VideoDecoder, raw: RawTokens, strategy: Strategy) -> tuple[Raw
     return back, {name: torch.stack(values).mean() for name, values in mean.items()}
 
 
+@torch.no_grad()
+def latents_of(decoder: VideoDecoder, clips: ClipSet, device: str, at_once: int = 50) -> torch.Tensor:
+    """Return (N, T P, V) latents of clips in float16: the codec is fitted before training and then fixed."""
+    parts = []
+    with tqdm(total=len(clips), desc="latents", unit="clip", disable=None) as bar:
+        for start in range(0, len(clips), at_once):
+            piece = np.array(clips.clips[start : start + at_once])
+            parts.append(decoder.encode(to_network(piece, device)).half().cpu())
+            bar.update(len(piece))
+    return torch.cat(parts)
+
+
 def reader(strategy: Strategy, features: Features) -> VideoTokens:
     """Build what turns features into raw tokens; its projectors are unused."""
     return VideoTokens(strategy, features.first.shape[-1], 8, cell_by_cell=True)
@@ -192,7 +212,7 @@ def from_true_tokens(
     for start in range(0, len(features), at_once):
         rows = np.arange(start, min(start + at_once, len(features)))
         back, _ = coded(decoder, read.raw(features.take(rows, config["device"])), strategy)
-        unsaid = torch.zeros(len(rows), captions.LONGEST, dtype=torch.int64, device=config["device"])
+        unsaid = torch.zeros(len(rows), 1, dtype=torch.int64, device=config["device"])
         how = {"steps": config["measured_steps"][-1], "seed": config["noise_seed"]}
         parts.append(from_network(decoder.sample(unsaid, back, strategy, indices=rows, text=False, **how)))
     return np.concatenate(parts)
@@ -215,6 +235,16 @@ def new_decoder(config: dict[str, Any], train: ClipSet, encoder: ImageEncoder) -
     repeated = [fitted, np.repeat(fitted[:, -1:], shape.padded - FRAMES, axis=1)]
     decoder.codec = PatchPCA.fit(np.concatenate(repeated, axis=1), config["latents_kept"])
     return decoder.to(config["device"])
+
+
+def _check_shares(config: dict[str, Any]) -> None:
+    """Raise ConfigError if no share of clips is left that shows caption and tokens."""
+    names = ("null", "captions_only", "tokens_only")
+    total = sum(config[name] for name in names)
+    if total >= 1:
+        raise ConfigError(
+            f"config keys {', '.join(names)}: they add up to {total:g}; the rest, below 1, shows caption and tokens"
+        )
 
 
 def _shown(count: int, config: dict[str, Any], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

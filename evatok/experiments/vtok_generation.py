@@ -36,10 +36,18 @@ from evatok.vtok.lessons import Lessons
 from evatok.vtok.strategies import Strategy, StrategyError
 from evatok.vtok.token_codes import GROUPS, TokenCodeError, motion_kind
 from evatok.vtok.token_heads import Tokens
+from evatok.vtok.tokens import VideoTokens
 from evatok.vtok.video_decoder import VideoDecoder
 from evatok.vtok.writer import VideoWriter
 
 ex = tracking.experiment("vtok_generation", __doc__, vtok_training.WRITER)
+
+
+WRITTEN_ALIKE = (
+    *("train_clips", "batch", "learning_rate", "final_learning_rate", "warmup", "ema"),
+    *("width", "layers", "heads", "understanding_weight"),
+)
+"""Configuration that writers of one table share, besides the steps; stored in their checkpoints."""
 
 
 @ex.config
@@ -85,12 +93,13 @@ class WriterTask(runner.Task[VideoWriter]):
         sets = (clips_of(config, "train"), clips_of(config, "test"))
         self.train_set, self.test_set = (Pairs(clips, encoder, self.decoder, strategy, config) for clips in sets)
         sources = {"image_encoder": encoder.checkpoint.sha256, "decoder": self.decoder.checkpoint.sha256}
-        self.parents = {**sources, **_started(self.module, config, encoder), "train_clips": sets[0].sha256}
+        start, self.fresh = _started(self.module, config, encoder)
+        self.parents = {**sources, **start, "train_clips": sets[0].sha256}
         self.inputs = " ".join(self.parents.values())
         self.objective = Objective(self.train_set, config)
 
     def ship(self, averaged: VideoWriter, path: Path, changes: dict[str, Any]) -> None:
-        told = {name: self.config[name] for name in ("size", "steps")}
+        told = {name: self.config[name] for name in ("size", "steps", *WRITTEN_ALIKE)}
         shape = {"model": averaged.config.to_dict(), "strategy": averaged.strategy.to_dict()}
         checkpoints.save(
             path,
@@ -98,7 +107,7 @@ class WriterTask(runner.Task[VideoWriter]):
             kind=VideoWriter.KIND,
             config={**shape, "head": averaged.head_name},
             parents=self.parents,
-            facts={"vocabulary": list(vocabulary()), **told, **changes},
+            facts={"vocabulary": list(vocabulary()), "fresh": self.fresh, **told, **changes},
         )
 
     def measure(self, averaged: VideoWriter, path: Path, folder: Path) -> runner.Measured:
@@ -132,7 +141,7 @@ class WriterTask(runner.Task[VideoWriter]):
 
 
 class Pairs:
-    """Clips as captions and true tokens."""
+    """Clips as captions and true tokens, which a frozen coder makes once."""
 
     def __init__(
         self, clips: ClipSet, encoder: ImageEncoder, decoder: VideoDecoder, strategy: Strategy, config: dict[str, Any]
@@ -141,15 +150,24 @@ class Pairs:
         self.features = features_of(encoder, clips, device=self.device)
         self.captions = torch.from_numpy(captions.numbers(clips.labels["caption"].astype(str)))
         self.lessons = Lessons.of(clips.labels)
-        self.read = reader(strategy, self.features)
+        self.codes, self.latents = self._coded(reader(strategy, self.features))
+
+    @torch.no_grad()
+    def _coded(self, read: VideoTokens, at_once: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes (N, L, G) and latents (N, L, Z) of all clips."""
+        parts = []
+        for start in range(0, len(self.clips), at_once):
+            rows = np.arange(start, min(start + at_once, len(self.clips)))
+            raw = read.raw(self.features.take(rows, self.device))
+            parts.append((self.coder.codes(raw, self.strategy).cpu(), self.coder.latents(raw, self.strategy).cpu()))
+        codes, latents = zip(*parts, strict=True)
+        return torch.cat(codes), torch.cat(latents)
 
     @torch.no_grad()
     def of(self, rows: np.ndarray) -> tuple[torch.Tensor, Tokens]:
         """Return captions (B, W) and tokens of these clips."""
-        raw = self.read.raw(self.features.take(rows, self.device))
-        codes = self.coder.codes(raw, self.strategy)
-        values = self.coder.values_of(codes, self.strategy)
-        tokens = Tokens(codes, values, self.coder.latents(raw, self.strategy))
+        codes = self.codes[rows].to(self.device)
+        tokens = Tokens(codes, self.coder.values_of(codes, self.strategy), self.latents[rows].to(self.device))
         return self.captions[rows].to(self.device), tokens
 
     @torch.no_grad()
@@ -202,14 +220,22 @@ def parts(config: dict[str, Any]) -> tuple[ImageEncoder, VideoDecoder]:
     return encoder, decoder
 
 
-def _started(module: VideoWriter, config: dict[str, Any], encoder: ImageEncoder) -> dict[str, str]:
-    """Load the weights to start from; return their identity as parent."""
+def _started(module: VideoWriter, config: dict[str, Any], encoder: ImageEncoder) -> tuple[dict[str, str], list[str]]:
+    """Load the weights to start from; return their identity as parent, and the parameters that they lack.
+
+    Raises:
+        ConfigError: weights trained with another encoder or strategy.
+    """
     if not config["start"]:
-        return {}
+        return {}, sorted(module.language.state_dict())
     start = VideoLanguageModel.load(config["start"], config["device"])
     vtok_training.check_encoder(config, "start", start.checkpoint, encoder)
-    module.language.start_from(start)
-    return {"start": start.checkpoint.sha256}
+    if start.strategy.name != module.strategy.name:
+        raise ConfigError(
+            f"config key start: {config['start']} was trained with the strategy {start.strategy.name}, not "
+            f'{module.strategy.name}; give the model of the same strategy, or "" to start untrained'
+        )
+    return {"start": start.checkpoint.sha256}, module.language.start_from(start)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ METRICS = (
     Entry("class_consistency_reconstructed", "reconstructions that show their class", "higher", "%"),
     Entry("accuracy", "accuracy", "higher", "%"),
     Entry("agreement", "answers that two judges share", "higher", "%"),
+    Entry("second_accuracy", "questions about real clips that the second judge answers right", "higher", "%"),
     Entry("dynamic_degree", "samples faster than the median real clip", "higher", "%"),
     Entry("smoothness", "evenness of motion", "higher", "%"),
     Entry("vbench", "VBench", "higher", "%", 2, "set"),

@@ -29,6 +29,8 @@ CAMERA_CLIPS = 4800
 LONGER = {"train_clips": 16000, "steps": 6000}
 """Four times the usual clips and steps: do frames learn motion then?"""
 SEEDS = (0, 1, 2)
+JUDGE_SEED = 7
+"""Seed of the learned judge's training, which is no row of a table."""
 TRAINED = (
     *("train_clips", "batch", "learning_rate", "final_learning_rate", "warmup", "ema"),
     *("width", "layers", "heads", "size"),
@@ -61,6 +63,7 @@ class RowSpec:
     def fits(self, record: Record) -> bool:
         held = record.model["strategy"]["name"] == self.strategy.name and record.protocol["name"] == self.protocol
         held = held and all(record.config[key] == value for key, value in self.trained.items())
+        held = held and record.config["seed"] != JUDGE_SEED
         return held and bool(record.config["start"]) and (record.config["steps"] == 0) == bool(self.swap_of)
 
 
@@ -142,12 +145,15 @@ class Family:
         specs: rows by name.
         set_of: what records of one table have in common.
         command: makes the row whose name is appended.
+        trained: steps of the training behind a record, and what else of it rows must share. Rows of 0 steps stand
+            beside any.
     """
 
     kind: str
     specs: Mapping[str, RowSpec]
     set_of: Callable[[Record], str]
     command: str
+    trained: Callable[[Record], tuple[int, str]] = lambda record: (int(record.config["steps"]), "")
 
 
 def shown(
@@ -168,7 +174,7 @@ def shown(
         sets.setdefault(family.set_of(record), []).append(record)
     best: dict[str, list[Record]] = {}
     order = sorted(sets.values(), key=lambda held: max(record.created for record in held))
-    for held in (alike for members in order for alike in _by_steps(members)):
+    for held in (alike for members in order for alike in _by_training(members, family)):
         rows = {name: _seeds(family.specs[name], held) for name in names}
         if sum(map(bool, rows.values())) >= sum(map(bool, best.values())):
             best = rows
@@ -182,21 +188,17 @@ def set_of(record: Record) -> str:
     return f"{parents.get('image_encoder')} {parents.get('stills')} {sorted(told.items())}"
 
 
-def _by_steps(held: list[Record]) -> Iterator[list[Record]]:
-    """Yield the records of each number of training steps, ascending, with those that were measured untrained."""
-    for steps in sorted({_steps(record) for record in held if _steps(record)}) or [0]:
-        yield [record for record in held if _steps(record) in (0, steps)]
+def _by_training(held: list[Record], family: Family) -> Iterator[list[Record]]:
+    """Yield the records of each training, by ascending steps, with those that were measured untrained."""
+    trainings = {record.id: family.trained(record) for record in held}
+    for training in sorted({told for told in trainings.values() if told[0]}) or [(0, "")]:
+        yield [record for record in held if trainings[record.id] == training or not trainings[record.id][0]]
 
 
 def _seeds(spec: RowSpec, held: list[Record]) -> list[Record]:
     """Return the newest record per seed."""
     by_seed = {record.config["seed"]: record for record in held if spec.fits(record)}
     return [by_seed[seed] for seed in sorted(by_seed)]
-
-
-def _steps(record: Record) -> int:
-    """Return the steps of the training behind a row: its own, or those of the writer whose samples it judges."""
-    return int(record.config.get("steps", record.model.get("writer_steps", 0)))
 
 
 def _shown(spec: RowSpec, held: list[Record], root: Path) -> Shown:

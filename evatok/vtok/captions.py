@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 
 from evatok.data.embedded.scene_text import vocabulary
 from evatok.errors import EvatokError
@@ -18,6 +19,11 @@ PADDING = -1
 
 class CaptionError(EvatokError, ValueError):
     """A caption with an unknown word, none at all, or one that is too long."""
+
+
+def trimmed(captions_BW: torch.Tensor) -> torch.Tensor:
+    """(B, up to W) captions without the padding that all of them share."""
+    return captions_BW[:, : int((captions_BW != PADDING).sum(1).max())] if len(captions_BW) else captions_BW
 
 
 def numbers(captions: Iterable[str]) -> np.ndarray:

@@ -18,9 +18,9 @@ from torch import nn
 
 from evatok.errors import EvatokError
 from evatok.models.quantisers import Codebook
-from evatok.vtok.features import MOTION_CHANNELS, SIDE
+from evatok.vtok.features import SIDE
 from evatok.vtok.strategies import OMNI_FRAMES, Strategy
-from evatok.vtok.tokens import RawTokens
+from evatok.vtok.tokens import FIELD, RawTokens
 
 GROUPS, SYMBOLS, DIMENSION = 4, 256, 8
 LATENT = GROUPS * DIMENSION  # Z
@@ -74,6 +74,10 @@ class Coder(nn.Module):
         values, codes, losses = zip(*found, strict=True)
         return Coded(torch.stack(codes, -1), torch.cat(values, -1), latents, torch.stack(losses).mean())
 
+    def nearest(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, Z) entries of the codebooks nearest to latents (B, Z)."""
+        return self.values_of(self.quantise(latents).codes)
+
     def codebooks(self) -> list[Codebook]:
         """One codebook per group."""
         return list(self.books)  # type: ignore[arg-type]
@@ -126,7 +130,7 @@ class TokenCoder(nn.Module):
         return torch.cat([spatial.latents(raw.spatial), motion.latents(raw.motion)], 1)
 
     def raw(self, values: torch.Tensor, strategy: Strategy, frames: int) -> RawTokens:
-        """Raw tokens of values (B, L, Z), codebook entries or latents; L may end early, as while tokens are written.
+        """Raw tokens of values (B, L, Z), the codebooks' entries; L may end early, as while tokens are written.
 
         Args:
             frames: per clip of these tokens.
@@ -145,7 +149,7 @@ class TokenCoder(nn.Module):
 def widths(channels: int) -> dict[str, int]:
     """I of each kind of raw token."""
     residual = SIDE * SIDE * channels
-    return {SPATIAL: channels, "residual": residual, "tube": OMNI_FRAMES * channels, "field": MOTION_CHANNELS}
+    return {SPATIAL: channels, "residual": residual, "tube": OMNI_FRAMES * channels, "field": FIELD}
 
 
 def motion_kind(strategy: Strategy) -> str:

@@ -2,7 +2,8 @@
 
 `codes` is the default: four softmaxes in sequence, each seeing the symbols before it, so that the product is the
 likelihood of Eq. 10. The paper's tokens are continuous and it names no head; `flow` (MAR, arXiv 2406.11838) and `mse`
-are other interpretations, on the coder's latents before quantisation.
+are other interpretations: they learn the coder's latents before quantisation. What they draw is moved to the nearest
+codes, as the frozen decoder reads nothing else, so that heads differ in nothing but how they draw.
 
 Legend: B clips, L tokens, D width, G groups, V symbols of a group, Z numbers of a latent.
 """
@@ -18,11 +19,12 @@ from torch import nn
 
 from evatok.tokenizers.videoflextok.blocks import NoiseLevel
 from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, euler, noised, target
-from evatok.vtok.token_codes import GROUPS, LATENT, SYMBOLS, Coder
+from evatok.vtok.token_codes import DIMENSION, GROUPS, LATENT, SYMBOLS, Coder
 
 HEADS = ("codes", "flow", "mse")
 _STEPS = 20  # Euler steps of the flow head
 _LEVELS = NoiseLevels()
+_WHITENED = DIMENSION**0.5  # groups of unit length have this deviation's inverse; the noise has deviation 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Head(nn.Module):
 
     Attributes:
         noise_shape: shape of the noise that one token needs.
-        discrete: whether tokens are codebook entries, so that the model reads them instead of latents.
+        discrete: whether it learns codes, with a likelihood, instead of latents.
     """
 
     noise_shape: tuple[int, ...] = ()
@@ -51,7 +53,7 @@ class Head(nn.Module):
 
     @abstractmethod
     def draw(self, state_BD: torch.Tensor, coder: Coder, noise: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Values (B, Z) of the next token, from uniform (codes) or normal (flow) noise (B, *noise_shape)."""
+        """The codebooks' entries (B, Z) of the next token, from uniform (codes) or normal noise (B, *noise_shape)."""
 
 
 class CodeHead(Head):
@@ -108,7 +110,7 @@ class FlowHead(Head):
         )
 
     def loss(self, states: torch.Tensor, tokens: Tokens, generator: torch.Generator) -> torch.Tensor:
-        aim, state = tokens.latents.flatten(0, 1), states.flatten(0, 1)
+        aim, state = _WHITENED * tokens.latents.flatten(0, 1), states.flatten(0, 1)
         noise = torch.randn(aim.shape, generator=generator).to(aim)
         sigma = _LEVELS.draw(len(aim), generator).to(aim)
         return F.mse_loss(self.velocity(noised(aim, noise, sigma), sigma, state), target(aim, noise))
@@ -119,7 +121,7 @@ class FlowHead(Head):
 
     def draw(self, state_BD: torch.Tensor, coder: Coder, noise: torch.Tensor, temperature: float) -> torch.Tensor:
         found = euler(lambda x, sigma: self.velocity(x, sigma, state_BD), temperature * noise, _STEPS)
-        return coder.on_spheres(found)
+        return coder.nearest(coder.on_spheres(found))
 
 
 class MeanHead(Head):
@@ -133,7 +135,7 @@ class MeanHead(Head):
         return F.mse_loss(self.out(states), tokens.latents)
 
     def draw(self, state_BD: torch.Tensor, coder: Coder, noise: torch.Tensor, temperature: float) -> torch.Tensor:
-        return coder.on_spheres(self.out(state_BD))
+        return coder.nearest(coder.on_spheres(self.out(state_BD)))
 
 
 def head_of(kind: str, width: int) -> Head:

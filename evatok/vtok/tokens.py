@@ -21,10 +21,12 @@ from torch import nn
 from evatok.tokenizers.initialise import sine_cosine
 from evatok.vtok import features as held
 from evatok.vtok.features import MOTION_CHANNELS, SIDE, Features, pooled
-from evatok.vtok.strategies import LAVIT_GRID, OMNI_FRAMES, OMNI_TUBES, Strategy, StrategyError
+from evatok.vtok.strategies import LAVIT_FRAMES, LAVIT_GRID, OMNI_FRAMES, OMNI_TUBES, Strategy, StrategyError
 
 CELLS = 8  # cells along each axis in the location table
 MOMENTS = 61  # entries of the time table: 12 per second for 5 s
+FIELD = (LAVIT_FRAMES - 1) // LAVIT_GRID[0] * MOTION_CHANNELS
+"""Numbers of a motion field's token that is not convolved: its three steps'."""
 _KEY, _MOTION = 0, 1  # kinds
 _STRENGTH = 0.5  # scale of the initial position codes, relative to features of deviation 1
 
@@ -55,7 +57,7 @@ class VideoTokens(nn.Module):
     """
 
     def __init__(self, strategy: Strategy, channels: int, width: int, *, cell_by_cell: bool = False) -> None:
-        """`cell_by_cell`: a motion field's tokens are averages of its cells instead of a convolution's outputs."""
+        """`cell_by_cell`: a motion field's tokens are its pooled cells (`field_cells`), not a convolution's outputs."""
         super().__init__()
         self.strategy, self.cell_by_cell = strategy, cell_by_cell
         self.project = mlp(channels, width)
@@ -185,13 +187,17 @@ def motion_width(strategy: Strategy, channels: int) -> int:
     """Return G, the input width of a motion token, cell by cell for "lavit"; C for a strategy without any."""
     if strategy.kind == "vtok" and strategy.residual not in ("mean", "pooled"):
         return SIDE * SIDE * channels
-    return {"lavit": MOTION_CHANNELS, "omni": OMNI_FRAMES * channels}.get(strategy.kind, channels)
+    return {"lavit": FIELD, "omni": OMNI_FRAMES * channels}.get(strategy.kind, channels)
 
 
 def field_cells(motion: torch.Tensor) -> torch.Tensor:
-    """Return (B, 45, M) of a motion field (B, S, h, w, M), averaged over its cells instead of convolved."""
-    small = F.adaptive_avg_pool3d(rearrange(motion, "b s h w m -> b m s h w"), LAVIT_GRID)
-    return rearrange(small, "b m t h w -> b (t h w) m")
+    """Return (B, 45, `FIELD`) of a motion field (B, S, h, w, M), pooled over cells instead of convolved.
+
+    A token's three steps stand side by side: in their mean, motion to and fro would cancel.
+    """
+    moments, rows, columns = LAVIT_GRID
+    small = F.adaptive_avg_pool2d(rearrange(motion, "b s h w m -> b (s m) h w"), (rows, columns))
+    return rearrange(small, "b (t r m) h w -> b (t h w) (r m)", t=moments, m=MOTION_CHANNELS)
 
 
 class _Nothing(nn.Module):

@@ -31,7 +31,7 @@ from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
 from evatok.tokenizers.videoflextok.blocks import GatedMLP, NoiseLevel, SelfAttention, norm
 from evatok.tokenizers.videoflextok.flow_matching import euler, guided, seeded_noise
-from evatok.vtok.captions import LONGEST, PADDING
+from evatok.vtok.captions import LONGEST, PADDING, trimmed
 from evatok.vtok.language_model import Layer
 from evatok.vtok.strategies import Strategy
 from evatok.vtok.token_codes import SPATIAL, TokenCoder, motion_kind, widths
@@ -124,8 +124,9 @@ class Conditions(nn.Module):
         kind = motion_kind(strategy)
         visual = torch.cat([self.projectors[SPATIAL](raw.spatial), self.projectors[kind](raw.motion)], 1)
         visual = visual + placed(strategy, raw.frames, self.cells, self.moments, self.kinds[kind])
+        captions_BW = trimmed(captions_BW)
         said = captions_BW != PADDING
-        text = self.words(captions_BW.clamp_min(0)) + self.positions
+        text = self.words(captions_BW.clamp_min(0)) + self.positions[: captions_BW.shape[1]]
         for layer in self.text:
             text = layer(text, said[:, None, None])
         empty = self.empty.expand(len(visual), 1, -1)

@@ -21,7 +21,7 @@ from evatok.models.attention import KeysValues, append
 from evatok.models.trained import Trained
 from evatok.storage import checkpoints
 from evatok.storage.checkpoints import Checkpoint
-from evatok.vtok.captions import LONGEST, PADDING
+from evatok.vtok.captions import LONGEST, PADDING, trimmed
 from evatok.vtok.language_model import LanguageModelConfig, LanguageModelError, Layer, VideoLanguageModel
 from evatok.vtok.strategies import Strategy
 from evatok.vtok.token_codes import SPATIAL, TokenCoder, motion_kind, spatial_tokens
@@ -72,8 +72,7 @@ class VideoWriter(Trained, nn.Module):
         self, captions_BW: torch.Tensor, tokens: Tokens, coder: TokenCoder, frames: int, generator: torch.Generator
     ) -> torch.Tensor:
         """The head's training loss on true tokens, ()."""
-        read = tokens.values if self.head.discrete else tokens.latents
-        raw = coder.raw(read, self.strategy, frames)
+        raw = coder.raw(tokens.values, self.strategy, frames)
         return self.head.loss(self.states(captions_BW, raw), tokens, generator)
 
     @torch.no_grad()
@@ -87,7 +86,7 @@ class VideoWriter(Trained, nn.Module):
         seed: int = 0,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Return values (B, L, Z) of tokens; clip i draws from (seed, i), whatever its batch."""
+        """Return the codebooks' entries (B, L, Z) of tokens; clip i draws from (seed, i), whatever its batch."""
         strategy, count = self.strategy, self.strategy.length()
         visual = self.language.visual
         places = placed(strategy, frames, visual.cells, visual.moments, visual.kinds)
@@ -109,9 +108,10 @@ class VideoWriter(Trained, nn.Module):
         return torch.stack(written, 1) if written else x.new_zeros(len(x), 0, 0)
 
     def _prefix(self, captions_BW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (B, 1 + W + 1, D): start, caption and end mark, and which positions are valid."""
+        """Return (B, 1 + w + 1, D): start, caption and end mark, and which positions are valid; w words at most."""
+        captions_BW = trimmed(captions_BW)
         language, said = self.language, captions_BW != PADDING
-        text = language.embedding(captions_BW.clamp_min(0)) + self.positions
+        text = language.embedding(captions_BW.clamp_min(0)) + self.positions[: captions_BW.shape[1]]
         ends = [part.expand(len(text), 1, -1) for part in (language.start, self.begin)]
         there = torch.ones_like(said[:, :1])
         return torch.cat([ends[0], text, ends[1]], 1), torch.cat([there, said, there], 1)

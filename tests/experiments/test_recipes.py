@@ -243,6 +243,18 @@ def test_what_a_record_tells_is_made_only_for_what_none_tells(chain, monkeypatch
     assert chain("made", "outdated", "made", recorded=["measured"]) == ["middle", "end", "measured"]
 
 
+def test_what_is_measured_of_todays_files_is_not_measured_again_by_a_script(chain, monkeypatch):
+    ran: list[str] = []
+    monkeypatch.setattr(make, "run", lambda recipe, **_: ran.append(recipe.name))
+    monkeypatch.setattr(make, "is_made", lambda recipe: True)
+    monkeypatch.setattr(make, "is_recorded", lambda recipe, found: recipe.name == "measured" and found != ())
+    assert chain("made", "made", "") == ["end", "measured"]
+    make.make_in_time(["measured"], 0.0)
+    assert ran == ["end"]
+    make.make_in_time(["measured"], 0.0, further=lambda recipe: {"steps": 2})
+    assert ran == ["end", "end", "measured"], "a quick run is another measurement"
+
+
 def test_again_and_unrecorded_contradict_each_other(capsys):
     with pytest.raises(SystemExit):
         make.main(["--again", "--unrecorded", "finals"])

@@ -12,7 +12,7 @@ from evatok.vtok.language_model import LanguageModelConfig, LanguageModelError, 
 from evatok.vtok.strategies import Strategy
 from evatok.vtok.token_codes import GROUPS, LATENT, SYMBOLS, TokenCodeError, TokenCoder, motion_kind
 from evatok.vtok.token_heads import HEADS, CodeHead, MeanHead, Tokens
-from evatok.vtok.tokens import MOTION_CHANNELS, RawTokens, VideoTokens
+from evatok.vtok.tokens import FIELD, MOTION_CHANNELS, RawTokens, VideoTokens, field_cells
 from evatok.vtok.video_decoder import VideoDecoder, VideoDecoderConfig, VideoDecoderError
 from evatok.vtok.writer import VideoWriter
 
@@ -131,6 +131,37 @@ def test_what_is_written_step_by_step_is_what_the_whole_sequence_gives(coder, he
         own = coder.of("cell" if number < 1 else "residual")
         again = writer.head.draw(states[:, number], own, noise, 0)
         assert torch.allclose(values[:, number], again, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_writes_what_the_decoder_was_trained_on(coder, head):
+    strategy = Strategy("vtok", key=1, fps=1)
+    values = writer_of(strategy, head).write(SAID, coder, FRAMES, indices=np.arange(2))
+    for number in range(strategy.length()):
+        own = coder.of("cell" if number < 1 else "residual")
+        assert torch.equal(own.nearest(values[:, number]), values[:, number]), "an entry of the codebooks"
+
+
+@torch.no_grad()
+def test_a_caption_means_the_same_beside_a_longer_one(coder):
+    strategy, decoder = Strategy("vtok", key=1, fps=1), decoder_of()
+    writer, raw = writer_of(strategy), coder.raw(tokens_of(coder, strategy).values, strategy, FRAMES)
+    short = RawTokens(raw.spatial[1:], raw.motion[1:], FRAMES)
+    assert torch.allclose(writer.states(SAID, raw)[1:], writer.states(SAID[1:], short), atol=1e-5)
+    seen = torch.ones(2, dtype=torch.bool)
+    both, there = decoder.conditions(SAID, raw, strategy, (seen, seen))
+    alone, own = decoder.conditions(SAID[1:], short, strategy, (seen[1:], seen[1:]))
+    assert alone.shape[1] < both.shape[1] < 1 + captions.LONGEST, "no place is spent on padding that all share"
+    assert torch.allclose(both[1][there[1]], alone[0][own[0]], atol=1e-5)
+
+
+def test_motion_to_and_fro_is_in_a_field_s_token():
+    field = torch.ones(1, 15, 8, 8, MOTION_CHANNELS)
+    field[:, 1::2] = -1
+    cells = field_cells(field)
+    assert cells.shape == (1, 45, FIELD)
+    assert cells.abs().min() == 1
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """Tables of generated clips from records: which make up a row, ceilings before claims, stand-ins, and Figure 2."""
 
 import json
+import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,8 @@ import pytest
 from evatok.alignment import triples
 from evatok.data.embedded.scene_text import CATEGORIES, OPTIONS
 from evatok.evaluation import per_clip, protocols
-from evatok.experiments import recipes
+from evatok.experiments import make, recipes
+from evatok.experiments.vtok_generation_recipes import align_of
 from evatok.metrics import catalogue
 from evatok.reporting import vtok_figures, vtok_generated, vtok_vbench
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
@@ -20,7 +23,7 @@ from evatok.reporting.vtok_tables import above
 from evatok.storage import records
 from evatok.vtok import scoring
 from evatok.vtok.scoring import Outcomes, ScoringError
-from reproductions.vtok import table1, table2, table4_generation, table5_generation
+from reproductions.vtok import generation, table1, table2, table4_generation, table5_generation
 from tests.factories import ENVIRONMENT
 
 SAMPLED = {"judge": "ruler", "flow_steps": 20, "flow_guidance": 1.0, "temperature": 1.0, "size": "toy"}
@@ -35,10 +38,12 @@ def few_draws(monkeypatch):
 
 @pytest.fixture
 def put(tmp_path):
-    """Writes the record of a row: (name, share of right answers, share that moves, **parents)."""
+    """Writes the record of a row: (name, share of right answers, share that moves, writer's training, **parents)."""
 
-    def write(name: str, share: float, moving: float = 0.5, seed: int = 0, **parents: str) -> None:
-        spec, random = MADE_BY_NAME[name], np.random.default_rng(5)
+    def write(
+        name: str, share: float, moving: float = 0.5, seed: int = 0, trained: dict | None = None, **parents: str
+    ) -> None:
+        spec, random, trained_usually = MADE_BY_NAME[name], np.random.default_rng(5), {"batch": 48}
         right, needs = np.zeros((N, len(CATEGORIES))), np.full((N, len(CATEGORIES)), -1)
         asked = np.arange(N), np.arange(N) % len(CATEGORIES)
         right[asked], needs[asked] = random.random(N) < share, 0
@@ -56,7 +61,8 @@ def put(tmp_path):
                 "strategy": {"name": spec.strategy.name},
                 "tokens": spec.tokens,
                 "head": spec.head if spec.tokens == "written" else "",
-                "writer_steps": 3000,
+                "writer_steps": 3000 if spec.tokens == "written" else 0,
+                "writer_trained": {**trained_usually, **(trained or {})} if spec.tokens == "written" else {},
                 "parents": {"image_encoder": "e", "decoder": "d", **parents},
             },
             metrics={
@@ -103,6 +109,48 @@ def test_samples_of_another_decoder_and_another_head_are_other_rows(put, tmp_pat
     assert rows["vtok-flow"].records == []
 
 
+def test_writers_of_one_table_are_trained_alike(put, tmp_path):
+    for name, share in (("none", 0.3), ("frames8", 0.5), ("vtok", 0.6)):
+        put(name, share)
+    put("vtok", 0.9, trained={"understanding_weight": 1.0})
+    put("vtok", 0.9, trained={"batch": 8}, seed=1)
+    rows = rows_of(tmp_path, "none", "frames8", "vtok")
+    assert [len(rows[name].records) for name in rows] == [1, 1, 1]
+    assert rows["vtok"].value("accuracy") == pytest.approx(60, abs=4)
+
+
+def test_a_second_judge_is_told_with_what_it_knows_of_real_clips(put, tmp_path):
+    put("true", 0.9)
+    put("vtok", 0.6)
+    rows = rows_of(tmp_path, "true", "vtok")
+    record = rows["vtok"].records[0]
+    found = {
+        name: catalogue.of(name).measured(value, N) for name, value in (("agreement", 91.0), ("second_accuracy", 93.6))
+    }
+    rows["vtok"].records[0] = replace(record, metrics={**record.metrics, **found})
+    agreed = vtok_generated.ceilings(rows)[1]
+    assert (agreed.verdict, agreed.ours) == (HOLDS, "91.0 %; on real clips, 93.6 % of its answers are right")
+
+
+def test_below_the_ceiling_no_writer_is_trained_unless_asked_for(put, tmp_path, monkeypatch, capsys):
+    made: list[list[str]] = []
+    monkeypatch.setattr(make, "make_in_time", lambda names, minutes: made.append(names))
+    monkeypatch.setattr(make, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
+    ceiling = [align_of("true", 0)]
+    asked = [align_of("vtok", 0)]
+    put("true", 0.7)
+    generation.main(["--only", "vtok", "--seeds", "0"])
+    assert made == [ceiling]
+    assert "70" in (told := capsys.readouterr().out)
+    assert "--anyway" in told
+    generation.main(["--only", "vtok", "--seeds", "0", "--anyway"])
+    assert made == [ceiling, ceiling, asked]
+    put("true", 0.9)
+    generation.main(["--only", "vtok", "--seeds", "0"])
+    assert made[3:] == [ceiling, asked]
+
+
 def test_stand_ins_are_compared_sample_by_sample(put, tmp_path):
     put("true", 0.9)
     put("none", 0.5, moving=0.3)
@@ -145,6 +193,9 @@ def test_every_row_starts_from_the_understanding_of_its_strategy_and_one_decoder
             assert order.index(understood.name) < order.index(writer.name) < order.index(sampled.name)
     judge = found["vtok_generation-judge"]
     assert judge.settings["seed"] not in SEEDS
+    assert judge.settings["residual"] == "previous", "the best reader of real clips"
+    costly = [name for name, recipe in found.items() if recipe.settings.get("fvd")]
+    assert costly == [f"vtok_generation-align-{row}-0" for row in ("none", "frames8", "vtok")], "I3D takes minutes"
     assert vtok_generated.MADE_BY_NAME["true"].settings()["said"] is False
 
 

@@ -10,6 +10,8 @@ from evatok.data.embedded import moving_shapes
 from evatok.experiments import train_image_encoder, vtok_align, vtok_decoder, vtok_generation
 from evatok.experiments.tracking import ConfigError
 from evatok.storage import checkpoints, records
+from evatok.vtok.language_model import LanguageModelConfig, VideoLanguageModel
+from evatok.vtok.strategies import Strategy
 
 SHORT = {"warmup": 2, "log_every": 2, "save_every": 2, "ema": 0.8, "threads": 1, "steps": 4, "batch": 8}
 DECODER = {"width": 16, "layers": 1, "heads": 2, "latents_kept": 8, "validation_clips": 10, "train_clips": 20}
@@ -62,6 +64,42 @@ def judge(made, tmp_path):
         return record
 
     return run
+
+
+@pytest.fixture
+def reader(made, tmp_path) -> str:
+    """An untrained model of the strategy key, as training saves it."""
+    config, path = LanguageModelConfig(16, 16, 1, 2), tmp_path / "reader.safetensors"
+    model = VideoLanguageModel(config, Strategy("key"))
+    shape = {"model": config.to_dict(), "strategy": model.strategy.to_dict()}
+    parents = {"image_encoder": checkpoints.load(Path(made["encoder"])).sha256}
+    facts = {"vocabulary": list(model.words)}
+    checkpoints.save(path, model, kind=VideoLanguageModel.KIND, config=shape, parents=parents, facts=facts)
+    return str(path)
+
+
+@pytest.mark.slow
+def test_a_writer_starts_from_its_own_strategy_and_says_what_starts_fresh(teach, reader):
+    with pytest.raises(ConfigError, match="trained with the strategy key16, not"):
+        teach("odd", start=reader)
+    taught = teach("key", strategy="key", start=reader)
+    facts = checkpoints.load(Path(taught["checkpoint"])).facts
+    assert (facts["fresh"], facts["batch"]) == ([], 8)
+    assert "embedding.weight" in checkpoints.load(Path(teach("new", key=1)["checkpoint"])).facts["fresh"]
+
+
+@pytest.mark.slow
+def test_a_second_judge_is_measured_on_real_clips_too(judge, reader):
+    found = judge(second_judge=reader).metrics
+    assert 0 <= found["second_accuracy"].value <= 100
+    assert found["second_accuracy"].n == found["accuracy"].n
+
+
+@pytest.mark.slow
+def test_shares_of_conditions_leave_some_for_both(made):
+    shares = {"null": 0.5, "captions_only": 0.5, "tokens_only": 0.5}
+    with pytest.raises(ConfigError, match=r"null, captions_only, tokens_only: they add up to 1\.5"):
+        vtok_decoder.ex.run(config_updates={**SHORT, **DECODER, "encoder": made["encoder"], **shares})
 
 
 @pytest.mark.slow

@@ -236,7 +236,8 @@ def test_the_recipes_train_what_a_row_starts_from_first_and_every_row_with_every
 
 def test_a_row_alone_is_trained_in_slices_with_what_it_starts_from(monkeypatch):
     ran: dict[str, dict] = {}
-    monkeypatch.setattr(make, "state_of", lambda recipe: "made" if recipe.name in ran else "")
+    monkeypatch.setattr(make, "state_of", lambda recipe: "")
+    monkeypatch.setattr(make, "is_made", lambda recipe: recipe.name in ran)
     monkeypatch.setattr(make, "run", lambda recipe, **further: ran.update({recipe.name: further}))
     monkeypatch.setattr(understanding.subprocess, "run", lambda *_, **__: None)
     assert understanding.main(["--only", "swap", "--seeds", "0", "--quick", "--minutes", "5"]) == 0
@@ -252,3 +253,12 @@ def test_figure_1_follows_the_formula(tmp_path):
     found = figure1.lengths().set_index(["strategy", "seconds"])["tokens"]
     assert found["VTok, motion 6 a second", 5] == 46
     assert found["frames, 1 a second", 3] == 64
+
+
+def test_the_judge_of_samples_is_no_row(put, tmp_path):
+    for seed in (0, 1):
+        put("vtok", 0.8, seed=seed)
+    put("vtok", 0.2, seed=vtok_rows.JUDGE_SEED)
+    row = vtok_rows.shown(tmp_path / "records", ("vtok",), tmp_path)["vtok"]
+    assert [record.config["seed"] for record in row.records] == [0, 1]
+    assert sorted(row.outcomes) == [0, 1]
