@@ -208,9 +208,39 @@ def caption(chosen: Chosen) -> str:
     return (
         f"{ITEM}. Ours (paper): generators of {common['size']} size on equal clips, whose trainings took equal "
         f"operations (pflop, within {100 * EQUAL_COMPUTE:.0f} %), measured under {common['protocol']}; rFVD is the "
-        f"tokenizer's at the same tokens, under {PROTOCOL}. Few tokens are {KEPT} per latent frame. Rows compare with "
+        f"tokenizer's at the same tokens, under {PROTOCOL}. Few tokens are {KEPT} per latent frame. "
+        f"{''.join(f'{told} ' for told in (_starts(chosen.rows), _clips_seen(chosen.rows)) if told)}Rows compare with "
         "each other; ours and the paper's are of other clips, sizes and trainings."
     )
+
+
+def _starts(rows: Mapping[str, Row]) -> str:
+    """Say which tokenizers started from a trained one, if only some did."""
+    held = {name: row.evaluated for name, row in rows.items() if isinstance(row, SystemRow) and row.evaluated}
+    warm = [name for name, found in held.items() if any(r.model.get("parents", {}).get("start") for r in found)]
+    cold = [name for name in held if name not in warm]
+    if not warm or not cold:
+        return ""
+    return f"Tokenizers started from a trained proxy in {_listed(warm)}, and from scratch in {_listed(cold)}."
+
+
+def _clips_seen(rows: Mapping[str, Row]) -> str:
+    """Say how many clips the generators saw in training, if not equally many."""
+    names: dict[int, list[str]] = {}
+    for name, row in rows.items():
+        for seen in {r.model["facts"]["steps"] * r.model["facts"]["batch"] for r in getattr(row, "samples", ())}:
+            names.setdefault(seen, []).append(name)
+    if len(names) < 2:
+        return ""
+    told = ", ".join(f"{seen:,} in {_listed(names[seen])}" for seen in sorted(names, reverse=True))
+    return (
+        f"At equal operations generators of longer sequences see fewer clips ({told}); the paper equalises tokens and "
+        "videos instead."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f'"{name}"' for name in names)
 
 
 def missing(chosen: Chosen) -> list[str]:

@@ -264,6 +264,31 @@ def test_a_fifth_of_the_size_is_the_nearest_size_at_or_below_it(swept, results):
     assert verdicts(results, "figure6")[A_FIFTH] == HOLDS
 
 
+def test_the_caption_of_table_1_says_which_trainings_are_not_equal(sampled, written, results):
+    few = sampled(60.0, "flexible", 4)
+    fixed = sampled(55.0, "uniform", 64)
+    protocol, values = "embedded-reconstruction", {"rfvd": (100.0, 2.0)}
+    flexible = {"system": "flexible tokenizer", "flow_steps": 20, "flow_guidance": 1.0, "row": [4]}
+    tokenizers = few.model["parents"]["tokenizer"], fixed.model["parents"]["tokenizer"]
+    written("evaluate", protocol, values, sha256=tokenizers[0], parents={"codec": "c"}, **flexible)
+    adaptive = {"assignment": "uniform", "row": [64]}
+    written("evaluate", protocol, values, sha256=tokenizers[1], parents={}, **adaptive)
+    text = captioned(results)
+    assert "from scratch" not in text, "nor is it said that all are"
+    assert "fewer clips" not in text, "both saw 600 steps of 32"
+    written("evaluate", protocol, values, sha256=tokenizers[1], parents={"start": "p"}, **adaptive)
+    sampled(55.0, "uniform", 64, facts={**fixed.model["facts"], "steps": 89})
+    text = captioned(results)
+    started = 'from a trained proxy in "EVATok, fixed length", and from scratch in "VideoFlexTok, few tokens"'
+    assert f"Tokenizers started {started}." in text
+    assert '(19,200 in "VideoFlexTok, few tokens", 2,848 in "EVATok, fixed length")' in text
+
+
+def captioned(results: Path) -> str:
+    assert table1.main(["--results", str(results)]) == 0
+    return (results / "tables" / "videoflextok_table1.md").read_text()
+
+
 UNUSUAL = (
     {"tokenizer": {**FLEX, "alignment": False}},
     {"tokenizer": {**FLEX, "alignment": True, "stage": 2}},
