@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -329,9 +329,9 @@ def saved_language_model(path: Path) -> str:
     return _saved(path, module, "video_language_model", config, facts={"vocabulary": list(vocabulary())})
 
 
-def saved_videoflextok(path: Path, **changes: Any) -> str:
+def saved_videoflextok(path: Path, facts: Mapping[str, Any] | None = None, **changes: Any) -> str:
     """The path of the checkpoint of an untrained VideoFlexTok on latents of its own codec, TINY_FLEX with `changes`."""
     torch.manual_seed(0)
     codec = PatchPCA()
     tokenizer = VideoFlexTok(codec, FlexNetwork(replace(TINY_FLEX, codec_sha256=codec.identity(), **changes)))
-    return _saved(path, tokenizer, "videoflextok", tokenizer.config.to_dict())
+    return _saved(path, tokenizer, "videoflextok", tokenizer.config.to_dict(), facts=facts)

@@ -32,9 +32,11 @@ FEATURES, REAL, MOTION = "i3d", "real_i3d", "motion"
 EXTRACTED = {"i3d": (FEATURES, REAL), "efficientnet": ("efficientnet", "real_efficientnet")}
 """Names of features of reconstructions and of real clips, by their extractor; a clip of each has one row."""
 DISTANCES = {"rfvd": ("i3d", 0), "rfd_efficientnet": ("efficientnet", 1)}
-"""Metrics of sets that can be paired: the extractor, and the ddof of their covariances."""
+"""Metrics of sets of reconstructions that can be paired: the extractor, and the ddof of their covariances."""
 HALF = 6e4  # largest magnitude stored as float16
 DRAWS_OF_MEANS, DRAWS_OF_SETS = 2000, 200  # bootstrap draws: distances between sets take milliseconds each
+PAIRED = {**DISTANCES, "gfvd": DISTANCES["rfvd"], "gfd_efficientnet": DISTANCES["rfd_efficientnet"]}
+"""The same, and those of samples, each of which was drawn for the class, caption or frames of its real clip."""
 _DRAWN: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
 """Bootstrap draws by metric and file hashes: a row of a table is compared with several others."""
 
@@ -100,7 +102,7 @@ def _drawn(record: Record, rows: np.ndarray, metric: str) -> tuple[float, np.nda
     """A metric of all clips and of each bootstrap draw of them, computed once per process."""
     key = (metric, *(record.artifacts[name].sha256 for name in (MEASURED, REFERENCE) if name in record.artifacts))
     if key not in _DRAWN:
-        _DRAWN[key] = _draw_distances(rows, DISTANCES[metric][1]) if metric in DISTANCES else _draw_means(rows, metric)
+        _DRAWN[key] = _draw_distances(rows, PAIRED[metric][1]) if metric in PAIRED else _draw_means(rows, metric)
     return _DRAWN[key]
 
 
@@ -120,8 +122,8 @@ def _draw_means(rows: np.ndarray, metric: str) -> tuple[float, np.ndarray]:
 
 def _rows(arrays: Arrays, metric: str) -> np.ndarray | None:
     """Per-clip rows from which a metric is computed."""
-    if metric in DISTANCES:
-        fake, real = map(arrays.get, EXTRACTED[DISTANCES[metric][0]])
+    if metric in PAIRED:
+        fake, real = map(arrays.get, EXTRACTED[PAIRED[metric][0]])
         return None if real is None or fake is None else np.stack((real, fake), axis=1).astype(np.float64)
     values = arrays.get(MOTION if metric.startswith("motion_") else metric)
     return None if values is None else values.astype(np.float64)

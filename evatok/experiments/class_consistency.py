@@ -80,7 +80,12 @@ class ClassConsistency:
 
 
 def coder_of(config: dict[str, Any], video: VideoGenerator) -> Coder | None:
-    """Build the encoder of reconstructions: VideoFlexTok's at the generated number of tokens; else see `rule_of`."""
+    """Build the encoder of reconstructions, None if these are not judged.
+
+    VideoFlexTok's codes the generated number of tokens; for others see `rule_of`.
+    """
+    if not config["judge_reconstructions"]:
+        return None
     if isinstance(video.grammar, OrderedGrammar):
         assert isinstance(video.tokenizer, VideoFlexTok)
         return flex_coder(video.tokenizer, video.grammar.kept, bf16=config["bf16"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,10 +18,10 @@ from evatok.data.clips import ClipSetError
 from evatok.evaluation import flops
 from evatok.evaluation.footprint import Footprint, footprint, imagined
 from evatok.experiments.dry_run import Cost, low_of
+from evatok.experiments.planned_codes import captions_of, coding, sequences_of
 from evatok.experiments.setting import of_size
 from evatok.experiments.tokenizer_parts import shape_of, transformer_of
 from evatok.generation.flops import generator_operations
-from evatok.generation.grammar import Grammar
 from evatok.generation.kv_cache import Prefill
 from evatok.generation.symbol_loss import SymbolLoss
 from evatok.generation.transformer import Generator, GeneratorConfig
@@ -32,8 +31,7 @@ from evatok.models.encoders import FAMILIES, NAMED, VJEPA2, FrozenEncoder, Video
 from evatok.models.recompute import recompute
 from evatok.routing.networks import MODALITIES as ROUTERS
 from evatok.routing.networks import build_router
-from evatok.storage import checkpoints
-from evatok.tokenizers.config import MODALITIES, TokenizerConfig
+from evatok.tokenizers.config import TokenizerConfig
 from evatok.tokenizers.evatok import AdaptiveTokenizer
 from evatok.tokenizers.layout import Layout
 from evatok.training import losses
@@ -145,24 +143,27 @@ class TokenizerStep:
 
 
 def generator_cost(config: dict[str, Any]) -> Cost:
-    """Stage 5: memory of the longest sequences, operations at the fixed baseline's length."""
-    shape = coding(config)
-    if not Path(config["tokenizer"]).is_file() and config["size"] == "paper":
-        shape = replace(shape, codebook_size=8192)  # for finals on UCF-101 and Kinetics-600 [Sec. 4.1]
-    candidates, grammar = shape.candidates, Grammar.of(shape)
+    """Stage 5: memory of the longest sequences, operations at the fixed baseline's length, or at all K tokens.
+
+    What encodes captions counts by its parameters alone.
+    """
+    grammar, tokens = sequences_of(config)
+    shape = {"classes": 101} if config["task"] != "text" else {"text": config["text_slots"], **captions_of(config)}
     with imagined(config["device"], low_of(config)):
-        network = Generator(GeneratorConfig.of(grammar, config["model"], classes=101, positions=config["positions"]))
+        network = Generator(GeneratorConfig.of(grammar, config["model"], positions=config["positions"], **shape))
         if config["recompute"]:
             recompute(network.layers)
+        slots, length = network.config.text, network.config.text + grammar.longest
 
         def step(clips: int) -> torch.Tensor:
-            length = grammar.longest
             rows = torch.empty(clips * length, dtype=torch.long)
-            x = network._trunk(rows, rows, Prefill(clips, length, None).attend)
-            return SymbolLoss.apply(network.norm(x), network.head.weight, rows, torch.is_grad_enabled())[0]
+            vectors = torch.empty(clips * slots, network.config.width, requires_grad=True) if slots else None
+            x = network._trunk(rows, rows, Prefill(clips, length, None).attend, vectors)
+            x = x.unflatten(0, (clips, length))[:, slots:].flatten(0, 1)
+            targets = torch.empty(len(x), dtype=torch.long)
+            return SymbolLoss.apply(network.norm(x), network.head.weight, targets, torch.is_grad_enabled())[0]
 
         kept = footprint(step, network.parameters())
-    tokens = candidates.baseline * candidates.blocks
     operations = generator_operations(network.config, tokens + grammar.headers, training=True)
     return Cost(_count(network), 0, 0, kept, operations, 4 * tokens)
 
@@ -194,13 +195,6 @@ def scoring_cost(config: dict[str, Any]) -> Cost:
     table = 4 * len(candidates) * metrics
     nothing = Footprint(0.0, 0.0, 0.0)
     return Cost(_count(network), 0, _count(metric), nothing, operations, _clip_bytes(shape), table)
-
-
-def coding(config: dict[str, Any]) -> TokenizerConfig:
-    """Return the shape of the tokenizer that scores or codes: the checkpoint's if it exists, else its size's."""
-    if Path(config["tokenizer"]).is_file():
-        return TokenizerConfig.from_dict(checkpoints.load(config["tokenizer"], "tokenizer").config)
-    return of_size(MODALITIES["video"], config["size"])
 
 
 def perceptual_of(name: str, bf16: bool) -> PerceptualDistance | None:

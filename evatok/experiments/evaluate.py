@@ -30,14 +30,13 @@ from evatok.evaluation import (
     Identity,
     Reconstructed,
     System,
-    per_clip,
     protocols,
 )
 from evatok.evaluation.flexible import Flexible, fixed_row
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import evaluate_output, keys, tracking
 from evatok.experiments.outputs import Outputs
-from evatok.experiments.setting import optional_artifact, rule_of, set_threads
+from evatok.experiments.setting import rule_of, set_threads
 from evatok.metrics.bootstrap import over_choices
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import AdaptiveTokenizer, TokenizerConfig
@@ -150,7 +149,7 @@ def _record(
         metrics=metrics,
         config=config,
         environment=tracker.environment(),
-        artifacts=beside(result, config["per_clip"]),
+        artifacts=evaluate_output.beside(result, config["per_clip"]),
     )
 
 
@@ -246,15 +245,6 @@ def spread_over_choices(
         over = over_choices({seed: metrics[name].value for seed, metrics in found.items()}.__getitem__, seeds)
         spread[name] = replace(result.metrics[name], spread=over.std)
     return spread
-
-
-def beside(result: Evaluation, folder: str) -> dict[str, records.Artifact]:
-    """Return the per-clip files that a record names (`evatok.evaluation.per_clip`); none if not configured."""
-    if not folder or not result.kept:
-        return {}
-    parts = {per_clip.MEASURED: result.kept, per_clip.REFERENCE: result.reference}
-    written = {name: per_clip.write(arrays, Path(folder), name) for name, arrays in parts.items() if arrays}
-    return {name: found for file, path in written.items() for name, found in optional_artifact(file, path).items()}
 
 
 def _keep_per_clip(result: Evaluation, tracker: tracking.Tracker) -> None:

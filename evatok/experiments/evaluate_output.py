@@ -1,4 +1,4 @@
-"""Write an evaluation's pictures: clips beside their reconstructions, worst and median, still and moving."""
+"""Write an evaluation's files: per-clip arrays, and worst and median clips beside their reconstructions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from typing import Any
 import numpy as np
 
 from evatok.data.clips import ClipSet
-from evatok.evaluation import Evaluation, FolderClips, System, showing
+from evatok.evaluation import Evaluation, FolderClips, System, per_clip, showing
 from evatok.evaluation.summary import PER_CLIP
+from evatok.experiments.setting import optional_artifact
 from evatok.experiments.tracking import ConfigError
 from evatok.metrics import catalogue
 from evatok.pictures import gallery
+from evatok.storage import records
+
+
+def beside(result: Evaluation, folder: str) -> dict[str, records.Artifact]:
+    """Return the per-clip files that a record names (`evatok.evaluation.per_clip`); none if not configured."""
+    if not folder or not result.kept:
+        return {}
+    parts = {per_clip.MEASURED: result.kept, per_clip.REFERENCE: result.reference}
+    written = {name: per_clip.write(arrays, Path(folder), name) for name, arrays in parts.items() if arrays}
+    return {name: found for file, path in written.items() for name, found in optional_artifact(file, path).items()}
 
 
 def ranked_by(config: dict[str, Any], metrics: Sequence[str]) -> str:

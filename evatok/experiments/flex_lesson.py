@@ -63,7 +63,9 @@ def facts_of(
 ) -> dict[str, Any]:
     """Describe the training for the checkpoint's header; sampling needs task, classes, prefix and order."""
     told = {name: config[name] for name in ("task", "size", "model", "steps", "batch", "seed")}
-    of_tokenizer = {name: tokenizer.checkpoint.facts.get(name) for name in ("form", "decoder_mask", "alignment")}
+    named = ("form", "decoder_mask", "alignment", "stage", "steps", "kept")
+    of_tokenizer = {name: tokenizer.checkpoint.facts.get(name) for name in named}
+    of_tokenizer["registers"] = tokenizer.config.registers
     return {
         "stage": 5,
         **told,

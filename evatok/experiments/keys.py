@@ -228,6 +228,7 @@ _GENERATOR = {
     "policy": Key(Many(OneOf(POLICY)), "further augmentation of the training clips"),
     "generator": Key(_PATH, "generator to sample from"),
     "classifier": Key(_PATH_OR_NONE, 'of class consistency; "": not measured'),
+    "judge_reconstructions": Key(_FLAG, "measure class consistency of the real clips' reconstructions too"),
     "count": Key(_CLIPS, "number of samples and of real clips; 0: the protocol's"),
     "classes": Key(_WORDS, 'classes of the samples, round-robin; "": those of the real clips'),
     "guidance": Key(Real(0, 1000), "classifier-free; 1: none"),

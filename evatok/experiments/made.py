@@ -12,8 +12,8 @@ from evatok.storage import checkpoints, records
 from evatok.storage.environment import REPOSITORY
 from evatok.storage.records import Record
 
-_FREE = (FREE_KEYS - {"checkpoint"}) | {"output", "show", "shown", "per_clip"}
-"""Settings that do not affect a record's numbers. `checkpoint` may be what was measured."""
+_FREE = (FREE_KEYS - {"checkpoint"}) | {"output", "show", "shown", "per_clip", "judge_reconstructions"}
+"""Settings that do not affect a record's numbers, but for adding some. `checkpoint` may be what was measured."""
 
 
 def is_made(recipe: Recipe) -> bool:

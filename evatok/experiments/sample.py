@@ -27,6 +27,7 @@ from evatok.evaluation import protocols
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, keys, tracking
 from evatok.experiments.class_consistency import ClassConsistency
+from evatok.experiments.evaluate_output import beside
 from evatok.experiments.outputs import Outputs
 from evatok.experiments.sample_output import block_facts, show
 from evatok.experiments.sampled_generator import cost_facts, generator_of
@@ -54,6 +55,7 @@ def config() -> None:
     tokenizer = "results/checkpoints/final-toy-router.safetensors"
     router = "results/checkpoints/router-toy-pyramid-matched.safetensors"
     classifier = "results/checkpoints/classifier-toy-motion.safetensors"
+    judge_reconstructions = True
     protocol = ""
     data = ""
     split = ""
@@ -77,6 +79,7 @@ def config() -> None:
     fps = 8.0
     output = "results/work/sample/shown"
     work = "results/work/sample"
+    per_clip = "results/per_clip"
     seed = 0
 
 
@@ -116,7 +119,7 @@ ex.add_named_config(
 ex.add_named_config("paper_k600", {"size": "paper", "protocol": "larp-k600-prediction", "bf16": True, "device": "cuda"})
 
 
-@tracking.main(ex, Outputs(folders=("work", "output", "records_folder"), owned=("output",)), together=True)
+@tracking.main(ex, Outputs(folders=("work", "output", "per_clip", "records_folder"), owned=("output",)), together=True)
 def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     set_threads(config["threads"])
     video = generator_of(config)
@@ -131,7 +134,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         drawn = samples.draw(wish, store, shard_length=config["shard_length"], tick=bar.update)
     tracker.info({"resumed_samples": drawn.resumed})
     fake, decoding = decoded(video, drawn, wish)
-    told, values, facts = measured(config, protocol, metrics, real, fake, drawn, wish)
+    told, values, facts, files = measured(config, protocol, metrics, real, fake, drawn, wish)
     seconds = {"seconds_per_clip": drawn.seconds, "decoding_seconds_per_clip": decoding}
     values |= {name: catalogue.of(name).measured(value / len(real), len(real)) for name, value in seconds.items()}
     if consistency is not None:
@@ -139,9 +142,9 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         values |= class_consistency.metrics_of_all(found)
         facts |= consistency.facts(found)
     if config["output"] and ranks.rank() == 0:
-        files = show(config, real, fake, drawn, names)
+        shown = show(config, real, fake, drawn, names)
         for kept in ("sheet", "tokens"):
-            tracker.artifact(files[kept])
+            tracker.artifact(shown[kept])
     record = records.new_record(
         kind="sample",
         status=config["size"],
@@ -150,6 +153,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         metrics=values,
         config=config,
         environment=tracker.environment(),
+        artifacts=files,
     )
     return {
         "record": tracker.record(record),
@@ -250,8 +254,11 @@ def measured(
     fake: np.ndarray,
     drawn: Samples,
     wish: SampleRequest,
-) -> tuple[dict[str, Any], dict[str, records.Metric], dict[str, Any]]:
-    """Return a record's entry `protocol`, its metrics and its entry `model`."""
+) -> tuple[dict[str, Any], dict[str, records.Metric], dict[str, Any], dict[str, records.Artifact]]:
+    """Return a record's entry `protocol`, its metrics, its entry `model`, and the per-clip files it names.
+
+    In those a sample has the row of the real clip whose class, caption or first frames it was drawn for.
+    """
     video = wish.video
     identity = {
         **wish.identity(),
@@ -266,7 +273,7 @@ def measured(
     values = {"mean_tokens": catalogue.of("mean_tokens").measured(tokens, len(real))}
     facts = {**identity, **block_facts(drawn, video), **cost_facts(wish, tokens)}
     limit = None if len(real) == protocol.clips else len(real)
-    told = protocol.to_record(real.manifest, len(real), limit)
+    told, files = protocol.to_record(real.manifest, len(real), limit), {}
     if metrics:
         found = evaluation.evaluate(
             Generated(fake, drawn, video.tokenizer, identity),
@@ -279,9 +286,10 @@ def measured(
             work=Path(config["work"]),
         )
         told, values, facts = found.protocol, {**values, **found.metrics}, {**facts, **found.model}
+        files = beside(found, config["per_clip"])
     if config["classes"]:
         told = {**told, "deviations": [*told["deviations"], "classes were chosen"], "comparable": False}
-    return told, values, facts
+    return told, values, facts, files
 
 
 def _labels(video: VideoGenerator, real: ClipSet) -> list[str]:

@@ -66,6 +66,11 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
     video = generator_of({**config, "kept": 0})
     grammar = ordered(video)
     levels = [*sorted({kept for kept in config["kept"] if kept != grammar.kept}), grammar.kept]
+    if len(levels) == 1:
+        raise tracking.ConfigError(
+            f"config key kept: the generator writes {grammar.kept} tokens per latent frame, so {config['kept']} leaves "
+            "no shorter prefix to compare; give fewer"
+        )
     for kept in levels:
         grammar.stopping_at(kept)  # rejects impossible values before anything is drawn
     names = [word.strip() for word in config["classes"].split(",") if word.strip()] or list(video.classes)

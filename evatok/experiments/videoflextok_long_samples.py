@@ -9,6 +9,7 @@ the requested class should be recognised in the last as in the first.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def main(config: dict[str, Any], tracker: tracking.Tracker) -> dict[str, Any]:
         "grid_tokens": grammar.blocks * tokenizer.config.patches,
         "classifier": judge.checkpoint.sha256,
         "classes": list(judge.classes),
+        "requested": dict(Counter(names)),
     }
     record = recorded(config, tracker, real, told, metrics)
     return {"record": tracker.record(record), "metrics": {name: metric.value for name, metric in metrics.items()}}

@@ -17,9 +17,14 @@ from evatok.experiments.recipe import CHECKPOINTS, WORK, Recipe
 from evatok.generation.config import GENERATOR_SIZES, GeneratorConfig
 from evatok.generation.flops import generator_operations, trunk_parameters
 
-EVATOK_STEPS = {"uniform": 89, "router": 127}
-"""Steps at which EVATok's generators match the training FLOPs of VideoFlexTok's; the router's at 0.704 of the fixed
-length, the paper's share, plus its length symbols."""
+EVATOK_TOKENS = {"uniform": 256.0, "router": 194.25}
+"""Tokens per clip of games: the fixed length, and the mean of the final adaptive tokenizer under its router, as in the
+record evaluate-20261129T023735-46102934."""
+EVATOK_STEPS = {"uniform": 89, "router": 118}
+"""Steps at which EVATok's generators match the training FLOPs of VideoFlexTok's: at EVATOK_TOKENS and their length
+symbols."""
+WARMUP = 6
+"""One step in so many is warm-up, as in the tables' trainings, so that short ones reach their peak learning rate."""
 CLIP_TOKENS = 64
 """Tokens per clip of VideoFlexTok and of its grid."""
 RATE, RATE_WIDTH = 6e-4, 256
@@ -46,7 +51,8 @@ class Training:
     def settings(self) -> dict[str, Any]:
         width = GENERATOR_SIZES[self.model]["width"]
         rate = RATE * RATE_WIDTH / width
-        return {"model": self.model, "steps": self.steps, "batch": self.batch, "learning_rate": rate}
+        shape = {"model": self.model, "steps": self.steps, "batch": self.batch}
+        return {**shape, "learning_rate": rate, "warmup": round(self.steps / WARMUP)}
 
     @property
     def hours(self) -> float:
@@ -81,11 +87,14 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 def _text() -> Iterator[Recipe]:
-    """Text-to-video on the moving-shapes set: a tokenizer of its clips, a generator on its captions, samples."""
+    """Text-to-video on the moving-shapes set: a tokenizer of its clips, a generator on its captions, samples.
+
+    Samples have a gFVD and pictures; whether they follow their captions is not measured.
+    """
     shapes, folder = {"data": "moving-shapes", "threads": 1}, tokenizers.FOLDER
     tokenizer, outcome = f"{folder}/text-tokenizer.safetensors", f"{folder}/generator-text.safetensors"
     coded = {**shapes, "alignment_stored": True, "codebook_size": tokenizers.CODEBOOK, "steps": tokenizers.ROW_STEPS}
-    coded |= {"work": f"{folder}/text-tokenizer", "checkpoint": tokenizer}
+    coded |= {"validation_data": "moving-shapes", "work": f"{folder}/text-tokenizer", "checkpoint": tokenizer}
     yield Recipe("videoflextok-text-tokenizer", "videoflextok_stage1", coded, "toy", tokenizer, hours=0.1)
     taught = {**shapes, "task": "text", "tokenizer": tokenizer, "train_clips": 4800, "steps": 2 * generators.STEPS}
     taught |= {"batch": generators.BATCH, "flip": False, "work": f"{folder}/generator-text", "checkpoint": outcome}
@@ -131,6 +140,7 @@ def _evatok(rule: str, seed: int) -> Iterator[Recipe]:
         "assignment": rule,
         "router": router,
         "steps": EVATOK_STEPS[rule],
+        "warmup": round(EVATOK_STEPS[rule] / WARMUP),
         "batch": generators.BATCH,
         "seed": seed,
         "work": outcome.removesuffix(".safetensors"),

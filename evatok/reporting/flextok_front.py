@@ -1,7 +1,7 @@
 """Figure 12: gFVD against the operations of generator and decoder together, and its Pareto front.
 
 Points are `sample` records of one generator at several numbers of tokens and flow steps, drawn and measured equally,
-without guidance of either network.
+without guidance of either network. It was trained on all tokens of the usual tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 
 from evatok.reporting import claims
 from evatok.reporting.claims import Sign
-from evatok.reporting.flextok_generation import flow_guided, sampled_alike
+from evatok.reporting.flextok_generation import flow_guided, of_tokenizer, sampled_alike, taught_all
 from evatok.storage.records import Record
 
 
@@ -24,7 +24,8 @@ def points_of(found: Sequence[Record]) -> list[Record]:
     for record in found:
         model = record.model
         plain = model["guidance"] == 1 and not flow_guided(record)
-        if model["facts"]["order"] == "time-first" and plain and "gfvd" in record.metrics:
+        usual = model["facts"]["order"] == "time-first" and taught_all(record) and of_tokenizer(record)
+        if usual and plain and "gfvd" in record.metrics:
             points[(model["sha256"], *sampled_alike(record))][(model["kept"], model["flow_steps"])] = record
     if not points:
         return []

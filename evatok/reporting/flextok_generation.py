@@ -1,8 +1,8 @@
 """Rows of VideoFlexTok's generator tables: `sample` records by tokenizer, order, tokens and sampling settings.
 
-Rows of one table are of generators of equal size, trained equally on equal clips, drawn equally but for what rows vary,
-under one protocol: the set that fills the most rows; among ties, the newest. A value without a record is a dash, and
-the recipes that would fill it are named.
+Rows of one table are of generators of equal size, trained equally on equal clips, and on all tokens of tokenizers that
+were trained equally too; drawn equally but for what rows vary, under one protocol: the set that fills the most rows;
+among ties, the newest. A value without a record is a dash, and the recipes that would fill it are named.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from evatok.storage.records import Record
 
 GROUP = "videoflextok-generators"
 COLUMNS = ("gfvd", "class_consistency", "class_consistency_balanced", "gtokens")
+TOKENIZER: dict[str, Any] = {"decoder_mask": "causal", "alignment": True}
+"""Facts of the tokenizer of a row that does not name them."""
+TRAINED: dict[str, Any] = {"stage": 1, "steps": 2000, "kept": "powers"}
+"""Facts of the tokenizer's training that rows of one table share. Older records lack them; theirs have these values."""
 
 
 @dataclass(frozen=True)
 class GeneratorSpec(Spec):
     """A row: the tokenizer's facts (`trained`), the order, tokens per latent frame (None: all), and guidance.
 
-    The flow decoder has no guidance, as in the tables of reconstructions.
+    Facts that `trained` does not name are those of TOKENIZER. The generator was trained on all tokens, and the flow
+    decoder has no guidance, as in the tables of reconstructions.
     """
 
     order: str = "time-first"
@@ -34,13 +39,13 @@ class GeneratorSpec(Spec):
     flow_steps: int = flextok.SAMPLED
 
     def fits(self, record: Record) -> bool:
-        model, facts = record.model, record.model["facts"]
-        told = facts.get("tokenizer", {})
-        if facts.get("order") != self.order or any(told.get(k) != v for k, v in (self.trained or {}).items()):
+        model = record.model
+        if model["facts"].get("order") != self.order or not taught_all(record) or flow_guided(record):
+            return False
+        if not of_tokenizer(record, {**TOKENIZER, **(self.trained or {})}):
             return False
         kept = most_tokens(record) if self.kept is None else self.kept
-        asked = (kept, self.guidance, self.flow_steps)
-        return not flow_guided(record) and (model["kept"], model["guidance"], model["flow_steps"]) == asked
+        return (model["kept"], model["guidance"], model["flow_steps"]) == (kept, self.guidance, self.flow_steps)
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,29 @@ def sampled(folder: Path) -> list[Record]:
     return [r for r in found if r.model.get("facts", {}).get("order") and r.protocol.get("comparable") is True]
 
 
+def tokenizer_of(record: Record) -> dict[str, Any]:
+    """Return the facts of the tokenizer a generator was trained on; those that a record lacks have the usual values."""
+    told = record.model["facts"].get("tokenizer") or {}
+    return {**TOKENIZER, **TRAINED, **{key: value for key, value in told.items() if value is not None}}
+
+
+def of_tokenizer(record: Record, wanted: Mapping[str, Any] = TOKENIZER) -> bool:
+    """Whether the tokenizer a generator was trained on has these facts."""
+    told = tokenizer_of(record)
+    return all(told.get(key) == value for key, value in wanted.items())
+
+
 def most_tokens(record: Record) -> int:
-    """Return K of the tokenizer a generator was trained on."""
-    return round(record.model["facts"]["tokens_per_clip"] / len(record.model["tokens_per_block"]))
+    """Return K of the tokenizer a generator was trained on; for older records the tokens it was taught."""
+    facts = record.model["facts"]
+    taught = facts["tokens_per_clip"] / len(record.model["tokens_per_block"])
+    return round(tokenizer_of(record).get("registers", taught))
+
+
+def taught_all(record: Record) -> bool:
+    """Whether a generator was trained on all K tokens of every latent frame."""
+    taught = record.model["facts"].get("kept")
+    return taught is None or bool(taught == tokenizer_of(record).get("registers"))
 
 
 def flow_guided(record: Record) -> bool:
@@ -75,15 +100,27 @@ def flow_guided(record: Record) -> bool:
     return bool(record.model.get("flow_guidance", 1) != 1)
 
 
-def sampled_alike(record: Record) -> tuple[Any, ...]:
-    """Return what samples of one table have in common: labels, clips, protocol, learning rate, how they were drawn."""
+def tokenizer_trained(record: Record) -> tuple[Any, ...]:
+    """Return how the tokenizer was trained that a generator learned from: the values of TRAINED."""
+    told = tokenizer_of(record)
+    return tuple(told[key] for key in TRAINED)
+
+
+def drawn_alike(record: Record) -> tuple[Any, ...]:
+    """Return what samples of one figure have in common: labels, clips, protocol, and how they were drawn."""
     clips, protocol = record.model["parents"].get("clips"), record.protocol.get("hash")
-    return (record.model["facts"].get("label"), clips, protocol, *generation_rows.trained_and_drawn(record))
+    return (record.model["facts"].get("label"), clips, protocol, *generation_rows.drawn(record))
+
+
+def sampled_alike(record: Record) -> tuple[Any, ...]:
+    """Return what samples of one table have in common: `drawn_alike`, and the peak learning rate."""
+    return (record.model.get("learning_rate"), *drawn_alike(record))
 
 
 def _common(record: Record) -> tuple[Any, ...]:
     facts = record.model["facts"]
-    return (*(facts.get(key) for key in ("size", "model", "steps", "batch")), *sampled_alike(record))
+    trained = (*(facts.get(key) for key in ("size", "model", "steps", "batch")), *tokenizer_trained(record))
+    return (*trained, *sampled_alike(record))
 
 
 def publish(table: GeneratorTable, results: Path) -> None:

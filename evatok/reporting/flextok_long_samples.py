@@ -25,12 +25,16 @@ def cells_of(record: Record) -> list[Cell]:
 
 
 def claims_of(record: Record) -> list[Sign]:
-    """Claim few tokens, chunks that join, and a class still recognised at the end."""
+    """Claim few tokens, chunks that join, and a class still recognised at the end.
+
+    Chance is the share of the most requested class, which naming one class for every clip would reach.
+    """
     found, model = record.metrics, record.model
     tokens, grid = found["mean_tokens"].value, model["grid_tokens"]
     windows = _windows(record)
     first, last = windows[0], windows[-1]
-    chance = 100 / len(model["classes"])
+    requested = model.get("requested") or dict.fromkeys(model["classes"], 1)
+    chance = 100 * max(requested.values()) / sum(requested.values())
     return [
         Sign(
             "at most an eighth of the 3D grid's tokens",

@@ -2,7 +2,8 @@
 
 Points are unguided `sample` records of time-first generators with few and with all tokens, and of ones on the 3D grid.
 A sweep of size fixes steps and batch, a sweep of training tokens fixes the size, and a sweep of operations uses the
-compute-optimal trainings: D = 20 N tokens for N weights in the layers.
+compute-optimal trainings: D = 20 N tokens for N weights in the layers. Peak learning rates differ between points, as
+they are inverse to the generator's width.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from evatok.pictures import figures
 from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_rows import Row, Spec
-from evatok.reporting.flextok_generation import flow_guided, most_tokens, sampled_alike
+from evatok.reporting.flextok_generation import (
+    drawn_alike,
+    flow_guided,
+    most_tokens,
+    of_tokenizer,
+    taught_all,
+    tokenizer_of,
+    tokenizer_trained,
+)
 from evatok.storage.records import Record
 
 GRID = "3D grid"
@@ -59,14 +68,13 @@ class Sweep(NamedTuple):
 
 def line_of(record: Record) -> str:
     """Return the line a record is on: the grid, or the tokens per latent frame; "" for none."""
-    model, facts = record.model, record.model["facts"]
-    told = facts.get("tokenizer", {})
+    model, told = record.model, tokenizer_of(record)
     plain = (model["guidance"], model["flow_steps"]) == (1, flextok.SAMPLED) and not flow_guided(record)
-    if not plain or "trunk_parameters" not in model:
+    if not plain or not taught_all(record) or not of_tokenizer(record) or "trunk_parameters" not in model:
         return ""
     if told.get("form") == "grid":
         return GRID
-    if facts["order"] != "time-first" or (told.get("form"), told.get("decoder_mask")) != ("flexible", "causal"):
+    if (model["facts"]["order"], told.get("form")) != ("time-first", "flexible"):
         return ""
     kept = model["kept"]
     return "all tokens" if kept == most_tokens(record) else f"{kept} token{'s' * (kept != 1)} per frame"
@@ -79,7 +87,8 @@ def points_of(found: Sequence[Record]) -> list[Point]:
         if line := line_of(record):
             model, facts = record.model, record.model["facts"]
             key = (line, model["trunk_parameters"], model["training_tokens"], model["training_flops"])
-            sets.setdefault(sampled_alike(record), {}).setdefault(key, {})[facts["seed"]] = record
+            alike = (*drawn_alike(record), *tokenizer_trained(record))
+            sets.setdefault(alike, {}).setdefault(key, {})[facts["seed"]] = record
     if not sets:
         return []
     best = max(sets.values(), key=len)
@@ -184,7 +193,10 @@ def _compare(label: str, one: Point | None, other: Point | None, metric: str, pa
 
 
 def _smaller(sweep: Sweep | None, few: str) -> Sign:
-    """The smallest generator with few tokens is no worse than one on the grid that is at least five times as large."""
+    """A generator with few tokens is no worse than the largest on the grid, which is at least five times as large.
+
+    Of those that are small enough, it is the largest.
+    """
     name, paper = (
         f"with {few} a fifth of the size is no worse than the 3D grid, class score",
         "5 to 10 times smaller (plot)",
@@ -198,7 +210,7 @@ def _smaller(sweep: Sweep | None, few: str) -> Sign:
     ]
     if not pairs:
         return Sign(name, paper, "-", claims.UNKNOWN)
-    one, other = max(pairs, key=lambda pair: (pair[1].size, -pair[0].size / pair[1].size, pair[0].size))
+    one, other = max(pairs, key=lambda pair: (pair[1].size, pair[0].size))
     rows = {"few": one.row, "grid": other.row}
     found = claims.better(rows, "few", "grid", "class_consistency", paper, or_equal=True)
     told = found.ours if found.verdict == claims.UNKNOWN else f"{one.size:,} and {other.size:,} weights: {found.ours}"

@@ -18,7 +18,7 @@ from evatok.metrics import catalogue
 from evatok.reporting import claims, final_tables, flextok, generation_claims, tables
 from evatok.reporting.claims import HOLDS, UNKNOWN, Sign
 from evatok.reporting.final_rows import PROTOCOL, Chosen, Row, Spec, TableSpec, Value
-from evatok.reporting.flextok_generation import GeneratorSpec, sampled_alike
+from evatok.reporting.flextok_generation import GeneratorSpec, sampled_alike, tokenizer_trained
 from evatok.reporting.generation_rows import EQUAL_COMPUTE, measures, of_baseline, samples_in
 from evatok.storage import records
 from evatok.storage.records import Record
@@ -72,16 +72,28 @@ class SystemRow(Row):
 
 
 def choose(folder: Path) -> Chosen:
-    """Return the rows from the set of samples that fills the most; ours set the operations the others may take."""
+    """Return the rows of the set of samples that fills the most; among ties, that of most records, then the newest.
+
+    A set has one of ours, few tokens, and the samples whose trainings took as many operations. Without one of ours
+    there is no set.
+    """
     everything = records.query(folder, kind="evaluate")
     found = [r for r in samples_in(folder) if r.protocol.get("comparable") is True]
     found = [record for record in found if record.model.get("task") == "class" and record.model.get("training_flops")]
-    chosen = flextok.choose(_of_equal_compute(found), SPECS, _common)
-    rows: dict[str, Row] = {}
+    references = {(*_alike(r), r.model["training_flops"]): r for r in found if SPECS[0].fits(r)}.values()
+    sets = ([record for record in found if _comparable(record, ours)] for ours in references)
+    chosen = max((flextok.choose(members, SPECS, lambda _: ()) for members in sets), key=_extent, default=Chosen({}))
+    rows: dict[str, Row] = {spec.name: Row(spec) for spec in SPECS}
     for name, row in chosen.rows.items():
         evaluated = _evaluated(everything, row)
         rows[name] = SystemRow(row.spec, (*row.records, *evaluated), row.records, evaluated)
     return Chosen({**rows, **{name: Row(Spec(name, None)) for name in PAPER_ROWS}}, chosen.common)
+
+
+def _extent(chosen: Chosen) -> tuple[int, int, str]:
+    """Return how many rows are filled, by how many records, and when the newest was made."""
+    held = [record for row in chosen.rows.values() for record in row.records]
+    return sum(bool(row.records) for row in chosen.rows.values()), len(held), max(record.created for record in held)
 
 
 def _common(record: Record) -> tuple[Any, ...]:
@@ -89,17 +101,18 @@ def _common(record: Record) -> tuple[Any, ...]:
     return (facts.get("size"), facts.get("model"), *sampled_alike(record))
 
 
-def _of_equal_compute(found: Sequence[Record]) -> list[Record]:
-    """Return records whose training took as many operations as our newest on equal clips and protocols, +- 5 %.
+def _alike(record: Record) -> tuple[Any, ...]:
+    return (*_common(record), *tokenizer_trained(record))
 
-    Without one of ours there is no reference.
+
+def _comparable(record: Record, ours: Record) -> bool:
+    """Whether a training took as many operations as ours, +- 5 %, on equal clips, and on tokenizers trained equally.
+
+    The latter holds for VideoFlexTok's; EVATok's tokenizers are trained in stages of their own.
     """
-    reference = {_common(record): record.model["training_flops"] for record in found if SPECS[0].fits(record)}
-    return [
-        record
-        for record in found
-        if (ours := reference.get(_common(record))) and abs(record.model["training_flops"] / ours - 1) <= EQUAL_COMPUTE
-    ]
+    alike = _alike if "order" in record.model["facts"] else _common
+    apart = abs(record.model["training_flops"] / ours.model["training_flops"] - 1)
+    return alike(record) == alike(ours) and apart <= EQUAL_COMPUTE
 
 
 def _evaluated(everything: Sequence[Record], row: Row) -> tuple[Record, ...]:
@@ -195,9 +208,39 @@ def caption(chosen: Chosen) -> str:
     return (
         f"{ITEM}. Ours (paper): generators of {common['size']} size on equal clips, whose trainings took equal "
         f"operations (pflop, within {100 * EQUAL_COMPUTE:.0f} %), measured under {common['protocol']}; rFVD is the "
-        f"tokenizer's at the same tokens, under {PROTOCOL}. Few tokens are {KEPT} per latent frame. Rows compare with "
+        f"tokenizer's at the same tokens, under {PROTOCOL}. Few tokens are {KEPT} per latent frame. "
+        f"{''.join(f'{told} ' for told in (_starts(chosen.rows), _clips_seen(chosen.rows)) if told)}Rows compare with "
         "each other; ours and the paper's are of other clips, sizes and trainings."
     )
+
+
+def _starts(rows: Mapping[str, Row]) -> str:
+    """Say which tokenizers started from a trained one, if only some did."""
+    held = {name: row.evaluated for name, row in rows.items() if isinstance(row, SystemRow) and row.evaluated}
+    warm = [name for name, found in held.items() if any(r.model.get("parents", {}).get("start") for r in found)]
+    cold = [name for name in held if name not in warm]
+    if not warm or not cold:
+        return ""
+    return f"Tokenizers started from a trained proxy in {_listed(warm)}, and from scratch in {_listed(cold)}."
+
+
+def _clips_seen(rows: Mapping[str, Row]) -> str:
+    """Say how many clips the generators saw in training, if not equally many."""
+    names: dict[int, list[str]] = {}
+    for name, row in rows.items():
+        for seen in {r.model["facts"]["steps"] * r.model["facts"]["batch"] for r in getattr(row, "samples", ())}:
+            names.setdefault(seen, []).append(name)
+    if len(names) < 2:
+        return ""
+    told = ", ".join(f"{seen:,} in {_listed(names[seen])}" for seen in sorted(names, reverse=True))
+    return (
+        f"At equal operations generators of longer sequences see fewer clips ({told}); the paper equalises tokens and "
+        "videos instead."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f'"{name}"' for name in names)
 
 
 def missing(chosen: Chosen) -> list[str]:

@@ -207,11 +207,13 @@ def common_of(record: Record) -> tuple[Any, ...]:
 
 
 def trained_and_drawn(record: Record) -> tuple[Any, ...]:
-    """Return the generator's peak learning rate and the values of DRAWN.
+    """Return the generator's peak learning rate and how its samples were drawn."""
+    return (record.model.get("learning_rate"), *drawn(record))
 
-    A setting that a record lacks, as without a flow decoder, is off.
-    """
-    return (record.model.get("learning_rate"), *(record.model.get(name, off) for name, off in DRAWN.items()))
+
+def drawn(record: Record) -> tuple[Any, ...]:
+    """Return the values of DRAWN. A setting that a record lacks, as without a flow decoder, is off."""
+    return tuple(record.model.get(name, off) for name, off in DRAWN.items())
 
 
 def _fitting(spec: Spec, members: Sequence[Record], steps: int) -> tuple[Record, ...]:

@@ -50,17 +50,18 @@ def test_a_small_gain_on_every_clip_is_seen(tmp_path, psnr):
     assert 0.15 < found.low < found.value < found.high < 0.25
 
 
-def test_distances_are_drawn_with_the_same_clips_on_both_sides(tmp_path):
+@pytest.mark.parametrize("metric", ["rfvd", "gfvd"])
+def test_distances_are_drawn_with_the_same_clips_on_both_sides(tmp_path, metric):
     """What lies nearer to the real features is better, beyond the interval, though draws raise either distance."""
     random = np.random.default_rng(0)
     real, noise = random.normal(size=(2, COUNT, WIDTH))
     near, far = real + 0.3 * noise + 0.2, real + 0.3 * noise + 0.4
     rows = [record(tmp_path, {per_clip.FEATURES: side}, {per_clip.REAL: real}) for side in (near, far)]
-    found = per_clip.paired(*rows, "rfvd", tmp_path)
+    found = per_clip.paired(*rows, metric, tmp_path)
     exact = [frechet_distance_of_features(real, side) for side in (near, far)]
     assert found.value == pytest.approx(exact[0] - exact[1], rel=1e-2), "float16 costs no more"
     assert found.low < found.value < found.high < 0
-    same = per_clip.paired(rows[0], rows[0], "rfvd", tmp_path)
+    same = per_clip.paired(rows[0], rows[0], metric, tmp_path)
     assert (same.low, same.high) == (0, 0)
 
 

@@ -8,6 +8,7 @@ import torch
 from evatok.evaluation.footprint import Footprint, footprint, imagined
 from evatok.experiments import (
     dry_costs,
+    planned_codes,
     stage1_proxy,
     stage2_curation,
     stage3_router,
@@ -15,9 +16,11 @@ from evatok.experiments import (
     stage5_generator,
 )
 from evatok.experiments.dry_run import GB, Cost, training
+from evatok.generation.flops import generator_operations
+from evatok.generation.transformer import GENERATOR_SIZES, Generator, GeneratorConfig
 from evatok.tokenizers.codes import expand_assignment
 from evatok.tokenizers.evatok import AdaptiveTokenizer
-from tests.factories import TINY, configured
+from tests.factories import TINY, TINY_FLEX, configured, saved_videoflextok
 
 STAGES = {"1": stage1_proxy, "2": stage2_curation, "3": stage3_router, "4": stage4_final, "5": stage5_generator}
 PARAMETERS = {"1": 164e6, "2": 145e6, "3": 19.9e6, "4": 164e6, "5": 633e6}
@@ -39,6 +42,46 @@ def test_the_papers_size_is_planned_without_its_memory_its_clips_or_a_gpu(stage,
         assert told["clips per device and piece"] == 16
         assert told["clips per piece that fit 80 GB"] > 0
         assert told["GB of disk: checkpoint"] == pytest.approx(2 * told["parameters"] / 1e9)
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_papers_generator_from_captions_is_planned_on_videoflextoks_codes(tmp_path, monkeypatch):
+    """By hand: 5 latent frames of 256 of 64,000 codes, after 8 vectors of the caption and a class."""
+    monkeypatch.chdir(tmp_path)
+    run = stage5_generator.ex.run(named_configs=("paper_text",), config_updates={"dry_run": True})
+    told, width, layers, hidden = run.result["dry_run"], 1280, 30, 3584
+    weights, tokens, codes = layers * (4 * width**2 + 3 * width * hidden), 5 * 256, 64_000
+    positions = 8 + tokens
+    attention = 2 * layers * width * positions * (positions + 1) / 2
+    forward = 2 * (weights * positions + attention + codes * width * tokens)
+    assert told["TFLOP per step"] == pytest.approx(51 * 3 * forward / 1e12)
+    assert told["TFLOP per step"] == pytest.approx(292, rel=0.01)
+    trunk_and_tables = weights + 2 * codes * width
+    assert trunk_and_tables < told["parameters"] < 1.1 * trunk_and_tables, "and what reads the captions"
+
+
+CHANGES = (({}, 3 * 4), ({"kept": 2}, 3 * 2), ({"order": "depth-first"}, 3 * 4), ({"frames": 28}, 7 * 4))
+"""Settings of generators on TINY_FLEX, and their tokens per clip."""
+
+
+@pytest.mark.parametrize(("changes", "tokens"), CHANGES)
+def test_a_generator_on_videoflextoks_codes_is_planned_by_its_checkpoint(tmp_path, changes, tokens):
+    tokenizer = saved_videoflextok(tmp_path / "flex.safetensors")
+    asked = configured(stage5_generator.ex, "toy", tokenizer=tokenizer, **changes)
+    cost, network = dry_costs.generator_cost(asked), GENERATOR_SIZES["toy"]
+    shape = GeneratorConfig(TINY_FLEX.codebook_size, 0, tokens, **network, classes=101)
+    assert cost.operations == generator_operations(shape, tokens, training=True)
+    assert cost.trained == sum(p.numel() for p in Generator(shape).parameters())
+    assert cost.kept.per_clip > 0
+
+
+def test_captions_are_planned_by_words_or_by_a_language_model_of_known_shape(tmp_path):
+    asked = configured(stage5_generator.ex, "toy", task="text", tokenizer="none.safetensors")
+    words, minilm = (dry_costs.generator_cost({**asked, "text": text}) for text in ("words", "minilm"))
+    assert words.operations == minilm.operations
+    assert words.trained != minilm.trained
+    with pytest.raises(ValueError, match="its shape is not known without its folder"):
+        planned_codes.captions_of({"text": "somebody/model"})
 
 
 def saved_by(step) -> int:

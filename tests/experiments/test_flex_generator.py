@@ -13,7 +13,7 @@ from evatok.data import clips as clip_sets
 from evatok.evaluation import protocols
 from evatok.experiments import sample, stage5_generator
 from evatok.experiments.tracking import ConfigError
-from evatok.generation import flops
+from evatok.generation import code_cache, flops
 from evatok.generation.conditions import GenerationError
 from evatok.generation.grammar import GrammarError
 from evatok.generation.transformer import GENERATOR_SIZES
@@ -71,7 +71,8 @@ def draw(tmp_path, moving):
     def run(generator: str, tokenizer: str, **changes: Any) -> records.Record:
         judge = saved_classifier(tmp_path / "classifier.safetensors", sorted(set(LABELS)), *SHAPE.values())
         given = {"generator": generator, "tokenizer": tokenizer, "classifier": judge, "protocol": "brief"}
-        written = {"work": str(tmp_path / "drawn"), "output": "", "records_folder": str(tmp_path / "records")}
+        written = {"work": str(tmp_path / "drawn"), "output": "", "per_clip": str(tmp_path / "per_clip")}
+        written |= {"records_folder": str(tmp_path / "records")}
         asked = {"data": moving, "router": "", "threads": 1, "flow_steps": 2}
         found = sample.ex.run(config_updates={**given, **written, **asked, **changes})
         return records.read(tmp_path / "records" / f"{found.result['record']}.json")
@@ -126,6 +127,23 @@ def test_what_cannot_be_is_refused(train, draw, tmp_path, tokenizer):
     adaptive = saved_tokenizer(Path(tmp_path / "adaptive.safetensors"), tokenizer)
     with pytest.raises(Exception, match="adaptive"):
         draw(trained, adaptive)
+
+
+def test_a_generator_says_how_its_tokenizer_was_trained_and_how_many_tokens_it_has(train, tmp_path):
+    told = {"form": "flexible", "decoder_mask": "causal", "alignment": False, "stage": 1, "steps": 7, "kept": "powers"}
+    tokenizer = saved_videoflextok(tmp_path / "flex.safetensors", {**told, "seed": 3})
+    record = record_of(tmp_path, train("one", tokenizer, kept=2, steps=2))
+    assert record.model["facts"]["tokenizer"] == {**told, "registers": TINY_FLEX.registers}
+    assert record.model["facts"]["kept"] == 2
+
+
+def test_reconstructions_are_judged_unless_they_are_not_asked_for(train, draw, tmp_path, monkeypatch):
+    tokenizer = saved_videoflextok(tmp_path / "flex.safetensors")
+    generator = train("one", tokenizer, steps=2).result["checkpoint"]
+    monkeypatch.setattr(code_cache, "code_set", lambda *_, **__: pytest.fail("the real clips were coded"))
+    record = draw(generator, tokenizer, judge_reconstructions=False, metrics="")
+    assert {"class_consistency", "class_consistency_real"} <= record.metrics.keys()
+    assert "class_consistency_reconstructed" not in record.metrics
 
 
 def test_operations_grow_with_tokens_guidance_and_training():

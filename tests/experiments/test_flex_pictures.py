@@ -18,6 +18,7 @@ from evatok.experiments import (
     videoflextok_shown,
 )
 from evatok.experiments.tracking import ConfigError
+from evatok.generation import samples
 from evatok.generation.flex_codes import flex_coder
 from evatok.generation.grammar import GrammarError
 from evatok.generation.order import OrderedGrammar
@@ -114,6 +115,13 @@ def test_prefixes_of_one_sequence_are_what_stopping_early_draws(train, written, 
     assert len(clips) == 2 * 3
 
 
+def test_there_is_something_shorter_to_grow_from(train, written, monkeypatch):
+    generator = train(12)
+    monkeypatch.setattr(samples, "draw", lambda *_, **__: pytest.fail("it was drawn"))
+    with pytest.raises(ConfigError, match="key kept: the generator writes 4 tokens per latent frame"):
+        written(videoflextok_growing, generator=generator, kept=[TINY_FLEX.registers], count=2)
+
+
 def test_only_orders_that_can_be_cut_grow(train, written):
     with pytest.raises(GrammarError, match="only time-first and flat ones can be cut"):
         written(videoflextok_growing, generator=train(12, order="depth-first"), kept=[1], count=2)
@@ -127,6 +135,8 @@ def test_a_generator_of_long_clips_is_measured_window_by_window(train, written, 
     assert record.metrics["mean_tokens"].value == 7 * 2
     assert record.model["grid_tokens"] == 7 * 4
     assert record.protocol["frames"] == LONG
+    assert sum(record.model["requested"].values()) == 4
+    assert record.model["requested"].keys() <= set(record.model["classes"])
     windows = {f"class_consistency_window{n}{which}" for n in (1, 2) for which in ("", "_real")}
     assert windows | {"seam_ratio", "seam_ratio_real", "mean_tokens"} == set(record.metrics)
     assert stored.load(tmp_path / "shown.npz")[0].shape == (2, LONG, TINY_FLEX.size, TINY_FLEX.size, 3)

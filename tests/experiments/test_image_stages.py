@@ -126,6 +126,7 @@ def test_images_go_through_every_stage(run, folder):
         protocol="brief-generation",
         metrics="gfd_efficientnet",
         output=str(folder / "shown"),
+        per_clip="",
     )
     assert samples.result["metrics"].keys() >= {"gfd_efficientnet", "mean_tokens"}
     assert (folder / "shown" / "sheet.png").exists()

@@ -11,7 +11,8 @@ import pytest
 import torch
 from sacred.arg_parser import get_config_updates
 
-from evatok.experiments import keys, made, make, recipes, videoflextok_sweeps
+from evatok.experiments import keys, made, make, recipes, stage5_generator, videoflextok_sweeps
+from evatok.experiments import videoflextok_generators as generators
 from evatok.experiments.recipes import Recipe, RecipeError
 from evatok.generation import flops
 from evatok.generation.grammar import Grammar
@@ -22,7 +23,7 @@ from evatok.search import candidate_table
 from evatok.search.candidate_table import CandidateTable
 from evatok.storage import checkpoints, records
 from evatok.tokenizers.evatok import TOKENIZER_SIZES
-from tests.factories import ENVIRONMENT
+from tests.factories import ENVIRONMENT, configured
 
 KNOWN = recipes.every_recipe()
 
@@ -303,10 +304,39 @@ def test_rows_of_videoflextoks_table_1_are_trained_with_equal_operations():
     ours = flops.generator_operations(videoflextok_sweeps.shape_of("toy"), 64, training=True) * 600
     grammar = Grammar.of(TOKENIZER_SIZES["toy"])
     shape = GeneratorConfig.of(grammar, "toy")
-    for rule, tokens in (("uniform", 256), ("router", 0.704 * 256)):
+    for rule, tokens in videoflextok_sweeps.EVATOK_TOKENS.items():
         steps = KNOWN[f"videoflextok-generator-evatok-{rule}-0"].settings["steps"]
         theirs = flops.generator_operations(shape, tokens + grammar.headers, training=True) * steps
         assert theirs == pytest.approx(ours, rel=0.02)
+
+
+def test_the_adaptive_rows_tokens_are_those_measured_on_games():
+    found = records.read(records.REPOSITORY / "results/records/evaluate-20261129T023735-46102934.json")
+    recipe = KNOWN["videoflextok-generator-evatok-router-0"]
+    assert found.protocol["data"] == recipe.settings["data"]
+    assert found.config["checkpoint"] == recipe.settings["tokenizer"]
+    assert found.config["assignment"] == f"router:{recipe.settings['router']}"
+    assert found.metrics["mean_tokens"].value == videoflextok_sweeps.EVATOK_TOKENS["router"]
+
+
+def test_no_generator_of_videoflextoks_tables_spends_its_training_in_warm_up():
+    usual = configured(stage5_generator.ex)["warmup"]
+    found = [r.settings for r in KNOWN.values() if r.name.startswith("videoflextok-generator-")]
+    assert {s.get("warmup", usual) / s["steps"] for s in found if s["steps"] == generators.STEPS} == {1 / 6}
+    assert all(s.get("warmup", usual) == round(s["steps"] / 6) for s in found)
+    assert "warmup" not in KNOWN["videoflextok-generator-time-first-0"].settings
+
+
+def test_a_tokenizer_of_moving_shapes_is_validated_on_them():
+    settings = KNOWN["videoflextok-text-tokenizer"].settings
+    assert settings["validation_data"] == settings["data"]
+
+
+def test_a_sample_that_judged_reconstructions_too_is_that_of_a_recipe_that_does_not():
+    recipe = KNOWN["videoflextok-sample-time-first-0-k4"]
+    assert recipe.settings["judge_reconstructions"] is False
+    older = {key: value for key, value in recipe.settings.items() if key != "judge_reconstructions"}
+    assert made.is_recorded(recipe, [recorded(replace(recipe, settings=older))])
 
 
 def test_compute_optimal_trainings_take_twenty_tokens_per_weight():

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from evatok.data import clips as clip_sets
-from evatok.evaluation import EvaluationError, protocols
+from evatok.evaluation import EvaluationError, per_clip, protocols
 from evatok.evaluation.protocols import Protocol
 from evatok.experiments import class_consistency, sample
 from evatok.experiments.tracking import ConfigError
@@ -73,7 +73,7 @@ def run(folder, data):
 
     def take(task: str = "class", **changes: Any) -> tuple[dict[str, Any], records.Record]:
         networks = {name: str(folder / f"{name}.safetensors") for name in ("tokenizer", "classifier")}
-        places = {name: str(folder / name) for name in ("output", "work")}
+        places = {name: str(folder / name) for name in ("output", "work", "per_clip")}
         given = {**networks, **places, "generator": str(folder / f"{task}.safetensors"), "router": ""}
         given |= {"records_folder": str(folder / "records"), "protocol": "brief", "data": data, "threads": 1}
         found = sample.ex.run(config_updates={**given, "show": 4, "shard_length": 4, **changes})
@@ -148,6 +148,20 @@ def test_fewer_samples_are_measured_against_as_many_clips_and_not_comparable(run
     assert record.metrics["gfvd"].n == 4
     assert "limited to 4 clips" in record.protocol["deviations"]
     assert not protocols.comparable(record)
+
+
+def test_samples_of_the_same_clips_are_compared_clip_by_clip(run, folder, monkeypatch):
+    monkeypatch.setattr(records, "REPOSITORY", folder.resolve())
+    (_, one), (_, other) = run(), run(temperature=0.2)
+    assert one.artifacts[per_clip.REFERENCE] == other.artifacts[per_clip.REFERENCE], "the real clips' are one file"
+    assert one.artifacts[per_clip.MEASURED] != other.artifacts[per_clip.MEASURED]
+    stored = per_clip.read(one, folder.resolve())
+    assert len(stored[per_clip.FEATURES]) == len(stored[per_clip.REAL]) == COUNT
+    found = per_clip.paired(one, other, "gfvd", folder.resolve())
+    assert found.value == pytest.approx(one.metrics["gfvd"].value - other.metrics["gfvd"].value, rel=0.05)
+    assert found.low < found.high
+    assert not run(per_clip="")[1].artifacts
+    assert not run(metrics="")[1].artifacts
 
 
 def test_frame_prediction_goes_on_from_the_real_clips(run, folder, moving_clips):

@@ -71,7 +71,7 @@ def test_captions_are_learned_and_sampled_at_any_number_of_tokens(train, tmp_pat
     assert video.module.config.text == 2
     given = {"generator": checkpoint, "tokenizer": tokenizer, "protocol": "brief", "data": str(tmp_path / "clips")}
     written = {"work": str(tmp_path / "drawn"), "output": str(tmp_path / "shown"), "threads": 1, "router": ""}
-    asked = {"kept": 2, "guidance": 1.5, "flow_steps": 1, "records_folder": str(tmp_path / "records")}
+    asked = {"kept": 2, "guidance": 1.5, "flow_steps": 1, "records_folder": str(tmp_path / "records"), "per_clip": ""}
     drawn = sample.ex.run(config_updates={**given, **written, **asked})
     found = records.read(tmp_path / "records" / f"{drawn.result['record']}.json")
     assert found.metrics["mean_tokens"].value == TINY_FLEX.blocks * 2

@@ -107,6 +107,72 @@ def test_rows_of_one_table_are_drawn_in_one_way(sampled, results, option):
     assert pd.isna(table.record["depth-first, all tokens", "gfvd"])
 
 
+UNALIGNED = (
+    {"kept": 4},
+    {},
+    {"order": "depth-first"},
+    {"guidance": 2.0},
+    {"order": "flat", "tokenizer": {"form": "flat"}},
+    {"order": "flat", "tokenizer": {"form": "flat"}, "kept": 4},
+    {"order": "depth-first", "tokenizer": {"form": "grid"}},
+    {"tokenizer": {"decoder_mask": "full"}},
+    {"kept": 4, "tokenizer": {"decoder_mask": "full"}},
+)
+"""Generators of every row."""
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        (table2, "table2_generation"),
+        (table3, "table3_generation"),
+        (table4, "table4"),
+        (figure7, "figure7"),
+        (figure10, "figure10_generation"),
+        (figure11, "figure11"),
+    ],
+)
+def test_generators_on_unaligned_tokenizers_fill_only_rows_that_ask_for_them(sampled, results, script, name):
+    for told in UNALIGNED:
+        sampled(1.0, **{**told, "tokenizer": {**told.get("tokenizer", {}), "alignment": False}})
+    table, signs = published(script, results, name)
+    assert table.ours.isna().all()
+    assert set(signs.verdict) == {UNKNOWN}
+    for told in UNALIGNED:
+        sampled(2.0, **told)
+    table, _ = published(script, results, name)
+    assert (table.ours.xs("gfvd", level="metric") == 2.0).sum() >= 2
+
+
+@pytest.mark.parametrize("told", [{"stage": 2}, {"steps": 10000}, {"kept": "all"}])
+def test_tokenizers_of_one_table_are_trained_equally(sampled, results, told):
+    """Records that do not say how stand beside those of the usual training."""
+    few = sampled(100.0, kept=4)
+    every = sampled(210.0, tokenizer={**flextok_generation.TRAINED, "registers": 16})
+    sampled(1.0, "depth-first", tokenizer=told)
+    table, _ = published(table4, results, "table4")
+    assert table.record["time-first, few tokens", "gfvd"] == few.id
+    assert table.record["time-first, all tokens", "gfvd"] == every.id
+    assert pd.isna(table.record["depth-first, all tokens", "gfvd"])
+
+
+@pytest.mark.parametrize("tokenizer", [{"registers": 16}, {}])
+def test_a_generator_that_was_taught_a_few_tokens_is_in_no_row(sampled, results, tokenizer):
+    whole = [sampled(100.0, kept=kept, tokenizer=tokenizer).id for kept in (4, 16)]
+    sampled(1.0, kept=4, facts={"kept": 4, "tokens_per_clip": 16.0}, tokenizer=tokenizer)
+    table, _ = published(table4, results, "table4")
+    shown = table.record["time-first, few tokens", "gfvd"], table.record["time-first, all tokens", "gfvd"]
+    assert list(shown) == whole
+
+
+def test_all_tokens_are_those_of_the_tokenizer(sampled, results):
+    """Not as many as each generator was taught."""
+    sampled(1.0, kept=4, facts={"tokens_per_clip": 16.0}, tokenizer={"registers": 16})
+    sampled(100.0, facts={"kept": 16}, tokenizer={"registers": 16})
+    table, _ = published(table4, results, "table4")
+    assert table.ours["time-first, all tokens", "gfvd"] == 100.0
+
+
 ALIKE = "depth-first, all tokens within 2 % of time-first, all tokens, gfvd"
 
 
@@ -192,6 +258,16 @@ def test_the_front_has_no_point_that_another_beats_for_less(sampled, results):
     signs = pd.read_csv(results / "tables" / "videoflextok_figure12_generation_signs.csv")
     assert "16 x 40" in signs.ours[0], "all tokens are on the front"
     assert list(signs.verdict) == [UNSURE], "a single generator has no interval, so it refutes nothing either"
+
+
+def test_the_front_is_of_a_generator_on_the_usual_tokenizer(sampled, results):
+    costs = {"generator_flops": 400.0, "decoder_flops": 40.0}
+    usual = sampled(100.0, kept=4, sha256="a" * 64, **costs)
+    for kept in (1, 4, 16):
+        sampled(1.0, kept=kept, sha256="b" * 64, tokenizer={"alignment": False}, **costs)
+        sampled(1.0, kept=kept, sha256="c" * 64, facts={"kept": 16}, **costs)
+    found = flextok_front.points_of(flextok_generation.sampled(results / "records"))
+    assert [record.id for record in found] == [usual.id]
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -67,6 +67,18 @@ def test_a_long_clip_keeps_its_class_and_takes_an_eighth_of_the_tokens(tmp_path,
     assert (table.ours["3D grid", "mean_tokens"], table.ours["real clips", "seam_ratio"]) == (256, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("requested", "chance", "expected"), [({"a": 32, "b": 32}, 50, UNSURE), ({"a": 64}, 100, FAILS)]
+)
+def test_chance_is_the_share_of_the_most_requested_class(tmp_path, requested, chance, expected):
+    """Not one over the classes that the judge knows, most of which cannot come."""
+    values = {"mean_tokens": (32.0, None), "seam_ratio": (1.1, 0.1)}
+    values |= {"class_consistency_window1": (52.0, 5.0), "class_consistency_window2": (52.0, 5.0)}
+    write(tmp_path, "long_samples", values, grid_tokens=256, classes=list("abcdefgh"), requested=requested)
+    assert figure8.main(["--results", str(tmp_path)]) == 0
+    assert verdicts(tmp_path, "figure8")[f"at the end more often than chance ({chance:.1f} %)"] == expected
+
+
 def test_clips_of_one_condition_stand_side_by_side(tmp_path):
     """Two conditions at three lengths: a sheet of six rows, and a moving picture of two by three."""
     clips = gratings(6, frames=8, size=16)

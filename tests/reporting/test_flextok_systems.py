@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from evatok.evaluation import protocols
-from evatok.reporting import flextok_sweeps
+from evatok.reporting import flextok_generation, flextok_sweeps
 from evatok.reporting.claims import FAILS, HOLDS, UNKNOWN, UNSURE
 from evatok.storage import records
 from evatok.storage.records import Metric
@@ -84,8 +84,8 @@ def sampled(written) -> Callable[..., records.Record]:
             parents["router"] = "r" * 64
         metrics = {"gfvd": (1000 - 10 * score, None), "class_consistency": (score, 1.0)}
         metrics["mean_tokens"] = (4.0 * kept, None)
-        model = {**usual, **model}
-        return written("sample", "embedded-games-generation", metrics, facts=facts, parents=parents, **model)
+        model = {**usual, "facts": facts, "parents": parents, **model}
+        return written("sample", "embedded-games-generation", metrics, **model)
 
     return write
 
@@ -200,19 +200,29 @@ def test_a_rows_reconstructions_are_those_of_its_tokenizer_at_its_tokens(sampled
     assert table.ours["EVATok, fixed length", "rfvd"] == 70.0
 
 
-def swept(sampled, score: float, of: str, kept: int, size: int, tokens: float) -> None:
-    """A point of Figure 6, whose operations are 6 per weight and token."""
-    told = {"trunk_parameters": size, "training_tokens": tokens, "training_flops": 6.0 * size * tokens}
-    sampled(score, of, kept, **told)
+@pytest.fixture
+def swept(sampled, trained) -> Callable[..., None]:
+    """Writes a point of Figure 6, with 6 operations per weight and token and a rate of its size.
+
+    (score, tokenizer form, kept, weights, training tokens, **model).
+    """
+
+    def write(score: float, of: str, kept: int, size: int, tokens: float, **model: Any) -> None:
+        sha256 = trained(f"{size}-{tokens}-{of}", 6e-4 * (1e6 / size) ** 0.5)
+        told = {"trunk_parameters": size, "training_tokens": tokens, "training_flops": 6.0 * size * tokens}
+        sampled(score, of, kept, sha256=sha256, **told, **model)
+
+    return write
 
 
-def test_the_three_sweeps_share_what_they_do_not_vary(sampled, results):
+def test_the_three_sweeps_share_what_they_do_not_vary(sampled, swept, results):
+    """Learning rates vary with the size."""
     for size, tokens in ((1e5, 1e6), (1e6, 1e6), (1e6, 4e6), (1e5, 2e6), (1e6, 2e7)):
-        swept(sampled, 60.0, "flexible", 4, int(size), tokens)
-        swept(sampled, 40.0, "flexible", 16, int(size), tokens)
-        swept(sampled, 50.0 if size < 1e6 else 58.0, "grid", 16, int(size), tokens)
+        swept(60.0, "flexible", 4, int(size), tokens)
+        swept(40.0, "flexible", 16, int(size), tokens)
+        swept(50.0 if size < 1e6 else 58.0, "grid", 16, int(size), tokens)
     sampled(99.0, "flexible", 4, guidance=2.0, trunk_parameters=10, training_tokens=200.0)
-    points = flextok_sweeps.points_of(records.query(results / "records", kind="sample"))
+    points = flextok_sweeps.points_of(flextok_generation.sampled(results / "records"))
     by_axis = {sweep.axis: sweep.points for sweep in flextok_sweeps.sweeps_of(points)}
     assert {point.tokens for point in by_axis["size"]} == {1e6}
     assert {point.size for point in by_axis["tokens"]} == {1_000_000}
@@ -235,10 +245,89 @@ def test_points_of_a_sweep_are_drawn_in_one_way(sampled, results, option):
     assert sorted(record.id for point in points for record in point.records) == sorted(kept)
 
 
-def test_a_smaller_generator_that_is_worse_fails(sampled, results):
+A_FIFTH = "with 4 tokens per frame a fifth of the size is no worse than the 3D grid, class score"
+
+
+def test_a_smaller_generator_that_is_worse_fails(swept, results):
     for size, few, grid in ((10**5, 30.0, 20.0), (10**6, 50.0, 60.0)):
-        swept(sampled, few, "flexible", 4, size, 1e6)
-        swept(sampled, grid, "grid", 16, size, 1e6)
+        swept(few, "flexible", 4, size, 1e6)
+        swept(grid, "grid", 16, size, 1e6)
     assert figure6.main(["--results", str(results)]) == 0
-    told = verdicts(results, "figure6")
-    assert told["with 4 tokens per frame a fifth of the size is no worse than the 3D grid, class score"] == FAILS
+    assert verdicts(results, "figure6")[A_FIFTH] == FAILS
+
+
+def test_a_fifth_of_the_size_is_the_nearest_size_at_or_below_it(swept, results):
+    for size, few, grid in ((10**4, 10.0, 5.0), (2 * 10**5, 70.0, 20.0), (10**6, 90.0, 60.0)):
+        swept(few, "flexible", 4, size, 1e6)
+        swept(grid, "grid", 16, size, 1e6)
+    assert figure6.main(["--results", str(results)]) == 0
+    assert verdicts(results, "figure6")[A_FIFTH] == HOLDS
+
+
+def test_the_caption_of_table_1_says_which_trainings_are_not_equal(sampled, written, results):
+    few = sampled(60.0, "flexible", 4)
+    fixed = sampled(55.0, "uniform", 64)
+    protocol, values = "embedded-reconstruction", {"rfvd": (100.0, 2.0)}
+    flexible = {"system": "flexible tokenizer", "flow_steps": 20, "flow_guidance": 1.0, "row": [4]}
+    tokenizers = few.model["parents"]["tokenizer"], fixed.model["parents"]["tokenizer"]
+    written("evaluate", protocol, values, sha256=tokenizers[0], parents={"codec": "c"}, **flexible)
+    adaptive = {"assignment": "uniform", "row": [64]}
+    written("evaluate", protocol, values, sha256=tokenizers[1], parents={}, **adaptive)
+    text = captioned(results)
+    assert "from scratch" not in text, "nor is it said that all are"
+    assert "fewer clips" not in text, "both saw 600 steps of 32"
+    written("evaluate", protocol, values, sha256=tokenizers[1], parents={"start": "p"}, **adaptive)
+    sampled(55.0, "uniform", 64, facts={**fixed.model["facts"], "steps": 89})
+    text = captioned(results)
+    started = 'from a trained proxy in "EVATok, fixed length", and from scratch in "VideoFlexTok, few tokens"'
+    assert f"Tokenizers started {started}." in text
+    assert '(19,200 in "VideoFlexTok, few tokens", 2,848 in "EVATok, fixed length")' in text
+
+
+def captioned(results: Path) -> str:
+    assert table1.main(["--results", str(results)]) == 0
+    return (results / "tables" / "videoflextok_table1.md").read_text()
+
+
+UNUSUAL = (
+    {"tokenizer": {**FLEX, "alignment": False}},
+    {"tokenizer": {**FLEX, "alignment": True, "stage": 2}},
+    {"tokenizer": {**FLEX, "registers": 16}, "kept": 4},
+)
+"""Facts of generators on an unaligned tokenizer, on one of stage 2, and of one that was taught a few tokens."""
+
+
+@pytest.mark.parametrize("unusual", UNUSUAL)
+def test_points_and_systems_are_of_the_usual_tokenizer_with_all_its_tokens(sampled, results, unusual):
+    few = [sampled(60.0, "flexible", 4), sampled(50.0, "flexible", 16)]
+    fixed = sampled(55.0, "uniform", 64)
+    facts = {**few[0].model["facts"], **unusual}
+    sampled(99.0, "flexible", 4, facts=facts)
+    points = flextok_sweeps.points_of(flextok_generation.sampled(results / "records"))
+    assert sorted(record.id for point in points for record in point.records) == sorted(r.id for r in few)
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.record["VideoFlexTok, few tokens", "gfvd"] == few[0].id
+    assert table.record["EVATok, fixed length", "gfvd"] == fixed.id
+
+
+def test_newer_points_of_the_sweeps_leave_table_1_as_it_is(sampled, results):
+    """They are of the same size and clips, and took other operations, which fewer systems or records share."""
+    ours = [sampled(60.0 + seed, "flexible", 4, seed).id for seed in range(2)]
+    fixed = sampled(55.0, "uniform", 64)
+    sampled(50.0, "grid")
+    for flops in (3.4e13 / 8, 2 * 3.4e13):
+        sampled(99.0, "flexible", 4, training_flops=flops)
+        sampled(98.0, "grid", training_flops=flops)
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.record["VideoFlexTok, few tokens", "gfvd"].split() == ours
+    assert table.record["EVATok, fixed length", "gfvd"] == fixed.id
+
+
+def test_of_equally_filled_sets_that_of_most_records_makes_table_1(sampled, results):
+    ours = [sampled(60.0 + seed, "flexible", 4, seed).id for seed in range(2)]
+    sampled(99.0, "flexible", 4, training_flops=3.4e13 / 8)
+    assert table1.main(["--results", str(results)]) == 0
+    table = pd.read_csv(results / "tables" / "videoflextok_table1.csv").set_index(["row", "metric"])
+    assert table.record["VideoFlexTok, few tokens", "gfvd"].split() == ours

@@ -207,13 +207,13 @@ EXPERIMENTS = [
         "sample",
         "sample",
         {**_SAMPLE, "generator": "{base}/stage5_class/checkpoint.safetensors"},
-        {"work": "work", "output": "output"},
+        {"work": "work", "output": "output", "per_clip": "per_clip"},
     ),
     Experiment(
         "predict",
         "sample",
         {**_SAMPLE, "classifier": "", "generator": "{base}/stage5_frames/checkpoint.safetensors"},
-        {"work": "work", "output": "output"},
+        {"work": "work", "output": "output", "per_clip": "per_clip"},
     ),
     Experiment("videoflextok_stage1", "videoflextok_stage1", _FLEX, PLACES),
     Experiment(
