@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from evatok.experiments.outputs import FREE_KEYS
 from evatok.experiments.recipes import Recipe
@@ -50,25 +51,27 @@ def identity(path: Path) -> str:
 
 
 def is_recorded(recipe: Recipe, found: Iterable[Record]) -> bool:
-    """Whether one of these records has the recipe's configuration, and was made from today's files where they exist."""
-    of_kind = [record for record in found if record.kind == recipe.experiment]
-    return any(_has_settings(record, recipe) and _has_inputs(record, recipe) for record in of_kind)
+    """Whether one of these records has the recipe's configuration, and was made from today's files where they exist.
 
-
-def _has_settings(record: Record, recipe: Recipe) -> bool:
-    asked = {key: records.plain(value) for key, value in recipe.settings.items() if key not in _FREE}
-    return all(key in record.config and record.config[key] == value for key, value in asked.items())
-
-
-def _has_inputs(record: Record, recipe: Recipe) -> bool:
-    """Whether the record names today's contents of each file that it used, in whichever role.
-
-    A measured checkpoint stands with its own parents, so that `tokenizer` may be what it started from.
+    Files count by their contents, wherever they were when the record was written.
     """
+    return any(record.kind == recipe.experiment and _tells(record, recipe) for record in found)
+
+
+def _tells(record: Record, recipe: Recipe) -> bool:
     measured, parents = record.model.get("sha256"), record.model.get("parents", {})
     used, told = {"checkpoint", "generator", *parents}, {measured, *parents.values()}
-    for role, value in {**recipe.settings, **recipe.parents}.items():
+    for key, value in {**recipe.parents, **recipe.settings}.items():
         path = REPOSITORY / value if isinstance(value, str) and value.endswith((".safetensors", ".parquet")) else None
-        if path and role in used and path.exists() and identity(path) not in told:
+        if path and key in used and path.exists():
+            # A measured checkpoint stands with its own parents, so that `tokenizer` may be what it started from.
+            same = identity(path) in told
+        else:
+            same = key not in recipe.settings or key in _FREE or _is_configured(record, key, value)
+        if not same:
             return False
     return True
+
+
+def _is_configured(record: Record, key: str, value: Any) -> bool:
+    return key in record.config and bool(record.config[key] == records.plain(value))

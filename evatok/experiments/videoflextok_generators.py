@@ -50,6 +50,8 @@ JUDGED = {
 LONG_FRAMES, LONG_KEPT, LONG_CLIPS = 64, 2, 1600
 """Figure 8: 64 frames with 2 of 16 tokens per latent frame, an eighth of the grid's."""
 SAMPLES = "results/samples"
+SHIPPED = f"{CHECKPOINTS}/videoflextok-toy-generator.safetensors"
+"""The generator to sample from: time-first, of seed 0."""
 
 
 def recipes() -> Iterator[Recipe]:
@@ -119,8 +121,9 @@ def _pictures() -> Iterator[Recipe]:
 
 def _places(name: str, trained: Trained, seed: int, point: str = "") -> tuple[str, str]:
     """Return the checkpoints of a generator and its tokenizer; `point` names a sweep's point."""
-    folder, told = tokenizers.FOLDER, f"-{point}" * bool(point)
-    return f"{folder}/generator-{name}-{seed}{told}.safetensors", f"{folder}/row-{trained.row}-0.safetensors"
+    told = f"-{point}" * bool(point)
+    outcome = f"{tokenizers.FOLDER}/generator-{name}-{seed}{told}.safetensors"
+    return SHIPPED if (name, seed, point) == ("time-first", 0, "") else outcome, tokenizers.row_of(trained.row)
 
 
 def generator(
@@ -136,7 +139,7 @@ def generator(
         "steps": STEPS,
         "batch": BATCH,
         "seed": seed,
-        "work": outcome.removesuffix(".safetensors"),
+        "work": f"{tokenizers.FOLDER}/generator-{name}-{seed}" + f"-{point}" * bool(point),
         "checkpoint": outcome,
         **(further or {}),
     }

@@ -38,8 +38,8 @@ ex = tracking.experiment("videoflextok_growing", __doc__, keys.RUN)
 
 @ex.config
 def config() -> None:
-    generator = "results/work/videoflextok/generator-time-first-0.safetensors"
-    tokenizer = "results/work/videoflextok/row-2d-0.safetensors"
+    generator = "results/checkpoints/videoflextok-toy-generator.safetensors"
+    tokenizer = "results/checkpoints/videoflextok-toy-row-2d.safetensors"
     latents = ""
     classes = ""
     kept = [1, 2, 4, 8]  # and all; paper: 1 to 256 [Fig. 5]

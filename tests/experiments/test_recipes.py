@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -226,13 +227,16 @@ def test_a_record_tells_of_a_recipe_if_it_has_its_configuration_wherever_its_pic
     assert not made.is_recorded(recipe, [recorded(KNOWN["classes-seen-final-uniform"])])
 
 
-def test_a_record_of_a_file_since_replaced_tells_nothing_of_the_new_one(shelf):
+def test_a_record_of_a_file_since_replaced_tells_nothing_of_the_new_one(shelf, tmp_path):
     recipe = Recipe("measured", "evaluate", {"checkpoint": "final.safetensors", "router": "router.safetensors"})
     final, router = shelf("final.safetensors"), shelf("router.safetensors", 2.0)
     assert made.is_recorded(recipe, [recorded(recipe, sha256=final, parents={"router": router})])
     assert not made.is_recorded(recipe, [recorded(recipe, sha256="older", parents={"router": router})])
     assert not made.is_recorded(recipe, [recorded(recipe, sha256=final, parents={"router": "older"})])
     assert made.is_recorded(recipe, [recorded(recipe, sha256=final)]), "it used no router"
+    moved = replace(recipe, settings={**recipe.settings, "checkpoint": "elsewhere.safetensors"})
+    shutil.copy(tmp_path / "final.safetensors", tmp_path / "elsewhere.safetensors")
+    assert made.is_recorded(moved, [recorded(recipe, sha256=final, parents={"router": router})]), "the same contents"
     started = Recipe("seams", "videoflextok_long", {"tokenizer": "final.safetensors"})
     assert made.is_recorded(started, [recorded(started, sha256=final, parents={"tokenizer": "its start"})])
 
