@@ -49,13 +49,13 @@ def main(argv: list[str] | None = None) -> int:
         print(listing())
         return 0
     name, *rest = arguments
+    errors.quiet_interrupts(f"evatok {name}")
     known = commands()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]}?" if near else "`evatok` lists the commands"
         print(f"evatok: no command called {name!r}; {hint}", file=sys.stderr)
         return errors.ERROR
-    errors.quiet_interrupts(f"evatok {name}")
     module = module_of(known[name])
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

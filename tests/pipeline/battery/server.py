@@ -112,10 +112,10 @@ def _command(name: str, *arguments: str) -> None:
     from evatok import __main__, errors
     from evatok.experiments import tracking
 
+    errors.quiet_interrupts(f"evatok {name}")
     path = __main__.commands()[name]
     module = importlib.import_module(".".join(path.relative_to(__main__.PACKAGE.parent).with_suffix("").parts))
     sys.argv = [str(path), *arguments]
-    errors.quiet_interrupts(f"evatok {name}")
     if hasattr(module, "ex"):
         tracking.command_line(module.ex)
     else:
