@@ -183,7 +183,7 @@ def samples_in(folder: Path, **protocol: Any) -> list[Record]:
 def _samples(drawn_here: Sequence[Record], table: GeneratorTable, task: str) -> dict[str, tuple[Record, ...]]:
     """Return the records of each row for one task, from the set that fills the most rows."""
     sets: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    found = [record for record in drawn_here if record.model["task"] == task]
+    found = [r for r in drawn_here if r.model["task"] == task and "order" not in r.model["facts"]]  # EVATok's grammar
     for record in final_rows.of_newest_version(found):
         if record.protocol.get("name") in table.task.sampled and not (table.guided and record.model["guidance"] == 1):
             sets[common_of(record)].append(record)

@@ -168,6 +168,17 @@ def test_generators_of_different_learning_rates_are_not_compared(results):
     assert {name: ids(rows[name], "class") for name in TOKENS} == {name: [held] for name, held in wanted.items()}
 
 
+def test_samples_on_another_family_s_codes_neither_fill_rows_nor_outdate_them(results):
+    wanted = {name: sampled(results, name).id for name in TOKENS}
+    other = records.query(results / "records", kind="sample")[-1]
+    newer = {**other.protocol, "version": 99}
+    facts = {**other.model["facts"], "order": "time-first"}
+    kept = {"kind": "sample", "status": "toy", "metrics": other.metrics, "config": {}, "environment": ENVIRONMENT}
+    put(results, records.new_record(protocol=newer, model={**other.model, "facts": facts}, **kept))
+    rows = rows_of(results)
+    assert {name: ids(rows[name], "class") for name in TOKENS} == {name: [held] for name, held in wanted.items()}
+
+
 def test_the_fixed_row_has_the_baseline_s_length(results):
     wanted = {name: sampled(results, name).id for name in TOKENS}
     sampled(results, "uniform", row=[128] * 4, tokens_per_clip=128.0)
