@@ -336,7 +336,7 @@ def test_a_tokenizer_of_moving_shapes_is_validated_on_them():
     assert settings["validation_data"] == settings["data"]
 
 
-def test_a_sample_that_judged_reconstructions_too_is_that_of_a_recipe_that_does_not():
+def test_a_sample_that_judged_reconstructions_too_is_that_of_a_recipe_that_does_not(shelf):
     recipe = KNOWN["videoflextok-sample-time-first-0-k4"]
     assert recipe.settings["judge_reconstructions"] is False
     older = {key: value for key, value in recipe.settings.items() if key != "judge_reconstructions"}
