@@ -17,8 +17,8 @@ from torch import nn
 from evatok.data.clips import ClipSetError
 from evatok.evaluation import flops
 from evatok.evaluation.footprint import Footprint, footprint, imagined
+from evatok.experiments.dry_codes import captions_of, coding, sequences_of
 from evatok.experiments.dry_run import Cost, low_of
-from evatok.experiments.planned_codes import captions_of, coding, sequences_of
 from evatok.experiments.setting import of_size
 from evatok.experiments.tokenizer_parts import shape_of, transformer_of
 from evatok.generation.flops import generator_operations

@@ -60,18 +60,18 @@ def is_recorded(recipe: Recipe, found: Iterable[Record]) -> bool:
 
 def _tells(record: Record, recipe: Recipe) -> bool:
     measured, parents = record.model.get("sha256"), record.model.get("parents", {})
-    used, told = {"checkpoint", "generator", *parents}, {measured, *parents.values()}
-    for key, value in {**recipe.parents, **recipe.settings}.items():
-        path = REPOSITORY / value if isinstance(value, str) and value.endswith((".safetensors", ".parquet")) else None
-        if path and key in used and path.exists():
-            # A measured checkpoint stands with its own parents, so that `tokenizer` may be what it started from.
-            same = identity(path) in told
-        else:
-            same = key not in recipe.settings or key in _FREE or _is_configured(record, key, value)
-        if not same:
-            return False
-    return True
+    files = {
+        key: REPOSITORY / value
+        for key, value in {**recipe.parents, **recipe.settings}.items()
+        if key in {"checkpoint", "generator", *parents} and _is_there(value)
+    }
+    asked = {key: records.plain(value) for key, value in recipe.settings.items() if key not in _FREE | files.keys()}
+    if any(key not in record.config or record.config[key] != value for key, value in asked.items()):
+        return False  # before any file is read
+    # A measured checkpoint stands with its own parents, so that `tokenizer` may be what it started from.
+    return all(identity(path) in {measured, *parents.values()} for path in files.values())
 
 
-def _is_configured(record: Record, key: str, value: Any) -> bool:
-    return key in record.config and bool(record.config[key] == records.plain(value))
+def _is_there(value: Any) -> bool:
+    """Whether a setting names a file that exists and whose contents have an identity."""
+    return isinstance(value, str) and value.endswith((".safetensors", ".parquet")) and (REPOSITORY / value).exists()

@@ -121,9 +121,13 @@ def _pictures() -> Iterator[Recipe]:
 
 def _places(name: str, trained: Trained, seed: int, point: str = "") -> tuple[str, str]:
     """Return the checkpoints of a generator and its tokenizer; `point` names a sweep's point."""
-    told = f"-{point}" * bool(point)
-    outcome = f"{tokenizers.FOLDER}/generator-{name}-{seed}{told}.safetensors"
+    outcome = f"{tokenizers.FOLDER}/{_stem(name, seed, point)}.safetensors"
     return SHIPPED if (name, seed, point) == ("time-first", 0, "") else outcome, tokenizers.row_of(trained.row)
+
+
+def _stem(name: str, seed: int, point: str) -> str:
+    """Name a generator in its recipe, folder and file."""
+    return f"generator-{name}-{seed}" + f"-{point}" * bool(point)
 
 
 def generator(
@@ -139,12 +143,12 @@ def generator(
         "steps": STEPS,
         "batch": BATCH,
         "seed": seed,
-        "work": f"{tokenizers.FOLDER}/generator-{name}-{seed}" + f"-{point}" * bool(point),
+        "work": f"{tokenizers.FOLDER}/{_stem(name, seed, point)}",
         "checkpoint": outcome,
         **(further or {}),
     }
     needs, parents = (f"videoflextok-row-{trained.row}-0",), {"tokenizer": tokenizer}
-    recipe = f"videoflextok-generator-{name}-{seed}" + f"-{point}" * bool(point)
+    recipe = f"videoflextok-{_stem(name, seed, point)}"
     return Recipe(recipe, "stage5_generator", settings, "toy", outcome, needs, parents, hours=0.15)
 
 

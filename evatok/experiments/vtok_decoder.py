@@ -28,6 +28,7 @@ from evatok.experiments.setting import TRAINING
 from evatok.experiments.tracking import ConfigError
 from evatok.models.latents import PatchPCA
 from evatok.storage import checkpoints
+from evatok.storage.shards import ranges
 from evatok.tokenizers.videoflextok.flow_matching import NoiseLevels, flow_loss, noised, target
 from evatok.training import loop
 from evatok.training.losses import entropy
@@ -191,8 +192,8 @@ def latents_of(decoder: VideoDecoder, clips: ClipSet, device: str, at_once: int 
     """Return (N, T P, V) latents of clips in float16: the codec is fitted before training and then fixed."""
     parts = []
     with tqdm(total=len(clips), desc="latents", unit="clip", disable=None) as bar:
-        for start in range(0, len(clips), at_once):
-            piece = np.array(clips.clips[start : start + at_once])
+        for start, stop in ranges(len(clips), at_once):
+            piece = np.array(clips.clips[start:stop])
             parts.append(decoder.encode(to_network(piece, device)).half().cpu())
             bar.update(len(piece))
     return torch.cat(parts)
@@ -209,8 +210,8 @@ def from_true_tokens(
 ) -> np.ndarray:
     """Decode uint8 (N, F, H, W, 3) from the codes of real clips' tokens, without captions."""
     read, parts = reader(strategy, features), []
-    for start in range(0, len(features), at_once):
-        rows = np.arange(start, min(start + at_once, len(features)))
+    for span in ranges(len(features), at_once):
+        rows = np.arange(*span)
         back, _ = coded(decoder, read.raw(features.take(rows, config["device"])), strategy)
         unsaid = torch.zeros(len(rows), 1, dtype=torch.int64, device=config["device"])
         how = {"steps": config["measured_steps"][-1], "seed": config["noise_seed"]}

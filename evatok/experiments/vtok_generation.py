@@ -27,6 +27,7 @@ from evatok.experiments.tracking import ConfigError
 from evatok.experiments.vtok_decoder import DATA, FRAMES, clips_of, reader
 from evatok.metrics import catalogue
 from evatok.storage import checkpoints, records
+from evatok.storage.shards import ranges
 from evatok.training import loop
 from evatok.vtok import captions, lessons
 from evatok.vtok.features import features_of
@@ -156,8 +157,8 @@ class Pairs:
     def _coded(self, read: VideoTokens, at_once: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
         """Return codes (N, L, G) and latents (N, L, Z) of all clips."""
         parts = []
-        for start in range(0, len(self.clips), at_once):
-            rows = np.arange(start, min(start + at_once, len(self.clips)))
+        for span in ranges(len(self.clips), at_once):
+            rows = np.arange(*span)
             raw = read.raw(self.features.take(rows, self.device))
             parts.append((self.coder.codes(raw, self.strategy).cpu(), self.coder.latents(raw, self.strategy).cpu()))
         codes, latents = zip(*parts, strict=True)
@@ -174,8 +175,8 @@ class Pairs:
     def loss(self, writer: VideoWriter, at_once: int = 50) -> float:
         """Return the mean loss of a writer over all of them."""
         total, generator = 0.0, torch.Generator().manual_seed(0)
-        for start in range(0, len(self.clips), at_once):
-            rows = np.arange(start, min(start + at_once, len(self.clips)))
+        for span in ranges(len(self.clips), at_once):
+            rows = np.arange(*span)
             total += len(rows) * float(writer.loss(*self.of(rows), self.coder, FRAMES, generator))
         return total / len(self.clips)
 

@@ -203,12 +203,7 @@ def common_of(record: Record) -> tuple[Any, ...]:
     facts, model = record.model["facts"], record.model
     trained = tuple(facts.get(key) for key in ("size", "model", "batch", "label"))
     clips, protocol = model.get("parents", {}).get("clips"), record.protocol.get("hash")
-    return (*trained, clips, protocol, model.get("guidance"), *trained_and_drawn(record))
-
-
-def trained_and_drawn(record: Record) -> tuple[Any, ...]:
-    """Return the generator's peak learning rate and how its samples were drawn."""
-    return (record.model.get("learning_rate"), *drawn(record))
+    return (*trained, clips, protocol, model.get("guidance"), model.get("learning_rate"), *drawn(record))
 
 
 def drawn(record: Record) -> tuple[Any, ...]:

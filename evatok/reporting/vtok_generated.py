@@ -86,10 +86,11 @@ GENERATION = Family(KIND, MADE_BY_NAME, set_of, "python reproductions/vtok/gener
 
 def ceilings(rows: Mapping[str, Shown]) -> list[Sign]:
     """Return what must hold before rows are compared: the decoder shows what tokens encode, a learned judge agrees."""
-    agreed, known = reaches(rows, "vtok", "agreement", AGREEMENT, "human judges: within 1 %"), None
-    if agreed.verdict != UNKNOWN:
-        known = rows["vtok"].value("second_accuracy")
-    if known is not None:
+    agreed, known = (
+        reaches(rows, "vtok", "agreement", AGREEMENT, "human judges: within 1 %"),
+        rows["vtok"].value("second_accuracy"),
+    )
+    if agreed.verdict != UNKNOWN and known is not None:
         agreed = replace(agreed, ours=f"{agreed.ours}; on real clips, {known:.1f} % of its answers are right")
     return [reaches(rows, "true", AVERAGE, CEILING, "gate: below it nothing is claimed of generation"), agreed]
 

@@ -7,8 +7,8 @@ import torch
 
 from evatok.evaluation.footprint import Footprint, footprint, imagined
 from evatok.experiments import (
+    dry_codes,
     dry_costs,
-    planned_codes,
     stage1_proxy,
     stage2_curation,
     stage3_router,
@@ -81,7 +81,7 @@ def test_captions_are_planned_by_words_or_by_a_language_model_of_known_shape(tmp
     assert words.operations == minilm.operations
     assert words.trained != minilm.trained
     with pytest.raises(ValueError, match="its shape is not known without its folder"):
-        planned_codes.captions_of({"text": "somebody/model"})
+        dry_codes.captions_of({"text": "somebody/model"})
 
 
 def saved_by(step) -> int:
