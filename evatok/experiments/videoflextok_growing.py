@@ -39,7 +39,7 @@ ex = tracking.experiment("videoflextok_growing", __doc__, keys.RUN)
 @ex.config
 def config() -> None:
     generator = "results/checkpoints/videoflextok-toy-generator.safetensors"
-    tokenizer = "results/checkpoints/videoflextok-toy-row-2d.safetensors"
+    tokenizer = "results/checkpoints/videoflextok-toy-stage1-base.safetensors"
     latents = ""
     classes = ""
     kept = [1, 2, 4, 8]  # and all; paper: 1 to 256 [Fig. 5]

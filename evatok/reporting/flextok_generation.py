@@ -18,7 +18,9 @@ from evatok.reporting.final_rows import Chosen, Row, Spec, TableSpec, half_inter
 from evatok.storage.records import Record
 
 GROUP = "videoflextok-generators"
-COLUMNS = ("gfvd", "class_consistency", "class_consistency_balanced", "gtokens")
+CEILING = "class_consistency_reconstructed"
+"""Reconstructions at as many tokens that show their class: an upper bound of what generators can be expected to show."""
+COLUMNS = ("gfvd", "class_consistency", CEILING, "gtokens")
 TOKENIZER: dict[str, Any] = {"decoder_mask": "causal", "alignment": True}
 """Facts of the tokenizer of a row that does not name them."""
 TRAINED: dict[str, Any] = {"stage": 1, "steps": 2000, "kept": "powers"}
@@ -136,12 +138,14 @@ def caption(table: GeneratorTable, chosen: Chosen) -> str:
     """State what is compared with what."""
     if not chosen.common:
         return f"{table.item}. No record fills any of its rows yet; in brackets the paper's values."
+    held = [record for row in chosen.rows.values() for record in row.records]
     common, seeds = chosen.common, max(len(row.records) for row in chosen.rows.values())
+    note = f"{table.note} " if table.note else ""
     return (
         f"{table.item}. Ours (paper): generators of {common['size']} size after {common['steps']} steps of "
-        f"{common['batch']} clips, measured under {common['protocol']}; means over up to {seeds} training seeds of the "
-        f"generator. {table.note}{' ' if table.note else ''}Rows compare with each other; ours and the paper's are of "
-        "other clips, sizes and trainings."
+        f"{common['batch']} clips, on tokenizers of {tokenizer_of(held[0])['steps']:,} steps, measured under "
+        f"{common['protocol']}; means over up to {seeds} training seeds of the generator. {note}Rows compare with each "
+        "other; ours and the paper's are of other clips, sizes and trainings."
     )
 
 

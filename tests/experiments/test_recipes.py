@@ -12,7 +12,7 @@ import pytest
 import torch
 from sacred.arg_parser import get_config_updates
 
-from evatok.experiments import keys, made, make, recipes, stage5_generator, videoflextok_sweeps
+from evatok.experiments import keys, made, make, recipes, stage5_generator, videoflextok_recipes, videoflextok_sweeps
 from evatok.experiments import videoflextok_generators as generators
 from evatok.experiments.recipes import Recipe, RecipeError
 from evatok.generation import flops
@@ -336,11 +336,17 @@ def test_a_tokenizer_of_moving_shapes_is_validated_on_them():
     assert settings["validation_data"] == settings["data"]
 
 
-def test_a_sample_that_judged_reconstructions_too_is_that_of_a_recipe_that_does_not(shelf):
-    recipe = KNOWN["videoflextok-sample-time-first-0-k4"]
-    assert recipe.settings["judge_reconstructions"] is False
-    older = {key: value for key, value in recipe.settings.items() if key != "judge_reconstructions"}
-    assert made.is_recorded(recipe, [recorded(replace(recipe, settings=older))])
+def test_a_sample_without_judged_reconstructions_is_that_of_a_recipe_with_them(shelf):
+    recipe = KNOWN["videoflextok-sample-2d-0-k4"]
+    without = {**recipe.settings, "judge_reconstructions": False}
+    assert made.is_recorded(recipe, [recorded(replace(recipe, settings=without))])
+
+
+def test_orders_and_systems_are_compared_on_tokenizers_trained_equally_long():
+    trained = {KNOWN[generators.GENERATORS[name].recipe].settings["steps"] for name in ("time-first", "grid")}
+    assert trained == {videoflextok_recipes.LONG_STEPS}
+    rows = {KNOWN[generators.GENERATORS[name].recipe].settings["steps"] for name in ("2d", "flat", "full")}
+    assert rows == {videoflextok_recipes.ROW_STEPS}
 
 
 def test_compute_optimal_trainings_take_twenty_tokens_per_weight():
