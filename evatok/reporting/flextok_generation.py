@@ -19,7 +19,7 @@ from evatok.storage.records import Record
 
 GROUP = "videoflextok-generators"
 CEILING = "class_consistency_reconstructed"
-"""Reconstructions at as many tokens that show their class: an upper bound of what generators can be expected to show."""
+"""Reconstructions at as many tokens that show their class: what a generator can be expected to reach at most."""
 COLUMNS = ("gfvd", "class_consistency", CEILING, "gtokens")
 TOKENIZER: dict[str, Any] = {"decoder_mask": "causal", "alignment": True}
 """Facts of the tokenizer of a row that does not name them."""
