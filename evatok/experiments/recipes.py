@@ -64,7 +64,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
 def every_recipe() -> dict[str, Recipe]:
     """Return all recipes by name, prerequisites first."""
     made = [
-        Recipe("proxy-toy-motion", "stage1_proxy", outcome=PROXY, hours=2.5),
+        *_proxy(),
         *map(_scores, SCORED),
         *(_router(kind, point) for point in POINTS for kind in ROUTERS),
         *(_router(kind, f"wq{w_q}", {"token_share": 0.0, "w_q": w_q}) for kind, w_q in FURTHER_POINTS),
@@ -127,6 +127,16 @@ def wanted(names: Iterable[str]) -> list[Recipe]:
         for member in of_group.get(name, (name,)):
             add(member)
     return list(order.values())
+
+
+def _proxy() -> Iterable[Recipe]:
+    """The shipped proxy, trained twice: the second training starts from the first with a lower learning rate."""
+    folder = f"{WORK}/embedded"
+    start = f"{folder}/proxy-start.safetensors"
+    yield Recipe("proxy-toy-motion-start", "stage1_proxy", {"checkpoint": start}, outcome=start, hours=2.5)
+    more = {"start_from": start, "steps": 2600, "learning_rate": 1e-3, "seed": 1, "work": f"{folder}/stage1_more"}
+    needs, parents = ("proxy-toy-motion-start",), {"start": start}
+    yield Recipe("proxy-toy-motion", "stage1_proxy", more, outcome=PROXY, needs=needs, parents=parents, hours=1.2)
 
 
 def _scores(name: str) -> Recipe:

@@ -12,7 +12,16 @@ import pytest
 import torch
 from sacred.arg_parser import get_config_updates
 
-from evatok.experiments import keys, made, make, recipes, stage5_generator, videoflextok_recipes, videoflextok_sweeps
+from evatok.experiments import (
+    keys,
+    made,
+    make,
+    recipes,
+    stage1_proxy,
+    stage5_generator,
+    videoflextok_recipes,
+    videoflextok_sweeps,
+)
 from evatok.experiments import videoflextok_generators as generators
 from evatok.experiments.recipes import Recipe, RecipeError
 from evatok.generation import flops
@@ -82,6 +91,7 @@ def test_tables_of_generators_name_recipes_that_are_there(script):
 def test_a_name_brings_what_it_needs_and_no_more():
     names = [recipe.name for recipe in recipes.wanted(["router-toy-pyramid-wq1.2"])]
     assert names == [
+        "proxy-toy-motion-start",
         "proxy-toy-motion",
         "scores-freedoom-train",
         "scores-freedoom-validation",
@@ -89,6 +99,17 @@ def test_a_name_brings_what_it_needs_and_no_more():
     ]
     with pytest.raises(RecipeError, match="no recipe or group called 'table9'"):
         recipes.wanted(["table9"])
+
+
+@pytest.mark.parametrize("name", ["proxy-toy-motion-start", "proxy-toy-motion"])
+def test_recipes_of_the_proxy_are_the_trainings_that_made_the_shipped_one(name):
+    shipped = checkpoints.load(records.REPOSITORY / KNOWN["proxy-toy-motion"].outcome)
+    made_by = shipped.sha256 if name == "proxy-toy-motion" else shipped.parents["start"]
+    found = records.query(make.RECORDS, "stage1_proxy", superseded=True)
+    (record,) = (r for r in found if r.model["sha256"] == made_by)
+    told = configured(stage1_proxy.ex, "embedded", **KNOWN[name].settings)
+    for key in ("data", "levels", "steps", "batch", "learning_rate", "seed", "perceptual"):
+        assert told.get(key) == record.config.get(key), key
 
 
 def test_all_is_what_ships_and_a_table_from_scratch_lies_elsewhere():
