@@ -1,4 +1,4 @@
-"""VideoFlexTok Figs. 2 and 12 as curves: quality against tokens per latent frame, and against operations."""
+"""VideoFlexTok Figs. 2, 7 and 12 as curves: quality against tokens per latent frame, and against operations."""
 
 from __future__ import annotations
 
@@ -30,6 +30,33 @@ def draw(frame: pd.DataFrame, panels: Mapping[str, str], folder: Path, name: str
             axes.set_xlabel("tokens per latent frame")
             axes.set_ylabel(label)
         figure.axes[0].legend()
+        figures.save(figure, folder, name, frame)
+
+
+def draw_lengths(frame: pd.DataFrame, panels: Mapping[str, str], level: str, folder: Path, name: str) -> None:
+    """Draw a panel per measured metric, a line per column `line` over `tokens`; those of `level` horizontally, dashed.
+
+    Args:
+        frame: columns metric, line, tokens and value.
+        panels: label of each metric's axis.
+        level: beginning of the names of lines that have one length only, and serve as a level.
+    """
+    measured = {metric: label for metric, label in panels.items() if (frame["metric"] == metric).any()}
+    with figures.style():
+        figure = Figure(figsize=(3.6 * len(measured), 2.8))
+        axes_of = figure.subplots(1, len(measured), squeeze=False)[0]
+        for axes, (metric, label) in zip(axes_of, measured.items(), strict=True):
+            colours = iter(figures.COLOURS)
+            for line, group in frame[frame["metric"] == metric].groupby("line", sort=False):
+                if str(line).startswith(level):
+                    axes.axhline(group["value"].iloc[0], color=next(colours), linestyle="--", label=line)
+                else:
+                    ordered = group.sort_values("tokens")
+                    axes.plot(ordered["tokens"], ordered["value"], marker="o", color=next(colours), label=line)
+            axes.set_xscale("log", base=2)
+            axes.set_xlabel("tokens per latent frame")
+            axes.set_ylabel(label)
+            axes.legend()
         figures.save(figure, folder, name, frame)
 
 

@@ -125,13 +125,14 @@ def _common(record: Record) -> tuple[Any, ...]:
     return (*trained, *sampled_alike(record))
 
 
-def publish(table: GeneratorTable, results: Path) -> None:
+def publish(table: GeneratorTable, results: Path) -> Chosen:
     """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, and what is missing."""
     plain, chosen = table.table, flextok.choose(sampled(results / "records"), table.specs, _common)
     flextok.publish_rows(plain, chosen, caption(table, chosen), results)
     flextok.publish_claims(table.claims_of(chosen.rows), plain.name, table.item, results)
     empty = any(not row.records for row in chosen.rows.values())
     final_tables.tell([f"  python -m evatok.experiments.make {GROUP}"] if empty else [])
+    return chosen
 
 
 def caption(table: GeneratorTable, chosen: Chosen) -> str:

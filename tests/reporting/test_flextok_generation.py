@@ -38,6 +38,7 @@ def sampled(results) -> Callable[..., records.Record]:
         kept: int = 16,
         tokenizer: dict[str, Any] | None = None,
         facts: dict[str, Any] | None = None,
+        reconstructed: float | None = None,
         **model: Any,
     ) -> records.Record:
         usual = {"size": "toy", "model": "toy", "steps": 600, "batch": 32, "label": "game", "seed": 0}
@@ -45,6 +46,8 @@ def sampled(results) -> Callable[..., records.Record]:
         drawn = {"kept": kept, "guidance": 1.0, "flow_steps": 20, "tokens_per_block": [float(kept)] * 4}
         metrics = {"gfvd": Metric(gfvd, "", 320, "lower", None)}
         metrics["class_consistency"] = Metric(100 - gfvd / 10, "%", 320, "higher", 1.0)
+        if reconstructed is not None:
+            metrics["class_consistency_reconstructed"] = Metric(reconstructed, "%", 320, "higher", 1.0)
         record = records.new_record(
             kind="sample",
             status="toy",
@@ -89,6 +92,20 @@ def test_rows_are_told_apart_by_order_tokens_and_way_of_sampling(sampled, result
     )
     assert table.paper["time-first, few tokens", "gfvd"] == 151.1
     assert set(signs.verdict) == {UNSURE}, "one seed decides nothing"
+
+
+def test_figure_7_draws_samples_with_what_their_tokenizers_reconstruct(sampled, results):
+    sampled(300.0, kept=4, reconstructed=85.0)
+    sampled(200.0, reconstructed=90.0)
+    sampled(100.0, "depth-first", tokenizer={"form": "grid"})
+    published(figure7, results, "figure7")
+    drawn = pd.read_csv(results / "figures" / "videoflextok_figure7.csv")
+    drawn = drawn.set_index(["metric", "line", "tokens"]).value.sort_index()
+    assert dict(drawn["class_consistency", "time-first, samples"]) == {4: 70.0, 16: 80.0}
+    assert dict(drawn["class_consistency", "time-first, reconstructions"]) == {4: 85.0, 16: 90.0}
+    assert dict(drawn["gfvd", "3D grid, samples"]) == {16: 100.0}
+    assert ("class_consistency", "3D grid, reconstructions", 16) not in drawn.index
+    assert (results / "figures" / "videoflextok_figure7.svg").exists()
 
 
 OPTIONS = {"temperature": 0.9, "top_k": 100, "top_p": 0.9, "flow_guidance": 15.0}
