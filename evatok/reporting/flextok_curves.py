@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from evatok.pictures import figures
 
@@ -33,30 +34,33 @@ def draw(frame: pd.DataFrame, panels: Mapping[str, str], folder: Path, name: str
         figures.save(figure, folder, name, frame)
 
 
-def draw_lengths(frame: pd.DataFrame, panels: Mapping[str, str], level: str, folder: Path, name: str) -> None:
-    """Draw a panel per measured metric, a line per column `line` over `tokens`; those of `level` horizontally, dashed.
+def draw_lengths(frame: pd.DataFrame, panels: Mapping[str, str], folder: Path, name: str) -> None:
+    """Draw a panel per measured metric, a colour per series; samples as lines, their reconstructions dotted.
+
+    A series with `at_all` has one length only and is drawn as a level.
 
     Args:
-        frame: columns metric, line, tokens and value.
+        frame: columns metric, series, clips ("samples" or "reconstructions"), at_all, tokens and value.
         panels: label of each metric's axis.
-        level: beginning of the names of lines that have one length only, and serve as a level.
     """
     measured = {metric: label for metric, label in panels.items() if (frame["metric"] == metric).any()}
+    colours = dict(zip(frame["series"].unique(), figures.COLOURS, strict=False))
     with figures.style():
-        figure = Figure(figsize=(3.6 * len(measured), 2.8))
+        figure = Figure(figsize=(3.4 * len(measured), 3.4))
         axes_of = figure.subplots(1, len(measured), squeeze=False)[0]
         for axes, (metric, label) in zip(axes_of, measured.items(), strict=True):
-            colours = iter(figures.COLOURS)
-            for line, group in frame[frame["metric"] == metric].groupby("line", sort=False):
-                if str(line).startswith(level):
-                    axes.axhline(group["value"].iloc[0], color=next(colours), linestyle="--", label=line)
+            for (series, clips), group in frame[frame["metric"] == metric].groupby(["series", "clips"], sort=False):
+                ordered, look = group.sort_values("tokens"), {"color": colours[series], "label": f"{series}: {clips}"}
+                dots = ":" if clips == "reconstructions" else "-"
+                if ordered["at_all"].all():
+                    axes.axhline(ordered["value"].iloc[0], linestyle="-." if dots == ":" else "--", **look)
                 else:
-                    ordered = group.sort_values("tokens")
-                    axes.plot(ordered["tokens"], ordered["value"], marker="o", color=next(colours), label=line)
+                    axes.plot(ordered["tokens"], ordered["value"], marker="o", linestyle=dots, **look)
             axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.set_xlabel("tokens per latent frame")
             axes.set_ylabel(label)
-            axes.legend()
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         figures.save(figure, folder, name, frame)
 
 

@@ -125,14 +125,23 @@ def _common(record: Record) -> tuple[Any, ...]:
     return (*trained, *sampled_alike(record))
 
 
-def publish(table: GeneratorTable, results: Path) -> Chosen:
+def publish(table: GeneratorTable, results: Path) -> None:
     """Write <results>/tables/videoflextok_<name>.{csv,md} and its claims; print both, and what is missing."""
     plain, chosen = table.table, flextok.choose(sampled(results / "records"), table.specs, _common)
     flextok.publish_rows(plain, chosen, caption(table, chosen), results)
     flextok.publish_claims(table.claims_of(chosen.rows), plain.name, table.item, results)
     empty = any(not row.records for row in chosen.rows.values())
     final_tables.tell([f"  python -m evatok.experiments.make {GROUP}"] if empty else [])
-    return chosen
+
+
+def by_training(table: GeneratorTable, results: Path) -> dict[int, Chosen]:
+    """Return a table's rows for each number of steps its tokenizers were trained for, ascending."""
+    fitting = [r for r in sampled(results / "records") if any(spec.fits(r) for spec in table.specs)]
+    trainings = sorted({int(tokenizer_of(record)["steps"]) for record in fitting})
+    return {
+        steps: flextok.choose([r for r in fitting if tokenizer_of(r)["steps"] == steps], table.specs, _common)
+        for steps in trainings
+    }
 
 
 def caption(table: GeneratorTable, chosen: Chosen) -> str:

@@ -4,7 +4,8 @@
 
 Reads the records of `evatok.experiments.sample`: a time-first generator at each length, and a generator of equal size
 and training on the tokens of the 3D grid. Beside the table it writes results/figures/videoflextok_figure7.{svg,csv},
-with the class score of the tokenizers' reconstructions, which generators can be expected to reach at most.
+for tokenizers of each training, with the class score of their reconstructions, which generators can be expected to
+reach at most.
 
 Expected (paper, plots): the class score at every length is at least the grid's, and gFVD is not worst at few tokens.
 """
@@ -13,14 +14,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
 from evatok.reporting import claims, flextok, flextok_curves, flextok_generation
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_rows import Row
-from evatok.reporting.flextok_generation import CEILING, GeneratorSpec, GeneratorTable, most_tokens
+from evatok.reporting.final_rows import Chosen, Row
+from evatok.reporting.flextok_generation import CEILING, GeneratorSpec, GeneratorTable
 
 KEPT = (1, 2, 4, 8, None)
 GRID = "3D grid, all tokens"
@@ -51,30 +53,37 @@ TABLE = GeneratorTable(
 )
 
 
-PANELS = {"class_consistency": "samples that show their class (%)", "gfvd": "gFVD"}
-DRAWN = (("gfvd", "gfvd", "samples"), ("class_consistency", "class_consistency", "samples"))
-DRAWN += (("class_consistency", CEILING, "reconstructions"),)
-"""Panel, metric, and what of the clips a line shows."""
+PANELS = {"class_consistency": "clips that show their class (%)", "gfvd": "gFVD"}
+MEASURED = {
+    "class_consistency": {"samples": "class_consistency", "reconstructions": CEILING},
+    "gfvd": {"samples": "gfvd"},
+}
+"""For each panel, what of the clips is drawn, and its metric."""
 
 
-def frame_of(rows: Mapping[str, Row]) -> pd.DataFrame:
-    """Return a line per row and metric: panel, what it is of, tokens per latent frame, value, and its records."""
+def frame_of(trainings: Mapping[int, Chosen]) -> pd.DataFrame:
+    """Return a line per metric, row and training: panel, series, tokens per latent frame, value, and its records.
+
+    Args:
+        trainings: rows by the steps of the tokenizers' training.
+    """
     lines = []
-    for metric, measured, told in DRAWN:
-        for name, row in rows.items():
-            if (value := row.value(measured)) is not None:
-                spec, record = row.spec, row.records[-1]
-                assert isinstance(spec, GeneratorSpec)
-                line = f"{'3D grid' if name == GRID else 'time-first'}, {told}"
-                tokens = spec.kept or most_tokens(record)
-                lines.append((metric, line, tokens, value.value, value.n, record.status, " ".join(value.ids)))
-    return pd.DataFrame(lines, columns=["metric", "line", "tokens", "value", "n", "status", "record"])
+    for (panel, told), (steps, chosen) in product(MEASURED.items(), trainings.items()):
+        for (clips, metric), (name, row) in product(told.items(), chosen.rows.items()):
+            if (value := row.value(metric)) is not None:
+                record, grid = row.records[-1], name == GRID
+                series = f"{'3D grid' if grid else 'registers'}, {steps:,} steps"
+                point = (record.model["kept"], value.value, value.n, record.status, " ".join(value.ids))
+                lines.append((panel, series, clips, grid, *point))
+    columns = ["metric", "series", "clips", "at_all", "tokens", "value", "n", "status", "record"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def run(results: Path) -> None:
-    frame = frame_of(flextok_generation.publish(TABLE, results).rows)
+    flextok_generation.publish(TABLE, results)
+    frame = frame_of(flextok_generation.by_training(TABLE, results))
     if len(frame):
-        flextok_curves.draw_lengths(frame, PANELS, "3D grid", results / "figures", "videoflextok_figure7")
+        flextok_curves.draw_lengths(frame, PANELS, results / "figures", "videoflextok_figure7")
 
 
 def main(argv: list[str] | None = None) -> int:

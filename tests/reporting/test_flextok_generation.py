@@ -94,17 +94,20 @@ def test_rows_are_told_apart_by_order_tokens_and_way_of_sampling(sampled, result
     assert set(signs.verdict) == {UNSURE}, "one seed decides nothing"
 
 
-def test_figure_7_draws_samples_with_what_their_tokenizers_reconstruct(sampled, results):
-    sampled(300.0, kept=4, reconstructed=85.0)
-    sampled(200.0, reconstructed=90.0)
+def test_figure_7_draws_samples_with_what_their_tokenizers_reconstruct_for_each_training(sampled, results):
+    longer = {"steps": 10000}
+    sampled(300.0, kept=4, reconstructed=85.0, tokenizer=longer)
+    sampled(200.0, reconstructed=90.0, tokenizer=longer)
+    sampled(500.0)
     sampled(100.0, "depth-first", tokenizer={"form": "grid"})
     published(figure7, results, "figure7")
     drawn = pd.read_csv(results / "figures" / "videoflextok_figure7.csv")
-    drawn = drawn.set_index(["metric", "line", "tokens"]).value.sort_index()
-    assert dict(drawn["class_consistency", "time-first, samples"]) == {4: 70.0, 16: 80.0}
-    assert dict(drawn["class_consistency", "time-first, reconstructions"]) == {4: 85.0, 16: 90.0}
-    assert dict(drawn["gfvd", "3D grid, samples"]) == {16: 100.0}
-    assert ("class_consistency", "3D grid, reconstructions", 16) not in drawn.index
+    drawn = drawn.set_index(["metric", "series", "clips", "tokens"]).value.sort_index()
+    assert dict(drawn["class_consistency", "registers, 10,000 steps", "samples"]) == {4: 70.0, 16: 80.0}
+    assert dict(drawn["class_consistency", "registers, 10,000 steps", "reconstructions"]) == {4: 85.0, 16: 90.0}
+    assert dict(drawn["gfvd", "registers, 2,000 steps", "samples"]) == {16: 500.0}
+    assert dict(drawn["gfvd", "3D grid, 2,000 steps", "samples"]) == {16: 100.0}
+    assert not any(series == "3D grid, 10,000 steps" for _, series, _, _ in drawn.index)
     assert (results / "figures" / "videoflextok_figure7.svg").exists()
 
 
