@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +190,16 @@ def publish_record(table: RecordTable, results: Path) -> None:
     name, signs = f"videoflextok_{table.name}", list[Sign]()
     found = of_most_clips(records.query(results / "records", kind=f"videoflextok_{table.experiment}"))
     for record in found:
-        tables.Table(name, f"{table.item}. {table.caption_of(record)}", table.cells_of(record)).publish(results)
+        told = f"{table.item}. {table.caption_of(record)}"
+        tables.Table(name, told, table.cells_of(record), shown=_shown).publish(results)
         signs += table.claims_of(record)
     publish_claims(signs, name, table.item, results)
     final_tables.tell([] if found else [f"  {table.command}"])
+
+
+def _shown(cell: Cell) -> str:
+    """Format as the other tables do; a metric of one window of a long clip has the decimals of the metric."""
+    return final_tables.shown(replace(cell, metric=cell.metric.partition("_window")[0]))
 
 
 def of_most_clips(found: Sequence[Record]) -> list[Record]:
@@ -324,7 +330,12 @@ def missing_points(
 
 
 def _point(key: tuple[int, int]) -> str:
-    return f"{key[0]} tokens, {key[1]} steps"
+    return f"{counted(key[0])}, {key[1]} step{'s' * (key[1] != 1)}"
+
+
+def counted(count: int | None) -> str:
+    """Say how many tokens, None: all."""
+    return "all tokens" if count is None else f"{count} token{'s' * (count != 1)}"
 
 
 def main(run: Callable[[Path], None], name: str, description: str | None, argv: list[str] | None = None) -> int:

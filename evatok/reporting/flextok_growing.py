@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from evatok.reporting import claims
+from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
 from evatok.reporting.tables import Cell
 from evatok.storage.records import Metric, Record
@@ -24,10 +24,11 @@ def _levels(record: Record) -> dict[int, Metric]:
 
 def cells_of(record: Record) -> list[Cell]:
     """Return a row per number of tokens."""
-    return [
-        Cell(_row(kept), "l1", None, metric.value, metric.unit, metric.n, record.status, record.id, None, metric.spread)
-        for kept, metric in _levels(record).items()
-    ]
+    cells = []
+    for kept, metric in _levels(record).items():
+        told = (metric.value, metric.unit, metric.n, record.status, record.id, metric.spread, metric.spread)
+        cells.append(Cell(_row(kept), "l1", None, *told))
+    return cells
 
 
 def claims_of(record: Record) -> list[Sign]:
@@ -44,4 +45,4 @@ def claims_of(record: Record) -> list[Sign]:
 
 
 def _row(kept: int) -> str:
-    return f"{kept} token{'s' if kept != 1 else ''} per latent frame"
+    return f"{flextok.counted(kept)} per latent frame"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evatok.reporting import claims
+from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
 from evatok.reporting.final_rows import Row
 from evatok.reporting.flextok import FlexSpec, FlexTable
@@ -26,7 +26,7 @@ class Variant:
 
     def at(self, tokens: int | None) -> str:
         """Return the name of its row at a length."""
-        return f"{self.name}, {'all' if tokens is None else tokens} tokens"
+        return f"{self.name}, {flextok.counted(tokens)}"
 
 
 def lengths_table(name: str, item: str, better: Variant, other: Variant, said: str, stage: str = "stage1") -> FlexTable:

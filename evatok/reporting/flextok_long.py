@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from evatok.reporting import claims
+from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
 from evatok.reporting.tables import Cell
 from evatok.storage.records import Metric, Record
@@ -22,7 +22,7 @@ def claims_of(record: Record) -> list[Sign]:
         if not found or found[1] != "seam_ratio" or found[3] != "conditioned":
             continue
         ours, alone = record.metrics[name], record.metrics[f"seam_ratio_k{found[2]}_alone"]
-        where = f"{found[2]} tokens per latent frame"
+        where = f"{flextok.counted(int(found[2]))} per latent frame"
         signs.append(_sign(f"{where}: seam ratio at most {BOUND}", ours, BOUND - ours.value, ours.spread))
         gap = alone.value - ours.value
         signs.append(
@@ -43,6 +43,6 @@ def cells_of(record: Record) -> list[Cell]:
     cells = [Cell("real clips", "seam_ratio", None, real.value, real.unit, real.n, record.status, record.id)]
     for name, metric in record.metrics.items():
         if found := _NAME.fullmatch(name):
-            row = f"{found[2]} tokens, {found[3]}"
+            row = f"{flextok.counted(int(found[2]))}, {found[3]}"
             cells.append(Cell(row, found[1], None, metric.value, metric.unit, metric.n, record.status, record.id))
     return cells

@@ -17,7 +17,7 @@ def cells_of(record: Record) -> list[Cell]:
     cells = []
     for name, metric in record.metrics.items():
         row = "real clips" if name.endswith("_real") else "samples"
-        told = (metric.value, metric.unit, metric.n, record.status, record.id, None, metric.spread)
+        told = (metric.value, metric.unit, metric.n, record.status, record.id, metric.spread, metric.spread)
         cells.append(Cell(row, name.removesuffix("_real"), None, *told))
     grid = float(record.model["grid_tokens"])
     cells.append(Cell("3D grid", "mean_tokens", None, grid, "tokens", 1, record.status, record.id))

@@ -77,7 +77,7 @@ def line_of(record: Record) -> str:
     if (model["facts"]["order"], told.get("form")) != ("time-first", "flexible"):
         return ""
     kept = model["kept"]
-    return "all tokens" if kept == most_tokens(record) else f"{kept} token{'s' * (kept != 1)} per frame"
+    return "all tokens" if kept == most_tokens(record) else f"{flextok.counted(kept)} per frame"
 
 
 def points_of(found: Sequence[Record]) -> list[Point]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from evatok.reporting import claims
+from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
 from evatok.reporting.tables import Cell
 from evatok.storage.records import Metric, Record
@@ -17,7 +17,7 @@ def claims_of(record: Record) -> list[Sign]:
     levels = sorted({int(found[2]) for name in record.metrics if (found := _NAME.fullmatch(name))})
     signs = []
     for tokens in levels:
-        where = f"{tokens} tokens per latent frame"
+        where = f"{flextok.counted(tokens)} per latent frame"
         pairs = (
             (f"{where}: changes follow the tokens' clip", "motion_correlation", "tokens", "frame", "higher"),
             (f"{where}: pixels follow the first frame's clip", "l1", "frame", "tokens", "lower"),
@@ -41,7 +41,7 @@ def cells_of(record: Record) -> list[Cell]:
     cells = []
     for name, metric in record.metrics.items():
         if found := _NAME.fullmatch(name):
-            row = f"{found[2]} tokens, {found[3]} first frame, to the clip of the {found[4]}"
-            told = (metric.value, metric.unit, metric.n, record.status, record.id)
-            cells.append(Cell(row, found[1], None, *told, None, metric.spread))
+            row = f"{flextok.counted(int(found[2]))}, {found[3]} first frame, to the clip of the {found[4]}"
+            told = (metric.value, metric.unit, metric.n, record.status, record.id, metric.spread, metric.spread)
+            cells.append(Cell(row, found[1], None, *told))
     return cells

@@ -80,7 +80,7 @@ HIGHLIGHTS = (
     Highlight(
         "Its samples in 20 flow steps have a better rFVD than in one",
         "videoflextok_figure2",
-        "16 tokens, 20 steps better than 16 tokens, 1 steps, rFVD",
+        "16 tokens, 20 steps better than 16 tokens, 1 step, rFVD",
     ),
     Highlight(
         "VideoFlexTok has a better rFVD than EVATok at nearly equal bits",

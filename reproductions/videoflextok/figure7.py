@@ -29,7 +29,7 @@ GRID = "3D grid, all tokens"
 
 
 def _name(kept: int | None) -> str:
-    return f"time-first, {'all' if kept is None else kept} tokens"
+    return f"time-first, {flextok.counted(kept)}"
 
 
 def claims_of(rows: Mapping[str, Row]) -> list[Sign]:

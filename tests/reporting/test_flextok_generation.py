@@ -257,7 +257,7 @@ def test_alignment_and_attention_of_the_decoder_are_judged_at_each_length(sample
     assert signs.verdict["aligned, 4 tokens better than unaligned, 4 tokens, class_consistency"] == HOLDS
     table, signs = published(figure10, results, "figure10_generation")
     assert table.ours["full, all tokens", "gfvd"] == 66.0
-    assert signs.verdict["causal, 1 tokens better than full, 1 tokens, class_consistency"] == FAILS
+    assert signs.verdict["causal, 1 token better than full, 1 token, class_consistency"] == FAILS
     assert signs.verdict["causal, 4 tokens better than full, 4 tokens, gfvd"] == UNSURE
 
 

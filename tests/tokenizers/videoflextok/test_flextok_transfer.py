@@ -76,5 +76,5 @@ def test_claims_follow_the_figures_and_their_intervals(tmp_path):
     records.write(record, tmp_path / "records")
     assert figure4.main(["--results", str(tmp_path)]) == 0
     signs = pd.read_csv(tmp_path / "tables" / "videoflextok_figure4_signs.csv").set_index("name")
-    assert signs.verdict["1 tokens per latent frame: changes follow the tokens' clip"] == HOLDS
-    assert signs.verdict["1 tokens per latent frame: pixels follow the first frame's clip"] == FAILS
+    assert signs.verdict["1 token per latent frame: changes follow the tokens' clip"] == HOLDS
+    assert signs.verdict["1 token per latent frame: pixels follow the first frame's clip"] == FAILS
