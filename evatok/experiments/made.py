@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evatok.experiments.outputs import FREE_KEYS
-from evatok.experiments.recipes import Recipe
+from evatok.experiments.recipes import Recipe, every_recipe
 from evatok.search import candidate_table
 from evatok.storage import checkpoints, records
 from evatok.storage.environment import REPOSITORY
@@ -50,28 +50,40 @@ def identity(path: Path) -> str:
     return loaded.sha256
 
 
-def is_recorded(recipe: Recipe, found: Iterable[Record]) -> bool:
-    """Whether one of these records has the recipe's configuration, and was made from today's files where they exist.
+def is_recorded(recipe: Recipe, found: Sequence[Record]) -> bool:
+    """Whether one of these records has the recipe's configuration, and was made from the same inputs.
 
-    Files count by their contents, wherever they were when the record was written.
+    Files count by their contents, wherever they were when the record was written. One that is not there counts by its
+    path, or by the record of the recipe that makes it.
     """
-    return any(record.kind == recipe.experiment and _tells(record, recipe) for record in found)
+    return any(record.kind == recipe.experiment and _tells(record, recipe, found) for record in found)
 
 
-def _tells(record: Record, recipe: Recipe) -> bool:
-    measured, parents = record.model.get("sha256"), record.model.get("parents", {})
-    files = {
-        key: REPOSITORY / value
-        for key, value in {**recipe.parents, **recipe.settings}.items()
-        if key in {"checkpoint", "generator", *parents} and _is_there(value)
-    }
+def _tells(record: Record, recipe: Recipe, found: Sequence[Record]) -> bool:
+    roles = {"checkpoint", "generator", *record.model.get("parents", {})}
+    named = {**recipe.parents, **recipe.settings}
+    files = {key: str(value) for key, value in named.items() if key in roles and _has_contents(value)}
     asked = {key: records.plain(value) for key, value in recipe.settings.items() if key not in _FREE | files.keys()}
     if any(key not in record.config or record.config[key] != value for key, value in asked.items()):
         return False  # before any file is read
+    return all(_is_of(record, recipe, key, path, found) for key, path in files.items())
+
+
+def _is_of(record: Record, recipe: Recipe, key: str, path: str, found: Sequence[Record]) -> bool:
+    """Whether a file that the recipe names is among those the record is of."""
     # A measured checkpoint stands with its own parents, so that `tokenizer` may be what it started from.
-    return all(identity(path) in {measured, *parents.values()} for path in files.values())
+    held = {record.model.get("sha256"), *record.model.get("parents", {}).values()}
+    if (REPOSITORY / path).exists():
+        return identity(REPOSITORY / path) in held
+    if path == recipe.outcome or record.config.get(key) == path:
+        return True
+    maker = next((made for made in every_recipe().values() if made.outcome == path), None)
+    return maker is not None and any(
+        made.kind == maker.experiment and made.model.get("sha256") in held and _tells(made, maker, found)
+        for made in found
+    )
 
 
-def _is_there(value: Any) -> bool:
-    """Whether a setting names a file that exists and whose contents have an identity."""
-    return isinstance(value, str) and value.endswith((".safetensors", ".parquet")) and (REPOSITORY / value).exists()
+def _has_contents(value: Any) -> bool:
+    """Whether a setting names a file whose contents have an identity."""
+    return isinstance(value, str) and value.endswith((".safetensors", ".parquet"))

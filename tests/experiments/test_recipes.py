@@ -248,6 +248,21 @@ def test_a_record_tells_of_a_recipe_if_it_has_its_configuration_wherever_its_pic
     assert not made.is_recorded(recipe, [recorded(KNOWN["classes-seen-final-uniform"])])
 
 
+def test_a_file_that_is_not_there_counts_by_the_record_of_what_makes_it(shelf, monkeypatch):
+    learnt = Recipe(
+        "taught", "stage5_generator", {"steps": 5, "checkpoint": "new/name.safetensors"}, "", "new/name.safetensors"
+    )
+    drawn = Recipe("drawn", "sample", {"generator": learnt.outcome, "kept": 4})
+    monkeypatch.setattr(made, "every_recipe", lambda: {"taught": learnt})
+    taught = recorded(learnt, sha256="one", checkpoint="old/name.safetensors")
+    sample = recorded(drawn, sha256="one", generator="old/name.safetensors")
+    assert made.is_recorded(learnt, [taught]), "an output, wherever it went"
+    assert made.is_recorded(drawn, [taught, sample])
+    assert not made.is_recorded(drawn, [sample]), "of an unknown generator"
+    longer = recorded(learnt, sha256="one", checkpoint="old/name.safetensors", steps=6)
+    assert not made.is_recorded(drawn, [longer, sample]), "of another training"
+
+
 def test_a_record_of_a_file_since_replaced_tells_nothing_of_the_new_one(shelf, tmp_path):
     recipe = Recipe("measured", "evaluate", {"checkpoint": "final.safetensors", "router": "router.safetensors"})
     final, router = shelf("final.safetensors"), shelf("router.safetensors", 2.0)
