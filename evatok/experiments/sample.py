@@ -6,6 +6,7 @@ compares N samples with N real clips. Class consistency is the share of samples 
 clips recognises the requested class; the same share on real clips and on their reconstructions is its upper bound. A
 killed run resumes; under torchrun the ranks share the samples and the clips to measure.
 
+    python -m evatok.experiments.sample with toy videoflextok kept=4     the shipped generator of games; evatok[arcade]
     python -m evatok.experiments.sample with toy generator=PATH tokenizer=PATH
     python -m evatok.experiments.sample with generator=PATH tokenizer=PATH guidance=2.0
     python -m evatok.experiments.sample with generator=PATH tokenizer=PATH classes=walk,turn count=16 metrics=""
@@ -87,6 +88,19 @@ def config() -> None:
 def toy() -> None:
     count = 16
     metrics = ""
+
+
+# VideoFlexTok's codes: the shipped generator of games, at any `kept` of 1 to 16 tokens per latent frame.
+ex.add_named_config(
+    "videoflextok",
+    {
+        "generator": "results/checkpoints/videoflextok-toy-generator.safetensors",
+        "tokenizer": "results/checkpoints/videoflextok-toy-stage1-base.safetensors",
+        "router": "",
+        "classifier": "results/checkpoints/classifier-toy-games.safetensors",
+        "protocol": "embedded-games-generation",
+    },
+)
 
 
 @ex.named_config

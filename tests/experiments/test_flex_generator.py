@@ -17,11 +17,12 @@ from evatok.generation import code_cache, flops
 from evatok.generation.conditions import GenerationError
 from evatok.generation.grammar import GrammarError
 from evatok.generation.transformer import GENERATOR_SIZES
-from evatok.storage import records
+from evatok.storage import checkpoints, records
 from tests.factories import (
     FOUR_STEPS,
     ONE_LAYER,
     TINY_FLEX,
+    configured,
     curve_of,
     places,
     record_of,
@@ -154,3 +155,10 @@ def test_operations_grow_with_tokens_guidance_and_training():
     assert 2 * one < two < 2.5 * one
     assert flops.generator_operations(config, 16, training=True) == 3 * one
     assert flops.generator_operations(config, 16, guided=True) == 2 * one
+
+
+def test_the_shipped_generator_is_named_with_the_tokenizer_it_learnt_from():
+    told = configured(sample.ex, "videoflextok")
+    generator, tokenizer = (checkpoints.load(records.REPOSITORY / told[key]) for key in ("generator", "tokenizer"))
+    assert generator.parents["tokenizer"] == tokenizer.sha256
+    assert generator.facts["label"] == "game"
