@@ -83,6 +83,11 @@ HIGHLIGHTS = (
         "16 tokens, 20 steps better than 16 tokens, 1 step, rFVD",
     ),
     Highlight(
+        "A generator that stops at a quarter of its tokens has a better gFVD than with all of them",
+        "videoflextok_table4",
+        "time-first, few tokens better than time-first, all tokens, gfvd",
+    ),
+    Highlight(
         "VideoFlexTok has a better rFVD than EVATok at nearly equal bits",
         "videoflextok_table8",
         "VideoFlexTok better than EVATok, uniform, rFVD",
