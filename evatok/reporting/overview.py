@@ -83,7 +83,7 @@ HIGHLIGHTS = (
         "16 tokens, 20 steps better than 16 tokens, 1 step, rFVD",
     ),
     Highlight(
-        "A generator that stops at a quarter of its tokens has a better gFVD than with all of them",
+        "A generator on its codes has a better gFVD with a quarter of the tokens than with all of them",
         "videoflextok_table4",
         "time-first, few tokens better than time-first, all tokens, gfvd",
     ),
