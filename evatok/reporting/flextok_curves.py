@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +45,7 @@ def draw_lengths(frame: pd.DataFrame, panels: Mapping[str, str], folder: Path, n
         panels: label of each metric's axis.
     """
     measured = {metric: label for metric, label in panels.items() if (frame["metric"] == metric).any()}
-    colours = dict(zip(frame["series"].unique(), figures.COLOURS, strict=False))
+    colours = dict(zip(frame["series"].unique(), itertools.cycle(figures.COLOURS), strict=False))
     with figures.style():
         figure = Figure(figsize=(3.4 * len(measured), 3.4))
         axes_of = figure.subplots(1, len(measured), squeeze=False)[0]
