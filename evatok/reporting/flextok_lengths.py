@@ -1,19 +1,27 @@
-"""VideoFlexTok's comparisons of two tokenizers at each length: Figures 9 and 10 and the second stage."""
+"""VideoFlexTok's comparisons at each length: of two tokenizers (Figures 9 and 10, the second stage), and Figure 7."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
+
+import pandas as pd
 
 from evatok.reporting import claims, flextok
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_rows import Row
+from evatok.reporting.final_rows import Chosen, Row
 from evatok.reporting.flextok import FlexSpec, FlexTable
-from evatok.reporting.flextok_generation import GeneratorSpec, GeneratorTable
+from evatok.reporting.flextok_generation import CEILING, GeneratorSpec, GeneratorTable
 
 KEPT = (1, 4, None)
 """Tokens per latent frame; None: all."""
+DRAWN = {
+    "class_consistency": {"samples": "class_consistency", "reconstructions": CEILING},
+    "gfvd": {"samples": "gfvd"},
+}
+"""For each panel of Figure 7, what of the clips is drawn, and its metric."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +77,22 @@ def generation_table(
         GeneratorSpec(variant.at(kept), variant.trained, kept=kept) for kept in KEPT for variant in (better, other)
     )
     return GeneratorTable(name=name, item=item, specs=specs, claims_of=claims_of)
+
+
+def frame_of(trainings: Mapping[int, Chosen], grid: str) -> pd.DataFrame:
+    """Return a line per metric, row and training: panel, series, tokens per latent frame, value, and its records.
+
+    Args:
+        trainings: rows by the steps of the tokenizers' training.
+        grid: name of the 3D grid's row, the others being of registers.
+    """
+    lines = []
+    for (panel, told), (steps, chosen) in product(DRAWN.items(), trainings.items()):
+        for (clips, metric), (name, row) in product(told.items(), chosen.rows.items()):
+            if (value := row.value(metric)) is not None:
+                record, level = row.records[-1], name == grid
+                series = f"{'3D grid' if level else 'registers'}, {steps:,} steps"
+                point = (record.model["kept"], value.value, value.n, record.status, " ".join(value.ids))
+                lines.append((panel, series, clips, level, *point))
+    columns = ["metric", "series", "clips", "at_all", "tokens", "value", "n", "status", "record"]
+    return pd.DataFrame(lines, columns=columns)

@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
 
-import pandas as pd
-
-from evatok.reporting import claims, flextok, flextok_curves, flextok_generation
+from evatok.reporting import claims, flextok, flextok_curves, flextok_generation, flextok_lengths
 from evatok.reporting.claims import Sign
-from evatok.reporting.final_rows import Chosen, Row
-from evatok.reporting.flextok_generation import CEILING, GeneratorSpec, GeneratorTable
+from evatok.reporting.final_rows import Row
+from evatok.reporting.flextok_generation import GeneratorSpec, GeneratorTable
 
 KEPT = (1, 2, 4, 8, None)
 GRID = "3D grid, all tokens"
@@ -54,34 +51,11 @@ TABLE = GeneratorTable(
 
 
 PANELS = {"class_consistency": "clips that show their class (%)", "gfvd": "gFVD"}
-MEASURED = {
-    "class_consistency": {"samples": "class_consistency", "reconstructions": CEILING},
-    "gfvd": {"samples": "gfvd"},
-}
-"""For each panel, what of the clips is drawn, and its metric."""
-
-
-def frame_of(trainings: Mapping[int, Chosen]) -> pd.DataFrame:
-    """Return a line per metric, row and training: panel, series, tokens per latent frame, value, and its records.
-
-    Args:
-        trainings: rows by the steps of the tokenizers' training.
-    """
-    lines = []
-    for (panel, told), (steps, chosen) in product(MEASURED.items(), trainings.items()):
-        for (clips, metric), (name, row) in product(told.items(), chosen.rows.items()):
-            if (value := row.value(metric)) is not None:
-                record, grid = row.records[-1], name == GRID
-                series = f"{'3D grid' if grid else 'registers'}, {steps:,} steps"
-                point = (record.model["kept"], value.value, value.n, record.status, " ".join(value.ids))
-                lines.append((panel, series, clips, grid, *point))
-    columns = ["metric", "series", "clips", "at_all", "tokens", "value", "n", "status", "record"]
-    return pd.DataFrame(lines, columns=columns)
 
 
 def run(results: Path) -> None:
     flextok_generation.publish(TABLE, results)
-    frame = frame_of(flextok_generation.by_training(TABLE, results))
+    frame = flextok_lengths.frame_of(flextok_generation.by_training(TABLE, results), GRID)
     if len(frame):
         flextok_curves.draw_lengths(frame, PANELS, results / "figures", "videoflextok_figure7")
 

@@ -306,8 +306,8 @@ def test_a_dry_run_prints_the_commands_of_what_is_not_made_and_runs_none(shelf, 
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it ran"))
     assert make.main(["--dry-run", "scores-freedoom-test"]) == 0
     told = capsys.readouterr().out
-    assert "2 of 2 to make, about 2.7 hours" in told
-    assert "python -m evatok.experiments.stage1_proxy with embedded\n" in told
+    assert "3 of 3 to make, about 3.9 hours" in told
+    assert "python -m evatok.experiments.stage1_proxy with embedded checkpoint=" in told
     assert "shard=1/2" in told.replace("'", "").replace('"', "")
 
 
