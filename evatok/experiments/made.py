@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,14 @@ def state_of(recipe: Recipe) -> str:
 
 
 def identity(path: Path) -> str:
-    """Return the sha256 of a checkpoint's or a candidate table's contents."""
+    """Return the sha256 of a checkpoint's or a candidate table's contents, read once for all recipes that name it."""
+    now = path.stat()
+    return _identity(path, now.st_mtime_ns, now.st_size)
+
+
+@cache
+def _identity(path: Path, changed: int, size: int) -> str:
+    """`identity` of a file as last changed: the time and the size tell apart what replaced it."""
     loaded = candidate_table.read(path) if path.suffix == ".parquet" else checkpoints.load(path)
     return loaded.sha256
 

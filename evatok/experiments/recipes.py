@@ -6,6 +6,7 @@ A recipe is a command line as data. `python -m evatok.experiments.make` runs tho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from evatok.experiments import (
@@ -61,7 +62,8 @@ ROUTERS: dict[str, dict[str, Any]] = {
 }
 
 
-def every_recipe() -> dict[str, Recipe]:
+@cache
+def every_recipe() -> Mapping[str, Recipe]:
     """Return all recipes by name, prerequisites first."""
     made = [
         *_proxy(),

@@ -24,11 +24,7 @@ def _levels(record: Record) -> dict[int, Metric]:
 
 def cells_of(record: Record) -> list[Cell]:
     """Return a row per number of tokens."""
-    cells = []
-    for kept, metric in _levels(record).items():
-        told = (metric.value, metric.unit, metric.n, record.status, record.id, metric.spread, metric.spread)
-        cells.append(Cell(_row(kept), "l1", None, *told))
-    return cells
+    return [Cell.of_record(_row(kept), "l1", metric, record) for kept, metric in _levels(record).items()]
 
 
 def claims_of(record: Record) -> list[Sign]:

@@ -17,8 +17,7 @@ def cells_of(record: Record) -> list[Cell]:
     cells = []
     for name, metric in record.metrics.items():
         row = "real clips" if name.endswith("_real") else "samples"
-        told = (metric.value, metric.unit, metric.n, record.status, record.id, metric.spread, metric.spread)
-        cells.append(Cell(row, name.removesuffix("_real"), None, *told))
+        cells.append(Cell.of_record(row, name.removesuffix("_real"), metric, record))
     grid = float(record.model["grid_tokens"])
     cells.append(Cell("3D grid", "mean_tokens", None, grid, "tokens", 1, record.status, record.id))
     return sorted(cells, key=lambda cell: ("samples", "real clips", "3D grid").index(cell.row))

@@ -42,6 +42,5 @@ def cells_of(record: Record) -> list[Cell]:
     for name, metric in record.metrics.items():
         if found := _NAME.fullmatch(name):
             row = f"{flextok.counted(int(found[2]))}, {found[3]} first frame, to the clip of the {found[4]}"
-            told = (metric.value, metric.unit, metric.n, record.status, record.id, metric.spread, metric.spread)
-            cells.append(Cell(row, found[1], None, *told))
+            cells.append(Cell.of_record(row, found[1], metric, record))
     return cells

@@ -17,6 +17,7 @@ import pandas as pd
 from evatok.errors import EvatokError
 from evatok.storage.environment import REPOSITORY
 from evatok.storage.files import replacing
+from evatok.storage.records import Metric, Record
 
 STATUSES = ("toy", "small", "paper", "paper-only")
 
@@ -43,6 +44,12 @@ class Cell:
     record: str | None
     spread: float | None = None
     interval: float | None = None
+
+    @classmethod
+    def of_record(cls, row: str, name: str, metric: Metric, record: Record) -> Cell:
+        """One of a record's metrics, whose spread is half a 95 % interval; the paper has no such value."""
+        told = (metric.value, metric.unit, metric.n, record.status, record.id)
+        return cls(row, name, None, *told, metric.spread, metric.spread)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
